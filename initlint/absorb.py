@@ -1,0 +1,86 @@
+"""One finding per cause: where several rules see the same fault, the most specific one stands.
+
+The one that stands takes over the highest severity and the largest effect of those that it absorbs, and
+points at their places.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+
+from initlint.findings import Finding, Related, Severity
+from initlint.rule import Rule
+
+#: Families from the most specific to the least: what nobody can train, then what the code meant to do, then
+#: single layers, conventions, and the whole graph.
+FAMILY_ORDER = ("values", "intent", "variance", "architecture", "signal", "responsible", "tool")
+
+#: Share of a finding's parameters that more specific findings must cover. Not 1: the signal's culprits are
+#: found by attribution, which may name a neighbouring bias or gain too.
+COVERED = 0.8
+
+#: What can make signals vanish, explode or die; a finding on such a topic explains one on the scale of signals.
+SCALE_CAUSES = frozenset({"scale", "memory", "value", "reach", "norm", "symmetry", "range", "head"})
+
+
+def absorb(findings: Iterable[Finding], rules: Mapping[str, Rule]) -> list[Finding]:
+    """The findings without those that others explain. ``rules`` gives families, by code."""
+    models: dict[str, list[Finding]] = {}
+    for finding in findings:
+        models.setdefault(finding.model, []).append(finding)
+    return [finding for group in models.values() for finding in _absorb_model(group, rules)]
+
+
+def _absorb_model(findings: Sequence[Finding], rules: Mapping[str, Rule]) -> list[Finding]:
+    standing: list[Finding] = []
+    for finding in sorted(findings, key=lambda f: _rank(f, rules)):
+        hosts = [i for i, host in enumerate(standing) if _explains(host, finding, rules)]
+        covered = {name for i in hosts for name in standing[i].parameters}.intersection(finding.parameters)
+        if finding.parameters and len(covered) >= COVERED * len(set(finding.parameters)):
+            strongest = max(hosts, key=lambda i: _strength(standing[i], finding))
+            standing[strongest] = _merge(standing[strongest], finding)
+        else:
+            standing.append(finding)
+    return standing
+
+
+def _rank(finding: Finding, rules: Mapping[str, Rule]) -> tuple[int, bool, int, int]:
+    """Where a finding comes in the order of standing; smaller stands first."""
+    rule = rules.get(finding.code)
+    family = rule.family if rule else "tool"
+    return (FAMILY_ORDER.index(family), bool(rule and rule.generic), -finding.severity, -len(finding.parameters))
+
+
+def _explains(host: Finding, finding: Finding, rules: Mapping[str, Rule]) -> bool:
+    """Whether ``host`` may be the cause of what ``finding`` reports, should the parameters agree."""
+    if host.code == finding.code or "tool" in (host.topic, finding.topic):
+        return False  # a rule tells its own causes apart
+    if host.topic == finding.topic:
+        return True
+    rule = rules.get(finding.code)
+    whole_graph = rule is not None and rule.family == "signal" and finding.topic == "scale"
+    return whole_graph and host.topic in SCALE_CAUSES and host.severity >= Severity.WARNING
+
+
+def _strength(host: Finding, finding: Finding) -> tuple[float, int]:
+    """How much of the absorbed finding's effect a host accounts for: its own effect, then how much it covers."""
+    return (abs(host.effect_log10 or 0.0), len(set(host.parameters).intersection(finding.parameters)))
+
+
+def _merge(host: Finding, absorbed: Finding) -> Finding:
+    larger = absorbed.effect and abs(absorbed.effect_log10 or 0.0) > abs(host.effect_log10 or 0.0)
+    related = [*host.related]
+    site = absorbed.site
+    places = {(place.file, place.line) for place in related}
+    if host.site is not None:
+        places.add((host.site.file, host.site.line))
+    if site is not None and (site.file, site.line) not in places:
+        related.append(Related(site.file, site.line, f"{absorbed.code} {absorbed.name}"))
+    return replace(
+        host,
+        severity=max(host.severity, absorbed.severity),
+        effect=absorbed.effect if larger or not host.effect else host.effect,
+        effect_log10=absorbed.effect_log10 if larger or host.effect_log10 is None else host.effect_log10,
+        related=tuple(related),
+    )

@@ -1,0 +1,219 @@
+"""Keep what the probe found, so that an unchanged model is judged again without building it or importing torch.
+
+An entry holds the facts of one target. Its key is made of all that is known before the build: the target and
+the content of its file, the options that change facts, the versions of Python, torch and initlint, and the
+environment variables that libraries read at import. The entry itself lists what the build turned out to read
+(project files, data files, third-party packages); it counts only while all of that is unchanged. Rules are
+not part of it: they run afresh on the stored facts. Failures are never stored.
+
+Layout: ``.initlint_cache/<version>/<key>.json``, two lines: a header with the dependencies and the digest of
+the second line, the facts.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import shutil
+import sys
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from initlint import __version__
+from initlint.codec import from_plain, to_plain
+from initlint.errors import InitlintError
+from initlint.facts import ModelFacts, NotAnalysed
+from initlint.files import write_atomically
+
+#: Raise when the facts or the layout of entries change within one version of initlint.
+FORMAT = 1
+#: Environment variables that change what a build does, by prefix.
+ENVIRONMENT = ("PYTHON", "TORCH", "PYTORCH", "HF_", "TRANSFORMERS_", "TIMM_", "CUDA_", "INITLINT_BUILD")
+#: Entries that nobody has asked for in this many seconds (30 days) are removed when a new one is written.
+LIFETIME = 30 * 24 * 3600.0
+
+_TAG = "Signature: 8a477f597d28d172789f06886806bc55\n# A cache of initlint: https://bford.info/cachedir/\n"
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """What is kept of one target."""
+
+    models: tuple[ModelFacts, ...] = ()
+    not_analysed: tuple[NotAnalysed, ...] = ()  # harmless ones only
+
+
+class Cache:
+    """The entries in one folder, for one working directory.
+
+    Args:
+        folder: the cache folder; made when the first entry is written.
+        directory: what relative paths of dependencies are relative to.
+    """
+
+    def __init__(self, folder: Path, directory: Path) -> None:
+        self.folder = folder
+        self.directory = directory
+        self._hashes: dict[str, str] = {}
+
+    @property
+    def versioned(self) -> Path:
+        """The folder of this version's entries."""
+        return self.folder / f"{__version__}-{FORMAT}"
+
+    def get(self, key: str) -> Entry | None:
+        """The entry of that key, if it is whole and everything it was made from is unchanged."""
+        file = self.versioned / f"{key}.json"
+        try:
+            header_line, payload = file.read_bytes().split(b"\n", 1)
+            header = json.loads(header_line)
+            if header["digest"] != hashlib.sha256(payload).hexdigest() or not self._unchanged(header):
+                return None
+            entry = from_plain(Entry, json.loads(payload))
+            os.utime(file)
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
+            return None  # absent, cut off, or of another shape: as good as absent
+        return entry
+
+    def put(
+        self,
+        key: str,
+        entry: Entry,
+        dependencies: Iterable[tuple[str, str]] = (),
+        packages: Mapping[str, str] | None = None,
+    ) -> None:
+        """Store an entry, unless it holds a failure. A cache that cannot be written is no error.
+
+        Args:
+            key: from ``key_of``.
+            entry: the facts.
+            dependencies: (path, SHA-256 of its content) of each file that was read; "" for one that was
+                looked for and absent.
+            packages: versions of the third-party distributions that were imported.
+        """
+        if not storable(entry):
+            return
+        payload = json.dumps(to_plain(entry, compact=True), separators=(",", ":"), allow_nan=False)
+        files = sorted((self._shown(path), digest) for path, digest in dependencies)
+        header = {
+            "digest": hashlib.sha256(payload.encode()).hexdigest(),
+            "files": files,
+            "packages": dict(sorted((packages or {}).items())),
+        }
+        try:
+            self._prepare()
+            text = json.dumps(header, separators=(",", ":")) + "\n" + payload
+            write_atomically(self.versioned / f"{key}.json", text)
+            self._prune()
+        except (OSError, InitlintError):
+            return
+
+    def clean(self) -> int:
+        """Remove the whole cache folder. Returns how many entries it held.
+
+        Raises:
+            InitlintError: the folder is there and is no cache of initlint, or cannot be removed.
+        """
+        if not self.folder.exists():
+            return 0
+        if not (self.folder / "CACHEDIR.TAG").is_file():
+            raise InitlintError(f"{self.folder} is not a cache of initlint", "It is left alone: check `cache-dir`.")
+        count = sum(1 for _ in self.folder.glob("*/*.json"))
+        try:
+            shutil.rmtree(self.folder)
+        except OSError as error:
+            raise InitlintError(f"{self.folder} cannot be removed: {error}", "Check its permissions.") from error
+        return count
+
+    def _unchanged(self, header: Mapping[str, Any]) -> bool:
+        if any(self.digest(path) != expected for path, expected in header["files"]):
+            return False
+        return all(_distribution(name) == version for name, version in header["packages"].items())
+
+    def digest(self, path: str) -> str:
+        """SHA-256 of a file's content; "" when there is none."""
+        if path not in self._hashes:
+            self._hashes[path] = file_digest(self.directory / path)
+        return self._hashes[path]
+
+    def _shown(self, path: str) -> str:
+        """Relative to the working directory where it lies below it, so that a cache can move between machines."""
+        try:
+            return Path(path).resolve().relative_to(self.directory.resolve()).as_posix()
+        except ValueError:
+            return path
+
+    def _prepare(self) -> None:
+        self.versioned.mkdir(parents=True, exist_ok=True)
+        for name, content in ((".gitignore", "*\n"), ("CACHEDIR.TAG", _TAG)):
+            if not (self.folder / name).exists():
+                write_atomically(self.folder / name, content)
+
+    def _prune(self) -> None:
+        limit = time.time() - LIFETIME
+        for item in os.scandir(self.versioned):
+            if item.name.endswith(".json") and item.stat().st_mtime < limit:
+                os.unlink(item.path)
+
+
+def storable(entry: Entry) -> bool:
+    """Whether an entry is a success through and through: failures may be cured by something that leaves no trace."""
+    return all(model.status != "failed" for model in entry.models) and all(n.harmless for n in entry.not_analysed)
+
+
+def key_of(parts: Mapping[str, Any]) -> str:
+    """The key for what is known before a build: a hash of ``parts`` and of the versions and environment."""
+    known = {
+        **parts,
+        "initlint": [__version__, FORMAT],
+        "python": [platform.python_implementation(), platform.python_version(), sys.platform, platform.machine()],
+        "torch": torch_version(),
+        "environment": {k: v for k, v in sorted(os.environ.items()) if k.startswith(ENVIRONMENT)},
+    }
+    return hashlib.sha256(json.dumps(known, sort_keys=True, default=str).encode()).hexdigest()[:40]
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file's content; "" when it cannot be read."""
+    try:
+        with path.open("rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+    except (OSError, ValueError):
+        return ""
+
+
+def stamp(paths: Sequence[str]) -> list[tuple[str, int, int]]:
+    """Path, size and time of change of files too large to hash (checkpoints)."""
+    stamps = []
+    for path in paths:
+        try:
+            status = os.stat(path)
+            stamps.append((path, status.st_size, status.st_mtime_ns))
+        except OSError:
+            stamps.append((path, -1, 0))
+    return stamps
+
+
+def torch_version() -> str:
+    """The version of the torch that an import would give, without importing it; "" when there is none."""
+    import importlib.util
+
+    spec = importlib.util.find_spec("torch")
+    if spec is None or not spec.origin:
+        return ""
+    # torch/version.py is generated by torch's build and names the exact build (2.6.0+cpu, git hash).
+    return file_digest(Path(spec.origin).parent / "version.py") or spec.origin
+
+
+def _distribution(name: str) -> str:
+    from importlib import metadata
+
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return ""

@@ -1,0 +1,205 @@
+"""The report for a terminal: a header and the layer table for each model, then its findings, then the summary."""
+
+from __future__ import annotations
+
+from initlint.emit.common import Options, clean, counted, number, seconds, truncate
+from initlint.emit.json_document import parameter_count
+from initlint.emit.style import Style
+from initlint.emit.text_findings import finding_lines
+from initlint.emit.text_table import table_lines
+from initlint.emit.view import (
+    findings_of,
+    statistics,
+    tally,
+    undetermined_reasons,
+    unplaced,
+    verdict,
+)
+from initlint.facts import InputFacts, ModelFacts, NotAnalysed
+from initlint.findings import ModelReport, Run
+
+
+def render(run: Run, options: Options) -> str:
+    """The report; models without findings take one line when there are several."""
+    style = Style(options.color)
+    blocks = [_model(run, report, options, style) for report in run.models]
+    blocks += [finding_lines(finding, options, style) for finding in unplaced(run)]
+    if options.verbose >= 0:
+        blocks.append(_not_analysed(run, options, style))
+    if options.statistics:
+        blocks.append(_statistics(run, style))
+    if options.verbose >= 0:
+        blocks.append(_summary(run, style))
+    return _joined(blocks)
+
+
+def _joined(blocks: list[list[str]]) -> str:
+    """Blocks of lines, apart by an empty line; neighbouring one-line blocks (healthy models) stay together."""
+    text: list[str] = []
+    short = True
+    for block in blocks:
+        if not block:
+            continue
+        if text and not (short and len(block) == 1 and block is not blocks[-1]):
+            text.append("")
+        short = len(block) == 1
+        text += block
+    return "".join(f"{line.rstrip()}\n" for line in text)
+
+
+def _model(run: Run, report: ModelReport, options: Options, style: Style) -> list[str]:
+    findings = findings_of(run, report)
+    told = [line for finding in findings for line in ("", *finding_lines(finding, options, style))]
+    if options.verbose < 0:
+        return told[1:]
+    if not findings and len(run.models) > 1 and options.verbose == 0:
+        return [_brief(report, style)]
+    lines = _header(report, options, style)
+    if report.rows:
+        lines += ["", *table_lines(report, findings, options, style)]
+    undetermined = _undetermined(report, options, style)
+    return [*lines, *([""] if undetermined else []), *undetermined, *told]
+
+
+def _brief(report: ModelReport, style: Style) -> str:
+    """The one line of a model without findings among others."""
+    facts = report.facts
+    details = [counted(len(report.rows), "layer")]
+    if not _traced(facts):
+        details.append("not traced")
+    if report.undetermined:
+        details.append(f"{counted(len(report.undetermined), 'check')} undetermined")
+    said = style("ok", "green") if facts.status == "analysed" else _status(facts, style)
+    return f"{style(clean(facts.target), bold=True)}  {said}  {style(', '.join(details), dim=True)}"
+
+
+def _status(facts: ModelFacts, style: Style) -> str:
+    colour = {"failed": "red", "partial": "yellow"}.get(facts.status)
+    return style(clean(facts.status), colour) + (f": {clean(facts.reason)}" if facts.reason else "")
+
+
+def _header(report: ModelReport, options: Options, style: Style) -> list[str]:
+    lines = [f"{style(clean(report.facts.target), bold=True)}  {_status(report.facts, style)}"]
+    for word, text in _facts(report):
+        lines.append(f"  {style(f'{word:<10}', dim=True)}  {truncate(text, options.width - 14)}")
+    return lines
+
+
+def _traced(facts: ModelFacts) -> bool:
+    return facts.trace.method in ("symbolic", "recorded", "mixed")
+
+
+def _facts(report: ModelReport) -> list[tuple[str, str]]:
+    facts = report.facts
+    found = []
+    if _traced(facts):
+        ran = "" if facts.trace.ran else ", forward not run"
+        share = facts.trace.coverage
+        # 99.6 % must not read as all
+        coverage = "every layer seen" if share >= 1 else f"{min(int(100 * share), 99)} % of the layers seen"
+        found.append(("trace", f"{facts.trace.method}, {coverage}{ran}"))
+    else:
+        found.append(("trace", "none: signals and pairing are not known"))
+    if facts.trace.unsupported:
+        found.append(("unmodelled", clean(", ".join(facts.trace.unsupported))))
+    size = counted(parameter_count(facts), "parameter")
+    found.append(("size", f"{size} in {counted(len(report.rows), 'layer')}, {clean(facts.dtype)}"))
+    if facts.inputs:
+        found.append(("inputs", "; ".join(describe_input(entry) for entry in facts.inputs)))
+    if facts.arguments:
+        found.append(
+            ("arguments", ", ".join(f"{clean(a.name)}={clean(a.value)} ({clean(a.origin)})" for a in facts.arguments))
+        )
+    loss = describe_loss(report)
+    if loss:
+        found.append(("init loss", loss))
+    found += [("note", clean(note)) for note in facts.notes]
+    return found
+
+
+def describe_input(entry: InputFacts) -> str:
+    """``x: float32[2, 3, 32, 32] (inferred)``."""
+    high = "" if entry.high is None else f" < {entry.high}"
+    return f"{clean(entry.name)}: {clean(entry.dtype)}{list(entry.shape)}{high} ({clean(entry.origin)})"
+
+
+def describe_loss(report: ModelReport) -> str:
+    """The predicted loss at initialisation against ln C, as far as known."""
+    known = report.init_loss or {}
+    parts = []
+    if known.get("predicted") is not None:
+        parts.append(f"{number(known['predicted'])} predicted")
+    if known.get("expected") is not None:
+        classes = known.get("classes")
+        parts.append(
+            f"ln {number(classes)} = {number(known['expected'])}"
+            if classes
+            else f"{number(known['expected'])} expected"
+        )
+    if report.facts.measured_loss is not None:
+        parts.append(f"{number(report.facts.measured_loss)} measured")
+    return ", ".join(parts)
+
+
+def _undetermined(report: ModelReport, options: Options, style: Style) -> list[str]:
+    groups = undetermined_reasons(report.undetermined)
+    if not groups:
+        return []
+    total = counted(sum(count for _, _, count in groups), "check")
+    word = style("undetermined", "magenta")
+    if options.verbose > 0:
+        lines = [f"  {word}  {total}"]
+        return lines + [f"    {', '.join(codes)} ({count}): {clean(reason)}" for reason, codes, count in groups]
+    said = "; ".join(f"{', '.join(codes)}: {clean(reason)}" for reason, codes, _ in groups)
+    return [f"  {word}  {truncate(f'{total}, {said}', max(options.width - 16, 20))}"]
+
+
+def _not_analysed(run: Run, options: Options, style: Style) -> list[str]:
+    shown = [entry for entry in run.not_analysed if not entry.harmless or options.verbose > 0]
+    lines = []
+    for entry in shown:
+        lines += _entry(entry, style)
+    hidden = len(run.not_analysed) - len(shown)
+    if hidden and shown:
+        lines.append(
+            style(f"and {counted(hidden, 'part')} of analysed models or abstract classes (-v lists them)", dim=True)
+        )
+    return lines
+
+
+def _entry(entry: NotAnalysed, style: Style) -> list[str]:
+    word = style("not analysed", "red" if entry.named else "yellow", bold=True)
+    lines = [f"{word}  {style(clean(entry.target), bold=True)}: {clean(entry.reason)}"]
+    if entry.hint:
+        lines.append(f"              {style('hint:', 'cyan')} {clean(entry.hint)}")
+    return lines
+
+
+def _statistics(run: Run, style: Style) -> list[str]:
+    return [f"{count:>6}  {style(code, bold=True)}  {clean(name)}" for code, name, count in statistics(run)]
+
+
+def _summary(run: Run, style: Style) -> list[str]:
+    notes = [clean(note) for note in run.notes]
+    if run.suppressed:
+        by_comment = sum(f.suppressed != "baseline" for f in run.suppressed)
+        by_baseline = len(run.suppressed) - by_comment
+        parts = [f"{n} by {word}" for n, word in ((by_comment, "comment"), (by_baseline, "baseline")) if n]
+        notes.append(f"{counted(len(run.suppressed), 'finding')} suppressed ({', '.join(parts)})")
+    if run.baseline_stale:
+        entries = counted(run.baseline_stale, "baseline entry", "baseline entries")
+        notes.append(f"{entries} no longer found: --write-baseline drops them")
+    return [*(style(note, dim=True) for note in notes), summary_line(run, style)]
+
+
+def summary_line(run: Run, style: Style) -> str:
+    """``12 layers: 9 ok, 2 findings, 1 undetermined (1 error, 1 warning; 1 model, 0.84 s)``."""
+    count = tally(run)
+    worst = "red" if count.errors else "yellow" if count.warnings else "cyan" if count.notes else "green"
+    found = style(counted(count.findings, "finding"), worst, bold=True)
+    by_severity = f"{verdict(count)}; " if count.findings else ""
+    rest = f"({by_severity}{counted(count.models, 'model')}, {seconds(run.seconds)})"
+    return (
+        f"{counted(count.layers, 'layer')}: {count.ok} ok, {found}, {count.undetermined} undetermined "
+        f"{style(rest, dim=True)}"
+    )

@@ -1,0 +1,217 @@
+"""Views of a run that several formats share: counts, layers by outcome, alike layers folded into one."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from initlint.facts import Histogram
+from initlint.findings import Finding, LayerRow, ModelReport, Run, Severity, Undetermined
+
+OK, FINDING, UNDETERMINED = "ok", "finding", "undetermined"
+
+_INDEX = re.compile(r"(?<![^.\[])\d+(?![^.\]])")
+
+
+def weights_of(report: ModelReport) -> dict[str, Histogram]:
+    """Histogram of each layer's weight, by the layer's name."""
+    by_name = {
+        name: fact.stats.histogram
+        for fact in report.facts.parameters
+        if fact.stats is not None and fact.stats.histogram is not None
+        for name in (fact.name, *fact.aliases)
+    }
+    weights = {layer.name: layer.weight for layer in report.facts.layers}
+    found = {}
+    for row in report.rows:
+        for name in (weights.get(row.name), *row.parameters):
+            if name in by_name:
+                found[row.name] = by_name[name]
+                break
+    return found
+
+
+def findings_of(run: Run, report: ModelReport) -> list[Finding]:
+    """The findings on one model, worst first, in the run's order otherwise."""
+    found = [finding for finding in run.findings if finding.model == report.facts.target]
+    return sorted(found, key=lambda finding: -finding.severity)
+
+
+def unplaced(run: Run) -> list[Finding]:
+    """Findings that belong to no model of the run (the tool's own, such as an unused suppression)."""
+    targets = {report.facts.target for report in run.models}
+    return [finding for finding in run.findings if finding.model not in targets]
+
+
+def outcomes(report: ModelReport, findings: Iterable[Finding]) -> dict[str, tuple[str, Severity | None]]:
+    """For each layer's name: ok, finding or undetermined, and the worst severity that names it."""
+    worst: dict[str, Severity] = {}
+    for finding in findings:
+        for name in (*finding.layers, *finding.parameters):
+            worst[name] = max(worst.get(name, finding.severity), finding.severity)
+    found: dict[str, tuple[str, Severity | None]] = {}
+    for row in report.rows:
+        hits = [worst[name] for name in (row.name, *row.parameters) if name in worst]
+        if hits:
+            found[row.name] = (FINDING, max(hits))
+        else:
+            found[row.name] = (UNDETERMINED if row.undetermined else OK, None)
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """Counts over a run (or one model) as the summary line gives them."""
+
+    models: int
+    layers: int
+    ok: int
+    undetermined: int
+    errors: int
+    warnings: int
+    notes: int
+
+    @property
+    def findings(self) -> int:
+        """All findings, whatever their severity."""
+        return self.errors + self.warnings + self.notes
+
+    @property
+    def touched(self) -> int:
+        """Layers that a finding names."""
+        return self.layers - self.ok - self.undetermined
+
+
+def tally(run: Run, reports: Sequence[ModelReport] | None = None) -> Tally:
+    """The counts of the run, or of some of its models."""
+    chosen = run.models if reports is None else reports
+    findings = run.findings if reports is None else [f for r in chosen for f in findings_of(run, r)]
+    states = Counter(state for report in chosen for state, _ in outcomes(report, findings_of(run, report)).values())
+    severities = Counter(finding.severity for finding in findings)
+    return Tally(
+        models=len(chosen),
+        layers=sum(states.values()),
+        ok=states[OK],
+        undetermined=states[UNDETERMINED],
+        errors=severities[Severity.ERROR],
+        warnings=severities[Severity.WARNING],
+        notes=severities[Severity.NOTE],
+    )
+
+
+def undetermined_reasons(entries: Iterable[Undetermined]) -> list[tuple[str, list[str], int]]:
+    """Undetermined checks grouped by reason: reason, codes, number of checks; the commonest first."""
+    codes: dict[str, list[str]] = {}
+    for entry in entries:
+        codes.setdefault(entry.reason, []).append(entry.code)
+    groups = [(reason, sorted(set(found)), len(found)) for reason, found in codes.items()]
+    return sorted(groups, key=lambda group: -group[2])
+
+
+@dataclass(frozen=True, slots=True)
+class Fold:
+    """Rows of the layer table that say the same, shown as one line."""
+
+    rows: tuple[LayerRow, ...]
+    state: str
+    severity: Severity | None
+
+    @property
+    def first(self) -> LayerRow:
+        """The row that stands for all."""
+        return self.rows[0]
+
+    @property
+    def label(self) -> str:
+        """``layers.0 … layers.19``, ``h.{0…11}.attn.c_attn``, or the one row's name."""
+        return span_of([row.name for row in self.rows])
+
+
+def folds(report: ModelReport, findings: Iterable[Finding], *, least: int = 3) -> list[Fold]:
+    """The layer table with alike rows (same name but for indices, same facts) folded when ``least`` or more.
+
+    Folding is by pattern, not by neighbourhood: the blocks of a transformer repeat with a period.
+    """
+    states = outcomes(report, findings)
+    groups: dict[tuple[object, ...], list[list[LayerRow]]] = {}
+    for row in report.rows:
+        clusters = groups.setdefault((_alike(row), states[row.name]), [])
+        near = next((cluster for cluster in clusters if _near(cluster[0].ratio, row.ratio)), None)
+        if near is None:
+            clusters.append([row])
+        else:
+            near.append(row)
+    found: list[tuple[int, Fold]] = []
+    order = {id(row): index for index, row in enumerate(report.rows)}
+    for rows in (cluster for clusters in groups.values() for cluster in clusters):
+        for part in [rows] if len(rows) >= least else [[row] for row in rows]:
+            state, severity = states[part[0].name]
+            found.append((order[id(part[0])], Fold(tuple(part), state, severity)))
+    return [fold for _, fold in sorted(found, key=lambda entry: entry[0])]
+
+
+def _near(one: float | None, other: float | None) -> bool:
+    """Whether two ratios may stand on one line: within 12 %, which draws of one scheme are (Xavier/He is 0.71)."""
+    if not one or not other:
+        return one == other
+    return one > 0 and other > 0 and abs(math.log(one / other)) < 0.12
+
+
+def _alike(row: LayerRow) -> tuple[object, ...]:
+    return (
+        _INDEX.sub("#", row.name),
+        row.kind,
+        row.fan_in,
+        row.activation,
+        row.path,
+        row.consumer,
+        row.scheme,
+        row.undetermined,
+    )
+
+
+def span_of(names: Sequence[str]) -> str:
+    """One label for names that differ in their indices only; a list's first and last otherwise."""
+    if not names:
+        return ""
+    if len(names) == 1:
+        return names[0]
+    columns = [[match.group() for match in _INDEX.finditer(name)] for name in names]
+    varying = [i for i in range(len(columns[0])) if len({column[i] for column in columns if len(column) > i}) > 1]
+    same = len({_INDEX.sub("#", name) for name in names}) == 1
+    if not same or len(varying) != 1 or _INDEX.sub("#", names[0]).endswith("#"):
+        return f"{names[0]} … {names[-1]}"
+    match = list(_INDEX.finditer(names[0]))[varying[0]]
+    last = columns[-1][varying[0]]
+    return f"{names[0][: match.start()]}{{{match.group()}…{last}}}{names[0][match.end() :]}"
+
+
+def listing(names: Sequence[str], limit: int = 4) -> str:
+    """Names for a sentence: alike ones folded (``layers.0.weight … layers.19.weight (20)``), the rest counted."""
+    groups: dict[str, list[str]] = {}
+    for name in names:
+        groups.setdefault(_INDEX.sub("#", name), []).append(name)
+    parts: list[str] = []
+    for group in groups.values():
+        parts += [f"{span_of(group)} ({len(group)})"] if len(group) > 2 else group
+    rest = len(parts) - limit
+    return ", ".join(parts[:limit]) + (f" and {rest} more" if rest > 0 else "")
+
+
+def statistics(run: Run) -> list[tuple[str, str, int]]:
+    """Code, name and count of each kind of finding, the commonest first."""
+    counts = Counter((finding.code, finding.name) for finding in run.findings)
+    return sorted(((code, name, n) for (code, name), n in counts.items()), key=lambda entry: (-entry[2], entry[0]))
+
+
+def verdict(count: Tally) -> str:
+    """``2 errors, 1 warning`` or ``no findings``."""
+    parts = [
+        f"{n} {word}{'' if n == 1 else 's'}"
+        for n, word in ((count.errors, "error"), (count.warnings, "warning"), (count.notes, "note"))
+        if n
+    ]
+    return ", ".join(parts) or "no findings"

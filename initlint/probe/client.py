@@ -1,0 +1,425 @@
+"""The parent's side of the probe: starts the worker, hands out targets, streams results.
+
+Stdlib only; torch is imported in the worker's process alone. User code runs in children of the
+worker, so nothing it does reaches this process but bytes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import selectors
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import IO, Any
+
+from initlint.errors import ProbeError
+from initlint.options import ProbeOptions
+from initlint.probe import limits
+from initlint.probe.isolate import Ending, ending
+from initlint.probe.outcome import Event, Job, ProbeResult
+from initlint.probe.target import Target
+
+#: Seconds between two looks at memory and deadlines: a process writes a few hundred MB in it.
+POLL = 0.05
+#: Seconds beyond a candidate's own deadline (kept in the child) before the parent kills the whole target.
+GRACE = 5.0
+#: Bytes kept of what a target printed (its end: that is where errors are).
+OUTPUT_KEPT = 8192
+#: Seconds the worker may take to import torch (cold disk, slow network file system).
+START_LIMIT = 300.0
+
+_BOOT = (
+    "import sys; root = sys.argv[1]\n"
+    "try: import initlint.probe.worker as w\n"
+    "except ImportError: sys.path.append(root); import initlint.probe.worker as w\n"
+    "w.main()"
+)
+# CUDA is hidden, so that builds are the same on every machine and children never initialise a device.
+_ENVIRONMENT = {
+    "CUDA_VISIBLE_DEVICES": "",
+    "OMP_NUM_THREADS": "1",
+    "MKL_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+    "MPLBACKEND": "Agg",
+}
+# Defaults that keep libraries from downloading and reporting home; what the user has set wins.
+_DEFAULTS = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "WANDB_MODE": "disabled"}
+
+
+def probe(
+    targets: Sequence[Target],
+    options: ProbeOptions,
+    on_event: Callable[[Event], None] | None = None,
+) -> Iterator[ProbeResult]:
+    """Build, trace and measure the models of ``targets``; results come in the order of the targets.
+
+    Folders are expanded first. The worker starts importing torch before anything else is done.
+    Closing the iterator, Ctrl-C and the end of this process kill everything that was started.
+
+    Raises:
+        ProbeError: the worker cannot start (no torch in this environment).
+    """
+    from initlint.probe import discovery
+
+    with Pool(options) as pool:
+        if any(target.kind != "folder" for target in targets):
+            pool.start()
+        scanned = discovery.discover(targets, options)
+        yield from pool.run(scanned, on_event)
+
+
+class Pool:
+    """A worker and the jobs on it; a context manager that leaves no process behind."""
+
+    def __init__(self, options: ProbeOptions) -> None:
+        self.options = options
+        self.limit = options.memory_limit or limits.default_limit()
+        self.worker: subprocess.Popen[bytes] | None = None
+        self.control: socket.socket | None = None
+        self.selector = selectors.DefaultSelector()
+        self.buffer = b""
+        self.running: dict[int, Running] = {}
+        self.starting: int | None = None
+        self.versions: dict[str, str] | None = None
+        self.counter = 0
+        self.started_at = 0.0
+        self.errors = _scratch()  # what the worker itself writes to stderr: a file, since nobody reads meanwhile
+
+    def __enter__(self) -> Pool:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def start(self) -> None:
+        """Start the worker, which imports torch while the caller goes on; does nothing the second time."""
+        if self.worker is not None:
+            return
+        ours, theirs = socket.socketpair()
+        root = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+        environment = {**_DEFAULTS, **os.environ, **_ENVIRONMENT}
+        with theirs:
+            self.worker = subprocess.Popen(
+                [sys.executable, "-P", "-c", _BOOT, root, str(theirs.fileno())],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=self.errors,
+                env=environment,
+                pass_fds=[theirs.fileno()],
+                start_new_session=True,  # Ctrl-C is ours to handle
+            )
+        self.control = ours
+        self.started_at = time.monotonic()
+        self.selector.register(ours, selectors.EVENT_READ, self._on_control)
+
+    def run(self, jobs: Sequence[Job], on_event: Callable[[Event], None] | None = None) -> Iterator[ProbeResult]:
+        """Run the jobs, a few at a time, and yield their results in order."""
+        waiting = list(enumerate(jobs))[::-1]
+        finished: dict[int, ProbeResult] = {}
+        position = 0
+        report = on_event or (lambda _: None)
+        while position < len(jobs):
+            while waiting and len(self.running) < self.options.parallel and self.starting is None:
+                index, job = waiting.pop()
+                if not job.runs:
+                    finished[index] = ProbeResult(job.target, not_analysed=job.not_analysed)
+                    continue
+                self.start()
+                self._submit(index, job, report)
+            while position in finished:
+                result = finished.pop(position)
+                report(Event("done", result.target.text, len(jobs), position + 1))
+                yield result
+                position += 1
+            if self.running:
+                for done in self._step():
+                    again = done.retry()
+                    if again is not None:
+                        waiting.append((done.index, again))
+                    else:
+                        finished[done.index] = done.result()
+
+    def close(self) -> None:
+        """Kill what runs and end the worker."""
+        for running in list(self.running.values()):
+            self._kill(running)
+            running.close(self.selector)
+        self.running.clear()
+        if self.control is not None:
+            with contextlib.suppress(KeyError, ValueError):
+                self.selector.unregister(self.control)
+            self.control.close()  # the worker kills its children and ends
+            self.control = None
+        if self.worker is not None:
+            self._end_worker(self.worker)
+            self.worker = None
+        self.selector.close()
+        self.errors.close()
+
+    def _end_worker(self, worker: subprocess.Popen[bytes]) -> None:
+        """Give a ready worker a moment to clean up; one that still imports torch has nothing to clean up."""
+        if self.versions is not None:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                worker.wait(0.5)
+        if worker.poll() is None:
+            worker.kill()
+        worker.wait()
+
+    def _submit(self, index: int, job: Job, report: Callable[[Event], None]) -> None:
+        number = self.counter
+        self.counter += 1
+        ours, theirs = socket.socketpair()
+        output, output_write = os.pipe()
+        assert self.control is not None
+        with theirs:
+            try:
+                socket.send_fds(self.control, [json.dumps({"run": number}).encode() + b"\n"], [theirs.fileno(), output_write])
+            except OSError:
+                raise self._broken() from None
+            finally:
+                os.close(output_write)
+        running = Running(number, index, job, self.options, ours, output)
+        ours.setblocking(False)
+        os.set_blocking(output, False)
+        self.selector.register(ours, selectors.EVENT_READ | selectors.EVENT_WRITE, running.on_channel)
+        self.selector.register(output, selectors.EVENT_READ, running.on_output)
+        running.selector = self.selector
+        self.running[number] = running
+        self.starting = number
+        report(Event("start", job.target.text, 0, 0))
+
+    def _step(self) -> list[Running]:
+        """Handle what has arrived, enforce limits, and return the jobs that have ended."""
+        for key, events in self.selector.select(POLL):
+            key.data(events)
+        now = time.monotonic()
+        if self.versions is None and now - self.started_at > START_LIMIT:
+            raise self._broken()
+        self._enforce(now)
+        ended = [running for running in self.running.values() if running.ended is not None]
+        for running in ended:
+            running.drain()
+            running.close(self.selector)
+            del self.running[running.number]
+        return ended
+
+    def _enforce(self, now: float) -> None:
+        """Kill targets beyond their deadline, and the largest one when all together use too much memory."""
+        sizes: list[tuple[int, Running]] = []
+        for running in self.running.values():
+            if running.pid is None or running.ended is not None:
+                continue
+            if running.deadline and now > running.deadline and not running.killed:
+                running.killed = "timeout"
+                self._kill(running)
+            used = limits.memory(running.pid, self.limit)
+            if used is not None:
+                running.peak = max(running.peak, used)
+                sizes.append((used, running))
+        if sum(used for used, _ in sizes) > self.limit:
+            _, largest = max(sizes, key=lambda pair: pair[0])
+            if not largest.killed:
+                largest.killed = "memory"
+                self._kill(largest)
+
+    def _kill(self, running: Running) -> None:
+        if self.control is None:
+            return
+        with contextlib.suppress(OSError):
+            self.control.sendall(json.dumps({"kill": running.number}).encode() + b"\n")
+
+    def _on_control(self, _: int) -> None:
+        assert self.control is not None
+        data = b""
+        with contextlib.suppress(OSError):
+            data = self.control.recv(65536)
+        if not data:
+            raise self._broken()
+        *lines, self.buffer = (self.buffer + data).split(b"\n")
+        for line in lines:
+            message = json.loads(line)
+            if "ready" in message:
+                self.versions = message["ready"]
+                for running in self.running.values():
+                    running.touch()
+                continue
+            number = message.get("started", message.get("ended"))
+            known = self.running.get(number)
+            if "started" in message:
+                self.starting = None
+                if known is not None:
+                    known.pid = message["pid"]
+                    known.touch()
+            elif known is not None:
+                known.ended = ending(message["status"])
+
+    def _broken(self) -> ProbeError:
+        """What to say when the worker has ended by itself."""
+        text = ""
+        if self.worker is not None:
+            if self.versions is not None or time.monotonic() - self.started_at > START_LIMIT:
+                self.worker.kill()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self.worker.wait(5)
+            self.errors.seek(0)
+            text = self.errors.read().decode(errors="replace").strip()
+        last = text.splitlines()[-1] if text else "no reason was given"
+        if "No module named 'torch'" in text:
+            return ProbeError(
+                f"torch is not installed for {sys.executable}.",
+                "Install initlint into the environment of your models, or install torch here: pip install torch",
+            )
+        return ProbeError(f"The worker that imports torch has ended: {last}", f"Does `{sys.executable} -c 'import torch'` work?")
+
+
+class Running:
+    """A target being analysed: its channel, what it has said so far, how it ended."""
+
+    def __init__(self, number: int, index: int, job: Job, options: ProbeOptions, channel: socket.socket, output: int) -> None:
+        self.number = number
+        self.index = index
+        self.job = job
+        self.options = options
+        self.channel = channel
+        self.output = output
+        self.selector: selectors.BaseSelector | None = None
+        self.pid: int | None = None
+        self.ended: Ending | None = None
+        self.killed = ""  # "" | "timeout" | "memory"
+        self.deadline = 0.0
+        self.peak = 0
+        self.began = time.monotonic()
+        self.pending = job.encode(options)
+        self.received = bytearray()
+        self.scanned = 0
+        self.printed = b""
+        self.state = job.state()
+
+    def touch(self) -> None:
+        """Start the clock anew: the target got on to its next step."""
+        if self.options.timeout > 0:
+            self.deadline = time.monotonic() + self.options.timeout + GRACE
+
+    def on_channel(self, events: int) -> None:
+        """Send what is left of the job, read what has come."""
+        if events & selectors.EVENT_WRITE and self.pending:
+            try:
+                self.pending = self.pending[self.channel.send(self.pending) :]
+            except BlockingIOError:
+                pass
+            except OSError:
+                self.pending = b""
+        if not self.pending and self.selector is not None:
+            self.selector.modify(self.channel, selectors.EVENT_READ, self.on_channel)
+        if events & selectors.EVENT_READ:
+            self.read_channel()
+
+    def read_channel(self) -> bool:
+        """Read what is there; False when nothing (more) will come."""
+        try:
+            data = self.channel.recv(1 << 20)
+        except BlockingIOError:
+            return False
+        except OSError:
+            data = b""
+        if not data:
+            if self.selector is not None:
+                with contextlib.suppress(KeyError, ValueError):
+                    self.selector.unregister(self.channel)
+            return False
+        self.received += data
+        while (end := self.received.find(b"\n", self.scanned)) >= 0:
+            line = bytes(self.received[:end])
+            del self.received[: end + 1]
+            self.scanned = 0
+            self.handle(line)
+        self.scanned = len(self.received)
+        return True
+
+    def on_output(self, _: int = 0) -> bool:
+        """Keep the end of what the target prints."""
+        try:
+            data = os.read(self.output, 1 << 16)
+        except BlockingIOError:
+            return False
+        except OSError:
+            data = b""
+        if not data:
+            if self.selector is not None:
+                with contextlib.suppress(KeyError, ValueError):
+                    self.selector.unregister(self.output)
+            return False
+        self.state.lines_printed += data.count(b"\n")
+        self.printed = (self.printed + data)[-OUTPUT_KEPT:]
+        return True
+
+    def handle(self, line: bytes) -> None:
+        """Take one message; unreadable lines come from a process killed while writing."""
+        if not line.strip():
+            return
+        try:
+            message: dict[str, Any] = json.loads(line)
+        except ValueError:
+            return
+        if not isinstance(message, dict):
+            return
+        self.touch()
+        self.state.take(message)
+
+    def drain(self) -> None:
+        """Read what the ended target left in the pipes."""
+        while self.read_channel():
+            pass
+        for _ in range(64):  # at most the pipe's size; a stray grandchild may print for ever
+            if not self.on_output():
+                break
+
+    def close(self, selector: selectors.BaseSelector) -> None:
+        """Forget the descriptors."""
+        for item in (self.channel, self.output):
+            with contextlib.suppress(KeyError, ValueError):
+                selector.unregister(item)
+        self.channel.close()
+        with contextlib.suppress(OSError):
+            os.close(self.output)
+
+    def retry(self) -> Job | None:
+        """The rest of the job, when the target was killed with candidates left; ``None`` when there is none."""
+        return self.state.rest(self.job, self._trouble())
+
+    def result(self) -> ProbeResult:
+        """The result of an ended job."""
+        seconds = time.monotonic() - self.began
+        return self.state.finish(self.job, self._trouble(), self.printed.decode(errors="replace"), seconds)
+
+    def _trouble(self) -> str:
+        """Why the child ended before it was done, as the end of a sentence; "" when it was done."""
+        if self.killed == "timeout":
+            return f"did not finish within {self.options.timeout:g} s"
+        if self.killed == "memory":
+            limit = self.options.memory_limit or limits.default_limit()
+            return f"used more memory than the limit of {limit / (1 << 30):.3g} GiB"
+        assert self.ended is not None
+        if self.ended.kind == "signal" and self.ended.code == signal.SIGKILL:
+            return "was killed (out of memory, most likely)"
+        return "" if self.ended.kind == "ok" else self.ended.text
+
+
+def _scratch() -> IO[bytes]:
+    """An anonymous file, in memory where the system has that."""
+    if hasattr(os, "memfd_create"):
+        with contextlib.suppress(OSError):
+            return os.fdopen(os.memfd_create("initlint"), "w+b")
+    import tempfile
+
+    return tempfile.TemporaryFile()
+
+
+__all__ = ["Event", "Pool", "ProbeResult", "probe"]

@@ -1,0 +1,236 @@
+"""The canonical nodes under construction, and what handlers of single ops need to make them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import fx, nn
+
+from initlint.facts import Node, Operator, Plain
+from initlint.probe import normalise_axes as axes
+from initlint.probe.normalise_values import Items, Signal, Static, Unknown, Value, degree, signals_in
+from initlint.probe.traced import Meta, Traced
+
+#: Additive masks hold -inf or a large negative number; no sum of signals of a sane net reaches this.
+MASKED = -1e4
+#: The rows of a packed projection are followed through reshapes on index tensors up to this size.
+ROWS_LIMIT = 1 << 21
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One fx node with its arguments as abstract values."""
+
+    name: str  # canonical function name: "conv2d", "add"
+    args: tuple[Value, ...]
+    kwargs: Mapping[str, Value]
+    meta: Meta
+    node: fx.Node
+    label: str = ""
+    module: str = ""
+
+    def value(self, position: int, name: str = "") -> Value | None:
+        """An argument by position or keyword, ``None`` when not given."""
+        if name and name in self.kwargs:
+            return self.kwargs[name]
+        return self.args[position] if 0 <= position < len(self.args) else None
+
+    def plain(self, position: int, name: str, default: Any = None) -> Any:
+        """The Python value of a static argument, else ``default``."""
+        found = self.value(position, name)
+        return found.value if isinstance(found, Static) else default
+
+    def number(self, position: int, name: str, default: float) -> float:
+        """A static number, else ``default``."""
+        found = self.plain(position, name, default)
+        if isinstance(found, torch.Tensor) and found.numel() == 1:
+            return float(found)
+        return float(found) if isinstance(found, (int, float)) else default
+
+
+@dataclass(slots=True)
+class Builder:
+    """Collects nodes; ``names`` maps every name of a parameter to its canonical one."""
+
+    traced: Traced
+    names: Mapping[str, str] = field(default_factory=dict)
+    generated: Mapping[frozenset[str], str] = field(default_factory=dict)
+    trainable: frozenset[str] = frozenset()
+    nodes: list[Node] = field(default_factory=list)
+    roles: list[axes.Roles | None] = field(default_factory=list)
+    rows: dict[int, torch.Tensor] = field(default_factory=dict)
+    statics: dict[int, tuple[Static, int]] = field(default_factory=dict)
+
+    def emit(
+        self,
+        call: Call,
+        op: str,
+        inputs: Sequence[int] = (),
+        *,
+        attrs: Mapping[str, Any] | None = None,
+        parameters: Mapping[str, str | None] | None = None,
+        operator: Operator | None = None,
+        roles: axes.Roles | None = None,
+        meta: Meta | None = None,
+        shape: tuple[int, ...] | None = None,
+        label: str = "",
+        table: Mapping[str, tuple[float, ...]] | None = None,
+        inner: bool = False,
+    ) -> Signal:
+        """Append a node. ``inner`` marks a step before the fx node's own output (no measured values)."""
+        meta = meta or call.meta
+        if shape is None and not inner:
+            shape = meta.shape
+        if roles is None or (shape is not None and len(roles) != len(shape)):
+            roles = self._default_roles(inputs, shape)
+        index = len(self.nodes)
+        self.nodes.append(
+            Node(
+                index=index,
+                op=op,
+                inputs=tuple(inputs),
+                shape=shape,
+                dtype=meta.dtype or "float32",
+                attrs={k: plain(v) for k, v in (attrs or {}).items() if v is not None},
+                parameters={k: v for k, v in (parameters or {}).items() if v},
+                operator=operator,
+                module=call.module,
+                label=label or call.label or op,
+                site=meta.site or call.meta.site,
+                response=None if inner else meta.response,
+                table=table or {},
+                measured=None if inner else meta.measured,
+                channel=axes.channel_axis(roles),
+                batch=axes.batch_axis(roles) if roles is not None else 0,
+            )
+        )
+        self.roles.append(roles)
+        return Signal(index)
+
+    def _default_roles(self, inputs: Sequence[int], shape: tuple[int, ...] | None) -> axes.Roles | None:
+        if not inputs:
+            return axes.guess(shape)
+        rank = len(shape) if shape is not None else None
+        roles = self.roles[inputs[0]]
+        for other in inputs[1:]:
+            roles = axes.broadcast(roles, self.roles[other], rank)
+        if shape is None or (roles is not None and len(roles) == len(shape)):
+            return roles
+        return axes.guess(shape)
+
+    def node(self, signal: Signal) -> Node:
+        """The node behind a signal."""
+        return self.nodes[signal.index]
+
+    def shape(self, signal: Signal) -> tuple[int, ...] | None:
+        """The shape of a signal."""
+        return self.nodes[signal.index].shape
+
+    def signal(self, value: Value | None, call: Call) -> int | None:
+        """The node index of a value read as a signal; ``None`` for what holds no tensor."""
+        if isinstance(value, Signal):
+            return value.index
+        if isinstance(value, Static):
+            return self._static_signal(value, call)
+        if isinstance(value, Unknown):
+            return self.emit(call, "opaque", attrs={"name": call.name, "why": value.why}, inner=True).index
+        if isinstance(value, Items):  # a tuple where one tensor is meant: the first tensor counts
+            first = next(signals_in(value), None)
+            return None if first is None else first.index
+        return None
+
+    def _static_signal(self, static: Static, call: Call) -> int | None:
+        tensor = static.value
+        if isinstance(tensor, bool) or not isinstance(tensor, (torch.Tensor, int, float)):
+            return None
+        if id(tensor) in self.statics and self.statics[id(tensor)][0].value is tensor:
+            return self.statics[id(tensor)][1]
+        if not isinstance(tensor, torch.Tensor):
+            tensor = torch.tensor(float(tensor))
+        shape = tuple(tensor.shape)
+        attrs: dict[str, Any] = value_moments(tensor)
+        attrs |= {"expr": static.expr} if static.sources and not static.view else {}
+        if static.random:
+            attrs["random"] = True
+        roles = axes.constant(shape)
+        meta = Meta(shape=shape, dtype=str(tensor.dtype).removeprefix("torch."), site=call.meta.site)
+        op = "parameter" if static.sources else "constant"
+        label = static.expr if static.sources else "constant"
+        parameters = self.roles_of(static) if static.sources else {}
+        signal = self.emit(
+            call, op, attrs=attrs, parameters=parameters, roles=roles, meta=meta, shape=shape, label=label[:60]
+        )
+        self.statics[id(static.value)] = (static, signal.index)
+        return signal.index
+
+    def roles_of(self, static: Static, role: str = "value") -> dict[str, str]:
+        """``parameters`` of a node that reads a static value: role -> name, the main source first."""
+        names = [self.names.get(n, n) for n in (static.owners or static.sources)]
+        generated = self.generated.get(frozenset(names))
+        if generated:
+            names = [generated]
+        return {role if i == 0 else f"{role}_{i}": n for i, n in enumerate(dict.fromkeys(names))}
+
+    def weight_attrs(self, static: Static, name: str) -> dict[str, Any]:
+        """Attributes of an op whose weight is an expression: its text and the power of the parameter in it."""
+        if static.view or not static.sources or name not in static.sources:
+            return {}
+        return {"expr": static.expr, "weight_degree": degree(static, name)}
+
+    def submodule(self, path: str) -> nn.Module:
+        """The module of this name."""
+        return self.traced.root.get_submodule(path)
+
+    def parameter_name(self, path: str, local: str) -> str:
+        """The canonical name of a module's parameter."""
+        full = f"{path}.{local}" if path else local
+        return self.names.get(full, full)
+
+
+def value_moments(tensor: torch.Tensor) -> dict[str, Any]:
+    """``mean`` and ``second`` of the finite values; ``masked``: share of -inf or very negative ones."""
+    if tensor.is_meta or not tensor.numel():
+        return {}
+    values = tensor.detach()
+    if values.is_complex():
+        values = torch.view_as_real(values.resolve_conj())
+    values = values.double() if values.numel() <= 1 << 22 else values.float()
+    attrs: dict[str, Any] = {}
+    kept = torch.isfinite(values) & (values > MASKED)
+    if not bool(kept.all()):
+        share = float(((values <= MASKED) | torch.isneginf(values)).double().mean())
+        if share:
+            attrs["masked"] = share
+        values = values[kept]
+    if values.numel():
+        attrs |= {"mean": float(values.mean()), "second": float(torch.mean(values * values))}
+    return attrs
+
+
+def plain(value: Any) -> Plain:
+    """A value that facts can hold; anything else becomes its text."""
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    if isinstance(value, torch.Tensor):
+        return plain(value.item()) if value.numel() == 1 else str(tuple(value.shape))
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    if isinstance(value, Mapping):
+        return {str(k): plain(v) for k, v in value.items()}
+    return str(value)
+
+
+def elements(shape: Sequence[int] | None) -> int | None:
+    """Number of elements of a shape."""
+    return None if shape is None else math.prod(shape)
+
+
+def share(after: Sequence[int] | None, before: Sequence[int] | None) -> float | None:
+    """Elements after over elements before."""
+    if after is None or before is None or not math.prod(before):
+        return None
+    return math.prod(after) / math.prod(before)

@@ -1,0 +1,352 @@
+"""``Operator`` of a layer from its live weights: fans by counting pairs, and moments of its rows.
+
+Everything is computed from the effective weight, the tensor that the forward multiplies with
+(after weight_norm, spectral_norm or a parametrization). Sources: THEORY of the design, section 1
+(row form) and section 2 (pair counting): F = C_in/g * N_pairs/N_out, B = C_out/g * N_pairs/N_in.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from initlint.facts import Operator
+from initlint.probe.measure_matrix import block_gram_residual
+
+#: Elements of a block when rows are summed; fits the second-level cache.
+BLOCK = 1 << 17
+#: Float32 rounding leaves about 1e-6, bfloat16 about 1e-2; a random matrix has residuals of order 1.
+ORTHOGONAL = 2e-2
+
+
+@dataclass(frozen=True, slots=True)
+class Geometry:
+    """The geometry of a convolution; all tuples have one entry for each spatial axis."""
+
+    size: tuple[int, ...] | None  # of the input; None when no forward ran
+    size_out: tuple[int, ...] | None
+    kernel: tuple[int, ...]
+    stride: tuple[int, ...]
+    padding: tuple[int, ...]  # before each axis
+    dilation: tuple[int, ...]
+    groups: int = 1
+    zeros: bool = True  # False: circular, reflect, replicate (every tap reads a real value)
+
+
+def row_sums(matrix: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Sum and sum of squares of each row, float64, whatever the memory layout, in one pass."""
+    rows, columns = matrix.shape
+    flipped = rows > 1 and columns > 1 and matrix.stride(0) < matrix.stride(1)
+    source = matrix.t() if flipped else matrix
+    totals = torch.zeros(rows, dtype=torch.float64)
+    energies = torch.zeros(rows, dtype=torch.float64)
+    step = max(1, BLOCK // max(1, source.shape[1]))
+    for start in range(0, source.shape[0], step):
+        block = source[start : start + step]
+        if block.dtype not in (torch.float32, torch.float64):
+            block = block.float()
+        if flipped:
+            totals += torch.sum(block, 0)
+            energies += torch.sum(block * block, 0)
+        else:
+            totals[start : start + step] = torch.sum(block, 1)
+            energies[start : start + step] = torch.linalg.vector_norm(block, dim=1).double().square()
+    return totals, energies
+
+
+def linear_operator(weight: torch.Tensor, bias: torch.Tensor | None) -> Operator:
+    """Of ``y = W x + b`` with W (out, in), any strides."""
+    out, inner = weight.shape
+    totals, energies = row_sums(weight)
+    return _assemble(
+        fans=(float(inner), float(out)),
+        gain=float(energies.mean()) if out else 0.0,
+        back=float(energies.sum()) / inner if inner else 0.0,
+        totals=totals,
+        energies=energies,
+        bias=bias,
+        widths=(inner, out),
+        orthogonal=_is_orthogonal(weight, energies),
+    )
+
+
+def stacked_operator(weight: torch.Tensor, bias: torch.Tensor | None) -> Operator:
+    """Of a batch of maps W (stack, out, in), each applied to its own part of the signal."""
+    stack, out, inner = weight.shape
+    pairs = [row_sums(part) for part in weight]
+    totals, energies = torch.cat([p[0] for p in pairs]), torch.cat([p[1] for p in pairs])
+    return _assemble(
+        fans=(float(inner), float(out)),
+        gain=float(energies.mean()) if energies.numel() else 0.0,
+        back=float(energies.sum()) / (inner * stack) if inner * stack else 0.0,
+        totals=totals,
+        energies=energies,
+        bias=bias,
+        widths=(inner, out),
+        orthogonal=all(_is_orthogonal(part, p[1]) for part, p in zip(weight, pairs, strict=True)),
+    )
+
+
+def summed_operator(weight: torch.Tensor, bias: torch.Tensor | None) -> Operator:
+    """Of maps W (stack, out, in) whose inputs are the stack's parts and whose outputs are added up."""
+    stack, out, inner = weight.shape
+    return linear_operator(weight.permute(1, 0, 2).reshape(out, stack * inner), bias)
+
+
+def _is_orthogonal(weight: torch.Tensor, energies: torch.Tensor) -> bool:
+    if min(weight.shape) < 2 or not bool((energies > 0).any()):
+        return False
+    known = energies if weight.shape[0] <= weight.shape[1] else None
+    residual = block_gram_residual(weight, known)
+    return residual is not None and residual <= ORTHOGONAL
+
+
+def _assemble(
+    fans: tuple[float, float],
+    gain: float,
+    back: float,
+    totals: torch.Tensor,
+    energies: torch.Tensor,
+    bias: torch.Tensor | None,
+    widths: tuple[int, int],
+    orthogonal: bool = False,
+    total_second: float | None = None,
+    total_mean: float | None = None,
+    positions: float = 1.0,
+) -> Operator:
+    """Moments of the bias, alone and with the row sums, and the spread of the rows' energies."""
+    bias_mean = bias_second = cross = 0.0
+    if bias is not None and bias.numel():
+        b = bias.detach().double().reshape(-1)
+        bias_mean, bias_second = float(b.mean()), float(torch.mean(b * b))
+        if totals.numel() and (b.numel() == totals.numel() or totals.numel() % b.numel() == 0):
+            cross = float(torch.mean(totals.reshape(-1, b.numel()) * b))
+    mean_energy = float(energies.mean()) if energies.numel() else 0.0
+    spread = float(energies.var(correction=0)) / mean_energy**2 if mean_energy > 0 else 0.0
+    return Operator(
+        fan_in=fans[0],
+        fan_out=fans[1],
+        gain=gain,
+        back=back,
+        total_mean=total_mean if total_mean is not None else (float(totals.mean()) if totals.numel() else 0.0),
+        total_second=total_second
+        if total_second is not None
+        else (float(torch.mean(totals * totals)) if totals.numel() else 0.0),
+        total_bias=cross,
+        bias_mean=bias_mean,
+        bias_second=bias_second,
+        width_in=widths[0],
+        width_out=widths[1],
+        positions=positions,
+        energy_spread=spread,
+        orthogonal=orthogonal,
+    )
+
+
+def valid_taps(size: int, size_out: int, kernel: int, stride: int, padding: int, dilation: int) -> torch.Tensor:
+    """0/1 matrix (kernel, size_out): whether tap t of output o reads inside the input."""
+    taps = torch.arange(kernel)[:, None] * dilation + torch.arange(size_out)[None, :] * stride - padding
+    return ((taps >= 0) & (taps < size)).double()
+
+
+def conv_operator(weight: torch.Tensor, bias: torch.Tensor | None, geometry: Geometry) -> Operator:
+    """Of a convolution with W (out, in/g, *kernel); exact also at the borders."""
+    masks = _conv_masks(geometry)
+    ratio = 1.0 / math.prod(geometry.stride)
+    if geometry.size is not None and geometry.size_out is not None:
+        ratio = math.prod(geometry.size_out) / max(1, math.prod(geometry.size))
+    groups = geometry.groups
+    out, inner = weight.shape[0], weight.shape[1] * groups
+    return _conv(weight.detach(), bias, masks, ratio, inner // groups, out // groups, (inner, out))
+
+
+def conv_transpose_operator(weight: torch.Tensor, bias: torch.Tensor | None, geometry: Geometry) -> Operator:
+    """Of a transposed convolution with W (in, out/g, *kernel): the adjoint of a convolution.
+
+    The pairs are those of the convolution that maps its output back to its input.
+    """
+    w, groups = weight.detach(), geometry.groups
+    inner, per_group = w.shape[0], w.shape[1]
+    # (in, out/g, k) -> (out, in/g, k)
+    w = w.reshape(groups, inner // groups, per_group, *w.shape[2:]).transpose(1, 2)
+    w = w.reshape(groups * per_group, inner // groups, *weight.shape[2:])
+    swapped = Geometry(
+        geometry.size_out, geometry.size, geometry.kernel, geometry.stride, geometry.padding, geometry.dilation
+    )
+    masks = _conv_masks(swapped)
+    ratio = float(math.prod(geometry.stride))
+    if geometry.size is not None and geometry.size_out is not None:
+        ratio = math.prod(geometry.size_out) / max(1, math.prod(geometry.size))
+    # masks hold shares of the input's positions; an output position sees 1/ratio as many
+    return _conv(w, bias, masks, ratio, inner // groups, per_group, (inner, groups * per_group), transposed=True)
+
+
+def _conv_masks(geometry: Geometry) -> list[torch.Tensor]:
+    """For each spatial axis the 0/1 matrix of ``valid_taps``; all ones without sizes or zero padding."""
+    masks = []
+    for axis, kernel in enumerate(geometry.kernel):
+        if geometry.size is None or geometry.size_out is None or not geometry.zeros:
+            masks.append(torch.ones(kernel, 1, dtype=torch.float64))
+            continue
+        arguments = geometry.stride[axis], geometry.padding[axis], geometry.dilation[axis]
+        masks.append(valid_taps(geometry.size[axis], geometry.size_out[axis], kernel, *arguments))
+    return masks
+
+
+def _conv(
+    weight: torch.Tensor,
+    bias: torch.Tensor | None,
+    masks: list[torch.Tensor],
+    ratio: float,
+    per_in: int,
+    per_out: int,
+    widths: tuple[int, int],
+    transposed: bool = False,
+) -> Operator:
+    """Shared by both kinds; ``ratio`` is output positions over input positions."""
+    w = weight.double() if weight.numel() <= 1 << 22 else weight.float()
+    share = _tap_shares(masks, w.dtype)  # share of the masks' positions at which each tap is inside
+    pairs = float(share.sum())
+    axes = tuple(range(1, w.ndim))
+    energies = torch.sum((w * w) * share, axes).double()
+    if transposed:
+        forward, backward = pairs / ratio, pairs
+        gain, back = float(energies.mean()) / ratio, float(energies.sum()) / widths[0]
+    else:
+        forward, backward = pairs, pairs * ratio
+        gain, back = float(energies.mean()), float(energies.sum()) / widths[0] * ratio
+    taps = torch.sum(w, 1).double()  # sum over input channels: (out, *kernel)
+    first, second, totals = _tap_totals(taps, masks, ratio if transposed else None)
+    return _assemble(
+        fans=(per_in * forward, per_out * backward),
+        gain=gain,
+        back=back,
+        totals=totals,
+        energies=energies,
+        bias=bias,
+        widths=widths,
+        orthogonal=math.prod(w.shape[2:]) == 1 and per_in == widths[0] and _is_orthogonal(w.flatten(1), energies),
+        total_second=second,
+        total_mean=first,
+        positions=forward,
+    )
+
+
+def _tap_shares(masks: list[torch.Tensor], dtype: torch.dtype) -> torch.Tensor:
+    """Outer product over the axes of the share of positions at which a tap lies inside."""
+    share = torch.ones((), dtype=torch.float64)
+    for mask in masks:
+        share = share[..., None] * mask.mean(1)
+    return share.to(dtype)
+
+
+def _tap_totals(
+    taps: torch.Tensor, masks: list[torch.Tensor], ratio: float | None
+) -> tuple[float, float, torch.Tensor]:
+    """Mean and second moment over outputs and positions of the sum of the weights that reach them.
+
+    ``taps`` is (out, *kernel). For a convolution the sum at output o is over the taps inside, and
+    the second moment needs pairs of taps that are inside together. A transposed convolution
+    (``ratio`` given) sums other taps at each phase; the taps that meet are those whose difference
+    is a multiple of the stride, which is approximated by the mean over phases.
+    """
+    mean = taps
+    for mask in reversed(masks):
+        mean = mean @ mask.mean(1)
+    if ratio is not None:
+        totals = mean / ratio
+        return float(totals.mean()), float(torch.mean(totals * totals)), totals
+    square = taps
+    for axis, mask in enumerate(masks):
+        joint = (mask @ mask.t()) / mask.shape[1]
+        square = torch.tensordot(square, joint, dims=([1 + axis], [0])).movedim(-1, 1 + axis)
+    second = float(torch.sum(square * taps) / taps.shape[0])
+    return float(mean.mean()), second, mean
+
+
+def bilinear_operator(weight: torch.Tensor, bias: torch.Tensor | None) -> Operator:
+    """Of ``nn.Bilinear`` with W (out, in1, in2): fans over pairs of inputs."""
+    out, first, second = weight.shape
+    operator = linear_operator(weight.reshape(out, first * second), bias)
+    return Operator(
+        fan_in=float(first * second),
+        fan_out=float(out * second),
+        gain=operator.gain,
+        back=operator.gain * out / first,
+        total_mean=operator.total_mean,
+        total_second=operator.total_second,
+        total_bias=operator.total_bias,
+        bias_mean=operator.bias_mean,
+        bias_second=operator.bias_second,
+        width_in=first,
+        width_out=out,
+        energy_spread=operator.energy_spread,
+    )
+
+
+def nominal_operator(operator: Operator, second: float, mean: float = 0.0) -> Operator:
+    """The operator of weights that have no values (meta), from the moments they are meant to have."""
+    fan_in, fan_out = operator.fan_in, operator.fan_out
+    return Operator(
+        fan_in=fan_in,
+        fan_out=fan_out,
+        gain=fan_in * second,
+        back=fan_out * second,
+        total_mean=fan_in * mean,
+        total_second=fan_in * (second - mean * mean) + (fan_in * mean) ** 2,
+        width_in=operator.width_in,
+        width_out=operator.width_out,
+        positions=operator.positions,
+    )
+
+
+def meta_operator(fan_in: float, fan_out: float, widths: tuple[int, int], positions: float = 1.0) -> Operator:
+    """Fans alone, for weights without values; gains are those of unit-variance weights over the fan."""
+    return Operator(fan_in, fan_out, 1.0, fan_out / fan_in if fan_in else 0.0, width_in=widths[0],
+                    width_out=widths[1], positions=positions)
+
+
+def effective(module: nn.Module, name: str) -> torch.Tensor | None:
+    """The tensor that the module's forward multiplies with, computed without changing the module.
+
+    Covers ``torch.nn.utils.parametrize`` (including the new weight_norm and spectral_norm, whose
+    training mode would update their power iteration) and the older hook-based ones, whose
+    attribute is stale until the next forward.
+    """
+    with torch.no_grad():
+        for hook in module._forward_pre_hooks.values():
+            if getattr(hook, "name", None) == name and hasattr(hook, "compute_weight"):
+                return _from_hook(hook, module)
+        lists = getattr(module, "parametrizations", None)
+        if isinstance(lists, nn.ModuleDict) and name in lists:
+            modes = [(m, m.training) for m in lists[name].modules()]
+            try:
+                lists[name].eval()
+                value = lists[name]()
+            finally:
+                for child, mode in modes:
+                    child.training = mode
+            return value.detach() if isinstance(value, torch.Tensor) else None
+        value = getattr(module, name, None)
+    return value.detach() if isinstance(value, torch.Tensor) else None
+
+
+def _from_hook(hook: object, module: nn.Module) -> torch.Tensor | None:
+    compute = hook.compute_weight  # type: ignore[attr-defined]
+    try:
+        value = compute(module, False) if hasattr(hook, "n_power_iterations") else compute(module)
+    except Exception:  # a foreign hook of the same shape: what the attribute holds is all we know
+        value = getattr(module, getattr(hook, "name", ""), None)
+    return value.detach() if isinstance(value, torch.Tensor) else None
+
+
+def torch_fans(shape: Sequence[int]) -> tuple[int, int] | None:
+    """What ``torch.nn.init`` takes for (fan_in, fan_out) of a tensor of this shape."""
+    if len(shape) < 2:
+        return None
+    receptive = math.prod(shape[2:])
+    return shape[1] * receptive, shape[0] * receptive

@@ -1,0 +1,186 @@
+"""Jobs for the worker, and what comes back from them: plain data and the bookkeeping of one target."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from initlint import codec
+from initlint.facts import ModelFacts, NotAnalysed
+from initlint.options import ProbeOptions
+from initlint.probe.target import Target
+
+#: Lines of a target's output that are repeated when it failed.
+SHOWN_OUTPUT = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Progress, for people: a target has started or is done."""
+
+    kind: str  # "start" | "done"
+    target: str
+    total: int = 0
+    done: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ProbeResult:
+    """All that is known about one target (a file, or one named model)."""
+
+    target: Target
+    models: tuple[ModelFacts, ...] = ()
+    not_analysed: tuple[NotAnalysed, ...] = ()
+    dependencies: tuple[tuple[str, str], ...] = ()  # (absolute path, sha256) of project files imported or read
+    packages: tuple[tuple[str, str], ...] = ()  # (name, version) of third-party packages imported
+    seconds: float = 0.0
+    output: str = ""  # the end of what user code printed
+    peak_memory: int = 0  # bytes, largest seen while polling
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A model that a file seems to offer, from its syntax alone."""
+
+    name: str
+    kind: str  # "class" | "factory" | "instance"
+    line: int
+    inside: tuple[str, ...] = ()  # classes and factories of the same file that mention it in their code
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One target with what the syntax says about it."""
+
+    target: Target
+    candidates: tuple[Candidate, ...] = ()
+    not_analysed: tuple[NotAnalysed, ...] = ()
+    runs: bool = True  # False: nothing to build
+    skip: tuple[str, ...] = ()  # candidates dealt with before a restart
+    covered: tuple[str, ...] = ()  # classes seen inside models before a restart
+    previous: State | None = None
+
+    def encode(self, options: ProbeOptions) -> bytes:
+        """The line that tells the child what to do."""
+        message = {
+            "target": codec.to_plain(self.target),
+            "candidates": [codec.to_plain(candidate) for candidate in self.candidates],
+            "skip": list(self.skip),
+            "covered": list(self.covered),
+            "options": codec.to_plain(options),
+            "directory": options.directory,
+        }
+        return json.dumps(message).encode() + b"\n"
+
+    def state(self) -> State:
+        """The bookkeeping to go on with."""
+        return self.previous or State()
+
+
+@dataclass(slots=True)
+class State:
+    """What a target has reported so far."""
+
+    planned: list[dict[str, Any]] = field(default_factory=list)
+    begun: dict[str, int | None] = field(default_factory=dict)  # candidate -> line
+    current: str | None = None
+    facts: dict[str, dict[str, Any]] = field(default_factory=dict)  # candidate -> fields of ModelFacts
+    traced: set[str] = field(default_factory=set)
+    missing: list[NotAnalysed] = field(default_factory=list)
+    covered: list[str] = field(default_factory=list)
+    files: dict[str, str] = field(default_factory=dict)
+    packages: dict[str, str] = field(default_factory=dict)
+    done: bool = False
+    lines_printed: int = 0
+
+    def take(self, message: Mapping[str, Any]) -> None:
+        """Take in one message of the child."""
+        event = message.get("event")
+        if event == "plan":
+            self.planned = list(message["candidates"])
+        elif event == "begin":
+            self.current = message["candidate"]
+            self.begun[message["candidate"]] = message.get("line")
+        elif event == "facts":
+            self.facts.setdefault(message["candidate"], {}).update(message["facts"])
+            if message.get("final"):
+                self.traced.add(message["candidate"])
+        elif event == "not_analysed":
+            self.missing.append(codec.from_plain(NotAnalysed, message["what"]))
+        elif event == "end":
+            self.current = None
+            self.covered += message.get("classes", [])
+        elif event == "files":
+            self.files.update(message["files"])
+            self.packages.update(message["packages"])
+        elif event == "done":
+            self.done = True
+
+    def rest(self, job: Job, trouble: str) -> Job | None:
+        """The job that goes on after the candidate that was killed, or ``None`` when nothing is left."""
+        if self.done or not trouble or self.current is None:
+            return None
+        left = [entry for entry in self.planned if entry["name"] not in self.begun]
+        if not left:
+            return None
+        self._close_current(job, trouble)
+        return replace(job, skip=tuple(self.begun), covered=tuple(self.covered), previous=self)
+
+    def finish(self, job: Job, trouble: str, output: str, seconds: float) -> ProbeResult:
+        """Put together the result of a target that has ended."""
+        if self.current is not None:
+            self._close_current(job, trouble or "ended before it was built", output)
+        elif not self.done:
+            reason = f"importing it {trouble or 'ended the process'}{_said(output)}"
+            self.missing.append(self._missing(job, "", None, reason, trouble))
+        models = tuple(self._model(name) for name in self.facts)
+        return ProbeResult(
+            target=job.target,
+            models=models,
+            not_analysed=(*job.not_analysed, *self.missing),
+            dependencies=tuple(sorted(self.files.items())),
+            packages=tuple(sorted(self.packages.items())),
+            seconds=seconds,
+            output=output,
+        )
+
+    def _close_current(self, job: Job, trouble: str, output: str = "") -> None:
+        """The candidate at work ended badly: partial when it had been built, else not analysed."""
+        name = self.current or ""
+        self.current = None
+        if name in self.facts:
+            self.facts[name].setdefault("reason", f"the trace {trouble}")
+            self.facts[name]["reason"] = self.facts[name]["reason"] or f"the trace {trouble}"
+            return
+        reason = f"building it {trouble}{_said(output)}"
+        self.missing.append(self._missing(job, name, self.begun.get(name), reason, trouble))
+
+    def _missing(self, job: Job, name: str, line: int | None, reason: str, trouble: str) -> NotAnalysed:
+        hint = ""
+        if "did not finish" in trouble:
+            hint = "Give it more time with --timeout, or name a smaller configuration."
+        elif "memory" in trouble:
+            hint = "Raise --memory-limit, name a smaller configuration, or use --device meta."
+        return NotAnalysed(
+            target=job.target.text if job.target.named or not name else f"{job.target.text}::{name}",
+            reason=reason,
+            hint=hint,
+            file=job.target.path,
+            line=line,
+            named=job.target.named,
+        )
+
+    def _model(self, name: str) -> ModelFacts:
+        facts = codec.from_plain(ModelFacts, self.facts[name])
+        if name in self.traced:
+            return facts
+        return dataclasses.replace(facts, status="partial", reason=facts.reason or "it was not traced")
+
+
+def _said(output: str) -> str:
+    """The last lines that a failed target printed, for the end of a reason."""
+    lines = [line.strip() for line in output.strip().splitlines() if line.strip()]
+    return ": " + " | ".join(lines[-SHOWN_OUTPUT:])[-300:] if lines else ""

@@ -1,0 +1,131 @@
+"""Where in the user's source something happened: frames are noted cheaply, places resolved later.
+
+While a model is built thousands of frames are noted, and hardly any is ever shown. So only the code
+object and the instruction offset are kept; line and columns come from ``co_positions()`` when asked.
+"""
+
+from __future__ import annotations
+
+import linecache
+import os
+import sysconfig
+from collections.abc import Iterable
+from types import CodeType, FrameType
+from typing import Final
+
+from initlint.facts import Site
+
+#: A noted frame: code object and ``f_lasti``.
+Noted = tuple[CodeType, int]
+#: ``(line, end_line, column, end_column)``; lines from 1, columns from 0 in UTF-8 bytes, as ``ast`` has them.
+Span = tuple[int, int, int, int]
+
+USER: Final = 0
+TORCH: Final = 1
+INIT: Final = 2  # torch/nn/init.py
+STDLIB: Final = 3  # also generated code ("<string>", "<frozen ...>"): transparent
+OWN: Final = 4  # initlint itself: the walk ends here
+LIBRARY: Final = 5  # other installed packages
+
+#: Directories of installed packages, whatever the environment is called.
+_INSTALLED = (f"{os.sep}site-packages{os.sep}", f"{os.sep}dist-packages{os.sep}")
+#: Interactive input is the user's, other generated code is not.
+_INTERACTIVE = ("<stdin>", "<ipython", "<cell")
+
+
+def _folder(path: str) -> str:
+    return os.path.join(os.path.realpath(path), "")
+
+
+class Origins:
+    """Tells user code from torch, the standard library, installed packages and initlint, by file name.
+
+    Args:
+        torch_folder: the folder of the torch package.
+        user_roots: folders (or files) that count as user code although they are installed packages.
+    """
+
+    def __init__(self, torch_folder: str, user_roots: Iterable[str] = ()) -> None:
+        self._torch = _folder(torch_folder)
+        self._init = os.path.join(self._torch, "nn", "init.py")
+        self._own = _folder(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+        paths = sysconfig.get_paths()
+        self._stdlib = tuple({_folder(paths[key]) for key in ("stdlib", "platstdlib")})
+        self._roots = tuple(os.path.realpath(root) for root in user_roots)
+        self._known: dict[str, int] = {}
+
+    def of(self, filename: str) -> int:
+        """The origin (``USER``, ``TORCH`` ...) of code from this file."""
+        known = self._known.get(filename)
+        if known is None:
+            known = self._known[filename] = self._judge(filename)
+        return known
+
+    def _judge(self, filename: str) -> int:
+        if filename.startswith("<"):
+            return USER if filename.startswith(_INTERACTIVE) else STDLIB
+        path = os.path.realpath(filename)
+        if path.startswith(self._torch):
+            return INIT if path == self._init else TORCH
+        if any(path == root or path.startswith(root + os.sep) for root in self._roots):
+            return USER
+        if path.startswith(self._own):
+            return OWN
+        if any(part in path for part in _INSTALLED):
+            return LIBRARY
+        return STDLIB if path.startswith(self._stdlib) else USER
+
+
+def span(noted: Noted) -> Span | None:
+    """Exact source range of the noted instruction, or ``None`` when the interpreter does not know it."""
+    code, lasti = noted
+    positions = _positions(code)
+    index = lasti // 2
+    if not 0 <= index < len(positions):
+        return None
+    line, end_line, column, end_column = positions[index]
+    if line is None:
+        return None
+    return line, line if end_line is None else end_line, column or 0, end_column or 0
+
+
+_position_cache: dict[int, tuple[CodeType, list[tuple[int | None, int | None, int | None, int | None]]]] = {}
+
+
+def _positions(code: CodeType) -> list[tuple[int | None, int | None, int | None, int | None]]:
+    # Keyed by id with the code kept alive: hashing a code object hashes its constants every time.
+    entry = _position_cache.get(id(code))
+    if entry is None:
+        entry = _position_cache[id(code)] = (code, list(code.co_positions()))
+    return entry[1]
+
+
+def site(noted: Noted) -> Site:
+    """The place of a noted frame; columns count characters from 1."""
+    code = noted[0]
+    where = span(noted)
+    if where is None:
+        return Site(code.co_filename, code.co_firstlineno, None, code.co_qualname)
+    return make_site(code.co_filename, where, code.co_qualname)
+
+
+def make_site(file: str, where: Span, function: str) -> Site:
+    """A ``Site`` for a source range; reads the line's text if the file can be read."""
+    line, end_line, column, _ = where
+    text = linecache.getline(file, line)
+    start = len(text.encode()[:column].decode(errors="ignore")) if text else column
+    return Site(file, line, start + 1, function, text.strip(), end_line if end_line != line else None)
+
+
+def user_frames(frame: FrameType | None, origins: Origins) -> tuple[Noted, ...]:
+    """All frames of user code from here outwards, innermost first, up to initlint's own frames."""
+    found: list[Noted] = []
+    while frame is not None:
+        code = frame.f_code
+        origin = origins.of(code.co_filename)
+        if origin == USER:
+            found.append((code, frame.f_lasti))
+        elif origin == OWN and found:
+            break
+        frame = frame.f_back
+    return tuple(found)

@@ -1,0 +1,198 @@
+"""What tracing hands on: an fx graph with a :class:`Meta` on every node, and the values behind it.
+
+Conventions for graphs made here (both ways of tracing):
+
+- a torch layer without children, ``MultiheadAttention`` and the recurrent layers are one
+  ``call_module`` node; so are modules that could not be looked into (``Meta.unknown`` says why);
+- parameters, buffers and constant tensors are ``get_attr`` nodes (see :meth:`Traced.attribute`);
+- non-tensor values (sizes, numbers, flags) are plain arguments where they are known;
+- data flow is explicit: whoever reads a tensor after an in-place write reads the writing node.
+  ``operator.setitem(x, index, y)`` stands for *x after the write* and has x's shape; the part
+  written is ``Meta.share`` of it.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import fx, nn
+
+from initlint.facts import Measured, Response, Site
+
+KEY = "initlint"  # key of our Meta in ``fx.Node.meta``
+CONSTANT = "_initlint_constant_"  # prefix of get_attr targets that are no attribute of the model
+
+
+def unknown_source(*args: Any) -> Any:
+    """Marks a tensor whose producer no torch function showed (scripted code, NumPy, another thread)."""
+    raise NotImplementedError("a marker in graphs, never executed")
+
+
+def view_again(base: Any) -> Any:
+    """Marks the same view as before of a tensor that was written in place meanwhile."""
+    raise NotImplementedError("a marker in graphs, never executed")
+
+
+def merge_view(base: Any, part: Any) -> Any:
+    """Marks a tensor after a view of it was written in place: mostly ``base``, ``Meta.share`` of it ``part``."""
+    raise NotImplementedError("a marker in graphs, never executed")
+
+
+def custom_backward(value: Any) -> Any:
+    """Marks the output of a custom ``autograd.Function``: its forward was seen, its backward is unknown."""
+    raise NotImplementedError("a marker in graphs, never executed")
+
+
+MARKERS = (unknown_source, view_again, merge_view, custom_backward)
+
+
+@dataclass(slots=True)
+class Meta:
+    """What is known about the output of an fx node."""
+
+    shape: tuple[int, ...] | None = None
+    dtype: str | None = None  # "float32", as in facts
+    module: str = ""  # qualified name of the innermost module that runs it
+    site: Site | None = None  # user line in forward
+    measured: Measured | None = None
+    value_kind: str = "tensor"  # "tensor" | "tuple" (also lists, dicts) | "other"
+    elements: tuple[Meta, ...] = ()  # of a tuple
+    response: Response | None = None
+    channel: int | None = None  # axis of the channels, a guess from the layers around
+    batch: int | None = 0  # axis of the samples; None when the tensor has none
+    positions: Mapping[int, float] = field(default_factory=dict)  # c_s for each axis that could be the channels'
+    share: float | None = None  # of the elements that a setitem or merge_view wrote
+    unknown: str = ""  # why nothing is known about how it was made
+    error: bool = False  # the node itself raised: its output never existed
+
+
+def meta_of(node: fx.Node) -> Meta:
+    """The :class:`Meta` of a node (a fresh one is stored where there is none)."""
+    meta = node.meta.get(KEY)
+    if not isinstance(meta, Meta):
+        meta = node.meta[KEY] = Meta()
+    return meta
+
+
+def dtype_name(dtype: torch.dtype) -> str:
+    """``torch.float32`` -> ``float32``."""
+    return str(dtype).removeprefix("torch.")
+
+
+@dataclass(slots=True)
+class Traced:
+    """A traced forward.
+
+    ``values`` keeps the tensors that nodes produced (with their version at that time), for the
+    oracle; ``gradients`` of parameters are there after ``measure=True``: name -> second moment
+    relative to a unit-variance gradient at the outputs.
+    """
+
+    graph: fx.Graph
+    root: nn.Module
+    method: str  # "symbolic" | "recorded" | "mixed" | "none"
+    coverage: float = 0.0
+    notes: tuple[str, ...] = ()
+    ran: bool = False  # a real forward completed
+    training: bool = True
+    seconds: float = 0.0
+    not_reached: tuple[str, ...] = ()  # parameters that the forward did not read
+    constants: Mapping[str, torch.Tensor] = field(default_factory=dict)
+    attributes: Mapping[str, torch.Tensor] = field(default_factory=dict)  # parameters and buffers by name
+    values: dict[fx.Node, tuple[Any, Any]] = field(default_factory=dict)
+    gradients: Mapping[str, float] = field(default_factory=dict)
+    outputs: tuple[fx.Node, ...] = ()  # the tensors that forward returns, in order
+    batch_size: int | None = None
+
+    def attribute(self, target: str) -> Any:
+        """The tensor behind a ``get_attr`` node; raises ``AttributeError`` when there is none."""
+        if target in self.constants:
+            return self.constants[target]
+        if target in self.attributes:
+            return self.attributes[target]
+        value: Any = self.root
+        for name in target.split("."):
+            value = getattr(value, name)
+        return value
+
+    def module(self, node: fx.Node) -> nn.Module:
+        """The module that a ``call_module`` node calls."""
+        return self.root.get_submodule(str(node.target))
+
+    def value(self, node: fx.Node) -> Any:
+        """What the node produced in the run, or ``None`` when unknown or overwritten since."""
+        kept = self.values.get(node)
+        if kept is None:
+            return None
+        value, version = kept
+        return value if version_of(value) == version else None
+
+
+def version_of(value: Any) -> int:
+    """Version counter of a tensor; 0 for anything that has none (inference tensors, other values)."""
+    if not isinstance(value, torch.Tensor):
+        return 0
+    try:
+        return int(value._version)
+    except RuntimeError:  # inference tensors do not track it
+        return 0
+
+
+def tensors_in(value: Any, depth: int = 6) -> Iterator[torch.Tensor]:
+    """All tensors inside nested tuples, lists, dicts and slices, in order."""
+    if isinstance(value, torch.Tensor):
+        yield value
+    elif depth == 0:
+        return
+    elif isinstance(value, (tuple, list)):
+        for item in value:
+            yield from tensors_in(item, depth - 1)
+    elif isinstance(value, Mapping):
+        for item in value.values():
+            yield from tensors_in(item, depth - 1)
+    elif isinstance(value, slice):
+        for item in (value.start, value.stop, value.step):
+            yield from tensors_in(item, depth - 1)
+
+
+#: Python's reflected operators as torch sees them -> the plain operator with swapped operands.
+REFLECTED: Mapping[str, Callable[..., Any]] = {
+    "__radd__": operator.add,
+    "__rsub__": operator.sub,
+    "__rmul__": operator.mul,
+    "__rdiv__": operator.truediv,
+    "__rtruediv__": operator.truediv,
+    "__rfloordiv__": operator.floordiv,
+    "__rmod__": operator.mod,
+    "__rpow__": operator.pow,
+    "__rmatmul__": operator.matmul,
+    "__rand__": operator.and_,
+    "__ror__": operator.or_,
+    "__rxor__": operator.xor,
+}
+
+#: Methods that Python's operators call -> the operator.
+OPERATORS: Mapping[str, Callable[..., Any]] = {
+    "__getitem__": operator.getitem,
+    "__setitem__": operator.setitem,
+    "__and__": operator.and_,
+    "__or__": operator.or_,
+    "__xor__": operator.xor,
+    "__invert__": operator.invert,
+    "__floordiv__": operator.floordiv,
+    "__mod__": operator.mod,
+    "__matmul__": operator.matmul,
+    "__neg__": operator.neg,
+    "__abs__": operator.abs,
+    "__add__": operator.add,
+    "__sub__": operator.sub,
+    "__mul__": operator.mul,
+    "__truediv__": operator.truediv,
+    "__pow__": operator.pow,
+    "__lshift__": operator.lshift,
+    "__rshift__": operator.rshift,
+}

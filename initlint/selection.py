@@ -1,0 +1,114 @@
+"""Which rules run: selectors are codes, code prefixes, names, aliases, or ``ALL``.
+
+The more specific selector wins, and ``ignore`` wins among equals, as users know from ruff. Layers (the
+configuration, then the command line) apply in turn: a layer's ``select`` starts afresh, its
+``extend-select`` and ``ignore`` change what was there.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+from initlint.errors import UsageError
+from initlint.rule import Rule
+
+ALL = "ALL"
+_V = TypeVar("_V")
+
+
+@dataclass(frozen=True, slots=True)
+class Selectors:
+    """One layer of selection; ``select`` is ``None`` where the layer does not replace the one below."""
+
+    select: tuple[str, ...] | None = None
+    extend: tuple[str, ...] = ()
+    ignore: tuple[str, ...] = ()
+
+
+def choose(rules: Sequence[Rule], layers: Iterable[Selectors]) -> tuple[Rule, ...]:
+    """The rules that the layers leave on, in the order given. With no ``select`` anywhere all are on.
+
+    Raises:
+        UsageError: a selector matches no rule.
+    """
+    chosen = {rule.code for rule in rules}
+    for layer in layers:
+        ranks = _ranks(rules, layer)
+        if layer.select is not None:
+            chosen = set()
+        for rule in rules:
+            on, off = ranks[rule.code]
+            if off >= 0 and off >= on:
+                chosen.discard(rule.code)
+            elif on >= 0:
+                chosen.add(rule.code)
+    return tuple(rule for rule in rules if rule.code in chosen)
+
+
+def _ranks(rules: Sequence[Rule], layer: Selectors) -> dict[str, tuple[int, int]]:
+    """For each rule how specifically the layer turns it on and off; -1 where it does not."""
+    ranks = {rule.code: (-1, -1) for rule in rules}
+    for selector in (*(layer.select or ()), *layer.extend):
+        for rule, rank in matching(selector, rules):
+            ranks[rule.code] = (max(rank, ranks[rule.code][0]), ranks[rule.code][1])
+    for selector in layer.ignore:
+        for rule, rank in matching(selector, rules):
+            ranks[rule.code] = (ranks[rule.code][0], max(rank, ranks[rule.code][1]))
+    return ranks
+
+
+def matching(selector: str, rules: Sequence[Rule]) -> list[tuple[Rule, int]]:
+    """The rules that a selector names, each with how specific it is (ALL 0, a prefix its length, a code 99).
+
+    Raises:
+        UsageError: it matches none; the hint names the nearest.
+    """
+    text = selector.strip()
+    if text.upper() == ALL:
+        return [(rule, 0) for rule in rules]
+    exact = [rule for rule in rules if text.upper() == rule.code or text in (rule.name, *rule.aliases)]
+    exact = exact or [rule for rule in rules if text.lower() in (rule.name, *(a.lower() for a in rule.aliases))]
+    if exact:
+        return [(rule, 99) for rule in exact]
+    if text:
+        prefixed = [(rule, len(text)) for rule in rules if rule.code.startswith(text.upper())]
+        if prefixed:
+            return prefixed
+    raise UsageError(f"no rule is called `{selector}`", did_you_mean(selector, names(rules)) or "See `initlint rules`.")
+
+
+def find(selector: str, rules: Sequence[Rule]) -> Rule:
+    """The one rule of that code, name or alias. Raises ``UsageError`` when there is none."""
+    for rule, rank in matching(selector, rules):
+        if rank == 99:
+            return rule
+    raise UsageError(f"`{selector}` is a prefix of several rules", "Name one: see `initlint rules`.")
+
+
+def names(rules: Iterable[Rule]) -> list[str]:
+    """All that a selector may say, apart from prefixes."""
+    return [key for rule in rules for key in (rule.code, rule.name, *rule.aliases)]
+
+
+def resolve(table: Mapping[str, _V], rules: Sequence[Rule]) -> dict[str, _V]:
+    """A table by selectors as one by codes; the most specific selector decides.
+
+    Raises:
+        UsageError: a selector matches no rule.
+    """
+    best: dict[str, tuple[int, _V]] = {}
+    for selector, value in table.items():
+        for rule, rank in matching(selector, rules):
+            if rule.code not in best or rank > best[rule.code][0]:
+                best[rule.code] = (rank, value)
+    return {code: value for code, (_, value) in best.items()}
+
+
+def did_you_mean(text: str, candidates: Iterable[str]) -> str:
+    """``Did you mean `x`?`` for the nearest candidate; empty when none is near."""
+    options = {candidate.lower(): candidate for candidate in candidates}
+    near = difflib.get_close_matches(text.lower(), options, n=1, cutoff=0.6)
+    return f"Did you mean `{options[near[0]]}`?" if near else ""

@@ -1,0 +1,195 @@
+"""Functions of one signal, element by element: activations, constant factors, gated halves, masks and dropout."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from initlint.facts import Node
+from initlint.signal.curves import Curve, curve, function_of, named
+from initlint.signal.moments import Grad, State, Unknown, bounded, state
+from initlint.signal.scene import Op, Scene, number, text
+from initlint.theory.quadrature import Elementwise
+
+#: A finite-width layer of n units adds (3 E f'^4 / (E f'^2)^2 - 1) / n to the variance of ln p (Hanin & Nica 2020;
+#: 5/n for ReLU, as forward).
+GAUSSIAN_FOURTH = 3.0
+
+
+def apply(shape: Curve, x: State, width: float, kind: str = "post") -> State:
+    """The state of f(x), with units of one layer averaged over ``width`` of them."""
+    form = shape.shape
+    fourth = max(form.fourth - 2.0, 0.0) if x.isometric else form.fourth
+    d = shape.gap(x.d)
+    e = d if x.e == x.d else shape.gap(x.e)
+    u = d if x.u == x.d else e if x.u == x.e else shape.gap(x.u)
+    return state(
+        shape.second,
+        shape.mean,
+        d,
+        e,
+        u,
+        kind=kind,
+        own=fourth / max(width, 1.0),
+        noise=x.noise * form.elastic**2,
+        like=(x,),
+    )
+
+
+def width_of(index: int, x: State, scene: Scene) -> float:
+    """How many independent numbers average out in a mean square over one sample."""
+    layout = scene.layout(index)
+    alike = max(1.0 - x.e / x.q, 0.0) ** 2 if x.q > 0 else 1.0
+    return layout.channels / max(alike, 1.0 / layout.positions)
+
+
+def activation(node: Node, xs: tuple[State, ...], scene: Scene) -> State:
+    """f(x) on a Gaussian edge, exact to quadrature. On a signal that is itself f(Gaussian) the second one is
+    approximate; ``rewrite.fuse`` composes such chains before they get here."""
+    x = xs[0]
+    return apply(curve(function_of(node), x.m, x.v), x, width_of(node.index, x, scene))
+
+
+def activation_back(node: Node, xs: tuple[State, ...], y: State, g: Grad, scene: Scene) -> tuple[Grad, ...]:
+    """p E f'^2; the part that positions share shrinks with E f'(x) f'(x')."""
+    x = xs[0]
+    shape = curve(function_of(node), x.m, x.v)
+    steep = shape.shape.steep
+    width = width_of(node.index, x, scene)
+    shared = g.t * shape.kernel(x.e) if g.t else 0.0
+    return (Grad(bounded(g.p * shape.slope), shared, g.noise + (GAUSSIAN_FOURTH * steep - 1.0) / width),)
+
+
+def glu(node: Node, xs: tuple[State, ...], scene: Scene) -> State:
+    """a f(b) for the two halves of one layer's output, which are independent."""
+    x = xs[0]
+    gate = apply(curve(_gate(node), x.m, x.v), x, width_of(node.index, x, scene))
+    return times(replace(x, root=-1, tie=1.0), gate)
+
+
+def glu_back(node: Node, xs: tuple[State, ...], y: State, g: Grad, scene: Scene) -> tuple[Grad, ...]:
+    """Mean over the two halves of the gradient to each."""
+    x = xs[0]
+    shape = curve(_gate(node), x.m, x.v)
+    factor = 0.5 * (shape.second + x.q * shape.slope)
+    return (Grad(bounded(g.p * factor), g.t * factor, g.noise + _product_noise(node, scene)),)
+
+
+def _gate(node: Node) -> Elementwise:
+    name = text(node, "fn", "sigmoid")
+    return function_of(node) if node.table else named(name)
+
+
+def _product_noise(node: Node, scene: Scene) -> float:
+    return 2.0 / scene.layout(node.index).channels
+
+
+def times(a: State, b: State) -> State:
+    """The product of two independent signals: second moments, means and covariances multiply."""
+    q = bounded(a.q * b.q)
+
+    def differing(x: float, y: float) -> float:
+        return x * b.q + max(a.q - x, 0.0) * y
+
+    return state(
+        q,
+        a.m * b.m,
+        differing(a.d, b.d),
+        differing(a.e, b.e),
+        differing(a.u, b.u),
+        kind="post",
+        own=a.own + b.own,
+        noise=a.noise + b.noise,
+        like=(a, b),
+    )
+
+
+def scaled(x: State, factor: float) -> State:
+    """A constant times the signal: the same signal for the purpose of correlations."""
+    square = factor * factor
+    return replace(
+        x,
+        q=bounded(x.q * square),
+        m=x.m * factor,
+        d=bounded(x.d * square),
+        e=bounded(x.e * square),
+        u=bounded(x.u * square),
+        tie=x.tie * factor,
+    )
+
+
+def scale(node: Node, xs: tuple[State, ...], scene: Scene) -> State:
+    """factor * x."""
+    return scaled(xs[0], number(node, "factor", 1.0))
+
+
+def scale_back(node: Node, xs: tuple[State, ...], y: State, g: Grad, scene: Scene) -> tuple[Grad, ...]:
+    """factor^2 p."""
+    square = number(node, "factor", 1.0) ** 2
+    return (Grad(bounded(g.p * square), g.t * square, g.noise),)
+
+
+def shift(node: Node, xs: tuple[State, ...], scene: Scene) -> State:
+    """x + value: shared by all samples and positions, so that no difference changes."""
+    x, value = xs[0], number(node, "value")
+    return replace(x, q=bounded(x.q + 2 * x.m * value + value * value), m=x.m + value)
+
+
+def passed(node: Node, xs: tuple[State, ...], scene: Scene) -> State:
+    """The signal unchanged."""
+    if not xs:
+        raise Unknown(f"{node.label or node.op} has no signal input")
+    return xs[0]
+
+
+def passed_back(node: Node, xs: tuple[State, ...], y: State, g: Grad, scene: Scene) -> tuple[Grad, ...]:
+    """The gradient unchanged, to the first input only."""
+    return (g, *(Grad(0.0) for _ in xs[1:]))
+
+
+def dropout(node: Node, xs: tuple[State, ...], scene: Scene) -> State:
+    """q / (1 - p); masks of different samples differ, so the covariance stays (Schoenholz et al. 2017, section 5)."""
+    x, rate = xs[0], number(node, "p")
+    kind = text(node, "kind", "element")
+    if rate <= 0 or kind == "alpha":  # alpha dropout keeps mean and variance (Klambauer et al. 2017)
+        return x
+    if rate >= 1:
+        return replace(x, q=0.0, m=0.0, d=0.0, e=0.0, u=0.0, kind="constant")
+    q = x.q / (1.0 - rate)
+    extra = q - x.q
+    apart = extra if kind == "element" else 0.0  # channel and path masks are common to the positions of a sample
+    return replace(x, q=bounded(q), d=x.d + extra, e=x.e + apart, u=x.u + extra)
+
+
+def dropout_back(node: Node, xs: tuple[State, ...], y: State, g: Grad, scene: Scene) -> tuple[Grad, ...]:
+    """p / (1 - p)."""
+    rate = number(node, "p")
+    if rate <= 0 or text(node, "kind", "element") == "alpha":
+        return (g,)
+    return (Grad(g.p / (1.0 - rate), g.t, g.noise) if rate < 1 else Grad(0.0),)
+
+
+def stop(node: Node, xs: tuple[State, ...], scene: Scene) -> State:
+    """detach, comparisons and casts: the value where it is a signal, statistics where they are given."""
+    if "second" in node.attrs:
+        q = number(node, "second")
+        return state(q, number(node, "mean"), kind="post")
+    if text(node, "kind") == "detach" and xs:
+        return xs[0]
+    return replace(xs[0], root=-1, tie=1.0) if xs else state(0.0, kind="constant")
+
+
+def stop_back(node: Node, xs: tuple[State, ...], y: State, g: Grad, scene: Scene) -> tuple[Grad, ...]:
+    """Nothing passes."""
+    return tuple(Grad(0.0) for _ in xs)
+
+
+OPS: Mapping[str, Op] = {
+    "activation": Op(activation, activation_back),
+    "glu": Op(glu, glu_back),
+    "scale": Op(scale, scale_back),
+    "shift": Op(shift, passed_back),
+    "identity": Op(passed, passed_back),
+    "dropout": Op(dropout, dropout_back),
+    "stop": Op(stop, stop_back),
+}

@@ -1,0 +1,120 @@
+"""Maps with fixed weights: linear and convolutional layers, embeddings and bilinear forms, from the actual weights.
+
+With input mean m and channel variance v, output unit i has mean m S_i + b_i and variance v R_i (row sum, row energy):
+``q = gain v + m^2 total_second + 2 m total_bias + bias_second``, exact for one layer and any weights (THEORY 1).
+Whatever differs between samples or positions has no common mean and passes with ``gain`` alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from initlint.facts import Node, Operator
+from initlint.signal.elementwise import times, width_of
+from initlint.signal.moments import Grad, State, Unknown, bounded, state
+from initlint.signal.scene import Op, Scene, number, text
+
+#: Gaussian units: the mean square of n of them has relative variance 2 / n.
+GAUSSIAN = 2.0
+
+
+def operator_of(node: Node) -> Operator:
+    """The node's operator. Raises Unknown when the probe could not compute one."""
+    if node.operator is None:
+        raise Unknown(f"{node.label or node.op}: the weights' fans are not known (shapes are missing)")
+    return node.operator
+
+
+def through(operator: Operator, x: State) -> tuple[float, float]:
+    """Second moment and mean of the output."""
+    v = max(x.q - x.m * x.m, 0.0)
+    q = operator.gain * v + x.m * x.m * operator.total_second + 2.0 * x.m * operator.total_bias + operator.bias_second
+    return max(q, 0.0), x.m * operator.total_mean + operator.bias_mean
+
+
+def linear(node: Node, xs: tuple[State, ...], scene: Scene) -> State:
+    """y = W x + b."""
+    operator, x = operator_of(node), xs[0]
+    q, m = through(operator, x)
+    y = state(
+        q,
+        m,
+        operator.gain * x.d,
+        operator.gain * x.e,
+        operator.gain * x.u,
+        noise=x.noise + x.own,
+        like=(x,),
+    )
+    # weight rows of unequal energy make the mean square fluctuate more
+    spread = GAUSSIAN * (1.0 + operator.energy_spread) / width_of(node.index, y, scene)
+    square = operator.orthogonal and operator.width_out >= operator.width_in > 0
+    own, noise = (x.own, x.noise) if square else (spread, y.noise)
+    return replace(y, own=own, noise=noise, isometric=operator.orthogonal)
+
+
+def linear_back(node: Node, xs: tuple[State, ...], y: State, g: Grad, scene: Scene) -> tuple[Grad, ...]:
+    """p_x = back p_y."""
+    operator = operator_of(node)
+    return (Grad(bounded(g.p * operator.back), g.t * operator.back, g.noise),)
+
+
+def bilinear(node: Node, xs: tuple[State, ...], scene: Scene) -> State:
+    """y = x1 W x2 + b for independent x1 and x2."""
+    operator = operator_of(node)
+    both = times(xs[0], xs[1])
+    return state(
+        operator.gain * both.q + operator.bias_second,
+        operator.bias_mean,
+        operator.gain * both.d,
+        operator.gain * both.e,
+        operator.gain * both.u,
+        own=GAUSSIAN / scene.layout(node.index).channels,
+        noise=both.noise + both.own,
+        like=xs,
+    )
+
+
+def bilinear_back(node: Node, xs: tuple[State, ...], y: State, g: Grad, scene: Scene) -> tuple[Grad, ...]:
+    """To each input the gradient times the other: out * in_other * E w^2 * q_other."""
+    operator = operator_of(node)
+    first, second = number(node, "in1"), number(node, "in2")
+    weight = operator.gain / max(first * second, 1.0)
+    out = scene.layout(node.index).channels
+    sides = (out * second * weight * xs[1].q, out * first * weight * xs[0].q)
+    return tuple(Grad(bounded(g.p * side), g.t * side, g.noise) for side in sides)
+
+
+def embedding(node: Node, xs: tuple[State, ...], scene: Scene) -> State:
+    """Rows of a table: what all rows share is shared by samples and positions, the rest differs."""
+    stats = scene.stats(node.parameters.get("weight"))
+    if stats is None:
+        raise Unknown(f"{node.label or node.op}: the table's statistics are not known")
+    rows = max(number(node, "num", 1.0), 1.0)
+    second, mean = stats.second, stats.mean
+    common = mean * mean
+    if stats.columns is not None and stats.columns.total_second:
+        common = stats.columns.total_second / rows**2
+    # the mean over rows of independent entries is not zero by chance: that part is no common mean
+    differs = max(second - common, 0.0) if rows < 2 else max(second - common, 0.0) * rows / (rows - 1.0)
+    differs = min(differs, second - mean * mean if second > mean * mean else second)
+    bag, mode = max(number(node, "bag", 1.0), 1.0), text(node, "mode")
+    if mode == "sum":
+        second, mean, differs = bag * differs + bag**2 * (second - differs), bag * mean, bag * differs
+    elif mode == "mean":
+        second, differs = second - differs + differs / bag, differs / bag
+    return state(second, mean, differs, differs, differs, own=GAUSSIAN / scene.layout(node.index).elements)
+
+
+def embedding_back(node: Node, xs: tuple[State, ...], y: State, g: Grad, scene: Scene) -> tuple[Grad, ...]:
+    """Indices take no gradient."""
+    return tuple(Grad(0.0) for _ in xs)
+
+
+OPS: Mapping[str, Op] = {
+    "linear": Op(linear, linear_back),
+    "conv": Op(linear, linear_back),
+    "conv_transpose": Op(linear, linear_back),
+    "bilinear": Op(bilinear, bilinear_back),
+    "embedding": Op(embedding, embedding_back, clears=True),
+}

@@ -1,0 +1,259 @@
+"""Which parameters can ever receive a gradient: exact zeros followed through the graph.
+
+Zeros are structure, not scale: a product of two zero factors has a zero gradient for both, for
+ever, while a single zero (LoRA's B, a zero convolution, a zero gamma) opens at the first step. So
+values and gradients are followed as "zero" or "not zero" through every op, every parameter with a
+gradient is opened as one optimiser step would, and this is repeated until nothing changes. What is
+still without gradient then is stuck. The scheme is exact for generic inputs up to cancellation
+(a - a), which is not a zero that this module sees.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from initlint.facts import ModelFacts, Node, ParameterFacts
+
+#: Elementwise functions that map 0 to something else than 0.
+_LIFTS_ZERO = frozenset(
+    "sigmoid logsigmoid softplus hardsigmoid exp cos rsqrt reciprocal log softmax log_softmax pow0 cosh erfc".split()
+)
+#: Elementwise functions whose derivative at exactly 0 is 0 in PyTorch (relu's subgradient is 0).
+_FLAT_AT_ZERO = frozenset(
+    "relu relu6 abs square relu_squared cos sign hardshrink softshrink threshold threshold_0_0 heaviside round floor "
+    "ceil log1p_relu tanhshrink clamp_min sqrt".split()
+)
+#: A parameter whose tensor is smaller than this share of non-zero values counts as non-zero all the same:
+#: a single non-zero entry is enough to pass a signal.
+_MAX_STEPS = 64  # optimiser steps followed; a chain of k zero factors needs k steps to open, or never does
+
+
+@dataclass(frozen=True, slots=True)
+class Liveness:
+    """The result of ``liveness``. All names are parameter names.
+
+    stuck: no gradient at the start and at no later step.
+    first: no gradient at the first step only (what zero-initialised writers do upstream).
+    silent: indices of nodes whose output is exactly zero as built.
+    cut: no input reaches the outputs as built (the output does not depend on the input).
+    """
+
+    stuck: tuple[str, ...]
+    first: tuple[str, ...]
+    silent: frozenset[int]
+    cut: bool
+
+
+def liveness(facts: ModelFacts) -> Liveness:
+    """Follow exact zeros through the traced graph of ``facts``; linear in nodes for each step."""
+    parameters = {name: p for p in facts.parameters for name in (p.name, *p.aliases)}
+    zero = {name for name, p in parameters.items() if _is_zero(p)}
+    used = {name for node in facts.nodes for name in node.parameters.values() if name in parameters}
+    trainable = {name for name in used if _trainable(parameters[name])}
+    first_alive: set[str] | None = None
+    silent: frozenset[int] = frozenset()
+    alive: set[str] = set()
+    for _ in range(_MAX_STEPS):
+        live = _forward(facts.nodes, zero)
+        grad = _backward(facts.nodes, facts.outputs, live, zero)
+        alive |= _gradients(facts.nodes, live, grad, zero, trainable)
+        if first_alive is None:
+            first_alive = set(alive)
+            silent = frozenset(i for i, is_live in enumerate(live) if not is_live)
+        opened = zero & alive
+        if not opened:
+            break
+        zero -= opened
+    first_alive = first_alive or set()
+    reached = _reached(facts)
+    return Liveness(
+        stuck=tuple(sorted(n for n in trainable - alive if n in reached)),
+        first=tuple(sorted(n for n in alive - first_alive if n in reached)),
+        silent=silent,
+        cut=_cut(facts, zero_of(facts)),
+    )
+
+
+def zero_of(facts: ModelFacts) -> set[str]:
+    """Names (and aliases) of the parameters and buffers that hold exact zeros only."""
+    return {name for p in facts.parameters if _is_zero(p) for name in (p.name, *p.aliases)}
+
+
+def _is_zero(parameter: ParameterFacts) -> bool:
+    stats = parameter.stats
+    return stats is not None and stats.count > 0 and stats.zeros == stats.count and not stats.nans and not stats.infs
+
+
+def _trainable(parameter: ParameterFacts) -> bool:
+    return parameter.kind == "parameter" and parameter.requires_grad and not parameter.dtype.startswith(("int", "bool"))
+
+
+def _role(node: Node, role: str, zero: set[str]) -> bool | None:
+    """Whether the parameter in that role is non-zero; ``None`` when there is none."""
+    name = node.parameters.get(role)
+    return None if name is None else name not in zero
+
+
+def _weight_live(node: Node, zero: set[str]) -> bool:
+    weights = [name for role, name in node.parameters.items() if not role.endswith("bias")]
+    return all(name not in zero for name in weights)
+
+
+def _forward(nodes: Sequence[Node], zero: set[str]) -> list[bool]:
+    live: list[bool] = []
+    for node in nodes:
+        live.append(_node_live(node, [live[i] for i in node.inputs], zero))
+    return live
+
+
+def _node_live(node: Node, inputs: list[bool], zero: set[str]) -> bool:
+    op = node.op
+    if op == "input":
+        return True
+    if op == "parameter":
+        if "expr" in node.attrs:  # an expression of parameters: its actual values tell
+            return node.attrs.get("second") != 0 or any(name not in zero for name in _opened(node, zero))
+        return all(name not in zero for name in node.parameters.values())
+    if op == "constant":
+        return node.attrs.get("second") != 0
+    if op in ("linear", "conv", "conv_transpose", "bilinear"):
+        bias = _role(node, "bias", zero)
+        return (all(inputs) and _weight_live(node, zero)) or bias is True
+    if op == "embedding":
+        return _role(node, "weight", zero) is not False
+    if op == "norm":
+        weight, bias = _role(node, "weight", zero), _role(node, "bias", zero)
+        offset = bool(node.attrs.get("unit_offset"))
+        return (all(inputs) and (weight is not False or offset)) or bias is True
+    if op == "activation":
+        return any(inputs) or node.attrs.get("fn") in _LIFTS_ZERO or node.attrs.get("fn") == "callable"
+    if op in ("mul", "matmul", "glu", "scale", "div"):
+        return all(inputs) and node.attrs.get("factor") != 0
+    if op in ("softmax", "log_softmax", "shift", "opaque", "recurrent", "stop"):
+        return True
+    if op in ("attention", "mha"):
+        return inputs[-1] if inputs else True
+    return any(inputs) if inputs else True
+
+
+def _opened(node: Node, zero: set[str]) -> list[str]:
+    return [name for name in node.parameters.values() if name not in zero]
+
+
+def _backward(nodes: Sequence[Node], outputs: Sequence[int], live: list[bool], zero: set[str]) -> list[bool]:
+    grad = [False] * len(nodes)
+    for index in outputs:
+        grad[index] = True
+    for node in reversed(nodes):
+        if not grad[node.index] or node.op == "stop":
+            continue
+        for position, source in enumerate(node.inputs):
+            if not grad[source] and _passes(node, position, live, zero):
+                grad[source] = True
+    return grad
+
+
+def _passes(node: Node, position: int, live: list[bool], zero: set[str]) -> bool:
+    """Whether a gradient at the node's output reaches its ``position``-th input."""
+    op = node.op
+    inputs = node.inputs
+    if op in ("linear", "conv", "conv_transpose", "bilinear"):
+        others = all(live[j] for k, j in enumerate(inputs) if k != position)
+        return _weight_live(node, zero) and others
+    if op == "norm":
+        weight = _role(node, "weight", zero)
+        return weight is not False or bool(node.attrs.get("unit_offset"))
+    if op == "activation":
+        return live[inputs[position]] or node.attrs.get("fn") not in _FLAT_AT_ZERO
+    if op == "glu":
+        return live[inputs[position]]
+    if op in ("mul", "matmul"):
+        return all(live[j] for k, j in enumerate(inputs) if k != position) or inputs.count(inputs[position]) > 1
+    if op == "div":
+        return position == 0 or live[inputs[0]]
+    if op == "scale":
+        return node.attrs.get("factor") != 0
+    if op == "attention":
+        return position >= 2 or live[inputs[-1]]
+    if op == "mha":
+        if _role(node, "out", zero) is False:
+            return False
+        packed = _role(node, "in_proj", zero)
+        return packed is not False
+    return op not in ("stop", "input", "parameter", "constant", "embedding")
+
+
+def _gradients(
+    nodes: Sequence[Node], live: list[bool], grad: list[bool], zero: set[str], trainable: set[str]
+) -> set[str]:
+    """Parameters that receive a non-zero gradient."""
+    alive: set[str] = set()
+    for node in nodes:
+        if not grad[node.index]:
+            continue
+        inputs = [live[i] for i in node.inputs]
+        for role, name in node.parameters.items():
+            if name in trainable and name not in alive and _role_gradient(node, role, inputs, zero):
+                alive.add(name)
+    return alive
+
+
+def _role_gradient(node: Node, role: str, inputs: list[bool], zero: set[str]) -> bool:
+    op = node.op
+    if op in ("linear", "conv", "conv_transpose", "bilinear"):
+        if role.endswith("bias"):
+            return True
+        # a weight computed from several parameters (g * v) needs the other factors to be non-zero
+        factors = [n for r, n in node.parameters.items() if not r.endswith("bias") and r != role]
+        return all(inputs) and all(name not in zero for name in factors)
+    if op == "norm" and role == "weight":
+        return all(inputs)
+    if op == "mha":
+        others = {"out": ("in_proj",), "in_proj": ("out",)}.get(role, ())
+        return all(_role(node, other, zero) is not False for other in others)
+    return True
+
+
+def _reached(facts: ModelFacts) -> set[str]:
+    """Parameters of nodes from which an output can be reached at all (not through ``stop``)."""
+    consumers = [False] * len(facts.nodes)
+    for index in facts.outputs:
+        consumers[index] = True
+    for node in reversed(facts.nodes):
+        if consumers[node.index] and node.op != "stop":
+            for source in node.inputs:
+                consumers[source] = True
+    return {name for node in facts.nodes if consumers[node.index] for name in node.parameters.values()}
+
+
+def _cut(facts: ModelFacts, zero: set[str]) -> bool:
+    """Whether no output depends on any input as built."""
+    live = _forward(facts.nodes, zero)
+    depends = [False] * len(facts.nodes)
+    for node in facts.nodes:
+        if node.op == "input":
+            depends[node.index] = True
+            continue
+        depends[node.index] = any(
+            depends[source] and _depends(node, position, live, zero) for position, source in enumerate(node.inputs)
+        )
+    return bool(facts.outputs) and not any(depends[index] for index in facts.outputs)
+
+
+def _depends(node: Node, position: int, live: list[bool], zero: set[str]) -> bool:
+    if node.op == "embedding":
+        return _role(node, "weight", zero) is not False
+    if node.op == "activation":
+        return True
+    return node.op == "stop" or _passes(node, position, live, zero)
+
+
+def cuts_input(facts: ModelFacts, names: set[str]) -> bool:
+    """Whether these parameters at zero, all others being non-zero, keep every input from every output."""
+    return _cut(facts, names)
+
+
+def live_map(facts: ModelFacts) -> Mapping[int, bool]:
+    """Whether each node's output is non-zero as built, by node index."""
+    return dict(enumerate(_forward(facts.nodes, zero_of(facts))))

@@ -1,0 +1,159 @@
+"""What is known of a signal on one edge of the graph, forward and backward.
+
+Notation of the mean-field literature (Poole et al. 2016, Schoenholz et al. 2017). A signal x[sample, position,
+channel] is described by its second moment ``q`` and by how much of it *differs* in three comparisons, each
+half the mean squared difference of the same channel:
+
+* ``d`` between two samples at one position: q(1-c), the input-dependent part that training can use;
+* ``e`` between two positions of one sample: q(1-c_s);
+* ``u`` when both differ; what batch normalisation sees.
+
+Differences rather than correlations, because at depth the interesting part is 1e-16 of the whole and would be lost
+in rounding. Biases, and anything else shared between samples, leave ``d``, ``e`` and ``u`` alone.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+#: Second moments are kept within these: far outside float32 (1e-90 to 1e77), and products stay within float64.
+SMALLEST = 1e-150
+LARGEST = 1e150
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Nominal:
+    """Moments to put in place of a parameter's actual values (the counterfactual)."""
+
+    mean: float
+    var: float
+    orthogonal: bool = False
+
+    @property
+    def second(self) -> float:
+        """E[w^2]."""
+        return self.mean * self.mean + self.var
+
+
+@dataclass(frozen=True, slots=True)
+class Moments:
+    """Predicted moments of a node's output.
+
+    ``kappa`` is the covariance q*c between samples, ``s`` the cosine between positions of one sample, ``p`` the
+    second moment of the gradient per element for a unit-variance gradient at the model's outputs. ``noise_*`` are
+    standard deviations of the natural logarithm, by the chance of finite width. ``dependent`` is q(1-c), kept apart
+    from ``kappa`` because the difference is lost in rounding when c is near 1.
+    """
+
+    q: float
+    m: float = 0.0
+    kappa: float = 0.0
+    s: float = 0.0
+    p: float = 0.0
+    noise_q: float = 0.0
+    noise_p: float = 0.0
+    numeric: bool = False  # rests on a measurement, not on a closed form
+    undetermined: str | None = None  # why the numbers mean nothing
+    dependent: float = 0.0
+
+    @property
+    def correlation(self) -> float:
+        """c, the cosine between samples; 1 for a signal that is zero."""
+        return self.kappa / self.q if self.q > 0 else 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """The propagated state of one edge; see the module's docstring for q, d, e and u."""
+
+    q: float
+    m: float = 0.0  # mean over everything
+    d: float = 0.0
+    e: float = 0.0
+    u: float = 0.0
+    kind: str = "gaussian"  # gaussian | post (after a function) | index | constant | logits | weights (softmax)
+    own: float = 0.0  # variance of ln q from this edge's own units: replaced, not summed, by an activation
+    noise: float = 0.0  # variance of ln q carried from upstream
+    root: int = -1  # the node whose signal this still is, times ``tie`` (-1: its own)
+    tie: float = 1.0
+    share: float = 1.0  # kind "logits": unmasked share of the keys; "weights": sum of squares of a row
+    isometric: bool = False  # came through an orthogonal matrix: norms do not fluctuate
+    numeric: bool = False
+    undetermined: str | None = None
+
+    @property
+    def v(self) -> float:
+        """Variance over everything."""
+        return max(self.q - self.m * self.m, 0.0)
+
+
+class Grad(NamedTuple):
+    """The gradient on an edge: second moment per element, covariance between positions, variance of ln p."""
+
+    p: float
+    t: float = 0.0
+    noise: float = 0.0
+
+
+NO_GRADIENT = Grad(0.0, 0.0, 0.0)
+
+
+class Unknown(Exception):
+    """Raised by a rule that lacks what it needs; the sweep falls back on measurements or gives up, with the reason."""
+
+
+def bounded(value: float) -> float:
+    """Clamp a second moment to what the propagation carries; exact zero stays zero, NaN counts as overflow."""
+    if value == 0.0:
+        return 0.0
+    if not value < LARGEST:
+        return LARGEST
+    return max(value, SMALLEST)
+
+
+def part(value: float, whole: float) -> float:
+    """A difference d, e or u in its range: 0 to 2q (c from 1 to -1)."""
+    if not value > 0.0:
+        return 0.0
+    return min(max(value, SMALLEST), 2.0 * whole)
+
+
+def state(
+    q: float,
+    m: float = 0.0,
+    d: float = 0.0,
+    e: float = 0.0,
+    u: float | None = None,
+    *,
+    kind: str = "gaussian",
+    own: float = 0.0,
+    noise: float = 0.0,
+    like: tuple[State, ...] = (),
+) -> State:
+    """A state with its numbers brought into range; ``like``: inputs whose doubts it inherits."""
+    q = bounded(q)
+    root = q**0.5
+    d, e = part(d, q), part(e, q)
+    u = part(max(d, e, d if u is None else u), q)
+    doubt = next((x.undetermined for x in like if x.undetermined), None)
+    return State(
+        q,
+        min(max(m, -root), root) if m == m else 0.0,
+        d,
+        e,
+        u,
+        kind,
+        own,
+        noise,
+        numeric=any(x.numeric for x in like),
+        undetermined=doubt,
+    )
+
+
+def carried(inputs: tuple[State, ...], weights: tuple[float, ...]) -> float:
+    """Variance of ln q of a sum of independent parts with these second moments."""
+    total = sum(weights)
+    if total <= 0:
+        return 0.0
+    return sum((w / total) ** 2 * (x.noise + x.own) for x, w in zip(inputs, weights, strict=True))

@@ -1,0 +1,110 @@
+"""The graph as the rules of propagation see it: nodes, their shapes and the statistics of their parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from math import prod
+from typing import NamedTuple
+
+from initlint.facts import ModelFacts, Node, ParameterFacts, Plain, TensorStats
+from initlint.signal.moments import Grad, Nominal, State
+
+
+class Layout(NamedTuple):
+    """How many samples, channels and positions a tensor has."""
+
+    batch: int
+    channels: int
+    positions: int
+
+    @property
+    def elements(self) -> int:
+        """Elements of one sample."""
+        return self.channels * self.positions
+
+
+class Scene:
+    """Read-only view of a traced model, with look-ups that rules need, each computed once."""
+
+    def __init__(self, nodes: Sequence[Node], facts: ModelFacts) -> None:
+        self.nodes = tuple(nodes)
+        self.facts = facts
+        self._layouts: dict[int, Layout] = {}
+
+    @cached_property
+    def parameters(self) -> Mapping[str, ParameterFacts]:
+        """Parameters and buffers by name and alias."""
+        return {name: fact for fact in self.facts.parameters for name in (*fact.aliases, fact.name)}
+
+    @cached_property
+    def consumers(self) -> tuple[tuple[int, ...], ...]:
+        """For each node the nodes that read it, once each."""
+        found: list[list[int]] = [[] for _ in self.nodes]
+        for node in self.nodes:
+            for source in dict.fromkeys(node.inputs):
+                found[source].append(node.index)
+        return tuple(tuple(users) for users in found)
+
+    def stats(self, name: str | None) -> TensorStats | None:
+        """Statistics of a parameter, or ``None``."""
+        fact = self.parameters.get(name) if name else None
+        return fact.stats if fact else None
+
+    def layout(self, index: int) -> Layout:
+        """Samples, channels and positions of a node's output; (1, 1, 1) where the shape is unknown."""
+        found = self._layouts.get(index)
+        if found is None:
+            found = self._layouts[index] = layout(self.nodes[index])
+        return found
+
+
+def layout(node: Node) -> Layout:
+    """See ``Scene.layout``. The last axis holds the channels where the node does not say."""
+    shape = node.shape
+    if not shape or any(size <= 0 for size in shape):
+        width = node.operator.width_out if node.operator else 1
+        return Layout(1, max(width, 1), 1)
+    batch_axis = node.batch if node.batch is not None and node.batch < len(shape) else None
+    batch = shape[batch_axis] if batch_axis is not None else 1
+    axis = node.channel if node.channel is not None else len(shape) - 1
+    axis = axis if -len(shape) <= axis < len(shape) else len(shape) - 1
+    channels = 1 if axis % len(shape) == batch_axis else shape[axis]
+    return Layout(batch, channels, max(prod(shape) // (batch * channels), 1))
+
+
+Forward = Callable[[Node, tuple[State, ...], Scene], State]
+Backward = Callable[[Node, tuple[State, ...], State, Grad, Scene], tuple[Grad, ...]]
+
+
+@dataclass(frozen=True, slots=True)
+class Op:
+    """How one canonical op maps moments forward, and gradients back to each of its inputs."""
+
+    forward: Forward
+    backward: Backward
+    clears: bool = False  # its output is known even where its input is not (norms, embeddings)
+
+
+def number(node: Node, name: str, default: float = 0.0) -> float:
+    """A numeric attribute, or the default where it is missing or not a number."""
+    value = node.attrs.get(name)
+    return float(value) if isinstance(value, (int, float)) else default
+
+
+def text(node: Node, name: str, default: str = "") -> str:
+    """A string attribute, or the default."""
+    value = node.attrs.get(name)
+    return value if isinstance(value, str) else default
+
+
+def numbers(value: Plain) -> tuple[float, ...]:
+    """A list attribute as floats; scalars become one-element tuples, what is no number is left out."""
+    items = value if isinstance(value, list) else [value]
+    return tuple(float(item) for item in items if isinstance(item, (int, float)))
+
+
+def nominal_of(stats: TensorStats) -> Nominal:
+    """The actual moments of a parameter in the form of a nominal one."""
+    return Nominal(stats.mean, stats.var)

@@ -1,0 +1,1 @@
+"""The mathematics of initialisation: activations, fans, schemes, sampling. Standard library only."""

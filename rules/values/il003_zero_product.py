@@ -1,0 +1,118 @@
+"""IL003: parameters whose gradient is zero at the start and for ever."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from initlint.findings import Related, Severity
+from initlint.rule import Context, Outcome, Rule, bad, by_cause, good, site_of
+from initlint.signal.liveness import liveness, zero_of
+
+
+class ZeroProduct(Rule):
+    """Several factors of a product start at zero, so none of them ever receives a gradient.
+
+    ## What it does
+    Follows exact zeros through the graph, forward and backward, opens every parameter that gets a
+    gradient as an optimiser step would, and repeats. Parameters that are still without gradient then are stuck.
+
+    ## Why is this bad?
+    The gradient of a factor is proportional to the other factors. If two factors of one product are zero, both
+    gradients are zero, and gradient descent leaves both where they are. Exactly one zero is fine, and a common
+    design (LoRA's B, zero convolutions, zero gamma, adaLN-zero): it opens at the first step.
+
+    ## Example
+    ```python
+    nn.init.zeros_(self.gate[0].weight)
+    nn.init.zeros_(self.gate[2].weight)
+    ```
+
+    ## Use instead
+    ```python
+    nn.init.zeros_(self.gate[2].weight)  # the last layer alone: the branch starts at zero, and trains
+    ```
+
+    ## Known problems
+    Weight decay or noise added to weights would free a stuck parameter; the rule assumes plain gradient descent.
+
+    ## References
+    - https://github.com/yz93/LAVT-RIS/issues/25
+    - https://github.com/nvidia-cosmos/cosmos-predict2.5/pull/15 (LoRA A and B both zero)
+    """
+
+    code = "IL003"
+    name = "zero-product"
+    family = "values"
+    severity = Severity.ERROR
+    sources = ("https://github.com/yz93/LAVT-RIS/issues/25", "https://github.com/nvidia-cosmos/cosmos-predict2.5/pull/15")
+
+    def check(self, context: Context) -> Iterator[Outcome]:
+        facts = context.facts
+        zeros = zero_of(facts)
+        if not zeros or not facts.nodes:
+            return
+        result = liveness(facts)
+        stuck = [p for name in result.stuck if (p := context.parameter(name)) is not None]
+        zero_stuck = [p for p in stuck if p.name in zeros]
+        if not zero_stuck:
+            return
+        others = [p for p in stuck if p.name not in zeros]
+        for group in by_cause(zero_stuck).values():
+            # what is stuck without being zero itself is a consequence: named in the effect, not as a culprit
+            last = site_of(group[0])
+            more = f"; {len(others)} further parameters upstream are cut off with it" if others else ""
+            yield self.finding(
+                context,
+                f"`{group[0].name}`" + (f" and {len(group) - 1} more" if len(group) > 1 else "")
+                + " start at zero together with another factor of the same product: their gradient is zero for ever",
+                parameters=[p.name for p in group],
+                site=last,
+                related=[
+                    Related(p.created.file, p.created.line, f"{p.name} is created here")
+                    for p in group[:3]
+                    if p.created and (last is None or p.created.line != last.line)
+                ],
+                expected={"zero_factors": 1},
+                actual={"zero_factors": 2, "stuck_parameters": len(stuck)},
+                effect=f"no optimiser step changes these parameters{more}",
+                fix="leave exactly one factor at zero (the last layer of the branch) and give the others their usual scheme",
+                topic="value",
+                why="The gradient of each factor of a product carries the other factors; two zeros block each other.",
+            )
+
+    @bad
+    def both_gate_layers() -> Any:
+        import torch
+        from torch import nn
+
+        class Gated(nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                self.gate = nn.Sequential(nn.Linear(16, 16, bias=False), nn.Tanh(), nn.Linear(16, 16, bias=False))
+                self.head = nn.Linear(16, 4)
+                nn.init.zeros_(self.gate[0].weight)
+                nn.init.zeros_(self.gate[2].weight)
+
+            def forward(self, x: torch.Tensor) -> torch.Tensor:
+                return self.head(x + self.gate(x) * x)
+
+        return Gated()
+
+    @good
+    def lora() -> Any:
+        import torch
+        from torch import nn
+
+        class LoRA(nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                self.base = nn.Linear(16, 16)
+                self.down = nn.Linear(16, 4, bias=False)
+                self.up = nn.Linear(4, 16, bias=False)
+                nn.init.zeros_(self.up.weight)
+
+            def forward(self, x: torch.Tensor) -> torch.Tensor:
+                return self.base(x) + self.up(self.down(x))
+
+        return LoRA()

@@ -1,0 +1,161 @@
+"""IL004: units of a layer that are equal and stay equal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from initlint.facts import Layer, ParameterFacts
+from initlint.findings import Severity
+from initlint.rule import Context, Outcome, Rule, bad, by_cause, good, site_of
+
+
+class SymmetricUnits(Rule):
+    """All units of a layer start equal and receive equal gradients, so they stay equal for ever.
+
+    ## What it does
+    Reports layers whose units (rows of the weight, with their biases) are the same bit for bit while the layers that
+    read them weigh all of them the same.
+
+    ## Why is this bad?
+    Units with the same incoming and the same outgoing weights compute the same and get the same
+    gradient. The layer behaves like a single unit, whatever its width, in every step of training: random
+    initialisation exists to break this symmetry.
+
+    ## Example
+    ```python
+    nn.init.constant_(layer.weight, 0.01)
+    ```
+
+    ## Use instead
+    ```python
+    nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+    ```
+
+    ## Known problems
+    Dropout breaks the symmetry slowly; the rule does not count on it.
+
+    ## References
+    - Goodfellow, Bengio and Courville, Deep Learning (2016), section 8.4
+    - https://github.com/sugarme/gotch/issues/48
+    """
+
+    code = "IL004"
+    name = "symmetric-units"
+    family = "values"
+    severity = Severity.ERROR
+    sources = (
+        "Goodfellow, Bengio and Courville, Deep Learning (2016), section 8.4",
+        "https://github.com/sugarme/gotch/issues/48",
+    )
+
+    def check(self, context: Context) -> Iterator[Outcome]:
+        facts = context.facts
+        constant = [p for p in facts.parameters if _constant_matrix(p)]
+        if not constant:
+            return
+        stuck = {layer.weight for layer in facts.layers if _equal_units(context, layer) and _equal_readers(context, layer)}
+        for group in by_cause(constant).values():
+            names = {p.name for p in group}
+            if not names & stuck:
+                continue
+            # matrices made constant by the same line have the same cause, also where the loss tells their rows apart
+            units = max((layer.fan_out or 0) for p in group for layer in context.layers_of(p.name)) if stuck else 0
+            value = next(p.stats.mean for p in group if p.stats)
+            yield self.finding(
+                context,
+                f"every weight of `{group[0].name}`"
+                + (f" and {len(group) - 1} more" if len(group) > 1 else "")
+                + f" is {value:.4g}: all units of a layer are equal and stay equal",
+                parameters=[p.name for p in group],
+                site=site_of(group[0]),
+                expected={"distinct_units": int(units) or None},
+                actual={"distinct_units": 1, "value": value},
+                effect="each of these layers works as one single unit throughout training",
+                fix='nn.init.kaiming_normal_(weight, nonlinearity="relu")  # or another random scheme',
+                topic="symmetry",
+                why="Equal incoming and outgoing weights give equal activations and equal gradients.",
+            )
+
+    @bad
+    def constant_weights() -> Any:
+        from torch import nn
+
+        model = nn.Sequential(nn.Linear(16, 32), nn.ReLU(), nn.Linear(32, 32), nn.ReLU(), nn.Linear(32, 4))
+        for layer in model:
+            if isinstance(layer, nn.Linear):
+                nn.init.constant_(layer.weight, 0.01)
+                nn.init.zeros_(layer.bias)
+        return model
+
+    @good
+    def constant_head_only() -> Any:
+        from torch import nn
+
+        model = nn.Sequential(nn.Linear(16, 32), nn.ReLU(), nn.Linear(32, 4))
+        nn.init.constant_(model[2].weight, 0.01)
+        return model
+
+
+def _constant_matrix(parameter: ParameterFacts) -> bool:
+    stats = parameter.stats
+    return (
+        parameter.kind == "parameter"
+        and parameter.requires_grad
+        and stats is not None
+        and sum(size > 1 for size in parameter.shape) >= 2
+        and stats.distinct == 1
+        and stats.zeros == 0
+    )
+
+
+def _equal_units(context: Context, layer: Layer) -> bool:
+    """Whether all units of the layer compute the same: equal rows, equal biases, the same inputs."""
+    weight = context.parameter(layer.weight)
+    if weight is None or not _constant_matrix(weight) or layer.kind not in ("linear", "conv", "matmul", "recurrent"):
+        return False
+    if layer.groups > 1:  # units of different groups read different channels
+        return False
+    bias = context.parameter(layer.bias) if layer.bias else None
+    return bias is None or bias.stats is None or bias.stats.distinct == 1
+
+
+def _equal_readers(context: Context, layer: Layer) -> bool:
+    """Whether every layer that reads these units weighs all of them the same."""
+    facts = context.facts
+    readers = _reading_layers(context, layer)
+    if not readers:
+        return False  # the loss reads the units: labels tell them apart
+    for reader in readers:
+        weight = context.parameter(reader.weight)
+        stats = weight.stats if weight else None
+        if stats is None or (stats.distinct != 1 and not _equal_columns(stats.columns)):
+            return False
+    return bool(facts.nodes)
+
+
+def _equal_columns(columns: object) -> bool:
+    count = getattr(columns, "count", 0)
+    return count > 1 and getattr(columns, "duplicates", 0) == count - 1
+
+
+def _reading_layers(context: Context, layer: Layer) -> list[Layer]:
+    """Layers with weights reached from this one without passing another; elementwise and norm ops keep symmetry."""
+    by_node = {node: other for other in context.facts.layers for node in other.nodes if other.kind not in ("norm", "scale")}
+    readers: list[Layer] = []
+    users: dict[int, list[int]] = {}
+    for node in context.facts.nodes:
+        for source in node.inputs:
+            users.setdefault(source, []).append(node.index)
+    seen: set[int] = set()
+    todo = [user for node in layer.nodes for user in users.get(node, ())]
+    while todo:
+        index = todo.pop()
+        if index in seen:
+            continue
+        seen.add(index)
+        if index in by_node:
+            readers.append(by_node[index])
+        else:
+            todo += users.get(index, ())
+    return readers

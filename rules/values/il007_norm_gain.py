@@ -1,0 +1,181 @@
+"""IL007: a normalisation layer whose gain starts at something else than one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from initlint.facts import Node, ParameterFacts
+from initlint.findings import Severity
+from initlint.rule import Context, Outcome, Rule, bad, by_cause, good, site_of
+from initlint.signal.liveness import cuts_input
+
+# A gain drawn around 0 has a mean within a few standard errors of 0: 5 keeps chance below 1e-6 for each tensor.
+_MEAN_SIGMAS = 5.0
+# Below this root-mean-square every norm on the way takes more than a factor 10 of the second moment: two or three of them
+# pass the 1e3 at which THEORY 6.1 measures lost accuracy.
+_RMS_ERROR = 0.3
+# An effective gain within this factor of 1 changes the second moment by less than 2, which is noise for training.
+_FACTOR = 2**0.5
+
+
+class NormGain(Rule):
+    """The gain of a normalisation layer starts at zero, at random around zero, or away from one.
+
+    ## What it does
+    Looks at the effective gain, `weight` or `1 + weight` as the forward uses it. It reports gains that are drawn around
+    zero, gains that are all zero where no other path carries the signal, and gains off by the other convention
+    (ones in a norm that multiplies by `1 + weight`).
+
+    ## Why is this bad?
+    A normalisation layer is there to hand on a signal of unit scale. A gain around 0 takes the signal away and
+    flips half of the channels; a zero gain on the only path makes the output constant; gain and bias swapped do so too.
+
+    ## Example
+    ```python
+    nn.init.normal_(norm.weight, 0.0, 0.02)
+    ```
+
+    ## Use instead
+    ```python
+    nn.init.normal_(norm.weight, 1.0, 0.02)  # or nn.init.ones_
+    ```
+
+    ## Known problems
+    A zero gain at the end of a residual branch (zero gamma) is a good design and not reported.
+
+    ## References
+    - https://github.com/tensorflow/examples/pull/81
+    - https://github.com/google/objax/pull/94
+    - https://github.com/huggingface/transformers/pull/40796
+    """
+
+    code = "IL007"
+    name = "norm-gain"
+    family = "values"
+    severity = Severity.ERROR
+    sources = (
+        "https://github.com/tensorflow/examples/pull/81",
+        "https://github.com/google/objax/pull/94",
+        "https://github.com/huggingface/transformers/pull/40796",
+    )
+
+    def check(self, context: Context) -> Iterator[Outcome]:
+        by_kind: dict[str, dict[str, tuple[ParameterFacts, Node]]] = {}
+        for node in context.facts.nodes:
+            parameter = context.parameter(node.parameters.get("weight", "")) if node.op == "norm" else None
+            kind = _kind(parameter, node) if parameter is not None else ""
+            if parameter is not None and kind:
+                by_kind.setdefault(kind, {})[parameter.name] = (parameter, node)
+        for kind, found in by_kind.items():
+            for group in by_cause(p for p, _ in found.values()).values():
+                outcome = self._report(context, kind, group, found[group[0].name][1])
+                if outcome is not None:
+                    yield outcome
+
+    def _report(self, context: Context, kind: str, group: list[ParameterFacts], node: Node) -> Outcome | None:
+        stats = group[0].stats
+        assert stats is not None
+        offset = 1.0 if node.attrs.get("unit_offset") else 0.0
+        rms = (stats.var + (stats.mean + offset) ** 2) ** 0.5
+        names = [p.name for p in group]
+        partners = [b for p in group for b in _biases(context, p.name)]
+        actual = {"gain_mean": stats.mean + offset, "gain_rms": rms}
+        if kind == "zero":
+            if not cuts_input(context.facts, set(names)):
+                return None  # zero gamma at the end of a branch: another path carries the signal
+            return self.finding(
+                context,
+                f"the gain of `{names[0]}` is zero on the only path: the output does not depend on the input",
+                parameters=[*names, *partners],
+                site=site_of(group[0]),
+                expected={"gain_mean": 1.0},
+                actual=actual,
+                effect="every input gives the same output, and nothing before the norm receives a gradient",
+                fix="nn.init.ones_(norm.weight)" if not offset else "nn.init.zeros_(norm.weight)",
+                topic="norm",
+            )
+        if kind == "random":
+            return self.finding(
+                context,
+                f"the gain of `{names[0]}` is drawn around {stats.mean + offset:.2g} (rms {rms:.3g}) instead of around 1",
+                parameters=names,
+                severity=Severity.ERROR if rms < _RMS_ERROR else Severity.WARNING,
+                site=site_of(group[0]),
+                expected={"gain_mean": 1.0},
+                actual=actual,
+                effect=f"each of these norms multiplies the signal by {rms:.3g} and flips the sign of about half the channels",
+                fix="nn.init.ones_(norm.weight)  # or nn.init.normal_(norm.weight, 1.0, 0.02)",
+                topic="norm",
+            )
+        return self.finding(
+            context,
+            f"`{names[0]}` holds {stats.mean:.3g} in a norm that multiplies by (1 + weight): the effective gain is {rms:.3g}",
+            parameters=names,
+            severity=Severity.WARNING,
+            site=site_of(group[0]),
+            expected={"gain_mean": 1.0},
+            actual=actual,
+            effect=f"each of these norms multiplies the signal by {rms:.3g}",
+            fix="nn.init.zeros_(norm.weight)  # this norm multiplies by (1 + weight)",
+            topic="norm",
+        )
+
+    @bad
+    def drawn_around_zero() -> Any:
+        from torch import nn
+
+        model = nn.Sequential(nn.Conv2d(3, 16, 3), nn.InstanceNorm2d(16, affine=True), nn.ReLU(), nn.Conv2d(16, 3, 3))
+        nn.init.normal_(model[1].weight, 0.0, 0.02)
+        return model
+
+    @bad
+    def swapped_gain_and_bias() -> Any:
+        from torch import nn
+
+        model = nn.Sequential(nn.Linear(16, 16), nn.LayerNorm(16), nn.ReLU(), nn.Linear(16, 4))
+        nn.init.zeros_(model[1].weight)
+        nn.init.ones_(model[1].bias)
+        return model
+
+    @good
+    def zero_gamma_in_a_branch() -> Any:
+        import torch
+        from torch import nn
+
+        class Residual(nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                self.fc = nn.Linear(16, 16)
+                self.norm = nn.LayerNorm(16)
+                self.head = nn.Linear(16, 4)
+                nn.init.zeros_(self.norm.weight)
+
+            def forward(self, x: torch.Tensor) -> torch.Tensor:
+                return self.head(x + self.norm(self.fc(x)))
+
+        return Residual()
+
+
+def _kind(parameter: ParameterFacts, node: Node) -> str:
+    """"zero", "random" (around zero), "offset" (the other convention), or "" for a sound gain."""
+    stats = parameter.stats
+    if stats is None or stats.count < 2 or parameter.uninitialised > 0 or stats.nans:
+        return ""
+    offset = 1.0 if node.attrs.get("unit_offset") else 0.0
+    mean = stats.mean + offset
+    if stats.var == 0 and mean == 0:
+        return "zero"
+    if stats.var > 0 and abs(mean) < _MEAN_SIGMAS * (stats.var / stats.count) ** 0.5:
+        return "random"
+    if offset and not 1 / _FACTOR < (stats.var + mean**2) ** 0.5 < _FACTOR:
+        return "offset"
+    return ""
+
+
+def _biases(context: Context, weight: str) -> list[str]:
+    return [
+        node.parameters["bias"]
+        for node in context.facts.nodes
+        if node.op == "norm" and node.parameters.get("weight") == weight and "bias" in node.parameters
+    ]

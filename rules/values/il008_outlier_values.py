@@ -1,0 +1,111 @@
+"""IL008: values far outside of the distribution that the code asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from initlint.facts import ParameterFacts
+from initlint.findings import Severity
+from initlint.rule import Context, Outcome, Rule, bad, by_cause, good, site_of
+from initlint.theory.schemes import requested
+
+# A normal variable passes 8 standard deviations with probability 1.2e-15: not once in 1e12 weights.
+_SIGMAS = 8.0
+# bfloat16 rounds to 2^-9 relative and uniform bounds are hit to within rounding (THEORY 3.3, dtype).
+_ROUNDING = 1.01
+
+
+class OutlierValues(Rule):
+    """A tensor holds values that its own init call cannot have drawn.
+
+    ## What it does
+    Compares the largest absolute value with the distribution that the last recorded init call declares: its bounds for a
+    uniform or truncated one, eight standard deviations for a normal one.
+
+    ## Why is this bad?
+    A few weights of size 2 among weights of size 0.02 dominate their units. Truncated sampling in
+    half precision has produced such values in several releases of PyTorch.
+
+    ## Example
+    ```python
+    nn.init.trunc_normal_(w.bfloat16(), std=0.02)  # old releases: some values at exactly +-2
+    ```
+
+    ## Use instead
+    ```python
+    w.copy_(nn.init.trunc_normal_(torch.empty(w.shape), std=0.02))
+    ```
+
+    ## Known problems
+    Values changed after the init call by further recorded operations are not judged.
+
+    ## References
+    - https://github.com/pytorch/pytorch/issues/155588
+    - https://github.com/pytorch/torchtitan/issues/3334
+    """
+
+    code = "IL008"
+    name = "outlier-values"
+    family = "values"
+    severity = Severity.WARNING
+    sources = ("https://github.com/pytorch/pytorch/issues/155588", "https://github.com/pytorch/torchtitan/issues/3334")
+
+    def check(self, context: Context) -> Iterator[Outcome]:
+        limits = {p.name: limit for p in context.facts.parameters if (limit := _limit(p)) is not None}
+        suspects = [p for p in context.facts.parameters if p.name in limits and _largest(p) > limits[p.name]]
+        for group in by_cause(suspects).values():
+            worst = max(group, key=lambda p: _largest(p) / limits[p.name])
+            yield self.finding(
+                context,
+                f"`{worst.name}` holds a value of size {_largest(worst):.4g}, beyond {limits[worst.name]:.4g},"
+                " which its init call cannot draw",
+                parameters=[p.name for p in group],
+                site=site_of(worst),
+                expected={"max_abs": limits[worst.name]},
+                actual={"max_abs": _largest(worst)},
+                effect="single weights dominate their units",
+                fix="draw in float32 and copy, or clamp to the bounds",
+                topic="value",
+            )
+
+    @bad
+    def planted_outlier() -> Any:
+        import ctypes
+
+        from torch import nn
+
+        layer = nn.Linear(64, 64)
+        nn.init.normal_(layer.weight, std=0.02)
+        # written past every hook, as a faulty kernel would
+        ctypes.cast(layer.weight.data_ptr(), ctypes.POINTER(ctypes.c_float))[5] = 2.0
+        return layer
+
+    @good
+    def plain_normal() -> Any:
+        from torch import nn
+
+        layer = nn.Linear(64, 64)
+        nn.init.normal_(layer.weight, std=0.02)
+        return layer
+
+
+def _limit(parameter: ParameterFacts) -> float | None:
+    write = parameter.last
+    if write is None or write.region or not write.random or write.share < 1 or parameter.generated:
+        return None
+    asked = requested(write, parameter.shape)
+    if asked is None or asked.std is None or asked.std <= 0:
+        return None
+    if asked.family in ("uniform", "truncated") and asked.low is not None and asked.high is not None:
+        # absolute truncation bounds far outside of the distribution bound nothing (trunc_normal_'s default is +-2)
+        bound = max(abs(asked.low), abs(asked.high)) * _ROUNDING
+        return min(bound, abs(asked.mean or 0.0) + _SIGMAS * asked.std) if asked.family == "truncated" else bound
+    if asked.family == "normal":
+        return abs(asked.mean or 0.0) + _SIGMAS * asked.std
+    return None
+
+
+def _largest(parameter: ParameterFacts) -> float:
+    stats = parameter.stats
+    return max(abs(stats.minimum), abs(stats.maximum)) if stats and stats.count else 0.0

@@ -1,0 +1,86 @@
+"""IL101: weights too small or too large, for no reason that shows."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from initlint.diagnosis import Suspect
+from initlint.findings import Severity
+from initlint.rule import Context, Outcome, bad, good
+from initlint.signal import Effect
+from initlint.signal.verdict import distance
+from initlint.suspect_rule import SuspectRule
+
+# THEORY 6.1: a whole-net ratio of second moments within a factor 10 is harmless; below that a choice is a choice.
+_WORTH_A_NOTE = 1.0
+
+
+class VarianceOutOfScale(SuspectRule):
+    """Weights whose variance is far from every scheme that suits the layer.
+
+    ## What it does
+    Reports weights that the code initialised with a variance more than four times away from every scheme that suits the
+    layer and its downstream activation, where no more specific mistake explains it. The severity is that of the whole
+    net: the depth profile of signals and gradients, with the weights in question against what suits them.
+
+    ## Why is this bad?
+    A variance that is off by a factor r multiplies the signal by r at every layer: r^20 after twenty.
+    N(0, 1) weights of width 128 multiply it by 64 each time.
+
+    ## Example
+    ```python
+    nn.init.normal_(layer.weight)  # N(0, 1)
+    ```
+
+    ## Use instead
+    ```python
+    nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+    ```
+
+    ## Known problems
+    Schemes that rescale weights at run time (equalised learning rate) are seen through the graph, where it shows.
+
+    ## References
+    - He et al. 2015, section 2.2; Glorot and Bengio 2010
+    """
+
+    code = "IL101"
+    name = "variance-out-of-scale"
+    family = "variance"
+    severity = Severity.ERROR
+    sources = ("He et al. 2015, section 2.2, arXiv:1502.01852", "Glorot and Bengio 2010, section 4.2.1")
+    reason = "unexplained"
+
+    def level(self, context: Context, group: list[Suspect], effect: Effect) -> Severity:
+        return distance(effect, context.signal, context.settings.optimizer, context.facts.dtype) or Severity.NOTE
+
+    def judge(self, context: Context, group: list[Suspect]) -> Outcome | None:
+        outcome = super().judge(context, group)
+        worth = getattr(outcome, "effect_log10", None)
+        if getattr(outcome, "severity", None) is Severity.NOTE and (worth is None or math.fabs(worth) < _WORTH_A_NOTE):
+            return None
+        return outcome
+
+    @bad
+    def unit_normal() -> Any:
+        from torch import nn
+
+        layers: list[nn.Module] = []
+        for _ in range(12):
+            linear = nn.Linear(64, 64)
+            nn.init.normal_(linear.weight)
+            nn.init.zeros_(linear.bias)
+            layers += [linear, nn.ReLU()]
+        return nn.Sequential(*layers)
+
+    @good
+    def small_before_norm() -> Any:
+        from torch import nn
+
+        layers: list[nn.Module] = []
+        for _ in range(12):
+            conv = nn.Conv2d(16, 16, 3, padding=1, bias=False)
+            nn.init.normal_(conv.weight, 0.0, 0.02)
+            layers += [conv, nn.BatchNorm2d(16), nn.ReLU()]
+        return nn.Sequential(*layers)

@@ -1,0 +1,73 @@
+"""IL104: a scheme derived for another activation than the one that follows."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from initlint.findings import Severity
+from initlint.rule import bad, good
+from initlint.suspect_rule import SuspectRule
+
+
+class SchemeForAnotherActivation(SuspectRule):
+    """A scheme derived for another activation than the one that follows.
+
+    ## What it does
+    Pairs each layer with its downstream activation and compares the scheme that the code chose: Xavier before a
+    rectifier, Kaiming before tanh or sigmoid, anything but LeCun before SELU. The severity follows from what the
+    whole net makes of it: nothing in three layers or before a norm, much in twenty.
+
+    ## Why is this bad?
+    A rectifier passes half of the second moment, so weights of Xavier's variance halve the signal at every layer:
+    2^-20 after twenty. Kaiming's gain before tanh makes the net chaotic instead.
+
+    ## Example
+    ```python
+    nn.init.xavier_normal_(conv.weight)  # a ReLU follows
+    ```
+
+    ## Use instead
+    ```python
+    nn.init.kaiming_normal_(conv.weight, nonlinearity="relu")
+    ```
+
+    ## Known problems
+    Layers whose consumer is a norm, a residual sum or the output are not judged here.
+
+    ## References
+    - He et al. 2015, section 2.2 (Xavier stalls at 30 layers)
+    - Glorot and Bengio 2010, eq. 12 and 16
+    - Klambauer et al. 2017 (SELU)
+    """
+
+    code = "IL104"
+    name = "scheme-for-another-activation"
+    family = "variance"
+    severity = Severity.ERROR
+    sources = ("He et al. 2015, section 2.2, arXiv:1502.01852", "Glorot and Bengio 2010, eq. 16",)
+    reason = "other_activation"
+    kind = "mismatch"
+
+    @bad
+    def xavier_before_relu() -> Any:
+        from torch import nn
+
+        layers: list[nn.Module] = []
+        for _ in range(20):
+            linear = nn.Linear(64, 64)
+            nn.init.xavier_normal_(linear.weight)
+            nn.init.zeros_(linear.bias)
+            layers += [linear, nn.ReLU()]
+        return nn.Sequential(*layers)
+
+    @good
+    def kaiming_before_relu() -> Any:
+        from torch import nn
+
+        layers: list[nn.Module] = []
+        for _ in range(20):
+            linear = nn.Linear(64, 64)
+            nn.init.kaiming_normal_(linear.weight, nonlinearity="relu")
+            nn.init.zeros_(linear.bias)
+            layers += [linear, nn.ReLU()]
+        return nn.Sequential(*layers)

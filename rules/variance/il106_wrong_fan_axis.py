@@ -1,0 +1,85 @@
+"""IL106: the fan is taken from the wrong axis of the weight."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from initlint.findings import Severity
+from initlint.rule import bad, good
+from initlint.suspect_rule import SuspectRule
+
+
+class WrongFanAxis(SuspectRule):
+    """The fan is taken from the wrong axis of the weight.
+
+    ## What it does
+    Finds weights whose std comes from the wrong dimension: transposed convolutions (stored in, out), matrices used
+    as `x @ W` (in, out), stacked weights of experts or relations, which nn.init takes for one convolution, and code
+    tables scaled by the number of entries.
+
+    ## Why is this bad?
+    nn.init assumes (out, in, kernel...). In any other layout fan_in and fan_out change places or multiply with the
+    stack, and the variance is off by the ratio of the two.
+
+    ## Example
+    ```python
+    nn.init.xavier_uniform_(self.weight)  # (relations, in, out)
+    ```
+
+    ## Use instead
+    ```python
+    for w in self.weight:
+        nn.init.xavier_uniform_(w)
+    ```
+
+    ## Known problems
+    Near-square weights differ too little to be judged.
+
+    ## References
+    - https://github.com/pytorch/pytorch/issues/129834
+    - https://github.com/dmlc/dgl/issues/6051
+    - https://github.com/apple/axlearn/pull/907
+    """
+
+    code = "IL106"
+    name = "wrong-fan-axis"
+    family = "variance"
+    severity = Severity.ERROR
+    sources = ("https://github.com/pytorch/pytorch/issues/129834", "https://github.com/dmlc/dgl/issues/6051",)
+    reason = "fan_axis"
+    kind = "mistake"
+
+    @bad
+    def stacked_relations() -> Any:
+        import torch
+        from torch import nn
+
+        class Relations(nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                self.weight = nn.Parameter(torch.empty(4, 64, 64))
+                nn.init.xavier_uniform_(self.weight)
+                self.head = nn.Linear(64, 4)
+
+            def forward(self, x: torch.Tensor) -> torch.Tensor:
+                return self.head(torch.relu(torch.einsum("ni,rio->no", x, self.weight)))
+
+        return Relations()
+
+    @good
+    def each_relation() -> Any:
+        import torch
+        from torch import nn
+
+        class Relations(nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                self.weight = nn.Parameter(torch.empty(4, 64, 64))
+                for matrix in self.weight:
+                    nn.init.xavier_uniform_(matrix)
+                self.head = nn.Linear(64, 4)
+
+            def forward(self, x: torch.Tensor) -> torch.Tensor:
+                return self.head(torch.relu(torch.einsum("ni,rio->no", x, self.weight)))
+
+        return Relations()
