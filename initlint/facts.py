@@ -359,6 +359,7 @@ class Reseed:
     site: Site | None
     seed: int | None
     times: int = 1
+    forked: bool = False  # inside torch.random.fork_rng: undone afterwards
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,6 +20,7 @@ class ProbeOptions:
 
     seed: int = 0
     inputs: tuple[str, ...] = ()  # texts of --input: "x: float32[1,3,32,32]"
+    inputs_for: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # the same by class or target id
     timeout: float = TIMEOUT  # seconds for each candidate; 0: no limit
     memory_limit: int = 0  # bytes for one target and for all together; 0: MEMORY_SHARE of the machine
     jobs: int = 0  # targets at a time; 0: one for each two cores

@@ -8,7 +8,7 @@ import xml.etree.ElementTree as ET
 from initlint.emit.common import Options, clean, place, relative
 from initlint.emit.style import Style
 from initlint.emit.text_findings import finding_lines
-from initlint.emit.view import OK, findings_of, listing, outcomes, undetermined_reasons, unplaced
+from initlint.emit.view import OK, UNDETERMINED, findings_of, listing, outcomes, undetermined_reasons, unplaced
 from initlint.findings import Finding, ModelReport, Run, Severity
 
 # Everything that is no Char of XML 1.0, section 2.2.
@@ -47,7 +47,7 @@ def _suite(root: ET.Element, run: Run, report: ModelReport, options: Options) ->
     for row in report.rows:
         if states[row.name][0] == OK:
             _case(suite, f"layer {row.name}", facts.target)
-        elif row.undetermined:
+        elif states[row.name][0] == UNDETERMINED:
             case = _case(suite, f"layer {row.name}", facts.target)
             ET.SubElement(case, "skipped", message=_legal(f"undetermined: {row.undetermined}"))
     for reason, codes, count in undetermined_reasons(report.undetermined):

@@ -12,7 +12,7 @@ from initlint.findings import Finding, ModelReport, Run, Severity
 #: Findings told in full: 65,536 characters are what GitHub takes in a comment.
 MOST = 30
 _ICONS = {Severity.ERROR: "🔴", Severity.WARNING: "🟠", Severity.NOTE: "🔵"}
-_SPECIAL = re.compile(r"([\\`*_{}\[\]()#+!|~>$-])")
+_SPECIAL = re.compile(r"([\\`*_\[\]#|~$]|^[-+](?=\s)|^\d+[.)](?=\s))")
 
 
 def render(run: Run, options: Options) -> str:
@@ -37,7 +37,7 @@ def render(run: Run, options: Options) -> str:
 
 def escape(text: str) -> str:
     """Text that Markdown shows as it is: no markup, no HTML, no mention, no link made of it."""
-    safe = clean(text).replace("&", "&amp;").replace("<", "&lt;")
+    safe = clean(text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     safe = _SPECIAL.sub(r"\\\1", safe)
     # a zero-width space keeps names from being mentioned and addresses from being linked
     return re.sub(r"@(?=\w)|:(?=//)|(?<=\bwww)\.", lambda m: f"{m.group()}\u200b", safe)
@@ -87,8 +87,9 @@ def _details(finding: Finding, options: Options) -> list[str]:
     names = finding.parameters or finding.layers
     facts = [("Parameters", code(listing(names)) if names else ""), ("Effect", escape(finding.effect))]
     facts.append(("Why", escape(finding.why)))
-    lines += [""] + [f"- {word}: {text}" for word, text in facts if text]
-    lines += [f"- {escape(r.role)}: {code(f'{relative(r.file)}:{r.line}')}" for r in finding.related]
+    items = [f"- {word}: {text}" for word, text in facts if text]
+    items += [f"- {escape(r.role)}: {code(f'{relative(r.file)}:{r.line}')}" for r in finding.related]
+    lines += ["", *items] if items else []
     if finding.fix is not None:
         lines += ["", "Write instead:" if finding.fix.snippet else f"Fix: {escape(finding.fix.title)}"]
         lines += ["", *fenced(finding.fix.snippet, "python")] if finding.fix.snippet else []

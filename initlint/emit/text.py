@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 from initlint.emit.common import Options, clean, counted, number, seconds, truncate
 from initlint.emit.json_document import parameter_count
 from initlint.emit.style import Style
@@ -182,9 +184,8 @@ def _statistics(run: Run, style: Style) -> list[str]:
 def _summary(run: Run, style: Style) -> list[str]:
     notes = [clean(note) for note in run.notes]
     if run.suppressed:
-        by_comment = sum(f.suppressed != "baseline" for f in run.suppressed)
-        by_baseline = len(run.suppressed) - by_comment
-        parts = [f"{n} by {word}" for n, word in ((by_comment, "comment"), (by_baseline, "baseline")) if n]
+        causes = Counter(finding.suppressed or "comment" for finding in run.suppressed)
+        parts = [f"{count} by {clean(cause)}" for cause, count in sorted(causes.items())]
         notes.append(f"{counted(len(run.suppressed), 'finding')} suppressed ({', '.join(parts)})")
     if run.baseline_stale:
         entries = counted(run.baseline_stale, "baseline entry", "baseline entries")

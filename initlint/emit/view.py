@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from initlint.facts import Histogram
@@ -215,3 +215,23 @@ def verdict(count: Tally) -> str:
         if n
     ]
     return ", ".join(parts) or "no findings"
+
+
+def profile_of(report: ModelReport) -> Sequence[Mapping[str, object]]:
+    """The points of the depth curve: the trunk's, or the layers in their order where there is no trunk."""
+    if report.profile:
+        return report.profile
+    return [
+        {
+            "label": row.name,
+            "forward_std": row.signal.forward_std,
+            "gradient_std": row.signal.gradient_std,
+            "forward_band": row.signal.forward_band,
+            "gradient_band": row.signal.gradient_band,
+            "measured_forward_std": row.signal.measured_forward_std,
+            "measured_gradient_std": row.signal.measured_gradient_std,
+            "dependent": row.signal.dependent,
+        }
+        for row in report.rows
+        if row.signal.forward_std is not None or row.signal.gradient_std is not None
+    ]

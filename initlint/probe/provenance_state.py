@@ -26,16 +26,21 @@ class GlobalState:
 
     def restore(self) -> None:
         """Put everything back, exactly."""
+        self.restore_flags()
         if _default_device() != self._device:
             torch.set_default_device(self._device)
         torch.set_default_dtype(self._dtype)
-        torch._C._set_deterministic_algorithms(self._deterministic, warn_only=self._warn_only)
-        torch._C._set_deterministic_fill_uninitialized_memory(self._fill)
         torch._C._set_grad_enabled(self._grad)
         torch.set_rng_state(self._torch_rng)
         random.setstate(self._python_rng)
         if self._numpy_rng is not None:
             _numpy_random().set_state(self._numpy_rng)
+
+
+    def restore_flags(self) -> None:
+        """Put back only what recording itself changed: the deterministic flags."""
+        torch._C._set_deterministic_algorithms(self._deterministic, warn_only=self._warn_only)
+        torch._C._set_deterministic_fill_uninitialized_memory(self._fill)
 
 
 def fill_new_memory() -> None:

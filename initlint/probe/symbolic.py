@@ -94,6 +94,16 @@ class _Tracer(fx.Tracer):
             return self.create_node("get_attr", target, (), {})
         return super().create_arg(a)
 
+    def getattr(self, attr: str, attr_val: Any, parameter_proxy_cache: dict[str, Any]) -> Any:
+        # fx searches all parameters of the model at each access; shapes of parameters are known.
+        name = self._attributes.get(id(attr_val)) if isinstance(attr_val, nn.Parameter) else None
+        if name is None:
+            return attr_val
+        if name not in parameter_proxy_cache:
+            node = self.create_node("get_attr", name, (), {})
+            parameter_proxy_cache[name] = fx.proxy.ParameterProxy(self, node, name, attr_val)
+        return parameter_proxy_cache[name]
+
     def create_args_for_root(self, root_fn: Any, is_module: bool, concrete_args: Any = None) -> tuple[Any, list[Any]]:
         root = self.root
         args, kwargs = self._bind(root)

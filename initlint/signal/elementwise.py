@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from initlint.facts import Node
 from initlint.signal.curves import Curve, curve, function_of, named
-from initlint.signal.moments import Grad, State, Unknown, bounded, state
+from initlint.signal.moments import Grad, State, Unknown, bounded, state, tied
 from initlint.signal.scene import Op, Scene, number, text
 from initlint.theory.quadrature import Elementwise
 
@@ -64,7 +64,7 @@ def glu(node: Node, xs: tuple[State, ...], scene: Scene) -> State:
     """a f(b) for the two halves of one layer's output, which are independent."""
     x = xs[0]
     gate = apply(curve(_gate(node), x.m, x.v), x, width_of(node.index, x, scene))
-    return times(replace(x, root=-1, tie=1.0), gate)
+    return times(x, gate)
 
 
 def glu_back(node: Node, xs: tuple[State, ...], y: State, g: Grad, scene: Scene) -> tuple[Grad, ...]:
@@ -104,8 +104,8 @@ def times(a: State, b: State) -> State:
     )
 
 
-def scaled(x: State, factor: float) -> State:
-    """A constant times the signal: the same signal for the purpose of correlations."""
+def scaled(x: State, factor: float, source: int) -> State:
+    """A constant times the signal of node ``source``."""
     square = factor * factor
     return replace(
         x,
@@ -114,13 +114,13 @@ def scaled(x: State, factor: float) -> State:
         d=bounded(x.d * square),
         e=bounded(x.e * square),
         u=bounded(x.u * square),
-        tie=x.tie * factor,
+        ties=tied(x, source, factor),
     )
 
 
 def scale(node: Node, xs: tuple[State, ...], scene: Scene) -> State:
     """factor * x."""
-    return scaled(xs[0], number(node, "factor", 1.0))
+    return scaled(xs[0], number(node, "factor", 1.0), node.inputs[0])
 
 
 def scale_back(node: Node, xs: tuple[State, ...], y: State, g: Grad, scene: Scene) -> tuple[Grad, ...]:
@@ -132,14 +132,14 @@ def scale_back(node: Node, xs: tuple[State, ...], y: State, g: Grad, scene: Scen
 def shift(node: Node, xs: tuple[State, ...], scene: Scene) -> State:
     """x + value: shared by all samples and positions, so that no difference changes."""
     x, value = xs[0], number(node, "value")
-    return replace(x, q=bounded(x.q + 2 * x.m * value + value * value), m=x.m + value)
+    return replace(x, q=bounded(x.q + 2 * x.m * value + value * value), m=x.m + value, ties=tied(x, node.inputs[0]))
 
 
 def passed(node: Node, xs: tuple[State, ...], scene: Scene) -> State:
     """The signal unchanged."""
     if not xs:
         raise Unknown(f"{node.label or node.op} has no signal input")
-    return xs[0]
+    return replace(xs[0], ties=tied(xs[0], node.inputs[0]))
 
 
 def passed_back(node: Node, xs: tuple[State, ...], y: State, g: Grad, scene: Scene) -> tuple[Grad, ...]:
@@ -158,7 +158,7 @@ def dropout(node: Node, xs: tuple[State, ...], scene: Scene) -> State:
     q = x.q / (1.0 - rate)
     extra = q - x.q
     apart = extra if kind == "element" else 0.0  # channel and path masks are common to the positions of a sample
-    return replace(x, q=bounded(q), d=x.d + extra, e=x.e + apart, u=x.u + extra)
+    return replace(x, q=bounded(q), d=x.d + extra, e=x.e + apart, u=x.u + extra, ties=tied(x, node.inputs[0]))
 
 
 def dropout_back(node: Node, xs: tuple[State, ...], y: State, g: Grad, scene: Scene) -> tuple[Grad, ...]:
@@ -176,7 +176,7 @@ def stop(node: Node, xs: tuple[State, ...], scene: Scene) -> State:
         return state(q, number(node, "mean"), kind="post")
     if text(node, "kind") == "detach" and xs:
         return xs[0]
-    return replace(xs[0], root=-1, tie=1.0) if xs else state(0.0, kind="constant")
+    return replace(xs[0], ties=()) if xs else state(0.0, kind="constant")
 
 
 def stop_back(node: Node, xs: tuple[State, ...], y: State, g: Grad, scene: Scene) -> tuple[Grad, ...]:

@@ -75,8 +75,7 @@ class State:
     kind: str = "gaussian"  # gaussian | post (after a function) | index | constant | logits | weights (softmax)
     own: float = 0.0  # variance of ln q from this edge's own units: replaced, not summed, by an activation
     noise: float = 0.0  # variance of ln q carried from upstream
-    root: int = -1  # the node whose signal this still is, times ``tie`` (-1: its own)
-    tie: float = 1.0
+    ties: tuple[Tie, ...] = ()  # earlier signals that this one still contains, nearest first
     share: float = 1.0  # kind "logits": unmasked share of the keys; "weights": sum of squares of a row
     isometric: bool = False  # came through an orthogonal matrix: norms do not fluctuate
     numeric: bool = False
@@ -86,6 +85,14 @@ class State:
     def v(self) -> float:
         """Variance over everything."""
         return max(self.q - self.m * self.m, 0.0)
+
+
+class Tie(NamedTuple):
+    """This signal is ``factor`` times the signal of node ``root`` (state ``base``), plus something independent."""
+
+    root: int
+    factor: float
+    base: State
 
 
 class Grad(NamedTuple):
@@ -157,3 +164,25 @@ def carried(inputs: tuple[State, ...], weights: tuple[float, ...]) -> float:
     if total <= 0:
         return 0.0
     return sum((w / total) ** 2 * (x.noise + x.own) for x, w in zip(inputs, weights, strict=True))
+
+
+def tied(x: State, source: int, factor: float = 1.0) -> tuple[Tie, ...]:
+    """The ties of ``factor`` times node ``source``, whose state is ``x``: the nearest and the oldest are kept."""
+    ties = [Tie(source, factor, x)]
+    if x.ties:
+        first, last = x.ties[0], x.ties[-1]
+        ties.append(Tie(last.root, last.factor * factor, last.base))
+        if first.root != last.root:
+            ties.insert(1, Tie(first.root, first.factor * factor, first.base))
+    return tuple(ties)
+
+
+def common(a: State, b: State, sources: tuple[int, int]) -> tuple[float, State] | None:
+    """The nearest signal that both contain: the product of their factors, and its state."""
+    left = (Tie(sources[0], 1.0, a), *a.ties)
+    right = {tie.root: tie for tie in (*reversed(b.ties), Tie(sources[1], 1.0, b))}
+    for tie in left:
+        other = right.get(tie.root)
+        if other is not None:
+            return tie.factor * other.factor, tie.base
+    return None

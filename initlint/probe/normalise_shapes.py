@@ -1,0 +1,470 @@
+"""Handlers of what moves, cuts, joins, pools or reduces elements."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+
+from initlint.probe import normalise_axes as axes
+from initlint.probe.normalise_builder import ROWS_LIMIT, Builder, Call, elements, share
+from initlint.probe.normalise_tables import INTEGER, PAIRED, REDUCES, REPEATS
+from initlint.probe.normalise_values import Items, Signal, Static, Unknown, Value, is_static, statics_in
+from initlint.probe.traced import Meta
+
+#: Interpolation matrices larger than this on one axis are not built; the interior rule is used instead.
+RESIZE_LIMIT = 1024
+
+
+def reshape(b: Builder, c: Call) -> Value:
+    """Views and rearrangements; also tuples of them (``sort`` returns indices as well)."""
+    source = b.signal(c.value(0, "input"), c)
+    if source is None:
+        return Unknown(f"{c.name} of no tensor")
+    if c.meta.value_kind == "tuple":
+        return _tuple(b, c, "reshape", source, {})
+    shape_in, shape_out = b.nodes[source].shape, c.meta.shape
+    attrs: dict[str, Any] = {"kind": c.name}
+    kept = share(shape_out, shape_in)
+    if c.name in REPEATS or (kept is not None and kept > 1):
+        attrs["kept"] = kept
+    signal = b.emit(c, "reshape", (source,), attrs=attrs, roles=_moved(b, c, source))
+    _follow_rows(b, c, source, signal)
+    return signal
+
+
+def _moved(b: Builder, c: Call, source: int) -> axes.Roles | None:
+    """Roles of the axes after a rearrangement."""
+    roles, before, after = b.roles[source], b.nodes[source].shape, c.meta.shape
+    if roles is None or after is None or before is None:
+        return None
+    order = _order(c, len(before))
+    if order is not None:
+        return axes.permuted(roles, order)
+    if c.name in ("roll", "flip", "fliplr", "flipud", "sort", "expand", "expand_as", "repeat", "broadcast_to"):
+        return axes.broadcast(roles, None, len(after))
+    if c.name in ("pixel_shuffle", "pixel_unshuffle", "channel_shuffle", "rot90", "repeat_interleave", "tile"):
+        return roles
+    if c.name == "im2col" and len(after) == 3:
+        return ("b", "c", "p")
+    if c.name == "unfold" and len(after) == len(before) + 1:
+        return (*roles, "p")
+    return axes.reshaped(roles, before, after)
+
+
+def _order(c: Call, rank: int) -> tuple[int, ...] | None:
+    """The permutation that the call applies, ``None`` for other rearrangements."""
+    order = list(range(rank))
+    try:
+        if c.name == "permute":
+            dims = c.plain(1, "dims")
+            if not isinstance(dims, (tuple, list)):
+                dims = [v.value for v in c.args[1:] if isinstance(v, Static)]
+            return tuple(int(d) % rank for d in dims)
+        if c.name == "transpose":
+            first = c.plain(1, "dim0", c.plain(1, "axis0"))
+            second = c.plain(2, "dim1", c.plain(2, "axis1"))
+            order[first], order[second] = order[second], order[first]
+            return tuple(order)
+        if c.name in ("t", "T", "H", "adjoint"):
+            return tuple(reversed(order))
+        if c.name == "mT":
+            return (*order[:-2], order[-1], order[-2])
+        if c.name == "movedim":
+            moved = torch.movedim(torch.empty([0] * rank), c.plain(1, "source"), c.plain(2, "destination"))
+            del moved
+            index = torch.empty(tuple(range(2, rank + 2)), device="meta")
+            shape = torch.movedim(index, c.plain(1, "source"), c.plain(2, "destination")).shape
+            return tuple(s - 2 for s in shape)
+    except (TypeError, ValueError, IndexError, RuntimeError):
+        return None
+    return None
+
+
+def _follow_rows(b: Builder, c: Call, source: int, signal: Signal, output: int | None = None) -> None:
+    """Carry along which rows of the last projection's weight the elements come from."""
+    rows = b.rows.get(source)
+    if rows is None or (elements(c.meta.shape) or 0) > ROWS_LIMIT:
+        return
+    target = c.node.target
+    args = [rows if i == 0 else v.value for i, v in enumerate(c.args) if i == 0 or isinstance(v, Static)]
+    keywords = {k: v.value for k, v in c.kwargs.items() if isinstance(v, Static)}
+    if len(args) != len(c.args) or len(keywords) != len(c.kwargs):
+        return
+    try:
+        if c.node.op == "call_method":
+            result = getattr(rows, str(target))(*args[1:], **keywords)
+        elif callable(target):
+            result = target(*args, **keywords)
+        else:
+            return
+        if output is not None:
+            result = result[output]
+    except (RuntimeError, TypeError, IndexError, ValueError):
+        return
+    if isinstance(result, torch.Tensor) and tuple(result.shape) == b.nodes[signal.index].shape:
+        b.rows[signal.index] = result
+
+
+def row_range(rows: torch.Tensor) -> list[int] | None:
+    """``[start, stop]`` when the rows are one contiguous range, else ``None``."""
+    found = torch.unique(rows)
+    start, stop = int(found[0]), int(found[-1]) + 1
+    return [start, stop] if stop - start == found.numel() else None
+
+
+def _tuple(b: Builder, c: Call, op: str, source: int, attrs: dict[str, Any], axis: int | None = None) -> Value:
+    """One node for each element of a tuple of tensors."""
+    if not c.meta.elements:
+        node = b.emit(c, op, (source,), attrs=attrs | {"of": None})
+        return Items((node,))
+    values: list[Value] = []
+    start = 0
+    whole = b.nodes[source].shape
+    for i, meta in enumerate(c.meta.elements):
+        if meta.dtype in INTEGER:
+            values.append(b.emit(c, "stop", (source,), attrs={"name": c.name}, meta=meta))
+            continue
+        more: dict[str, Any] = {"of": i}
+        if axis is not None and meta.shape is not None and whole is not None:
+            size = meta.shape[axis] if len(meta.shape) == len(whole) else 1
+            more |= {"start": start, "stop": start + size}
+            start += size
+        if op == "select":
+            more["share"] = share(meta.shape, whole)
+        roles = _selected_roles(b.roles[source], whole, meta.shape, axis)
+        signal = b.emit(c, op, (source,), attrs=attrs | more, meta=meta, roles=roles)
+        _follow_rows(b, c, source, signal, i)
+        _mark_rows(b, signal)
+        values.append(signal)
+    return Items(tuple(values))
+
+
+def _mark_rows(b: Builder, signal: Signal) -> None:
+    """Write the range of rows into the node's attributes."""
+    rows = b.rows.get(signal.index)
+    if rows is None or not rows.numel():
+        return
+    found = row_range(rows)
+    if found is not None:
+        import dataclasses
+
+        node = b.nodes[signal.index]
+        b.nodes[signal.index] = dataclasses.replace(node, attrs={**node.attrs, "rows": list(found)})
+
+
+def _selected_roles(
+    roles: axes.Roles | None, before: Sequence[int] | None, after: Sequence[int] | None, axis: int | None
+) -> axes.Roles | None:
+    if roles is None or before is None or after is None:
+        return None
+    if len(before) == len(after):
+        return roles
+    if axis is not None and len(after) == len(before) - 1:
+        return axes.without(roles, (axis,), False)
+    return None
+
+
+def select(b: Builder, c: Call) -> Value:
+    """``chunk``, ``split``, ``unbind``, ``getitem``, ``gather`` ...: part of the elements."""
+    target = c.value(0, "input")
+    if c.name == "getitem" and isinstance(target, Items):
+        return _item(target, c.plain(1, "", None))
+    source = b.signal(target, c)
+    if source is None:
+        return Unknown(f"{c.name} of no tensor")
+    axis = _axis(b, c, source)
+    attrs: dict[str, Any] = {"axis": axes.axis_name(b.roles[source], axis), "dim": axis}
+    if c.meta.value_kind == "tuple":
+        return _tuple(b, c, "select", source, attrs, axis)
+    before, after = b.nodes[source].shape, c.meta.shape
+    kept = share(after, before)
+    if kept == 1.0 and c.name == "getitem" and before is not None and after is not None:
+        signal = b.emit(c, "reshape", (source,), attrs={"kind": "getitem"}, roles=_indexed(b, c, source))
+    elif kept is not None and kept > 1.0:  # a lookup that repeats
+        signal = b.emit(c, "reshape", (source,), attrs={"kind": c.name, "kept": kept}, roles=_indexed(b, c, source))
+    else:
+        roles = _indexed(b, c, source)
+        signal = b.emit(c, "select", (source,), attrs=attrs | {"share": kept} | _range(c, before, axis), roles=roles)
+    _follow_rows(b, c, source, signal)
+    _mark_rows(b, signal)
+    return signal
+
+
+def _item(target: Items, index: Any) -> Value:
+    """An element (or slice) of a tuple of values."""
+    try:
+        found = target.values[index]
+    except (TypeError, IndexError):
+        return Unknown(f"element {index!r} of a tuple")
+    return Items(found) if isinstance(found, tuple) else found
+
+
+def _axis(b: Builder, c: Call, source: int) -> int | None:
+    """The axis that is cut, when it is one."""
+    shape = b.nodes[source].shape
+    rank = len(shape) if shape is not None else None
+    position = {"chunk": 2, "split": 2, "split_with_sizes": 2, "tensor_split": 2, "unsafe_chunk": 2, "unbind": 1}
+    if c.name == "getitem":
+        return _index_axis(c.value(1), rank)
+    dim = c.plain(position.get(c.name, 1), "dim", 0)
+    if not isinstance(dim, int) or rank is None or rank == 0:
+        return None
+    return dim % rank
+
+
+def _index_axis(index: Value | None, rank: int | None) -> int | None:
+    """The only axis that an index touches, ``None`` for several."""
+    if rank is None:
+        return None
+    if isinstance(index, Items):
+        items: list[Any] = [v.value if isinstance(v, Static) else v for v in index.values]
+    elif isinstance(index, Static):
+        items = list(index.value) if isinstance(index.value, tuple) else [index.value]
+    else:
+        return 0
+    touched, axis = [], 0
+    for position, item in enumerate(items):
+        if item is None:
+            continue
+        if item is Ellipsis:
+            axis = rank - sum(1 for rest in items[position + 1 :] if rest is not None)
+            continue
+        if not (isinstance(item, slice) and item == slice(None)):
+            touched.append(axis)
+        axis += 1
+    return touched[0] if len(touched) == 1 else None
+
+
+def _range(c: Call, before: Sequence[int] | None, axis: int | None) -> dict[str, Any]:
+    """``start`` and ``stop`` of a slice, narrow or select on one axis."""
+    if before is None or axis is None or axis >= len(before):
+        return {}
+    if c.name == "narrow":
+        start, length = c.plain(2, "start", 0), c.plain(3, "length", 0)
+        return {"start": int(start), "stop": int(start) + int(length)}
+    if c.name == "select":
+        start = int(c.plain(2, "index", 0)) % before[axis]
+        return {"start": start, "stop": start + 1}
+    if c.name == "getitem" and isinstance(c.value(1), Static):
+        index = c.plain(1, "")
+        for item in index if isinstance(index, tuple) else (index,):
+            if isinstance(item, slice) and item != slice(None):
+                start, stop, step = item.indices(before[axis])
+                return {"start": start, "stop": stop, "step": step} if step != 1 else {"start": start, "stop": stop}
+            if isinstance(item, int) and not isinstance(item, bool):
+                return {"start": item % before[axis], "stop": item % before[axis] + 1}
+    return {}
+
+
+def _indexed(b: Builder, c: Call, source: int) -> axes.Roles | None:
+    """Roles after indexing with integers, slices, ``None`` and ellipsis."""
+    roles, after = b.roles[source], c.meta.shape
+    if roles is None or after is None:
+        return None
+    if len(roles) == len(after) and c.name != "getitem":
+        return roles
+    index = c.plain(1, "") if c.name == "getitem" else None
+    items = list(index) if isinstance(index, tuple) else [index]
+    if c.name != "getitem" or any(isinstance(i, (torch.Tensor, list)) for i in items) or not is_static(c.value(1)):  # type: ignore[arg-type]
+        axis = _axis(b, c, source)
+        if len(after) == len(roles) - 1 and axis is not None:
+            return axes.without(roles, (axis,), False)
+        return roles if len(roles) == len(after) else axes.guess(after, "b" in roles)
+    count = sum(1 for i in items if i is not None and i is not Ellipsis)
+    result: list[str] = []
+    axis = 0
+    for item in items:
+        if item is None:
+            result.append("p")
+        elif item is Ellipsis:
+            width = len(roles) - count
+            result.extend(roles[axis : axis + width])
+            axis += width
+        else:
+            if isinstance(item, slice):
+                result.extend(roles[axis : axis + 1])
+            axis += 1
+    result.extend(roles[axis:])
+    return tuple(result) if len(result) == len(after) else None
+
+
+def join(b: Builder, c: Call) -> Value:
+    """``cat`` and ``stack`` in all spellings."""
+    target = c.value(0, "tensors")
+    values = target.values if isinstance(target, Items) else ()
+    if isinstance(target, Static):
+        values = tuple(Static(v) for v in target.value) if isinstance(target.value, (tuple, list)) else ()
+    inputs = [i for i in (b.signal(v, c) for v in values) if i is not None]
+    if len(inputs) == 1:
+        return b.emit(c, "reshape", inputs, attrs={"kind": c.name})
+    dims = {"hstack": 1, "vstack": 0, "dstack": 2, "column_stack": 1}
+    dim = c.plain(1, "dim", None)
+    dim = dims.get(c.name, 0) if dim is None else dim
+    op = "stack" if c.name == "stack" else "cat"
+    shapes = [b.nodes[i].shape for i in inputs]
+    rank = len(shapes[0]) if shapes and shapes[0] is not None else None
+    axis = dim % (rank + (op == "stack")) if rank is not None and isinstance(dim, int) else None
+    roles = next((b.roles[i] for i in inputs if b.roles[i] is not None and "b" in (b.roles[i] or ())), None)
+    if roles is None and inputs:
+        roles = b.roles[inputs[0]]
+    name = axes.axis_name(roles, axis) if op == "cat" else "other"
+    if op == "stack" and roles is not None and axis is not None:
+        roles = (*roles[:axis], "p", *roles[axis:])
+    elif roles is not None and axis is not None and axis < len(roles) and roles[axis] == "?":
+        # joining features of one sample is joining channels, unless another axis is known to be those
+        name = "channel" if "c" not in roles and (axis == 1 or axis == len(roles) - 1) else name
+    attrs = {"axis": name, "sizes": [elements(s) for s in shapes], "dim": axis}
+    return b.emit(c, op, inputs, attrs=attrs, roles=roles)
+
+
+def reduce(b: Builder, c: Call) -> Value:
+    """Reductions over one, several or all axes; the elementwise two-argument forms go elsewhere."""
+    source = b.signal(c.value(0, "input"), c)
+    if source is None:
+        return Unknown(f"{c.name} of no tensor")
+    shape = b.nodes[source].shape
+    position = {"norm": 2, "vector_norm": 2, "quantile": 2, "kthvalue": 2}.get(c.name, 1)
+    dim = c.plain(position, "dim", c.plain(-1, "axis", None))
+    order = c.plain(1, "p", c.plain(1, "ord", 2)) if c.name in ("norm", "vector_norm") else None
+    tensors = c.meta.elements[0] if c.meta.value_kind == "tuple" and c.meta.elements else c.meta
+    keepdim = bool(c.plain(position + 1, "keepdim", False))
+    attrs: dict[str, Any] = {"fn": REDUCES.get(c.name, c.name), "keepdim": keepdim, "order": order}
+    rank = len(shape) if shape is not None else None
+    dims = _dims(dim, rank)
+    if shape is not None:
+        attrs["n"] = math.prod(shape[d] for d in dims) if dims is not None else math.prod(shape)
+    attrs["over"] = _over(b.roles[source], dims)
+    attrs["dims"] = list(dims) if dims is not None else None
+    if c.name in ("var", "std"):
+        attrs["correction"] = c.plain(-1, "correction", None if c.plain(-1, "unbiased", True) else 0)
+    roles = axes.without(b.roles[source], dims, keepdim) if dims is not None else ()
+    if c.name in PAIRED:
+        values = [b.emit(c, "reduce", (source,), attrs=attrs | {"fn": fn}, meta=tensors, roles=roles)
+                  for fn in PAIRED[c.name]]
+        return Items(tuple(values))
+    signal = b.emit(c, "reduce", (source,), attrs=attrs, meta=tensors, roles=roles)
+    if c.meta.value_kind == "tuple":
+        rest = [b.emit(c, "stop", (source,), attrs={"name": c.name}, meta=m) for m in c.meta.elements[1:]]
+        return Items((signal, *(rest or (Unknown("indices"),))))
+    return signal
+
+
+def _dims(dim: Any, rank: int | None) -> tuple[int, ...] | None:
+    """The reduced axes, ``None`` for all of them."""
+    if rank is None or dim is None or not isinstance(dim, (int, tuple, list)) or isinstance(dim, bool):
+        return None
+    dims = (dim,) if isinstance(dim, int) else tuple(dim)
+    return tuple(d % rank for d in dims) if rank and dims else None
+
+
+def _over(roles: axes.Roles | None, dims: tuple[int, ...] | None) -> str:
+    if dims is None:
+        return "all"
+    names = {axes.axis_name(roles, d) for d in dims}
+    for name in ("batch", "channel"):
+        if name in names:
+            return "all" if len(names) > 1 and "batch" in names else name
+    return "position"
+
+
+def pool(b: Builder, c: Call) -> Value:
+    """Pooling with windows, and adaptive pooling (windows of input size over output size)."""
+    source = b.signal(c.value(0, "input"), c)
+    if source is None:
+        return Unknown(f"{c.name} of no tensor")
+    adaptive = c.name.startswith("adaptive")
+    kind = "max" if "max" in c.name else ("lp" if c.name.startswith("lp") else "avg")
+    spatial = int(c.name.rstrip("d")[-1])
+    before = b.nodes[source].shape
+    meta = c.meta.elements[0] if c.meta.value_kind == "tuple" and c.meta.elements else c.meta
+    after = meta.shape
+    n_in = math.prod(before[-spatial:]) if before is not None and len(before) >= spatial else None
+    n_out = math.prod(after[-spatial:]) if after is not None and len(after) >= spatial else None
+    if adaptive or "fractional" in c.name:
+        window: float | None = n_in / n_out if n_in and n_out else None
+    else:
+        kernel = c.plain(2 if kind == "lp" else 1, "kernel_size", 1)
+        window = kernel**spatial if isinstance(kernel, int) else math.prod(kernel)
+    attrs: dict[str, Any] = {"kind": kind, "window": window, "n_in": n_in, "n_out": n_out}
+    if kind == "avg" and not adaptive:
+        padding = c.plain(3, "padding", 0)
+        attrs["include_pad"] = bool(c.plain(5, "count_include_pad", True))
+        attrs["padding"] = padding if isinstance(padding, int) else list(padding)
+    roles = axes.convolution(len(after) if after is not None else None, spatial)
+    if window == 1 and n_in == n_out:
+        return b.emit(c, "identity", (source,), meta=meta, roles=roles)
+    signal = b.emit(c, "pool", (source,), attrs=attrs, meta=meta, roles=roles)
+    if c.meta.value_kind == "tuple":
+        rest = [b.emit(c, "stop", (source,), attrs={"name": c.name}, meta=m) for m in c.meta.elements[1:]]
+        return Items((signal, *rest))
+    return signal
+
+
+def resize(b: Builder, c: Call) -> Value:
+    """Interpolation: Frobenius norms of its (separable) matrix, exact for white signals."""
+    source = b.signal(c.value(0, "input"), c)
+    if source is None:
+        return Unknown("interpolation of no tensor")
+    before, after = b.nodes[source].shape, c.meta.shape
+    default = "bilinear" if "bilinear" in str(c.node.target) else "nearest"
+    mode = str(c.plain(3, "mode", default))
+    attrs: dict[str, Any] = {"mode": mode}
+    if before is not None and after is not None and len(before) == len(after) >= 3:
+        corners = bool(c.plain(4, "align_corners", False) or False)
+        norms = [_resize_norm(i, o, mode, corners) for i, o in zip(before[2:], after[2:], strict=True)]
+        total, n_in, n_out = math.prod(norms), math.prod(before[2:]), math.prod(after[2:])
+        attrs |= {"n_in": n_in, "n_out": n_out, "gain_white": total / n_out, "back_white": total / n_in}
+    return b.emit(c, "resize", (source,), attrs=attrs)
+
+
+def _resize_norm(size: int, wanted: int, mode: str, corners: bool) -> float:
+    """Squared Frobenius norm of the interpolation matrix along one axis."""
+    if size == wanted and not mode.endswith("cubic"):
+        return float(wanted)
+    if max(size, wanted) > RESIZE_LIMIT:  # the interior rule of a smaller case with the same ratio
+        factor = RESIZE_LIMIT / max(size, wanted)
+        small, target = max(1, round(size * factor)), max(1, round(wanted * factor))
+        return _resize_norm(small, target, mode, corners) * wanted / target
+    eye = torch.eye(size)
+    if mode == "bicubic":
+        matrix = F.interpolate(eye[None, :, :, None], (wanted, 1), mode="bicubic", align_corners=corners)
+    elif mode.endswith("linear"):
+        matrix = F.interpolate(eye[None], wanted, mode="linear", align_corners=corners)
+    else:
+        matrix = F.interpolate(eye[None], wanted, mode=mode)
+    return float(matrix.double().square().sum())
+
+
+def pad(b: Builder, c: Call) -> Value:
+    """Padding of any mode."""
+    source = b.signal(c.value(0, "input"), c)
+    if source is None:
+        return Unknown("padding of no tensor")
+    attrs = {"n_in": elements(b.nodes[source].shape), "n_out": elements(c.meta.shape)}
+    mode = c.plain(2, "mode", "constant")
+    value = c.plain(3, "value", None)
+    return b.emit(c, "pad", (source,), attrs=attrs | {"mode": mode, "value": value}, roles=b.roles[source])
+
+
+def cumulate(b: Builder, c: Call) -> Value:
+    """``cumsum`` along an axis."""
+    source = b.signal(c.value(0, "input"), c)
+    dim, shape = c.plain(1, "dim", 0), c.meta.shape
+    n = shape[dim] if shape and isinstance(dim, int) and -len(shape) <= dim < len(shape) else None
+    inputs = () if source is None else (source,)
+    axis = axes.axis_name(b.roles[source], dim) if source is not None else None
+    return b.emit(c, "cumsum", inputs, attrs={"n": n, "dim": dim, "axis": axis})
+
+
+def known_statics(value: Value) -> list[Static]:
+    """The static tensors inside a value."""
+    return [s for s in statics_in(value) if s.is_tensor]
+
+
+def meta_of_first(c: Call) -> Meta:
+    """The meta of the first tensor that the call returns."""
+    return c.meta.elements[0] if c.meta.value_kind == "tuple" and c.meta.elements else c.meta

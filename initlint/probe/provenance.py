@@ -1,0 +1,159 @@
+"""Recording how a model comes to be: a context manager around importing a file and building a model.
+
+What is seen: every torch function called from Python in this thread (factories, in-place methods,
+``nn.init``), parameters, buffers and modules as they are registered, reseeding of the global RNG.
+New memory is filled with NaN by torch meanwhile, so that what nobody wrote can be told. What no Python
+hook sees (NumPy views, scripted code, other threads) is found by comparing contents at the end.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import weakref
+from collections.abc import Callable, Iterable
+from types import FrameType, TracebackType
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch.nn.modules.module import (
+    register_module_buffer_registration_hook,
+    register_module_module_registration_hook,
+    register_module_parameter_registration_hook,
+)
+from torch.overrides import TorchFunctionMode
+
+from initlint.errors import ProbeError
+from initlint.probe.provenance_log import Log
+from initlint.probe.provenance_patches import Patches
+from initlint.probe.provenance_state import GlobalState, fill_new_memory, remove_mode
+from initlint.probe.provenance_store import Registration, fingerprint, storage_of
+from initlint.probe.sites import Noted, Origins, user_frames
+
+if TYPE_CHECKING:
+    from initlint.probe.record import Record
+
+
+class _Mode(TorchFunctionMode):
+    """Hands each torch function call to the log."""
+
+    def __init__(self, log: Log) -> None:
+        super().__init__()
+        self._call = log.call
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        return self._call(func, args, kwargs or {})
+
+
+class Recorder:
+    """Records a build; one use each. ::
+
+        with Recorder() as recorder:
+            model = build()
+        record = recorder.record(model)
+
+    Args:
+        user_roots: folders that count as the user's own code although they are installed packages.
+        restore: put RNG state, default dtype and device, deterministic flags and grad mode back at the end.
+    """
+
+    def __init__(self, user_roots: Iterable[str] = (), *, restore: bool = True) -> None:
+        self.origins = Origins(os.path.dirname(torch.__file__), user_roots)
+        self.log = Log(self.origins)
+        self.patches = Patches(self)
+        self.modules: dict[int, tuple[Any, tuple[Noted, ...]]] = {}  # id -> (weak reference, frames of construction)
+        self.attached: dict[int, tuple[Any, tuple[Noted, ...]]] = {}  # id -> (..., frames of registration)
+        self.loaded_before = frozenset(sys.modules)
+        self._restore = restore
+        self._mode = _Mode(self.log)
+        self._state: GlobalState | None = None
+        self._hooks: list[Any] = []
+        self._used = False
+
+    def __enter__(self) -> Recorder:
+        if self._used:
+            raise ProbeError("a Recorder records one build only", "Make a new Recorder for each build.")
+        self._used = True
+        self._state = GlobalState()
+        self._hooks = [
+            register_module_parameter_registration_hook(self._registered),
+            register_module_buffer_registration_hook(self._registered),
+            register_module_module_registration_hook(self._attached),
+        ]
+        self.patches.apply()
+        fill_new_memory()
+        self._mode.__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        remove_mode(self._mode)
+        for hook in self._hooks:
+            hook.remove()
+        self.patches.undo()
+        if self._restore and self._state is not None:
+            self._state.restore()
+        elif self._state is not None:
+            self._state.restore_flags()
+
+    def record(self, model: torch.nn.Module) -> Record:
+        """Facts about the model's parameters, buffers, modules and init statements, without statistics."""
+        from initlint.probe.record import make_record
+
+        return make_record(self, model)
+
+    # -- hooks ---------------------------------------------------------------------------------
+
+    def _registered(self, module: torch.nn.Module, name: str, tensor: Any) -> None:
+        """A parameter or buffer was set on a module."""
+        if tensor is None:
+            return
+        with torch._C.DisableTorchFunction():
+            if is_lazy(tensor):
+                return
+            store = self.log.ensure(tensor)
+            if store is None:
+                return
+            frames = user_frames(sys._getframe(1), self.origins)
+            self.log.order += 1
+            store.registrations.append(
+                Registration(weakref.ref(module), name, weakref.ref(tensor), frames, self.log.order)
+            )
+            store.print = fingerprint(storage_of(tensor), full=store.exposed)
+            store.version = None if tensor.is_inference() else tensor._version
+
+    def _attached(self, module: torch.nn.Module, name: str, child: Any) -> None:
+        if child is None or id(child) in self.attached:
+            return
+        self.attached[id(child)] = (weakref.ref(child), user_frames(sys._getframe(1), self.origins))
+
+    def constructed(self, module: torch.nn.Module, frame: FrameType | None) -> None:
+        """A module's constructor reached ``nn.Module.__init__``; ``frame`` is its caller."""
+        while frame is not None and frame.f_code.co_name == "__init__" and _own(frame) is module:
+            frame = frame.f_back
+        self.modules[id(module)] = (weakref.ref(module), user_frames(frame, self.origins))
+
+    def place(self, module: torch.nn.Module) -> tuple[Noted, ...]:
+        """User frames of the construction of a module (of its registration when that was not seen)."""
+        for known in (self.modules, self.attached):
+            entry = known.get(id(module))
+            if entry is not None and entry[0]() is module and entry[1]:
+                return entry[1]
+        return ()
+
+
+def is_lazy(tensor: Any) -> bool:
+    """Whether this is a parameter or buffer without shape and memory yet (``nn.Lazy...``)."""
+    return isinstance(tensor, torch.nn.parameter.UninitializedTensorMixin)
+
+
+def _own(frame: FrameType) -> Any:
+    """The first argument of a method's frame."""
+    code = frame.f_code
+    return frame.f_locals.get(code.co_varnames[0]) if code.co_argcount else None
+
+
+Builder = Callable[[], torch.nn.Module]

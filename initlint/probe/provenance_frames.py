@@ -1,0 +1,166 @@
+"""Who called: user frames, the ``nn.init`` call and the helper call around a write, and who asked for it."""
+
+from __future__ import annotations
+
+import os
+import sys
+from dataclasses import dataclass
+from types import CodeType, FrameType
+from typing import Any
+
+import torch
+
+from initlint.facts import Plain
+from initlint.probe.provenance_store import storage_of
+from initlint.probe.provenance_values import plain
+from initlint.probe.sites import INIT, LIBRARY, OWN, TORCH, USER, Noted, Origins
+
+#: Functions of torch that give an operation a meaning of its own: (end of the file name, function) -> tag.
+_TAGS = {
+    ("nn/parameter.py", "__deepcopy__"): "deepcopy",
+    ("nn/modules/module.py", "_apply"): "apply",
+    ("nn/modules/module.py", "to_empty"): "to_empty",
+    ("nn/modules/module.py", "_load_from_state_dict"): "load",
+    ("nn/utils/parametrize.py", "get_parametrized"): "parametrised",
+    ("nn/utils/parametrize.py", "forward"): "parametrised",
+    ("nn/utils/parametrize.py", "__init__"): "parametrised",
+    ("nn/utils/parametrize.py", "right_inverse"): "parametrised",
+    ("torch/serialization.py", "load"): "file",
+    ("torch/hub.py", "load_state_dict_from_url"): "file",
+}
+_CONVERSIONS = frozenset("half float double bfloat16 to cpu cuda type".split())
+
+
+@dataclass(slots=True)
+class Call:
+    """The frames around one operation."""
+
+    frames: tuple[Noted, ...] = ()
+    origin: str = "user"
+    init: FrameType | None = None  # the outermost frame of the nn.init call it is part of
+    helper: FrameType | None = None  # the outermost frame of a home-made helper that was given the tensor
+    tags: frozenset[str] = frozenset()
+    conversion: str = ""  # "half", "to" ... when inside Module.half(), Module.to()
+
+
+def look(frame: FrameType | None, origins: Origins, tensor: Any = None) -> Call:
+    """Walk outwards from a frame. ``tensor`` is what is being written, to recognise helper calls."""
+    call = Call()
+    frames: list[Noted] = []
+    tags: set[str] = set()
+    first = ""  # origin of the first frame that is neither torch's nor a helper's
+    helping = tensor is not None
+    key = None
+    torch_frames = 0
+    while frame is not None:
+        code = frame.f_code
+        origin = origins.of(code.co_filename)
+        if origin == USER or origin == LIBRARY:
+            if helping:
+                if key is None:
+                    key = _key(tensor)
+                if _is_swapped_init(code):
+                    call.init = frame
+                elif key is not None and _receives(frame, code, key):
+                    call.helper = frame
+                else:
+                    helping = False
+            if not first and not helping:
+                first = "torch" if torch_frames else ("user" if origin == USER else "library")
+            if origin == USER:
+                frames.append((code, frame.f_lasti))
+        elif origin == TORCH:
+            tag = _tag(code)
+            if tag:
+                tags.add(tag)
+                if tag == "apply":
+                    call.conversion = _conversion(frame) or call.conversion
+            if not first and _LAYERS in code.co_filename:
+                torch_frames += 1
+        elif origin == INIT:
+            if not frames and not first and code.co_name in _INIT_NAMES:
+                call.init = frame
+        elif origin == OWN and (frames or first):
+            break
+        frame = frame.f_back
+    call.frames = tuple(frames)
+    call.origin = "user" if first == "torch" and tags & _ERRANDS else first or "user"
+    call.tags = frozenset(tags)
+    return call
+
+
+#: Torch asked for it when one of its layers did; its other Python code only passes calls on.
+_LAYERS = os.path.join("torch", "nn", "")
+#: What torch does on the user's behalf: these do not make torch the one who asked.
+_ERRANDS = frozenset({"load", "deepcopy", "apply", "to_empty"})
+_INIT_NAMES = frozenset(
+    name for name in vars(torch.nn.init) if name.endswith("_") and not name.startswith("_")
+)
+
+
+def _is_swapped_init(code: CodeType) -> bool:
+    # Libraries replace functions of torch.nn.init by their own of the same name.
+    function = vars(torch.nn.init).get(code.co_name)
+    return code.co_name in _INIT_NAMES and getattr(function, "__code__", None) is code
+
+
+_tag_cache: dict[tuple[str, str], str] = {}
+
+
+def _tag(code: CodeType) -> str:
+    key = (code.co_filename, code.co_name)
+    known = _tag_cache.get(key)
+    if known is None:
+        path = code.co_filename.replace("\\", "/")
+        known = next((tag for (end, name), tag in _TAGS.items() if name == code.co_name and path.endswith(end)), "")
+        _tag_cache[key] = known
+    return known
+
+
+def _conversion(frame: FrameType) -> str:
+    outer = frame.f_back
+    return outer.f_code.co_name if outer is not None and outer.f_code.co_name in _CONVERSIONS else ""
+
+
+def _key(tensor: Any) -> int | None:
+    storage = storage_of(tensor)
+    return None if storage is None else int(storage._cdata)
+
+
+def _receives(frame: FrameType, code: CodeType, key: int) -> bool:
+    """Whether one of the frame's arguments is a tensor in this memory."""
+    count = code.co_argcount + code.co_kwonlyargcount
+    if not count:
+        return False
+    values = frame.f_locals
+    for name in code.co_varnames[:count]:
+        value = values.get(name)
+        if isinstance(value, torch.Tensor) and _key(value) == key:
+            return True
+    return False
+
+
+def arguments(frame: FrameType) -> dict[str, Plain]:
+    """Plain arguments of a call as they are now, tensors and generators left out."""
+    code = frame.f_code
+    values = frame.f_locals
+    found: dict[str, Plain] = {}
+    for name in code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]:
+        value = values.get(name)
+        if value is None or isinstance(value, torch.Tensor | torch.Generator):
+            continue
+        converted = plain(value)
+        if converted is not None:
+            found[name] = converted
+    return found
+
+
+def active(held: FrameType) -> bool:
+    """Whether a frame is still running, seen from the caller's caller."""
+    frame: FrameType | None = sys._getframe(2)
+    while frame is not None:
+        if frame is held:
+            return True
+        frame = frame.f_back
+    return False
+

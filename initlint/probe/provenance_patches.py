@@ -1,0 +1,121 @@
+"""Functions of torch that no hook reports, wrapped while recording and put back afterwards."""
+
+from __future__ import annotations
+
+import functools
+import sys
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from initlint.probe.sites import Noted, user_frames
+
+if TYPE_CHECKING:
+    from initlint.probe.provenance import Recorder
+
+
+@dataclass(slots=True)
+class SeedCall:
+    """A call that set the state of the global generator."""
+
+    frames: tuple[Noted, ...]
+    seed: int | None
+    order: int
+    forked: bool = False  # inside torch.random.fork_rng: undone afterwards
+
+
+class Patches:
+    """Wraps ``nn.Module.__init__`` and ``.apply`` (construction sites, functions applied) and the seeding functions."""
+
+    def __init__(self, recorder: Recorder) -> None:
+        self._recorder = recorder
+        self.seeds: list[SeedCall] = []
+        self.applied: dict[int, Any] = {}  # id of code -> code of functions that were passed to Module.apply
+        self._forks: list[int] = []
+        self._saved: list[tuple[Any, str, Any]] = []
+
+    def apply(self) -> None:
+        """Put the wrappers in place."""
+        self._module_init()
+        self._module_apply()
+        for name in ("manual_seed", "seed"):
+            self._seeding(name)
+        self._states()
+
+    def undo(self) -> None:
+        """Put the original functions back, unless user code replaced them meanwhile."""
+        for owner, name, original in reversed(self._saved):
+            setattr(owner, name, original)
+        self._saved.clear()
+
+    def _replace(self, owner: Any, name: str, new: Any) -> None:
+        self._saved.append((owner, name, owner.__dict__[name]))
+        setattr(owner, name, new)
+
+    def _module_init(self) -> None:
+        original = torch.nn.Module.__init__
+        constructed = self._recorder.constructed
+
+        @functools.wraps(original)
+        def __init__(module: Any, *args: Any, **kwargs: Any) -> None:
+            constructed(module, sys._getframe(1))
+            original(module, *args, **kwargs)
+
+        self._replace(torch.nn.Module, "__init__", __init__)
+
+    def _module_apply(self) -> None:
+        original = torch.nn.Module.apply
+        applied = self.applied
+
+        @functools.wraps(original)
+        def apply(module: Any, fn: Any) -> Any:
+            code = getattr(getattr(fn, "__func__", getattr(fn, "func", fn)), "__code__", None)
+            if code is not None:
+                applied[id(code)] = code
+            return original(module, fn)
+
+        self._replace(torch.nn.Module, "apply", apply)
+
+    def _seeding(self, name: str) -> None:
+        original = getattr(torch.random, name)
+
+        @functools.wraps(original)
+        def wrapper(*args: Any, **kwargs: Any) -> Any:
+            value = args[0] if args else kwargs.get("seed")
+            self._note(value, user_frames(sys._getframe(1), self._recorder.origins))
+            return original(*args, **kwargs)
+
+        for owner in (torch.random, torch):
+            if owner.__dict__.get(name) is original:
+                self._replace(owner, name, wrapper)
+
+    def _note(self, value: Any, frames: tuple[Noted, ...]) -> None:
+        self._recorder.log.order += 1
+        seed = int(value) if isinstance(value, int) else None
+        self.seeds.append(SeedCall(frames, seed, self._recorder.log.order))
+
+    def _states(self) -> None:
+        """``fork_rng`` reads the state when it begins and writes it back when it ends."""
+        get, put = torch.random.get_rng_state, torch.random.set_rng_state
+
+        @functools.wraps(get)
+        def get_rng_state() -> Any:
+            if sys._getframe(1).f_code.co_name == "fork_rng":
+                self._forks.append(len(self.seeds))
+            return get()
+
+        @functools.wraps(put)
+        def set_rng_state(new_state: Any) -> None:
+            if sys._getframe(1).f_code.co_name == "fork_rng":
+                for call in self.seeds[self._forks.pop() if self._forks else 0 :]:
+                    call.forked = True
+            else:
+                self._note(None, user_frames(sys._getframe(1), self._recorder.origins))
+            put(new_state)
+
+        for owner in (torch.random, torch):
+            if owner.__dict__.get("get_rng_state") is get:
+                self._replace(owner, "get_rng_state", get_rng_state)
+            if owner.__dict__.get("set_rng_state") is put:
+                self._replace(owner, "set_rng_state", set_rng_state)

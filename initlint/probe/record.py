@@ -1,0 +1,164 @@
+"""Turns what the recorder noted into facts about the parameters, buffers and modules of a model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from initlint.facts import InitStatement, ModuleFacts, ParameterFacts, Reseed, Site
+from initlint.probe.provenance import is_lazy
+from initlint.probe.provenance_store import Store, fingerprint, region_of, storage_of
+from initlint.probe.record_generated import generated_weights
+from initlint.probe.record_modules import module_facts
+from initlint.probe.record_uninitialised import unwritten_share
+from initlint.probe.record_writes import Histories
+from initlint.probe.sites import Noted, site
+
+if TYPE_CHECKING:
+    from initlint.probe.provenance import Recorder
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """The init record of a model; ``stats`` of the parameters are left to be filled in."""
+
+    parameters: tuple[ParameterFacts, ...]
+    modules: tuple[ModuleFacts, ...]
+    statements: tuple[InitStatement, ...] = ()
+    reseeds: tuple[Reseed, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A tensor that the model holds, under all its names."""
+
+    tensor: Any
+    names: tuple[str, ...]
+    kind: str  # "parameter" | "buffer"
+    module: Any
+    module_name: str
+    local: str
+    persistent: bool
+
+
+class Sites:
+    """Resolved places, each noted frame once."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[int, int], Site] = {}
+
+    def of(self, noted: Noted) -> Site:
+        """The place of a noted frame."""
+        key = (id(noted[0]), noted[1])
+        found = self._known.get(key)
+        if found is None:
+            found = self._known[key] = site(noted)
+        return found
+
+    def stack(self, frames: tuple[Noted, ...]) -> tuple[Site, ...]:
+        """The places of a stack, innermost first."""
+        return tuple(self.of(noted) for noted in frames)
+
+
+def make_record(recorder: Recorder, model: torch.nn.Module) -> Record:
+    """All facts of the record; reads the model, changes nothing."""
+    from initlint.probe.statements import init_statements
+
+    with torch._C.DisableTorchFunction(), torch.no_grad():
+        places = Sites()
+        held = list(held_tensors(model))
+        for item in held:
+            if not is_lazy(item.tensor):
+                recorder.log.ensure(item.tensor)
+        histories = Histories(recorder.log, held, places)
+        parameters = [_facts(recorder, item, histories, places) for item in held]
+        parameters += generated_weights(recorder, model, histories)
+        modules = module_facts(recorder, model, places)
+        statements = init_statements(recorder, model, histories, parameters)
+        notes = _notes(recorder)
+    return Record(tuple(parameters), modules, statements, _reseeds(recorder, places), notes)
+
+
+def held_tensors(model: torch.nn.Module) -> Iterator[Held]:
+    """Parameters, then buffers, each tensor object once with all its names."""
+    seen: dict[int, tuple[Any, str, Any, str, str, bool, list[str]]] = {}
+    for kind in ("parameter", "buffer"):
+        for prefix, module in model.named_modules(remove_duplicate=False):
+            entries = module._parameters if kind == "parameter" else module._buffers
+            for local, tensor in entries.items():
+                if tensor is None:
+                    continue
+                name = f"{prefix}.{local}" if prefix else local
+                if id(tensor) in seen:
+                    seen[id(tensor)][6].append(name)
+                    continue
+                persistent = kind == "parameter" or local not in module._non_persistent_buffers_set
+                seen[id(tensor)] = (tensor, kind, module, prefix, local, persistent, [name])
+    for tensor, kind, module, prefix, local, persistent, names in seen.values():
+        yield Held(tensor, tuple(dict.fromkeys(names)), kind, module, prefix, local, persistent)
+
+
+def _facts(recorder: Recorder, item: Held, histories: Histories, places: Sites) -> ParameterFacts:
+    tensor = item.tensor
+    lazy = is_lazy(tensor)
+    store = None if lazy else recorder.log.find(tensor)
+    base = {
+        "name": item.names[0],
+        "kind": item.kind,
+        "shape": () if lazy else tuple(tensor.shape),
+        "dtype": str(tensor.dtype).removeprefix("torch."),
+        "module": item.module_name,
+        "local": item.local,
+        "requires_grad": bool(tensor.requires_grad),
+        "aliases": item.names[1:],
+        "persistent": item.persistent,
+    }
+    if store is None:
+        place = recorder.place(item.module)
+        created = places.of(place[0]) if place else None
+        return ParameterFacts(**base, created=created, provenance="unknown")
+    region = region_of(tensor)
+    provenance = histories.provenance(store, region)
+    if provenance == "recorded" and _changed(store, tensor):
+        provenance = "unknown"
+    share = unwritten_share(store, region, tensor) if provenance == "recorded" else 0.0
+    return ParameterFacts(
+        **base,
+        storage=histories.number(store),
+        created=histories.created(store, recorder.place(item.module)),
+        writes=histories.writes(store, region),
+        provenance=provenance,
+        uninitialised=share,
+    )
+
+
+def _changed(store: Store, tensor: Any) -> bool:
+    """Whether the contents differ from those after the last recorded write."""
+    if not store.registrations:
+        return False
+    now = fingerprint(storage_of(tensor), full=store.exposed)
+    if store.print is not None and now is not None and now != store.print:
+        return True
+    sampled = store.nbytes > 16 * 1024 and not store.exposed
+    owner = store.registrations[-1].tensor()
+    return sampled and owner is tensor and store.version is not None and owner._version != store.version
+
+
+def _reseeds(recorder: Recorder, places: Sites) -> tuple[Reseed, ...]:
+    """Reseeding calls made while a model was built, equal ones counted; scripts may seed at top level."""
+    counted: dict[tuple[Site | None, int | None, bool], int] = {}
+    for call in recorder.patches.seeds:
+        if not call.frames or all(code.co_name == "<module>" for code, _ in call.frames):
+            continue
+        key = (places.of(call.frames[0]), call.seed, call.forked)
+        counted[key] = counted.get(key, 0) + 1
+    return tuple(Reseed(where, seed, times, forked) for (where, seed, forked), times in counted.items())
+
+
+def _notes(recorder: Recorder) -> tuple[str, ...]:
+    del recorder
+    return ()

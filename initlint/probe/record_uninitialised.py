@@ -1,0 +1,68 @@
+"""How much of a tensor's memory nobody ever wrote."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from initlint.probe.provenance_store import Event, Region, Store
+from initlint.probe.record_region import covers, touched
+
+
+def unwritten_share(store: Store, region: Region, tensor: Any) -> float:
+    """Share of the elements in memory that nobody wrote, 0 to 1.
+
+    Floating-point memory was filled with NaN when it was made, so what is unwritten is NaN and was not
+    covered by any recorded overwrite. Other types (and meta tensors) are judged by the record alone.
+    """
+    if not region.numel:
+        return 0.0
+    tainted = store.value.unwritten or any(event.value is not None and event.value.unwritten for event in store.events)
+    if not store.uninitialised and not tainted:
+        return 0.0
+    floating = tensor.is_floating_point() or tensor.is_complex()
+    readable = floating and not tensor.is_meta
+    nans = tensor.detach().isnan() if readable else None
+    if nans is not None and not bool(nans.any()):
+        return 0.0
+    overwrites = [event for event in store.events if event.overwrites and not _tainted(event)]
+    if any(covers(event, region) for event in overwrites):
+        return 0.0
+    written = _written(store, region, overwrites)
+    if written is None:
+        share = float(nans.float().mean()) if nans is not None else _by_share(overwrites, region)
+        return share
+    open_ = ~written if nans is None else nans.to("cpu") & ~written
+    return float(open_.sum()) / region.numel
+
+
+def _tainted(event: Event) -> bool:
+    return event.value is not None and event.value.unwritten
+
+
+def _written(store: Store, region: Region, overwrites: list[Event]) -> torch.Tensor | None:
+    """Mask of the tensor's elements that recorded writes touched; ``None`` when some writes cannot be located."""
+    if any(event.share is not None for event in overwrites):
+        return None
+    lengths = [_end(region), *(_end(event.region) for event in overwrites)]
+    mask = torch.zeros(max(lengths), dtype=torch.bool)
+    for event in overwrites:
+        part = event.region
+        mask.as_strided(part.size, part.stride, part.offset).fill_(True)
+    return mask.as_strided(region.size, region.stride, region.offset)
+
+
+def _end(region: Region) -> int:
+    if not region.numel:
+        return region.offset + 1
+    return region.offset + sum((n - 1) * s for n, s in zip(region.size, region.stride, strict=True)) + 1
+
+
+def _by_share(overwrites: list[Event], region: Region) -> float:
+    """Without values to look at: what the shares of the writes leave, at least."""
+    total = 0.0
+    for event in overwrites:
+        part = touched(event, region)
+        total += part.share if part is not None else 0.0
+    return max(0.0, 1.0 - total)

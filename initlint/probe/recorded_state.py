@@ -1,0 +1,72 @@
+"""Leave a model and the process as they were: buffers, train mode, attributes, random state."""
+
+from __future__ import annotations
+
+import random
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import nn
+
+
+@contextmanager
+def preserved(model: nn.Module) -> Iterator[None]:
+    """Restore buffers (running statistics), train modes and plain attributes of all modules afterwards."""
+    modules = list(model.modules())
+    modes = [m.training for m in modules]
+    plain = [dict(vars(m)) for m in modules]
+    tables = [(m._buffers, dict(m._buffers)) for m in modules]
+    contents = {id(b): (b, b.detach().clone()) for b in model.buffers() if b.device.type != "meta"}
+    try:
+        yield
+    finally:
+        for module, table, mode in zip(modules, plain, modes, strict=True):
+            now = vars(module)
+            for name in [n for n in now if n not in table]:
+                del now[name]
+            now.update(table)
+            module.training = mode
+        for current, before in tables:
+            current.clear()
+            current.update(before)
+        with torch.no_grad():
+            for buffer, content in contents.values():
+                if buffer.shape != content.shape:
+                    buffer.resize_(content.shape)
+                buffer.copy_(content)
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Run with fixed seeds of torch (CPU), ``random`` and NumPy; their states are restored."""
+    state = torch.random.get_rng_state()
+    python = random.getstate()
+    numpy = sys.modules.get("numpy.random")  # not imported for this
+    array = numpy.get_state() if numpy is not None else None
+    torch.random.default_generator.manual_seed(seed)
+    random.seed(seed)
+    if numpy is not None:
+        numpy.seed(seed % 2**32)
+    try:
+        yield
+    finally:
+        torch.random.set_rng_state(state)
+        random.setstate(python)
+        if numpy is not None:
+            numpy.set_state(array)
+
+
+@contextmanager
+def exporting(on: bool) -> Iterator[None]:
+    """Set the flag by which libraries skip data-dependent code (``torch.compiler.is_exporting()``)."""
+    before = getattr(torch.compiler, "_is_exporting_flag", None)
+    if not on or before is None:
+        yield
+        return
+    torch.compiler._is_exporting_flag = True
+    try:
+        yield
+    finally:
+        torch.compiler._is_exporting_flag = before

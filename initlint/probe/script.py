@@ -1,0 +1,401 @@
+"""Import a model's file in the child without running its training.
+
+The statements that models need (see ``slicing``) are compiled one by one with their own line numbers
+and executed in a real module, registered under its real name, with ``sys.path`` as Python would have
+it and an empty command line. A missing import is replaced by a stand-in that says so when the model
+turns out to need it.
+"""
+
+from __future__ import annotations
+
+import __future__
+
+import argparse
+import ast
+import contextlib
+import importlib
+import importlib.abc
+import importlib.machinery
+import importlib.util
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from types import ModuleType
+from typing import Any
+
+from initlint.errors import ProbeError
+from initlint.probe import slicing
+from initlint.probe.names import Definition, bound, used
+from initlint.probe.scan import Scan, parse_file, scan_tree
+
+_FUTURE = {name: getattr(__future__, name).compiler_flag for name in __future__.all_feature_names}
+
+
+@dataclass(slots=True)
+class Script:
+    """A file that was imported, and what was left out."""
+
+    path: str
+    name: str  # module name
+    root: str  # first entry of sys.path for it
+    module: ModuleType | None = None
+    scan: Scan | None = None
+    skipped: tuple[slicing.Skipped, ...] = ()
+    notes: list[str] = field(default_factory=list)
+    stubs: dict[str, str] = field(default_factory=dict)  # bound name -> why it is a stand-in
+    failed: dict[str, str] = field(default_factory=dict)  # unneeded definitions that did not work -> why
+    provided: set[int] = field(default_factory=set)  # lines of skipped statements executed after all
+
+    @property
+    def namespace(self) -> dict[str, Any]:
+        """The module's globals."""
+        return {} if self.module is None else vars(self.module)
+
+    def provide(self, name: str) -> bool:
+        """Execute the skipped statements that bind ``name``, because the model needs it after all."""
+        if self.scan is None or self.module is None:
+            return False
+        more = slicing.cut(self.scan, {name})
+        run = [n for n in more.body if n.lineno in more.needed and not isinstance(n, Definition)]
+        run = [n for n in run if n.lineno not in self.provided and bound(n) - set(self.namespace)]
+        for node in run:
+            self.provided.add(node.lineno)
+            _execute([node], self.module, self.path, self.scan.tree)
+        return name in self.namespace
+
+
+class Missing:
+    """Stands in for something that could not be imported; harmless until the model uses it."""
+
+    def __init__(self, name: str, reason: str) -> None:
+        self.__dict__["_initlint_missing"] = (name, reason)
+
+    def _fail(self) -> ProbeError:
+        name, reason = self.__dict__["_initlint_missing"]
+        top = name.split(".")[0]
+        return ProbeError(f"it needs {name}, which cannot be imported here: {reason}", f"Install {top} into this environment.")
+
+    def __getattr__(self, name: str) -> Missing:
+        if name.startswith("__") and name.endswith("__"):
+            raise AttributeError(name)
+        base, reason = self.__dict__["_initlint_missing"]
+        return Missing(f"{base}.{name}", reason)
+
+    def __getitem__(self, _: object) -> Missing:
+        return self
+
+    def __or__(self, _: object) -> Missing:
+        return self
+
+    __ror__ = __or__
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if len(args) == 1 and not kwargs and (isinstance(args[0], type) or callable(args[0])):
+            return args[0]  # used as a decorator: what it would add is not needed to build
+        raise self._fail()
+
+    def __mro_entries__(self, _: tuple[Any, ...]) -> tuple[type, ...]:
+        raise self._fail()
+
+    def __instancecheck__(self, _: object) -> bool:
+        return False
+
+    def __subclasscheck__(self, _: type) -> bool:
+        return False
+
+    def __bool__(self) -> bool:
+        return False
+
+
+def locate(path: str) -> tuple[str, str]:
+    """The module name that a file is imported under, and the folder to put first on ``sys.path``.
+
+    A file in a package (folders with ``__init__.py``) gets its full dotted name; one that imports
+    relatively without being in one is treated as if its folders were packages.
+    """
+    folder, stem = os.path.dirname(path), os.path.splitext(os.path.basename(path))[0]
+    parts = [] if stem == "__init__" else [stem]
+    while os.path.isfile(os.path.join(folder, "__init__.py")) and os.path.basename(folder).isidentifier():
+        folder, name = os.path.split(folder)
+        parts.insert(0, name)
+    if len(parts) < 2:
+        level = _relative_level(path)
+        folder = os.path.dirname(path)
+        parts = parts or [stem]
+        for _ in range(level):
+            if os.path.basename(folder).isidentifier():
+                folder, name = os.path.split(folder)
+                parts.insert(0, name)
+    name = ".".join(parts)
+    if len(parts) == 1 and (name in sys.modules or name in sys.stdlib_module_names):
+        name = f"{name}_"  # a file called types.py must not replace the library's
+    return name, folder
+
+
+def load(
+    path: str, roots: Callable[[Scan], Iterable[str]] | None, cwd: str, *, full: bool = False
+) -> Script:
+    """Import the file; ``roots`` says which names are wanted, ``full`` runs it as Python would.
+
+    Raises:
+        ProbeError: the file cannot be read or parsed, or a statement that the models need fails.
+    """
+    tree = _parse(path)
+    name, root = locate(path)
+    script = Script(path, name, root, scan=scan_tree(path, tree))
+    _prepare(root, cwd, path)
+    finder = _TargetFinder(script, roots, full)
+    sys.meta_path.insert(0, finder)
+    with relaxed_argparse(path, script.notes):
+        try:
+            script.module = importlib.import_module(name)
+        except ProbeError:
+            raise
+        except BaseException as error:
+            raise explain(error, path, "importing it") from error
+        finally:
+            sys.meta_path.remove(finder)
+    return script
+
+
+def load_module(name: str, cwd: str) -> Script:
+    """Import a module by its dotted name, as it stands.
+
+    Raises:
+        ProbeError: there is no such module, or importing it fails.
+    """
+    sys.path.insert(0, cwd)
+    sys.argv[:] = [name]
+    notes: list[str] = []
+    with relaxed_argparse(name, notes):
+        try:
+            module = importlib.import_module(name)
+        except BaseException as error:
+            raise explain(error, getattr(error, "filename", None) or name, "importing it") from error
+    path = getattr(module, "__file__", None) or name
+    return Script(path, name, cwd, module=module, notes=notes)
+
+
+def explain(error: BaseException, path: str, doing: str) -> ProbeError:
+    """One sentence for an exception of user code, with the user's line where it was raised."""
+    if isinstance(error, ProbeError):
+        return error
+    if isinstance(error, SyntaxError):
+        place = f"{os.path.basename(error.filename or path)}:{error.lineno}"
+        return ProbeError(f"{place}: syntax error: {error.msg}", "Correct the syntax; Python cannot import the file either.")
+    place = _place(error, path)
+    where = f" (line {place})" if place else ""
+    if isinstance(error, ModuleNotFoundError) and error.name:
+        return ProbeError(
+            f"{doing} needs the module {error.name}, which is not installed here{where}",
+            f"Install {error.name.split('.')[0]} into this environment.",
+        )
+    if isinstance(error, SystemExit):
+        return ProbeError(f"{doing} called sys.exit({error.code!r}){where}", "Name the model class or a factory function.")
+    if isinstance(error, KeyboardInterrupt):
+        return ProbeError(f"{doing} was interrupted{where}")
+    text = " ".join(str(error).split())[:300]
+    return ProbeError(f"{doing} raised {type(error).__name__}: {text}{where}" if text else f"{doing} raised {type(error).__name__}{where}")
+
+
+@contextlib.contextmanager
+def relaxed_argparse(path: str, notes: list[str]) -> Iterator[None]:
+    """An empty command line that never makes ``parse_args`` exit: required arguments become optional."""
+    argv, parse = sys.argv[:], argparse.ArgumentParser.parse_known_args
+    sys.argv[:] = [path]
+
+    def parse_known_args(self: argparse.ArgumentParser, args: Sequence[str] | None = None, namespace: Any = None) -> Any:
+        if args is None:
+            for action in self._actions:
+                if action.required:
+                    action.required = False
+                    notes.append(f"the command-line argument {action.dest} is required and was left empty")
+                if not action.option_strings and action.nargs is None:
+                    action.nargs = "?"
+            args = []
+        return parse(self, args, namespace)
+
+    argparse.ArgumentParser.parse_known_args = parse_known_args  # type: ignore[method-assign,assignment]
+    try:
+        yield
+    finally:
+        argparse.ArgumentParser.parse_known_args = parse  # type: ignore[method-assign]
+        sys.argv[:] = argv
+
+
+class _TargetFinder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
+    """Loads exactly the target's module, sliced; everything else is left to Python."""
+
+    def __init__(self, script: Script, roots: Callable[[Scan], Iterable[str]] | None, full: bool) -> None:
+        self.script = script
+        self.roots = roots
+        self.full = full
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> importlib.machinery.ModuleSpec | None:
+        if fullname != self.script.name:
+            return None
+        spec = importlib.util.spec_from_file_location(fullname, self.script.path, loader=self)  # type: ignore[arg-type]
+        if spec is not None and os.path.basename(self.script.path) == "__init__.py":
+            spec.submodule_search_locations = [os.path.dirname(self.script.path)]
+        return spec
+
+    def create_module(self, spec: importlib.machinery.ModuleSpec) -> ModuleType | None:
+        return None
+
+    def get_filename(self, _: str) -> str:
+        return self.script.path
+
+    def get_source(self, _: str) -> str:
+        with open(self.script.path, "rb") as file:
+            return importlib.util.decode_source(file.read())
+
+    def exec_module(self, module: ModuleType) -> None:
+        script = self.script
+        script.module = module
+        assert script.scan is not None
+        tree = script.scan.tree
+        if self.full or self.roots is None:
+            _execute(tree.body, module, script.path, tree)
+            return
+        piece = slicing.cut(script.scan, self.roots(script.scan))
+        script.skipped = piece.skipped
+        for node in piece.body:
+            self.step(node, module, piece)
+
+    def step(self, node: ast.stmt, module: ModuleType, piece: slicing.Slice) -> None:
+        """Execute one statement; an import may fail, and so may a definition that no model needs."""
+        script = self.script
+        assert script.scan is not None
+        if isinstance(node, (ast.Import, ast.ImportFrom)):
+            self.bring(node, module)
+            return
+        try:
+            _execute([node], module, script.path, script.scan.tree)
+        except (Exception, SystemExit) as error:
+            wanted = node.lineno in piece.needed
+            reason = explain(error, script.path, "defining it")
+            if isinstance(node, Definition) and not (wanted and len(piece.wanted) == 1):
+                # Its users fail later with this reason; the file's other models go on.
+                script.failed[node.name] = reason.message
+                script.stubs[node.name] = reason.message
+                if wanted:
+                    setattr(module, node.name, Missing(node.name, reason.message))
+            else:
+                raise
+
+    def bring(self, node: ast.Import | ast.ImportFrom, module: ModuleType) -> None:
+        """Execute an import name by name, with a stand-in for what cannot be imported."""
+        script = self.script
+        assert script.scan is not None
+        try:
+            _execute([node], module, script.path, script.scan.tree)
+            return
+        except (Exception, SystemExit) as error:
+            if isinstance(node, ast.ImportFrom) and (node.module == "__future__" or any(a.name == "*" for a in node.names)):
+                raise
+            first = error
+        for alias in node.names:
+            single = ast.copy_location(_with_names(node, alias), node)
+            try:
+                _execute([single], module, script.path, script.scan.tree)
+            except (Exception, SystemExit) as error:
+                first = error
+                name = alias.asname or (alias.name.split(".")[0] if isinstance(node, ast.Import) else alias.name)
+                origin = alias.name if isinstance(node, ast.Import) else f"{'.' * node.level}{node.module or ''}.{alias.name}"
+                reason = " ".join(str(first).split())[:200] or type(first).__name__
+                script.stubs[name] = reason
+                script.notes.append(f"line {node.lineno}: {origin.lstrip('.')} could not be imported and was replaced by a stand-in: {reason}")
+                setattr(module, name, Missing(origin.lstrip("."), reason))
+
+
+def _with_names(node: ast.Import | ast.ImportFrom, alias: ast.alias) -> ast.Import | ast.ImportFrom:
+    if isinstance(node, ast.Import):
+        return ast.Import([alias])
+    return ast.ImportFrom(node.module, [alias], node.level)
+
+
+def _execute(body: Sequence[ast.stmt], module: ModuleType, path: str, tree: ast.Module) -> None:
+    """Compile statements of a file, keeping file name, lines and ``__future__`` flags, and run them."""
+    piece = ast.Module(list(body), [])
+    code = compile(piece, path, "exec", flags=_future_flags(tree), dont_inherit=True)
+    exec(code, vars(module))
+
+
+def _future_flags(tree: ast.Module) -> int:
+    flags = 0
+    for node in tree.body:
+        if isinstance(node, ast.ImportFrom) and node.module == "__future__":
+            for alias in node.names:
+                flags |= _FUTURE.get(alias.name, 0)
+    return flags
+
+
+def _parse(path: str) -> ast.Module:
+    tree = parse_file(path)
+    if tree is not None:
+        return tree
+    try:
+        with open(path, "rb") as file:
+            return ast.parse(file.read(), path)
+    except OSError as error:
+        raise ProbeError(f"{os.path.basename(path)} cannot be read: {error.strerror}") from error
+    except (SyntaxError, ValueError) as error:
+        raise explain(error, path, "parsing it") from error
+
+
+def _prepare(root: str, cwd: str, path: str) -> None:
+    """``sys.path`` as ``python file.py`` would have it, then the project's folders, then the working directory."""
+    sys.path.insert(0, root)
+    for folder in [*_ancestors(path), cwd]:
+        if folder not in sys.path:
+            sys.path.append(folder)
+
+
+def _ancestors(path: str) -> list[str]:
+    """The folders above a file up to the project's root: scripts in sub-folders import from there."""
+    found: list[str] = []
+    folder = os.path.dirname(path)
+    for _ in range(6):
+        found.append(folder)
+        marks = (".git", "pyproject.toml", "setup.py", "setup.cfg")
+        if any(os.path.exists(os.path.join(folder, mark)) for mark in marks):
+            source = os.path.join(folder, "src")
+            return [*found, source] if os.path.isdir(source) else found
+        parent = os.path.dirname(folder)
+        if parent == folder:
+            break
+        folder = parent
+    return found[:1]  # no project root: only the file's own folder
+
+
+def _relative_level(path: str) -> int:
+    tree = parse_file(path)
+    levels = [node.level for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)] if tree else []
+    return max(levels, default=0)
+
+
+def _place(error: BaseException, path: str) -> str:
+    """``model.py:12`` of the innermost frame in user code: the target's file, else any outside of libraries."""
+    frames = []
+    traceback = error.__traceback__
+    while traceback is not None:
+        frames.append((traceback.tb_frame.f_code.co_filename, traceback.tb_lineno))
+        traceback = traceback.tb_next
+    own = [frame for frame in frames if frame[0] == path]
+    other = [f for f in frames if "site-packages" not in f[0] and "initlint" not in f[0] and os.path.isabs(f[0]) and "/lib/python" not in f[0]]
+    for found in (own, other):
+        if found:
+            file, line = found[-1]
+            return f"{os.path.basename(file)}:{line}"
+    return ""
+
+
+def names_missing(script: Script, names: Iterable[str]) -> list[str]:
+    """Those of the names that the executed part of the file does not bind."""
+    return [name for name in names if name not in script.namespace]
+
+
+__all__ = ["Missing", "Script", "explain", "load", "load_module", "locate", "names_missing", "relaxed_argparse", "used"]

@@ -1,0 +1,208 @@
+"""Where signals meet: sums, products, quotients, concatenation and masks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from initlint.facts import Node
+from initlint.signal.elementwise import times
+from initlint.signal.moments import Grad, State, Unknown, bounded, carried, common, state, tied
+from initlint.signal.scene import Op, Scene, number, numbers, text
+
+#: A constant with a second moment beyond this is a mask (-inf, -1e4 in half precision, -1e9 ...), no signal.
+MASK = 1e7
+#: A divisor whose variance is below this share of its squared mean is treated as nearly constant.
+STEADY = 0.5
+SOURCES = ("parameter", "constant")
+
+
+def masks(x: State) -> bool:
+    """Whether an operand is a mask of -inf or the like."""
+    return x.kind == "constant" and not x.q < MASK
+
+
+def add(node: Node, xs: tuple[State, ...], scene: Scene) -> State:
+    """Sum of two signals: independent ones add their parts, and their common mean; a shared one adds coherently."""
+    a, b = _pair(node, xs)
+    alpha = number(node, "alpha", 1.0) * (-1.0 if node.op == "sub" else 1.0)
+    if masks(a) or masks(b):
+        return masked(b if masks(a) else a, 0.5)
+    first, second = node.inputs[0], node.inputs[-1]
+    shared = common(a, b, (first, second))
+    square = alpha * alpha
+    if shared is None:
+        cross, q2 = 2.0 * alpha * a.m * b.m, (0.0, 0.0, 0.0)
+    else:
+        factor, base = 2.0 * alpha * shared[0], shared[1]
+        cross, q2 = factor * base.q, (factor * base.d, factor * base.e, factor * base.u)
+    q = max(a.q + square * b.q + cross, 0.0)
+    main, source = (a, first) if a.q >= square * b.q else (b, second)
+    found = state(
+        q,
+        a.m + alpha * b.m,
+        a.d + square * b.d + q2[0],
+        a.e + square * b.e + q2[1],
+        a.u + square * b.u + q2[2],
+        kind=_kind(a, b),
+        noise=carried((a, b), (a.q, square * b.q)) if shared is None else max(a.noise + a.own, b.noise + b.own),
+        like=(a, b),
+    )
+    factor = 1.0 if main is a else alpha
+    return replace(found, ties=tied(main, source, factor), share=min(a.share, b.share))
+
+
+def add_back(node: Node, xs: tuple[State, ...], y: State, g: Grad, scene: Scene) -> tuple[Grad, ...]:
+    """The gradient to both; an operand that was broadcast takes the sum over what it was spread over."""
+    square = number(node, "alpha", 1.0) ** 2
+    if len(node.inputs) == 1:
+        return (g,)
+    return (spread(g, 0, node, scene), spread(Grad(g.p * square, g.t * square, g.noise), 1, node, scene))
+
+
+def spread(g: Grad, which: int, node: Node, scene: Scene) -> Grad:
+    """The gradient to an operand smaller than the output: summed over the positions that share it."""
+    out, own = scene.layout(node.index), scene.layout(node.inputs[which])
+    times_used = out.batch * out.elements / max(own.batch * own.elements, 1)
+    if times_used <= 1.0 or scene.nodes[node.inputs[which]].shape is None:
+        return g
+    over = min(times_used, out.positions)
+    return Grad(bounded(times_used * (g.p + (over - 1.0) * max(g.t, 0.0))), 0.0, g.noise)
+
+
+def mul(node: Node, xs: tuple[State, ...], scene: Scene) -> State:
+    """Product of two signals. Of one signal with itself by Isserlis, of independent ones by moments."""
+    a, b = _pair(node, xs)
+    shared = common(a, b, (node.inputs[0], node.inputs[-1]))
+    if shared is not None and shared[1].kind != "constant":
+        factor, base = shared
+        v, m2 = base.v, base.m * base.m
+        q = factor * factor * (3.0 * v * v + 6.0 * m2 * v + m2 * m2)
+        slope = 4.0 * factor * factor * base.q
+        return state(q, factor * base.q, slope * base.d, slope * base.e, slope * base.u, kind="post", like=(a, b))
+    found = times(a, b)
+    main = 0 if b.kind == "constant" else 1 if a.kind == "constant" else None
+    if main is None:
+        return found
+    other, x = (b, a) if main == 0 else (a, b)
+    return replace(found, kind=x.kind, share=x.share, ties=tied(x, node.inputs[main], other.m))
+
+
+def mul_back(node: Node, xs: tuple[State, ...], y: State, g: Grad, scene: Scene) -> tuple[Grad, ...]:
+    """To each operand the gradient times the other one's second moment."""
+    a, b = _pair(node, xs)
+    left = Grad(bounded(g.p * b.q), g.t * max(b.q - b.e, 0.0), g.noise + b.noise + b.own)
+    if len(node.inputs) == 1:
+        return (Grad(4.0 * left.p, 4.0 * left.t, left.noise),)
+    right = Grad(bounded(g.p * a.q), g.t * max(a.q - a.e, 0.0), g.noise + a.noise + a.own)
+    return (spread(left, 0, node, scene), spread(right, 1, node, scene))
+
+
+def div(node: Node, xs: tuple[State, ...], scene: Scene) -> State:
+    """Quotient by a nearly constant signal; others have no second moment in general."""
+    a, b = _pair(node, xs)
+    return times(a, _inverse(node, b))
+
+
+def div_back(node: Node, xs: tuple[State, ...], y: State, g: Grad, scene: Scene) -> tuple[Grad, ...]:
+    """p / q_b to the numerator, p q_a / q_b^2 to the divisor."""
+    a, b = _pair(node, xs)
+    over = _inverse(node, b).q
+    left = Grad(bounded(g.p * over), g.t * over, g.noise)
+    return (spread(left, 0, node, scene), spread(Grad(bounded(g.p * a.q * over * over), 0.0, g.noise), 1, node, scene))
+
+
+def _inverse(node: Node, b: State) -> State:
+    steady = b.kind == "constant" or b.v <= STEADY * b.m * b.m
+    if b.q <= 0 or not steady:
+        raise Unknown(f"{node.label or node.op}: division by a signal that comes near zero")
+    square = b.q * b.q
+    return replace(
+        b, q=bounded(1.0 / b.q), m=b.m / b.q, d=b.d / square, e=b.e / square, u=b.u / square, kind=b.kind, ties=()
+    )
+
+
+def _pair(node: Node, xs: tuple[State, ...]) -> tuple[State, State]:
+    if not xs:
+        raise Unknown(f"{node.label or node.op} has no signal input")
+    return (xs[0], xs[1]) if len(xs) > 1 else (xs[0], xs[0])
+
+
+def _kind(a: State, b: State) -> str:
+    if "logits" in (a.kind, b.kind):
+        return "logits"
+    if a.kind == b.kind == "constant":
+        return "constant"
+    # a sum of a post-activation signal and a larger Gaussian one is nearly Gaussian
+    main = a if a.q >= b.q and a.kind != "constant" else b if b.kind != "constant" else a
+    return main.kind
+
+
+def masked(x: State, share: float) -> State:
+    """Logits of which only ``share`` of the keys count."""
+    return replace(x, share=min(x.share, share), kind="logits" if x.kind == "logits" else x.kind)
+
+
+def where(node: Node, xs: tuple[State, ...], scene: Scene) -> State:
+    """Two signals mixed by a mask that is the same for all samples."""
+    a, b = _pair(node, xs)
+    share = number(node, "share", 0.5)
+    if masks(a) or masks(b):
+        return masked(b if masks(a) else a, 1.0 - share if masks(a) else share)
+    return mixed((a, b), (share, 1.0 - share), apart=True)
+
+
+def mixed(xs: tuple[State, ...], shares: tuple[float, ...], *, apart: bool) -> State:
+    """The state of a tensor whose parts have these states; ``apart``: the parts lie at different positions."""
+    q = sum(s * x.q for s, x in zip(shares, xs, strict=True))
+    m = sum(s * x.m for s, x in zip(shares, xs, strict=True))
+    d = sum(s * x.d for s, x in zip(shares, xs, strict=True))
+    e = sum(s * x.e for s, x in zip(shares, xs, strict=True))
+    u = sum(s * x.u for s, x in zip(shares, xs, strict=True))
+    if apart:
+        alike = sum(s * s * (x.q - x.e) for s, x in zip(shares, xs, strict=True))
+        wide = sum(s * s * (x.q - x.u) for s, x in zip(shares, xs, strict=True))
+        means = m * m - sum((s * x.m) ** 2 for s, x in zip(shares, xs, strict=True))
+        e, u = q - alike - means, q - wide - means
+    kinds = {x.kind for x in xs if x.kind != "constant"}
+    found = state(q, m, d, e, u, noise=carried(xs, tuple(s * x.q for s, x in zip(shares, xs, strict=True))), like=xs)
+    return replace(found, kind=kinds.pop() if len(kinds) == 1 else "post" if kinds else "constant")
+
+
+def where_back(node: Node, xs: tuple[State, ...], y: State, g: Grad, scene: Scene) -> tuple[Grad, ...]:
+    """Each takes the gradient where it was chosen."""
+    share = number(node, "share", 0.5)
+    both = (Grad(g.p * share, g.t * share, g.noise), Grad(g.p * (1 - share), g.t * (1 - share), g.noise))
+    return both[: len(node.inputs)]
+
+
+def cat(node: Node, xs: tuple[State, ...], scene: Scene) -> State:
+    """Parts side by side. A linear layer that follows sees their average, weighted by channels."""
+    if not xs:
+        raise Unknown(f"{node.label or node.op} has no signal input")
+    sizes = numbers(node.attrs.get("sizes"))
+    if len(sizes) != len(xs):
+        sizes = tuple(float(scene.layout(i).batch * scene.layout(i).elements) for i in node.inputs)
+    total = sum(sizes) or 1.0
+    shares = tuple(size / total for size in sizes)
+    if len(xs) == 1:
+        return replace(xs[0], ties=tied(xs[0], node.inputs[0]))
+    return mixed(xs, shares, apart=text(node, "axis") == "position")
+
+
+def cat_back(node: Node, xs: tuple[State, ...], y: State, g: Grad, scene: Scene) -> tuple[Grad, ...]:
+    """Each part takes its slice."""
+    return tuple(g for _ in xs)
+
+
+
+
+OPS: Mapping[str, Op] = {
+    "add": Op(add, add_back),
+    "sub": Op(add, add_back),
+    "mul": Op(mul, mul_back),
+    "div": Op(div, div_back),
+    "where": Op(where, where_back),
+    "cat": Op(cat, cat_back),
+    "stack": Op(cat, cat_back),
+}

@@ -1,0 +1,150 @@
+"""Normalisation layers (THEORY 5.5).
+
+A statistic taken over c channels and P positions removes, from what all of them share, everything; from what
+differs between channels 1/c of it is removed; from what differs between positions as well, 1/(c P).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from initlint.facts import Node
+from initlint.signal.moments import Grad, State, bounded, state, tied
+from initlint.signal.scene import Op, Scene, number, text
+
+#: A statistic over fewer elements than this depends on the batch that happened to be traced; it is treated as this many.
+FEWEST = 16.0
+#: PyTorch's defaults of nn.LocalResponseNorm: alpha, beta, k.
+LOCAL = (1e-4, 0.75, 1.0)
+
+
+def affine(node: Node) -> tuple[float, float, float, float]:
+    """Mean and second moment of the gain, then of the bias."""
+    gain, second = number(node, "weight_mean", 1.0), number(node, "weight_second", 1.0)
+    if node.attrs.get("unit_offset"):
+        gain, second = 1.0 + gain, 1.0 + 2.0 * gain + second
+    return gain, second, number(node, "bias_mean"), number(node, "bias_second")
+
+
+def statistic(node: Node, x: State, scene: Scene) -> tuple[State, float]:
+    """The centred signal and its variance, before division."""
+    kind = text(node, "kind", "layer")
+    layout = scene.layout(node.index)
+    if kind == "batch":
+        return _batch(x, layout.batch, layout.positions, number(node, "n"))
+    n = max(number(node, "n", float(layout.channels)), 1.0)
+    if kind == "instance":
+        channels, positions = 1.0, n
+    elif kind == "group":
+        channels = max(number(node, "channels", layout.channels) / max(number(node, "groups", 1.0), 1.0), 1.0)
+        positions = max(n / channels, 1.0)
+    else:
+        channels = min(n, number(node, "channels", n) or n)
+        positions = max(n / channels, 1.0)
+    return _group(x, channels, positions)
+
+
+def _group(x: State, channels: float, positions: float) -> tuple[State, float]:
+    cells = channels * positions
+    tau, eps = max(x.u - x.d, 0.0), max(x.d + x.e - x.u, 0.0)
+    beta = max(x.u - x.e, 0.0)
+    mu = max(x.q - x.u - x.m * x.m, 0.0)
+    mu, beta = mu * (1 - 1 / channels), beta * (1 - 1 / channels)
+    if channels > 1:
+        d = max(x.d * (1 - 1 / cells) - beta / (1 - 1 / channels) * (1 / channels - 1 / cells), 0.0)
+    else:
+        d = eps * (1 - 1 / cells)
+    e = x.e * (1 - 1 / cells)
+    u = beta + (tau + eps) * (1 - 1 / cells)
+    v = mu + u
+    return replace(x, q=v, m=0.0, d=d, e=e, u=max(u, d, e)), v
+
+
+def _batch(x: State, batch: int, positions: int, n: float) -> tuple[State, float]:
+    """Variance over samples and positions; the mean of n of them keeps what they share."""
+    cells = max(n, float(batch * positions), FEWEST)
+    batch, positions = max(batch, 2), max(positions, 1)
+    # E of the squared batch mean: pairs alike in sample, in position, in neither
+    rest = (x.q - x.e) * (positions - 1) + (x.q - x.d) * (batch - 1) + (x.q - x.u) * (batch - 1) * (positions - 1)
+    shared = (x.q + rest) / (batch * positions)
+    v = max(x.q - shared, 0.0) if batch * positions >= FEWEST else x.u * (1 - 1 / cells)
+    return replace(x, q=v, m=0.0, d=min(x.d, 2 * v), e=min(x.e, 2 * v), u=max(min(x.u, 2 * v), v)), v
+
+
+def norm(node: Node, xs: tuple[State, ...], scene: Scene) -> State:
+    """(x - mean) / sqrt(var + eps) * weight + bias, in its kinds."""
+    x, kind = xs[0], text(node, "kind", "layer")
+    gain, second, bias, bias_second = affine(node)
+    if kind == "local_response":
+        return _scaled_norm(node, x, _local_factor(node, x), gain, second, bias, bias_second)
+    if kind == "batch" and not node.attrs.get("training", True):
+        return _scaled_norm(node, x, 1.0 / (1.0 + number(node, "eps", 1e-5)), gain, second, bias, bias_second)
+    if kind in ("rms", "l2"):
+        return _scaled_norm(node, x, _power(node, x), gain, second, bias, bias_second)
+    centred, v = statistic(node, x, scene)
+    factor = 1.0 / (v + number(node, "eps", 1e-5)) if v + number(node, "eps", 1e-5) > 0 else 0.0
+    return _scaled_norm(node, centred, factor, gain, second, bias, bias_second, x)
+
+
+def _power(node: Node, x: State) -> float:
+    """1 / (q + eps) of an RMS norm; an l2 norm also divides by the number of elements."""
+    eps = number(node, "eps", 1e-12)
+    if text(node, "kind") == "l2":
+        return 1.0 / (max(x.q, 1e-150) * max(number(node, "n", 1.0), 1.0))
+    return 1.0 / max(x.q + eps, 1e-150)
+
+
+def _local_factor(node: Node, x: State) -> float:
+    alpha, beta, k = number(node, "alpha", LOCAL[0]), number(node, "beta", LOCAL[1]), number(node, "k", LOCAL[2])
+    return float(max(k + alpha * x.q, 1e-150) ** (-2.0 * beta))
+
+
+def _scaled_norm(
+    node: Node,
+    x: State,
+    factor: float,
+    gain: float,
+    second: float,
+    bias: float,
+    bias_second: float,
+    source: State | None = None,
+) -> State:
+    scale = factor * second
+    cross = 2.0 * x.m * factor**0.5 * gain * bias
+    y = state(
+        x.q * scale + bias_second + cross,
+        x.m * factor**0.5 * gain + bias,
+        x.d * scale,
+        x.e * scale,
+        x.u * scale,
+        like=(x,),
+    )
+    width = max(number(node, "n", FEWEST), FEWEST)
+    whole = source if source is not None else x
+    ties = tied(whole, node.inputs[0], gain * factor**0.5)
+    noise = x.noise if text(node, "kind") == "local_response" else 0.0
+    doubt = None if text(node, "kind") != "local_response" else x.undetermined
+    return replace(y, own=2.0 / width, noise=noise, ties=ties, undetermined=doubt)
+
+
+def norm_back(node: Node, xs: tuple[State, ...], y: State, g: Grad, scene: Scene) -> tuple[Grad, ...]:
+    """p weight^2 / (v + eps), less what points along the removed mean and along x itself."""
+    x, kind = xs[0], text(node, "kind", "layer")
+    _, second, _, _ = affine(node)
+    n = max(number(node, "n", FEWEST), FEWEST)
+    if kind == "local_response":
+        factor = second * _local_factor(node, x)
+    elif kind == "batch" and not node.attrs.get("training", True):
+        factor = second / (1.0 + number(node, "eps", 1e-5))
+    elif kind in ("rms", "l2"):
+        factor = second * _power(node, x) * (n - 1.0) / (n - 2.0)
+    else:
+        _, v = statistic(node, x, scene)
+        factor = second * (n - 2.0) / ((n - 3.0) * max(v + number(node, "eps", 1e-5), 1e-150))
+    kept = g.p - g.t if kind == "instance" else g.p  # a gradient that positions share is what an instance norm removes
+    shared = 0.0 if kind == "instance" else g.t * factor
+    return (Grad(bounded(max(kept, 0.0) * factor), shared, g.noise + x.noise + x.own),)
+
+
+OPS: Mapping[str, Op] = {"norm": Op(norm, norm_back, clears=True)}
