@@ -208,7 +208,8 @@ def execute(request: Request) -> int:
         InitlintError: a usage or configuration error.
     """
     started = time.perf_counter()
-    from initlint import cli_output, config as configuration, engine
+    from initlint import cli_output, engine
+    from initlint import config as configuration
     from initlint.probe import target as targeting
 
     config = _configure(request, configuration)

@@ -37,13 +37,20 @@ _BAND = 2.0
 #: Squared gains that code multiplies into 1 / fan.
 _GAINS = (1.0, 2.0, 1 / 3, 3.0, 6.0, 25 / 9, 0.5, 2 / (1 + 0.01**2), 2 / (1 + 0.1**2), 2 / (1 + 0.2**2))
 #: Gains of calculate_gain, as they turn up in the place of a slope.
-_CALCULATED = (math.sqrt(2), 5 / 3, 0.75, math.sqrt(2 / (1 + 0.01**2)), math.sqrt(2 / (1 + 0.2**2)), math.sqrt(2 / 1.01))
+_CALCULATED = (
+    math.sqrt(2),
+    5 / 3,
+    0.75,
+    math.sqrt(2 / (1 + 0.01**2)),
+    math.sqrt(2 / (1 + 0.2**2)),
+    math.sqrt(2 / 1.01),
+)
 #: Rectifiers and the functions that behave like one at the scale of a unit Gaussian.
 RECTIFIERS = frozenset(
-    "relu leaky_relu prelu rrelu relu6 elu celu gelu gelu_tanh quick_gelu silu mish hardswish softplus threshold".split()
+    ["relu", "leaky_relu", "prelu", "rrelu", "relu6", "elu", "celu", "gelu", "gelu_tanh", "quick_gelu", "silu", "mish", "hardswish", "softplus", "threshold"]
 )
 #: Bounded odd functions, which Glorot derived his scheme for, and their shifted kin.
-SQUASHERS = frozenset("tanh sigmoid softsign hardtanh hardsigmoid erf arctan logsigmoid tanhshrink".split())
+SQUASHERS = frozenset(["tanh", "sigmoid", "softsign", "hardtanh", "hardsigmoid", "erf", "arctan", "logsigmoid", "tanhshrink"])
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,23 +200,46 @@ def wrong_fans(layer: Layer, parameter: ParameterFacts) -> Iterator[tuple[str, f
     torch_in, torch_out = layer.torch_fans or (0, 0)
     if layer.kind == "conv" and layer.groups > 1:
         right = torch_out / layer.groups
-        yield "grouped_fan", torch_out, right, f"counts the outputs of all {layer.groups} groups: fan_out {torch_out} instead of {right:g}"
+        yield (
+            "grouped_fan",
+            torch_out,
+            right,
+            f"counts the outputs of all {layer.groups} groups: fan_out {torch_out} instead of {right:g}",
+        )
         yield "grouped_fan", torch_in * layer.groups, torch_in, f"counts the inputs of all {layer.groups} groups"
     if layer.kind == "conv_transpose":
-        yield "fan_axis", torch_in, fan_in, (
-            f"reads fan_in {torch_in} from the output channels of a transposed convolution and ignores its stride;"
-            f" each output sums {fan_in:.4g} inputs"
+        yield (
+            "fan_axis",
+            torch_in,
+            fan_in,
+            (
+                f"reads fan_in {torch_in} from the output channels of a transposed convolution and ignores its stride;"
+                f" each output sums {fan_in:.4g} inputs"
+            ),
         )
     if layer.layout == "in_out" and shape and shape[0] != shape[-1]:
-        yield "fan_axis", torch_in, fan_in, f"takes a weight stored (in, out) for (out, in): fan_in {torch_in} instead of {fan_in:g}"
+        yield (
+            "fan_axis",
+            torch_in,
+            fan_in,
+            f"takes a weight stored (in, out) for (out, in): fan_in {torch_in} instead of {fan_in:g}",
+        )
     if layer.layout.startswith("stacked") and len(shape) >= 3:
-        yield "fan_axis", torch_in, fan_in, (
-            f"takes the stacked weight {shape} for one convolution: fan_in {torch_in} instead of {fan_in:g}"
+        yield (
+            "fan_axis",
+            torch_in,
+            fan_in,
+            (f"takes the stacked weight {shape} for one convolution: fan_in {torch_in} instead of {fan_in:g}"),
         )
     if layer.layout == "table" or layer.kind in ("embedding", "matmul"):
         items = shape[0] if shape else 1
         if items != fan_in and len(shape) == 2 and layer.layout in ("table", "out_in"):
-            yield "fan_axis", items, shape[1], f"scales with the number of entries ({items}) instead of their dimension ({shape[1]})"
+            yield (
+                "fan_axis",
+                items,
+                shape[1],
+                f"scales with the number of entries ({items}) instead of their dimension ({shape[1]})",
+            )
     del fan_out
 
 
@@ -225,8 +255,11 @@ def _fan(
         if wrong <= 0 or right <= 0 or not _factor(wrong / right):
             continue
         if _formula(second, wrong) and not _formula(second, right):
-            return reason, f"the std {math.sqrt(second):.4g} {clause}", f"nn.init.normal_(weight, std={math.sqrt(second * wrong / right):.4g})", (
-                second * wrong / right
+            return (
+                reason,
+                f"the std {math.sqrt(second):.4g} {clause}",
+                f"nn.init.normal_(weight, std={math.sqrt(second * wrong / right):.4g})",
+                (second * wrong / right),
             )
     return None
 
@@ -262,12 +295,20 @@ def _right_fan(layer: Layer, parameter: ParameterFacts, mode: str) -> tuple[floa
         right = out if mode == "fan_out" else torch_in + out
         return right, "grouped_fan", f"counts all {layer.groups} groups: fan_out {torch_out} instead of {out:g}"
     if layer.kind == "conv_transpose" and mode == "fan_in":
-        return fan_in, "fan_axis", (
-            f"reads fan_in {torch_in} from the output channels of a transposed convolution; each output sums {fan_in:.4g} inputs"
+        return (
+            fan_in,
+            "fan_axis",
+            (
+                f"reads fan_in {torch_in} from the output channels of a transposed convolution; each output sums {fan_in:.4g} inputs"
+            ),
         )
     if layer.layout.startswith("stacked") and len(shape) >= 3:
         right = {"fan_in": fan_in, "fan_out": fan_out, "both": fan_in + fan_out}[mode]
-        return right, "fan_axis", f"takes the stacked weight {shape} for one convolution: fan_in {torch_in} instead of {fan_in:g}"
+        return (
+            right,
+            "fan_axis",
+            f"takes the stacked weight {shape} for one convolution: fan_in {torch_in} instead of {fan_in:g}",
+        )
     if layer.layout == "in_out" and mode != "both":
         right = fan_in if mode == "fan_in" else fan_out
         return right, "fan_axis", f"takes a weight stored (in, out) for (out, in): {torch_in} instead of {right:g}"
@@ -275,7 +316,11 @@ def _right_fan(layer: Layer, parameter: ParameterFacts, mode: str) -> tuple[floa
         rows = layer.blocks[0].stop - layer.blocks[0].start
         if 0 < rows < shape[0]:
             names = ", ".join(block.name for block in layer.blocks)
-            return torch_in + rows, "fused_fan", f"takes the packed projections {names} for one: fan_out {torch_out} instead of {rows}"
+            return (
+                torch_in + rows,
+                "fused_fan",
+                f"takes the packed projections {names} for one: fan_out {torch_out} instead of {rows}",
+            )
     return None, "", ""
 
 

@@ -198,7 +198,11 @@ class InitStatement:
     parameters: tuple[str, ...] = ()  # what it wrote
     lost: int = 0  # runs that wrote a tensor which is no parameter of the model in the end
     lost_reason: str = ""  # "generated" (weight_norm, parametrize) | "temporary" | "replaced"
-    affected: tuple[str, ...] = ()  # parameters that the lost writes were meant for, where it can be told
+    affected: tuple[str, ...] = ()  # parameters it was meant for and did not write, where it can be told
+    args: Mapping[str, Plain] = field(default_factory=dict)  # what evaluates safely: literals, defaults, math
+    selector: Site | None = None  # the call that hands over what it selects (``apply(weight_init(nn.Conv2d))``);
+    # the guards' counts and ``runs`` are then for that call alone
+    calls: int | None = None  # how often its enclosing function was called, where that is known
 
 
 @dataclass(frozen=True, slots=True)

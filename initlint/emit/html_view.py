@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from initlint.emit import svg
 from initlint.emit.common import Options, clean, finite, number, relative, seconds, times, unique_fingerprints
+from initlint.emit.html_data import Card, Chart, CodeLine, Model, Page, Row, Value
 from initlint.emit.json_document import parameter_count
 from initlint.emit.text import describe_input, describe_loss
 from initlint.emit.text_findings import frame_lines, ratio_of, underline
@@ -33,129 +33,7 @@ from initlint.findings import Finding, Fix, ModelReport, Run
 #: Layer rows of a page that get a histogram (about 1 kB each); more and only layers in findings have one.
 MOST_HISTOGRAMS = 120
 #: Rows from which on alike layers are folded.
-FOLD_FROM = 24
-
-
-@dataclass(frozen=True, slots=True)
-class Value:
-    """An actual value beside the expected one."""
-
-    name: str
-    actual: str
-    expected: str
-    ratio: str
-    bar: str
-
-
-@dataclass(frozen=True, slots=True)
-class CodeLine:
-    """A line of a code frame; at the faulty one, ``code`` is cut into before, underlined and after."""
-
-    number: int
-    code: tuple[str, str, str]
-    fault: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Card:
-    """A finding."""
-
-    id: str
-    level: str
-    code: str
-    name: str
-    message: str
-    place: str
-    model: str
-    names: tuple[str, ...]
-    listed: str
-    frame: tuple[CodeLine, ...]
-    values: tuple[Value, ...]
-    effect: str
-    why: str
-    snippet: str
-    diff: tuple[tuple[str, str], ...]
-    fix_title: str
-    fix_status: str
-    related: tuple[tuple[str, str], ...]
-    sources: tuple[tuple[str, str], ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """A line of the layer table."""
-
-    stem: str
-    leaf: str
-    names: tuple[str, ...]
-    kind: str
-    fan_in: str
-    feeds: str
-    scheme: str
-    place: str
-    std: str
-    expected: str
-    ratio: str
-    bar: str
-    histogram: str
-    forward: str
-    gradient: str
-    level: str  # ok | undetermined | error | warning | note
-    reason: str
-    cards: tuple[tuple[str, str], ...]
-    off: float  # |log10 ratio|, to sort by
-
-
-@dataclass(frozen=True, slots=True)
-class Chart:
-    """A curve with its heading."""
-
-    kind: str
-    title: str
-    said: str
-    drawing: str
-    measured: bool
-    band: bool
-    flagged: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Model:
-    """One model's part of the page."""
-
-    id: str
-    name: str
-    target: str
-    status: str
-    reason: str
-    level: str
-    said: str
-    count: Tally
-    facts: tuple[tuple[str, str], ...]
-    charts: tuple[Chart, ...]
-    cards: tuple[Card, ...]
-    rows: tuple[Row, ...]
-    undetermined: tuple[tuple[str, str], ...]
-    notes: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Page:
-    """The whole report."""
-
-    title: str
-    level: str
-    said: str
-    count: Tally
-    seconds: str
-    models: tuple[Model, ...]
-    passed: tuple[Model, ...]
-    loose: tuple[Card, ...]
-    not_analysed: tuple[tuple[str, str, str, str], ...]
-    parts: tuple[tuple[str, str], ...]
-    suppressed: tuple[tuple[str, str, str], ...]
-    facts: tuple[tuple[str, str], ...]
-    notes: tuple[str, ...]
+FOLD_FROM = 16
 
 
 def page(run: Run, options: Options) -> Page:
@@ -407,8 +285,8 @@ def _frame(finding: Finding, options: Options) -> tuple[CodeLine, ...]:
     for line, text in frame_lines(site, options):
         code = clean(text)
         if line == site.line:
-            start, length = underline(site, text)
-            lines.append(CodeLine(line, (code[:start], code[start : start + length], code[start + length :]), True))
+            start, end = underline(text)
+            lines.append(CodeLine(line, (code[:start], code[start:end], code[end:]), True))
         else:
             lines.append(CodeLine(line, (code, "", ""), site.line < line <= (site.end_line or site.line)))
     return tuple(lines)
@@ -419,8 +297,9 @@ def _values(finding: Finding) -> tuple[Value, ...]:
     for key in dict.fromkeys((*finding.actual, *finding.expected)):
         actual, expected = finding.actual.get(key), finding.expected.get(key)
         ratio = ratio_of(actual, expected)
-        texts = [number(v) if v is not None else "" for v in (actual, expected)]
-        found.append(Value(clean(key).replace("_", " "), *texts, times(ratio) if ratio else "", svg.ratio_bar(ratio)))
+        one, other = (number(value) if value is not None else "" for value in (actual, expected))
+        name = clean(key).replace("_", " ")
+        found.append(Value(name, one, other, times(ratio) if ratio else "", svg.ratio_bar(ratio)))
     return tuple(found)
 
 

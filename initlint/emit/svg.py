@@ -19,8 +19,8 @@ MOST_MARKS = 64
 MOST_POINTS = 320
 #: Bins of a histogram drawn; finer ones are merged.
 MOST_BINS = 40
-#: Decades that a ratio bar shows to each side.
-REACH = 1.5
+#: Decades that a ratio bar shows to each side: 0.1× to 10×, wide enough to see Xavier from He (0.71×).
+REACH = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -271,7 +271,7 @@ def _density(std: float, uniform: bool, reach: float) -> list[tuple[float, float
 
 
 def ratio_bar(ratio: float | None) -> str:
-    """How far a standard deviation is from the expected one: a bar from 1× on a log axis, cut at 10^1.5."""
+    """How far a standard deviation is from the expected one: a bar from 1× on a log axis with ticks at 0.5× and 2×, cut at 10×."""
     if ratio is None or not math.isfinite(ratio) or ratio < 0:
         return ""
     level = math.log10(ratio) if ratio > 0 else -math.inf
@@ -280,9 +280,9 @@ def ratio_bar(ratio: float | None) -> str:
     tip = ""
     if beyond:
         tip = f"M{_n(end)} 4l{'4' if level > 0 else '-4'} 4l{'-4' if level > 0 else '4'} 4Z"
-    shape = f'<path class="tip" d="{tip}"/>' if beyond else f'<circle cx="{_n(end)}" cy="8" r="3.5"/>'
+    shape = f'<path class="tip" d="{tip}"/>' if beyond else f'<circle cx="{_n(end)}" cy="8" r="3"/>'
     return (
         '<svg class="ratio" viewBox="0 0 120 16" aria-hidden="true">'
-        '<path class="scale" d="M6 8H114M24 5.5v5M96 5.5v5"/><path class="one" d="M60 2v12"/>'
+        '<path class="scale" d="M6 8H114M43.7 5.5v5M76.3 5.5v5"/><path class="one" d="M60 2v12"/>'
         f'<path class="bar" d="M60 8H{_n(end)}"/>{shape}</svg>'
     )

@@ -68,8 +68,9 @@ def code_frame(finding: Finding, options: Options, style: Style) -> tuple[list[s
     for line, code in numbered:
         lines.append(f"{style(f'{line:>{gutter}}', 'blue', bold=True)} {bar} {clean(code)}")
         if line == site.line:
-            start, length = underline(site, code)
-            lines.append(f"{blank} {' ' * start}{style('^' * length, COLOURS[finding.severity], bold=True)}")
+            start, end = underline(code)
+            pad, carets = " " * cells(clean(code)[:start]), "^" * cells(clean(code)[start:end])
+            lines.append(f"{blank} {pad}{style(carets or '^', COLOURS[finding.severity], bold=True)}")
     return [*lines, blank], gutter
 
 
@@ -88,16 +89,11 @@ def frame_lines(site: Site, options: Options) -> list[tuple[int, str]]:
     return [(first + index, line) for index, line in enumerate(dedented)]
 
 
-def underline(site: Site, code: str) -> tuple[int, int]:
-    """Where the line under the code starts and how long it is: to the line's end, without a comment behind it.
-
-    ``site.column`` counts in the file, ``code`` has lost its common indentation; so columns count from the
-    first character of the statement's own text, which the record has.
-    """
+def underline(code: str) -> tuple[int, int]:
+    """First and one-past-last character of what is underlined in a line: all but indentation and comment."""
     text = clean(code)
     start = len(text) - len(text.lstrip())
-    bare = text.split("  #")[0].rstrip()
-    return cells(text[:start]), max(cells(bare) - cells(text[:start]), 1)
+    return start, max(len(text.split("  #")[0].rstrip()), start + 1)
 
 
 def _evidence(finding: Finding) -> list[tuple[str, str]]:

@@ -73,6 +73,7 @@ class Tally:
     errors: int
     warnings: int
     notes: int
+    worst: Mapping[Severity, int]  # layers by the worst severity of the findings that name them
 
     @property
     def findings(self) -> int:
@@ -89,7 +90,8 @@ def tally(run: Run, reports: Sequence[ModelReport] | None = None) -> Tally:
     """The counts of the run, or of some of its models."""
     chosen = run.models if reports is None else reports
     findings = run.findings if reports is None else [f for r in chosen for f in findings_of(run, r)]
-    states = Counter(state for report in chosen for state, _ in outcomes(report, findings_of(run, report)).values())
+    found = [pair for report in chosen for pair in outcomes(report, findings_of(run, report)).values()]
+    states = Counter(state for state, _ in found)
     severities = Counter(finding.severity for finding in findings)
     return Tally(
         models=len(chosen),
@@ -99,6 +101,7 @@ def tally(run: Run, reports: Sequence[ModelReport] | None = None) -> Tally:
         errors=severities[Severity.ERROR],
         warnings=severities[Severity.WARNING],
         notes=severities[Severity.NOTE],
+        worst=Counter(severity for _, severity in found if severity is not None),
     )
 
 

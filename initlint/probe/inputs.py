@@ -1,15 +1,20 @@
-"""Inputs to run a model with: given, specified, or inferred."""
+"""Inputs to run a model with: the file's ``example_inputs()``, specified, or inferred by trying."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from torch import nn
 
 from initlint.errors import ProbeError
 from initlint.facts import InputFacts
+from initlint.probe.inputs_spec import HINT, build, parse
+from initlint.probe.recorded_state import preserved, seeded
+from initlint.probe.traced import argument_names, dtype_name, tensors_in
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +34,7 @@ class Inputs:
 
 
 def no_inputs(*notes: str) -> Inputs:
-    """Inputs of a model that cannot be run."""
+    """Inputs of a model that cannot be run; the notes say why."""
     return Inputs(notes=notes)
 
 
@@ -40,20 +45,95 @@ def find(
     *,
     seed: int = 0,
     budget: float = 5.0,
+    origin: str = "--input",
 ) -> Inputs:
+    """Find inputs for a model: ``specs`` first, then the file's ``example_inputs()``, then by trying.
+
+    Values are standard normal for floats and mostly distinct random indices for integers. The
+    model's buffers, modes and the random state are as before afterwards.
+
+    Args:
+        namespace: globals of the file that defines the model.
+        specs: texts such as ``"x: float32[1,3,32,32]"`` or ``"ids: int64[1,16]<50257"``.
+        seed: of the values.
+        budget: seconds for trying.
+        origin: where ``specs`` come from, for the report: "--input" | "configuration".
+
+    Raises:
+        ProbeError: ``example_inputs()`` fails, a spec is malformed, or no candidate makes the
+            forward pass; the hint says what to give.
+    """
+    if specs:
+        return _specified(model, specs, seed, origin)
     example = (namespace or {}).get("example_inputs")
     if callable(example):
-        from initlint.probe.recorded_state import seeded
+        return _example(model, example, seed)
+    from initlint.probe.inputs_infer import infer  # the search is needed only here
+
+    args, kwargs, chosen = infer(model, seed=seed, budget=budget)
+    return describe(model, args, kwargs, chosen)
+
+
+def _specified(model: nn.Module, specs: Sequence[str], seed: int, origin: str) -> Inputs:
+    args: list[Any] = []
+    kwargs: dict[str, Any] = {}
+    with seeded(seed):
+        for spec in parse(specs):
+            value = build(spec, model)
+            if spec.name:
+                kwargs[spec.name] = value
+            else:
+                args.append(value)
+    return describe(model, tuple(args), kwargs, origin)
+
+
+def _example(model: nn.Module, example: Any, seed: int) -> Inputs:
+    try:
         with seeded(seed):
             given = example()
-        import torch
-        if isinstance(given, torch.Tensor):
-            given = (given,)
-        if len(given) == 2 and isinstance(given[0], tuple) and isinstance(given[1], dict):
-            args, kwargs = given
-        else:
-            args, kwargs = given, {}
-        from initlint.probe.traced import tensors_in
-        sizes = {t.shape[0] for t in tensors_in((tuple(args), dict(kwargs))) if t.dim()}
-        return Inputs(tuple(args), kwargs, batch=sizes.pop() if len(sizes) == 1 else None)
-    raise ProbeError("no example_inputs")
+    except Exception as error:
+        reason = f"{type(error).__name__}: {error}"
+        raise ProbeError(f"example_inputs() fails: {reason}", "make it return a tuple of tensors") from error
+    if isinstance(given, Mapping):
+        return describe(model, (), dict(given), "example_inputs")
+    if not isinstance(given, (tuple, list)):
+        return describe(model, (given,), {}, "example_inputs")
+    if len(given) == 2 and isinstance(given[0], (tuple, list)) and isinstance(given[1], Mapping):
+        return describe(model, tuple(given[0]), dict(given[1]), "example_inputs")
+    return describe(model, tuple(given), {}, "example_inputs")
+
+
+def describe(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], origin: str) -> Inputs:
+    """Inputs with their facts; the number of samples is the size of axis 0 when all tensors share it."""
+    names = argument_names(model, args, kwargs)
+    tensors = list(tensors_in((args, kwargs)))
+    facts = tuple(_fact(n, t, origin) for n, t in zip(names, tensors, strict=True))
+    return Inputs(args, kwargs, facts, batch_of(tensors))
+
+
+def _fact(name: str, tensor: torch.Tensor, origin: str) -> InputFacts:
+    high = None
+    if not tensor.is_floating_point() and not tensor.is_complex() and tensor.dtype != torch.bool and tensor.numel():
+        high = int(tensor.max()) + 1 if tensor.device.type != "meta" else None
+    return InputFacts(name, dtype_name(tensor.dtype), tuple(tensor.shape), origin, high)
+
+
+def batch_of(tensors: Sequence[torch.Tensor]) -> int | None:
+    """Size of axis 0 of all tensors that have axes, ``None`` when they differ."""
+    sizes = Counter(int(t.shape[0]) for t in tensors if t.dim() > 0)
+    return next(iter(sizes)) if len(sizes) == 1 else None
+
+
+def check(model: nn.Module, inputs: Inputs, *, seed: int = 0) -> str:
+    """Run the forward once (train mode, then eval): "" when one passes, else the reason."""
+    reason = ""
+    for training in (True, False):
+        with preserved(model), seeded(seed), torch.no_grad():
+            model.train(training)
+            try:
+                model(*inputs.args, **inputs.kwargs)
+            except Exception as error:
+                reason = reason or f"{type(error).__name__}: {error}"
+            else:
+                return ""
+    return f"{reason}; {HINT}"

@@ -8,6 +8,7 @@ hook sees (NumPy views, scripted code, other threads) is found by comparing cont
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 import weakref
@@ -70,6 +71,7 @@ class Recorder:
         self._mode = _Mode(self.log)
         self._state: GlobalState | None = None
         self._hooks: list[Any] = []
+        self._frozen = False
         self._used = False
 
     def __enter__(self) -> Recorder:
@@ -77,12 +79,18 @@ class Recorder:
             raise ProbeError("a Recorder records one build only", "Make a new Recorder for each build.")
         self._used = True
         self._state = GlobalState()
+        self.origins.boundary = sys._getframe(1)
         self._hooks = [
             register_module_parameter_registration_hook(self._registered),
             register_module_buffer_registration_hook(self._registered),
             register_module_module_registration_hook(self._attached),
         ]
         self.patches.apply()
+        # The record makes many small objects. Without this, each full collection that they trigger would walk
+        # through everything that torch's import left behind (measured: more than the recording itself).
+        if not gc.get_freeze_count():
+            gc.freeze()
+            self._frozen = True
         fill_new_memory()
         self._mode.__enter__()
         return self
@@ -91,9 +99,13 @@ class Recorder:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         remove_mode(self._mode)
+        self.origins.boundary = None
+        self.log.release()
         for hook in self._hooks:
             hook.remove()
         self.patches.undo()
+        if self._frozen:
+            gc.unfreeze()
         if self._restore and self._state is not None:
             self._state.restore()
         elif self._state is not None:

@@ -13,7 +13,7 @@ import torch
 from initlint.facts import Plain
 from initlint.probe.provenance_store import storage_of
 from initlint.probe.provenance_values import plain
-from initlint.probe.sites import INIT, LIBRARY, OWN, TORCH, USER, Noted, Origins
+from initlint.probe.sites import INIT, LIBRARY, TORCH, USER, Noted, Origins
 
 #: Functions of torch that give an operation a meaning of its own: (end of the file name, function) -> tag.
 _TAGS = {
@@ -80,7 +80,7 @@ def look(frame: FrameType | None, origins: Origins, tensor: Any = None) -> Call:
         elif origin == INIT:
             if not frames and not first and code.co_name in _INIT_NAMES:
                 call.init = frame
-        elif origin == OWN and (frames or first):
+        if frame is origins.boundary:
             break
         frame = frame.f_back
     call.frames = tuple(frames)

@@ -43,9 +43,12 @@ class Log:
         self._helper: tuple[FrameType, int] | None = None
         self._groups = 0
 
-    def close(self) -> None:
-        """Let go of all frames and weak references."""
+    def release(self) -> None:
+        """Let go of the frames of running calls."""
         self._init = self._helper = None
+
+    def close(self) -> None:
+        """Let go of the weak references that pin addresses; nothing can be looked up afterwards."""
         for store in self.by_number:
             if store.weak:
                 torch.UntypedStorage._free_weak_ref(store.weak)

@@ -21,13 +21,13 @@ def unwritten_share(store: Store, region: Region, tensor: Any) -> float:
     tainted = store.value.unwritten or any(event.value is not None and event.value.unwritten for event in store.events)
     if not store.uninitialised and not tainted:
         return 0.0
+    overwrites = [event for event in store.events if event.overwrites and not _tainted(event)]
+    if any(covers(event, region) for event in overwrites):
+        return 0.0  # before looking at the values: they may be many
     floating = tensor.is_floating_point() or tensor.is_complex()
     readable = floating and not tensor.is_meta
     nans = tensor.detach().isnan() if readable else None
     if nans is not None and not bool(nans.any()):
-        return 0.0
-    overwrites = [event for event in store.events if event.overwrites and not _tainted(event)]
-    if any(covers(event, region) for event in overwrites):
         return 0.0
     written = _written(store, region, overwrites)
     if written is None:

@@ -31,13 +31,17 @@ def _is_foreign(file: str) -> bool:
 
 
 def user_site(skip: int = 1) -> Site | None:
-    """Site of the innermost user frame, ``None`` when only torch is on the stack.
+    """Site of the innermost user frame inside the forward, ``None`` when there is none.
+
+    Looks no further out than the function named ``run`` of initlint that started the forward.
 
     Args:
         skip: frames to leave out, 1 is the caller's own.
     """
     frame: FrameType | None = sys._getframe(skip)
     while frame is not None:
+        if frame.f_code.co_name == "run" and frame.f_code.co_filename.startswith(_OURS):
+            return None
         if not _is_foreign(frame.f_code.co_filename):
             return _site(frame.f_code, frame.f_lasti)
         frame = frame.f_back

@@ -24,7 +24,7 @@ USER: Final = 0
 TORCH: Final = 1
 INIT: Final = 2  # torch/nn/init.py
 STDLIB: Final = 3  # also generated code ("<string>", "<frozen ...>"): transparent
-OWN: Final = 4  # initlint itself: the walk ends here
+OWN: Final = 4  # initlint itself
 LIBRARY: Final = 5  # other installed packages
 
 #: Directories of installed packages, whatever the environment is called.
@@ -53,6 +53,7 @@ class Origins:
         self._stdlib = tuple({_folder(paths[key]) for key in ("stdlib", "platstdlib")})
         self._roots = tuple(os.path.realpath(root) for root in user_roots)
         self._known: dict[str, int] = {}
+        self.boundary: FrameType | None = None  # the frame that records: walks end there
 
     def of(self, filename: str) -> int:
         """The origin (``USER``, ``TORCH`` ...) of code from this file."""
@@ -118,14 +119,13 @@ def make_site(file: str, where: Span, function: str) -> Site:
 
 
 def user_frames(frame: FrameType | None, origins: Origins) -> tuple[Noted, ...]:
-    """All frames of user code from here outwards, innermost first, up to initlint's own frames."""
+    """All frames of user code from here outwards, innermost first, up to the frame that records."""
     found: list[Noted] = []
     while frame is not None:
         code = frame.f_code
-        origin = origins.of(code.co_filename)
-        if origin == USER:
+        if origins.of(code.co_filename) == USER:
             found.append((code, frame.f_lasti))
-        elif origin == OWN and found:
+        if frame is origins.boundary:
             break
         frame = frame.f_back
     return tuple(found)

@@ -18,7 +18,7 @@ from torch import fx, nn
 from initlint.errors import ProbeError
 from initlint.probe.recorded_frames import user_site
 from initlint.probe.recorded_leaf import children, is_leaf
-from initlint.probe.traced import CONSTANT, KEY, Meta, unknown_source
+from initlint.probe.traced import CONSTANT, KEY, Meta, argument_names, unknown_source
 
 # A model with more untraceable children than this is not worth retrying child by child.
 _MAX_RETRIES = 40
@@ -147,29 +147,6 @@ class _Tracer(fx.Tracer):
             if first is not None:
                 args.append(self.create_proxy("placeholder", first.name, (), {}))
         return args, kwargs
-
-
-def argument_names(root: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[str]:
-    """A name for each tensor in ``(args, kwargs)``, in order: ``x``, ``images_0``, ``batch_mask``."""
-    try:
-        bound = inspect.signature(root.forward).bind(*args, **kwargs).arguments
-    except (TypeError, ValueError):
-        bound = {**{f"input_{i}": a for i, a in enumerate(args)}, **kwargs}
-    names: list[str] = []
-    for name, value in bound.items():
-        _name_tensors(name, value, names)
-    return names
-
-
-def _name_tensors(name: str, value: Any, names: list[str]) -> None:
-    if isinstance(value, torch.Tensor):
-        names.append("".join(c if c.isalnum() or c == "_" else "_" for c in name))
-    elif isinstance(value, (tuple, list)):
-        for index, item in enumerate(value):
-            _name_tensors(f"{name}_{index}" if len(value) > 1 else name, item, names)
-    elif isinstance(value, Mapping):
-        for key, item in value.items():
-            _name_tensors(f"{name}_{key}", item, names)
 
 
 def trace_whole(root: nn.Module, given: tuple[Sequence[Any], Mapping[str, Any]] | None = None) -> Symbolic:

@@ -17,12 +17,12 @@ from torch import fx, nn
 
 from initlint.errors import ProbeError
 from initlint.probe import symbolic, symbolic_run
-from initlint.probe.inputs import Inputs, no_inputs
+from initlint.probe.inputs import Inputs
 from initlint.probe.recorded import Recorder
 from initlint.probe.recorded_cover import cover
 from initlint.probe.recorded_gradients import gradient_seconds
 from initlint.probe.recorded_state import exporting, preserved, seeded
-from initlint.probe.traced import KEY, MARKERS, Meta, Traced, meta_of, tensors_in
+from initlint.probe.traced import KEY, MARKERS, Meta, Traced, argument_names, meta_of, tensors_in
 
 __all__ = ["KEY", "MARKERS", "Meta", "Traced", "meta_of", "trace"]
 
@@ -144,7 +144,7 @@ def _attempt(
     meta = _on_meta(model)
     given, _ = _fresh(inputs, measure and not meta, device="meta" if meta else None)
     recorder = Recorder(model, batch=inputs.batch, measure=not meta, gradients=measure and not meta, answers=meta)
-    names = symbolic.argument_names(model, *given)
+    names = argument_names(model, *given)
     traced = Traced(recorder.graph, model, "recorded", training=training, constants=recorder.constants)
     traced.values, traced.batch_size, traced.attributes = recorder.values, inputs.batch, _attributes(model)
     try:

@@ -13,8 +13,9 @@ Conventions for graphs made here (both ways of tracing):
 
 from __future__ import annotations
 
+import inspect
 import operator
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -157,6 +158,29 @@ def tensors_in(value: Any, depth: int = 6) -> Iterator[torch.Tensor]:
     elif isinstance(value, slice):
         for item in (value.start, value.stop, value.step):
             yield from tensors_in(item, depth - 1)
+
+
+def argument_names(root: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[str]:
+    """A name for each tensor in ``(args, kwargs)``, in order: ``x``, ``images_0``, ``batch_mask``."""
+    try:
+        bound = inspect.signature(root.forward).bind(*args, **kwargs).arguments
+    except (TypeError, ValueError):
+        bound = {**{f"input_{i}": a for i, a in enumerate(args)}, **kwargs}
+    names: list[str] = []
+    for name, value in bound.items():
+        _name_tensors(name, value, names)
+    return names
+
+
+def _name_tensors(name: str, value: Any, names: list[str]) -> None:
+    if isinstance(value, torch.Tensor):
+        names.append("".join(c if c.isalnum() or c == "_" else "_" for c in name))
+    elif isinstance(value, (tuple, list)):
+        for index, item in enumerate(value):
+            _name_tensors(f"{name}_{index}" if len(value) > 1 else name, item, names)
+    elif isinstance(value, Mapping):
+        for key, item in value.items():
+            _name_tensors(f"{name}_{key}", item, names)
 
 
 #: Python's reflected operators as torch sees them -> the plain operator with swapped operands.

@@ -195,8 +195,6 @@ def cat_back(node: Node, xs: tuple[State, ...], y: State, g: Grad, scene: Scene)
     return tuple(g for _ in xs)
 
 
-
-
 OPS: Mapping[str, Op] = {
     "add": Op(add, add_back),
     "sub": Op(add, add_back),

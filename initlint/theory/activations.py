@@ -12,8 +12,10 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from initlint.errors import InitlintError
-from initlint.theory import closed_forms, correlation as correlations
+from initlint.theory import closed_forms
+from initlint.theory import correlation as correlations
 from initlint.theory.composition import chain, tabulated
+from initlint.theory.functions import normal_cdf
 from initlint.theory.quadrature import Elementwise, expand, expectation, near, shifted
 from initlint.theory.registry import ACTIVATIONS, Activation, canonical
 
@@ -23,6 +25,7 @@ __all__ = [
     "Elementwise",
     "ElementwiseMoments",
     "GatedMoments",
+    "UnknownActivationError",
     "bind",
     "canonical",
     "centred_gain",
@@ -48,8 +51,11 @@ __all__ = [
 SINGULAR = 4.0
 
 
-class UnknownActivation(InitlintError):  # noqa: N818  (names a state, as KeyError does not)
+class UnknownActivationError(InitlintError):
     """A function that the registry does not know."""
+
+
+UnknownActivation = UnknownActivationError
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +99,7 @@ def bind(fn: str | Elementwise, args: Mapping[str, object] | None = None) -> Ele
     """The function with its arguments filled in; the same object for the same arguments.
 
     Raises:
-        UnknownActivation: the name is not in the registry.
+        UnknownActivationError: the name is not in the registry.
     """
     if isinstance(fn, Elementwise):
         return fn
@@ -116,9 +122,7 @@ def moments(fn: str, args: Mapping[str, object] | None, mean: float, var: float)
     return moments_of(bind(fn, args), mean, var)
 
 
-def table_moments(
-    samples: Mapping[str, Sequence[float]], mean: float, var: float
-) -> ElementwiseMoments:
+def table_moments(samples: Mapping[str, Sequence[float]], mean: float, var: float) -> ElementwiseMoments:
     """Moments of a tabulated callable with samples ``x``, ``y``, ``dy``."""
     return moments_of(table(samples["x"], samples["y"], samples["dy"]), mean, var)
 
@@ -261,8 +265,6 @@ def saturation(fn: str, args: Mapping[str, object] | None, mean: float, var: flo
     if var <= 0:
         return float(mean < low or mean > high)
     sigma = math.sqrt(var)
-    from initlint.theory.functions import normal_cdf
-
     return normal_cdf((low - mean) / sigma) + normal_cdf((mean - high) / sigma)
 
 
@@ -300,7 +302,9 @@ def _bind(fn: str, args: tuple[tuple[str, float], ...]) -> Elementwise:
     name, fixed = canonical(fn)
     activation = ACTIVATIONS.get(name)
     if activation is None:
-        raise UnknownActivation(f"unknown elementwise function {fn!r}", "Tabulate it: activations.table(x, y, dy).")
+        raise UnknownActivationError(
+            f"unknown elementwise function {fn!r}", "Tabulate it: activations.table(x, y, dy)."
+        )
     return activation.build({**fixed, **dict(args)})
 
 

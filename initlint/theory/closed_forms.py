@@ -153,4 +153,3 @@ def _asin_difference(high: float, low: float, gap: float) -> float:
     near = math.asin(max(-1.0, min(1.0, sine_of)))
     direct = math.asin(high) - math.asin(low)
     return near if abs(direct) < 0.5 else direct
-

@@ -5,13 +5,12 @@ from __future__ import annotations
 import math
 from bisect import bisect_right
 from functools import lru_cache
+from itertools import pairwise
 
 from initlint.theory.quadrature import Elementwise
 
 #: Kinks of a later step are searched where an earlier one reaches them, on this grid of x.
-SEARCH = tuple(
-    sign * math.exp(0.25 * k) * 1e-3 for sign in (-1.0, 1.0) for k in range(52)
-)  # 1e-3 to 345 either side
+SEARCH = tuple(sign * math.exp(0.25 * k) * 1e-3 for sign in (-1.0, 1.0) for k in range(52))  # 1e-3 to 345 either side
 BISECTIONS = 60
 
 
@@ -148,7 +147,7 @@ def tabulated(x: tuple[float, ...], y: tuple[float, ...], dy: tuple[float, ...])
 
 def _edges(x: tuple[float, ...], dy: tuple[float, ...]) -> tuple[float, ...]:
     """Samples around which the slope jumps by much more than its typical change."""
-    changes = sorted(abs(b - a) for a, b in zip(dy[:-1], dy[1:], strict=True))
+    changes = sorted(abs(b - a) for a, b in pairwise(dy))
     if not changes:
         return ()
     typical = changes[int(0.9 * (len(changes) - 1))]

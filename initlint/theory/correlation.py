@@ -71,7 +71,7 @@ def _one_minus(k: float, e: float, log_rho: float | None) -> float:
     if log_rho is not None:
         return -math.expm1(k * log_rho)
     rho = 1.0 - e
-    return 1.0 - (rho**k if float(k).is_integer() else 0.0)
+    return 1.0 - (math.pow(rho, k) if float(k).is_integer() else 0.0)
 
 
 @lru_cache(maxsize=8192)

@@ -14,7 +14,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
+from itertools import pairwise
 from operator import mul
 
 Function = Callable[[float], float]
@@ -39,7 +40,8 @@ class Elementwise:
 
     ``width`` is the distance over which it varies (its nearest complex singularity), measured from each
     of ``centres``; ``inf`` for polynomials. ``jumps``: it is discontinuous at its kinks, so that its
-    almost-everywhere slope misses the jumps. ``period``: it oscillates that fast everywhere. ``domain``: where it is defined; expectations leave out the rest.
+    almost-everywhere slope misses the jumps. ``period``: it oscillates that fast everywhere. ``domain``:
+    where it is defined; expectations leave out the rest.
     """
 
     name: str
@@ -66,7 +68,7 @@ class Expansion:
     slope: tuple[float, ...]
 
 
-@lru_cache(maxsize=None)
+@cache
 def gauss_legendre(order: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Nodes and weights on [-1, 1], by Newton's method on the Legendre polynomial."""
     nodes, weights = [], []
@@ -98,7 +100,7 @@ def nodes(
     zs: list[float] = []
     ws: list[float] = []
     breaks = _breaks(function, mean, sigma, extra)
-    for left, right in zip(breaks[:-1], breaks[1:], strict=True):
+    for left, right in pairwise(breaks):
         half, middle = 0.5 * (right - left), 0.5 * (right + left)
         scale = half / math.sqrt(2.0 * math.pi)
         panel = [middle + half * x for x in points]
@@ -168,12 +170,8 @@ def expand(function: Elementwise, mean: float, sigma: float) -> Expansion:
     steep = list(map(mul, slopes, slopes))
     polynomials = [ws, list(map(mul, ws, zs))]
     for k in (2, 3, 4):
-        polynomials.append(
-            [z * h - (k - 1) * g for z, h, g in zip(zs, polynomials[-1], polynomials[-2], strict=True)]
-        )
-    first, second, slope = (
-        tuple(sum(map(mul, p, g)) for p in polynomials) for g in (values, squares, steep)
-    )
+        polynomials.append([z * h - (k - 1) * g for z, h, g in zip(zs, polynomials[-1], polynomials[-2], strict=True)])
+    first, second, slope = (tuple(sum(map(mul, p, g)) for p in polynomials) for g in (values, squares, steep))
     return Expansion(mean, sigma, first, second, slope)
 
 

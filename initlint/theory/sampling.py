@@ -89,7 +89,9 @@ def looks_uniform(stats: TensorStats) -> bool | None:
     """Whether no value exceeds sqrt(3) sigma (1 + rounding); a normal sample of 160 would. ``None``: too few."""
     if stats.count < 160 or stats.var <= 0:
         return None
-    return _furthest(stats) <= math.sqrt(3.0 * stats.var) * (1.0 + 0.45 * Z / math.sqrt(stats.count) + EDGE / stats.count)
+    return _furthest(stats) <= math.sqrt(3.0 * stats.var) * (
+        1.0 + 0.45 * Z / math.sqrt(stats.count) + EDGE / stats.count
+    )
 
 
 def looks_truncated(stats: TensorStats) -> bool | None:

@@ -22,6 +22,8 @@ UNTRUNCATED = 8.0
 _LOW, _HIGH = ("a", "from", "low", "0"), ("b", "to", "high", "1")
 _VALUE = ("val", "value", "fill_value", "other", "0", "1")
 _OPERAND = ("other", "value", "val", "divisor", "0")
+#: Writes whose arguments describe the values written: a factory's, or those of an expression.
+_VALUED = frozenset({"create", "copy_", "setitem", "data"})
 
 
 def calculate_gain(nonlinearity: str, param: float | None = None) -> float | None:
@@ -77,7 +79,7 @@ def requested(write: Write, shape: Sequence[int]) -> Requested | None:
     part = _part(write, shape)
     args = write.args
     op = write.op
-    if op == "create":
+    if op in _VALUED:
         return _created(args)
     if op.startswith(("kaiming", "xavier")):
         return _scaled(op, args, part)
@@ -121,7 +123,9 @@ def stated(parameter: ParameterFacts) -> Requested | None:
     return state
 
 
-_ARITHMETIC = frozenset({"mul_", "div_", "true_divide_", "add_", "sub_", "neg_", "clamp_", "clip_", "erfinv_"})
+_ARITHMETIC = frozenset(
+    {"mul_", "div_", "true_divide_", "add_", "sub_", "neg_", "clamp_", "clip_", "clamp_min_", "clamp_max_", "erfinv_"}
+)
 
 
 def _after(state: Requested | None, write: Write, shape: Sequence[int]) -> Requested | None:
@@ -133,7 +137,7 @@ def _after(state: Requested | None, write: Write, shape: Sequence[int]) -> Reque
         return _affine(state, -1.0, 0.0)
     if write.op == "erfinv_":
         return _erfinv(state)
-    if write.op in ("clamp_", "clip_"):
+    if write.op.startswith(("clamp", "clip")):
         low, high = _maybe(write.args, ("min", "0")), _maybe(write.args, ("max", "1"))
         return _clamped(state, -math.inf if low is None else low, math.inf if high is None else high)
     value = _maybe(write.args, _OPERAND)
@@ -206,22 +210,28 @@ def _mixed(state: Requested | None, part: Requested | None, share: float) -> Req
 
 
 def _created(args: Mapping[str, Plain]) -> Requested | None:
-    name = str(args.get("function", "")).removesuffix("_like").removeprefix("new_")
+    """A factory or an expression of one, whose moments the recorder has followed where it could."""
+    name = str(args.get("function", "")).removesuffix("_like").removeprefix("new_").rstrip("_")
+    mean, std = _maybe(args, ("mean",)), _maybe(args, ("std",))
+    low, high = _maybe(args, ("low",)), _maybe(args, ("high",))
+    if mean is not None and std is not None:
+        if low is not None and high is not None:
+            return uniform(low, high)
+        if std == 0.0 or name in ("randn", "normal"):
+            return normal(mean, std)
+        if name == "trunc_normal" and not args.get("derived"):
+            return truncated(mean, std, _number(args, ("a",), -2.0), _number(args, ("b",), 2.0))
+        return None
     match name:
         case "randn":
-            return normal(0.0, 1.0)
+            return None if args.get("derived") else normal(0.0, 1.0)
         case "rand":
-            return uniform(0.0, 1.0)
-        case "zeros":
-            return constant(0.0)
-        case "ones":
-            return constant(1.0)
-        case "full":
-            value = _maybe(args, ("fill_value", "value", "1"))
+            return None if args.get("derived") else uniform(0.0, 1.0)
+        case "zeros" | "ones" if not args.get("derived"):
+            return constant(0.0 if name == "zeros" else 1.0)
+        case "full" if not args.get("derived"):
+            value = _maybe(args, _VALUE)
             return None if value is None else constant(value)
-        case "normal":
-            mean, std = _maybe(args, ("mean", "0")), _maybe(args, ("std", "1"))
-            return None if mean is None or std is None else normal(mean, std)
     return None
 
 

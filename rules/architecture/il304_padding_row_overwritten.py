@@ -107,5 +107,3 @@ def _overwritten(parameter: ParameterFacts, index: int) -> bool:
         return not any(w.start == row and w.stop == row + 1 and not w.random for w in parameter.writes)
     last = parameter.last
     return last is not None and last.origin != "torch"
-
-

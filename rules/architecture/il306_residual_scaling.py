@@ -74,13 +74,19 @@ class MisplacedResidualScaling(Rule):
             yield self._report(context, group, writers, std, factor)
 
     def _report(
-        self, context: Context, group: list[ParameterFacts], writers: list[tuple[Layer, ParameterFacts]], std: float, factor: float
+        self,
+        context: Context,
+        group: list[ParameterFacts],
+        writers: list[tuple[Layer, ParameterFacts]],
+        std: float,
+        factor: float,
     ) -> Outcome:
         first = writers[0][1]
         where = site_of(first)
         return self.finding(
             context,
-            f"`{group[0].name}`" + (f" and {len(group) - 1} more" if len(group) > 1 else "")
+            f"`{group[0].name}`"
+            + (f" and {len(group) - 1} more" if len(group) > 1 else "")
             + f" have std {std / factor:.4g}, scaled by 1/{factor:.3g} for depth, but `{first.name}` writes into the"
             f" residual stream and keeps {std:.4g}",
             parameters=[*(p.name for p in group), *(p.name for _, p in writers)],

@@ -60,7 +60,12 @@ class BranchScaleIgnored(Rule):
                 continue
             parameter = context.parameter(module.parameters[0])
             asked = _small_attribute(module)
-            if parameter is None or asked is None or not _ones(parameter) or not _scales_branch(context.facts, parameter):
+            if (
+                parameter is None
+                or asked is None
+                or not _ones(parameter)
+                or not _scales_branch(context.facts, parameter)
+            ):
                 continue
             found[parameter.name] = (parameter, *asked)
         for group in by_cause(p for p, _, _ in found.values()).values():

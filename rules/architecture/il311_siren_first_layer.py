@@ -50,7 +50,10 @@ class SirenFirstLayer(Rule):
     name = "siren-first-layer"
     family = "architecture"
     severity = Severity.WARNING
-    sources = ("Sitzmann et al. 2020, section 3.2, arXiv:2006.09661", "https://github.com/lucidrains/siren-pytorch/issues/1")
+    sources = (
+        "Sitzmann et al. 2020, section 3.2, arXiv:2006.09661",
+        "https://github.com/lucidrains/siren-pytorch/issues/1",
+    )
 
     def check(self, context: Context) -> Iterator[Outcome]:
         for layer in context.facts.layers:
@@ -58,7 +61,12 @@ class SirenFirstLayer(Rule):
                 continue
             parameter = context.parameter(layer.weight)
             # coordinates are few; a long feature vector is no coordinate
-            if parameter is None or parameter.stats is None or layer.fan_in > 16 or parameter.stats.distinct is not None:
+            if (
+                parameter is None
+                or parameter.stats is None
+                or layer.fan_in > 16
+                or parameter.stats.distinct is not None
+            ):
                 continue
             second = nominal_second(parameter)[0]
             expected = 1 / (3 * layer.fan_in**2)

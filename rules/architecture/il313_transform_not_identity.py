@@ -102,7 +102,11 @@ def _identity_size(context: Context, node: Node) -> int | None:
     parameter = context.parameter(name) if name else None
     if parameter is not None and not _frozen(parameter):
         return None
-    if node.op not in ("parameter", "constant") or not isinstance(mean, (int, float)) or not isinstance(second, (int, float)):
+    if (
+        node.op not in ("parameter", "constant")
+        or not isinstance(mean, (int, float))
+        or not isinstance(second, (int, float))
+    ):
         return None
     count = math.prod(parameter.shape) if parameter is not None else math.prod(node.shape or ())
     k = round(1 / mean) if mean > 0 else 0

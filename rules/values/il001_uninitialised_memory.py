@@ -54,12 +54,19 @@ class UninitialisedMemory(Rule):
         suspects = [
             p
             for p in context.facts.parameters
-            if p.uninitialised > 0 and p.provenance == "recorded" and not p.generated and (p.kind == "parameter" or p.name in read)
+            if p.uninitialised > 0
+            and p.provenance == "recorded"
+            and not p.generated
+            and (p.kind == "parameter" or p.name in read)
         ]
         for group in by_cause(suspects).values():
             whole = [p for p in group if p.uninitialised >= 1]
             share = max(p.uninitialised for p in group)
-            what = "was never initialised" if whole else f"is only partly initialised ({share:.0%} of its memory was never written)"
+            what = (
+                "was never initialised"
+                if whole
+                else f"is only partly initialised ({share:.0%} of its memory was never written)"
+            )
             yield self.finding(
                 context,
                 f"{_names(group)} {what}: it holds whatever was in memory before",

@@ -46,7 +46,10 @@ class NonFiniteValue(Rule):
         suspects = [
             p
             for p in context.facts.parameters
-            if p.kind == "parameter" and p.stats is not None and p.uninitialised == 0 and p.stats.nans + p.stats.infs > 0
+            if p.kind == "parameter"
+            and p.stats is not None
+            and p.uninitialised == 0
+            and p.stats.nans + p.stats.infs > 0
         ]
         for group in by_cause(suspects).values():
             nans = sum(p.stats.nans for p in group if p.stats)

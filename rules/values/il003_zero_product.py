@@ -45,7 +45,10 @@ class ZeroProduct(Rule):
     name = "zero-product"
     family = "values"
     severity = Severity.ERROR
-    sources = ("https://github.com/yz93/LAVT-RIS/issues/25", "https://github.com/nvidia-cosmos/cosmos-predict2.5/pull/15")
+    sources = (
+        "https://github.com/yz93/LAVT-RIS/issues/25",
+        "https://github.com/nvidia-cosmos/cosmos-predict2.5/pull/15",
+    )
 
     def check(self, context: Context) -> Iterator[Outcome]:
         facts = context.facts
@@ -64,7 +67,8 @@ class ZeroProduct(Rule):
             more = f"; {len(others)} further parameters upstream are cut off with it" if others else ""
             yield self.finding(
                 context,
-                f"`{group[0].name}`" + (f" and {len(group) - 1} more" if len(group) > 1 else "")
+                f"`{group[0].name}`"
+                + (f" and {len(group) - 1} more" if len(group) > 1 else "")
                 + " start at zero together with another factor of the same product: their gradient is zero for ever",
                 parameters=[p.name for p in group],
                 site=last,

@@ -54,7 +54,9 @@ class SymmetricUnits(Rule):
         constant = [p for p in facts.parameters if _constant_matrix(p)]
         if not constant:
             return
-        stuck = {layer.weight for layer in facts.layers if _equal_units(context, layer) and _equal_readers(context, layer)}
+        stuck = {
+            layer.weight for layer in facts.layers if _equal_units(context, layer) and _equal_readers(context, layer)
+        }
         for group in by_cause(constant).values():
             names = {p.name for p in group}
             if not names & stuck:
@@ -141,7 +143,9 @@ def _equal_columns(columns: object) -> bool:
 
 def _reading_layers(context: Context, layer: Layer) -> list[Layer]:
     """Layers with weights reached from this one without passing another; elementwise and norm ops keep symmetry."""
-    by_node = {node: other for other in context.facts.layers for node in other.nodes if other.kind not in ("norm", "scale")}
+    by_node = {
+        node: other for other in context.facts.layers for node in other.nodes if other.kind not in ("norm", "scale")
+    }
     readers: list[Layer] = []
     users: dict[int, list[int]] = {}
     for node in context.facts.nodes:

@@ -72,7 +72,11 @@ class IdenticalLayers(Rule):
             severity = Severity.ERROR if parallel else Severity.NOTE if torch_clone else Severity.WARNING
             site = None if cloned else _seeded_at(facts, members)
             how = "copies of one initialised layer" if cloned else "drawn from the same seed again"
-            fate = "they read the same input, so they stay equal for ever" if parallel else "layers in series repeat one matrix"
+            fate = (
+                "they read the same input, so they stay equal for ever"
+                if parallel
+                else "layers in series repeat one matrix"
+            )
             yield self.finding(
                 context,
                 f"`{causes[0][0].name}` and `{causes[0][1].name}`"

@@ -158,7 +158,7 @@ class NormGain(Rule):
 
 
 def _kind(parameter: ParameterFacts, node: Node) -> str:
-    """"zero", "random" (around zero), "offset" (the other convention), or "" for a sound gain."""
+    """ "zero", "random" (around zero), "offset" (the other convention), or "" for a sound gain."""
     stats = parameter.stats
     if stats is None or stats.count < 2 or parameter.uninitialised > 0 or stats.nans:
         return ""

@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from initlint.signal.verdict import distance
+
 from initlint.diagnosis import Suspect
 from initlint.findings import Severity
 from initlint.rule import Context, Outcome, bad, good
 from initlint.signal import Effect
-from initlint.signal.verdict import distance
 from initlint.suspect_rule import SuspectRule
 
 # THEORY 6.1: a whole-net ratio of second moments within a factor 10 is harmless; below that a choice is a choice.

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from initlint.signal.verdict import distance
+
 from initlint.diagnosis import suspects
 from initlint.findings import Severity
 from initlint.rule import Context, Outcome, bad, good
 from initlint.signal import Nominal
-from initlint.signal.verdict import distance
 from initlint.suspect_rule import SuspectRule
 
 

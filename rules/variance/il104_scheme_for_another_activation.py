@@ -44,7 +44,10 @@ class SchemeForAnotherActivation(SuspectRule):
     name = "scheme-for-another-activation"
     family = "variance"
     severity = Severity.ERROR
-    sources = ("He et al. 2015, section 2.2, arXiv:1502.01852", "Glorot and Bengio 2010, eq. 16",)
+    sources = (
+        "He et al. 2015, section 2.2, arXiv:1502.01852",
+        "Glorot and Bengio 2010, eq. 16",
+    )
     reason = "other_activation"
     kind = "mismatch"
 

@@ -42,7 +42,10 @@ class GroupedFan(SuspectRule):
     name = "grouped-fan"
     family = "variance"
     severity = Severity.ERROR
-    sources = ("https://github.com/pytorch/pytorch/issues/23854", "https://github.com/huggingface/pytorch-image-models/issues/84",)
+    sources = (
+        "https://github.com/pytorch/pytorch/issues/23854",
+        "https://github.com/huggingface/pytorch-image-models/issues/84",
+    )
     reason = "grouped_fan"
     kind = "mistake"
 

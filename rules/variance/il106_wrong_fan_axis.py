@@ -45,7 +45,10 @@ class WrongFanAxis(SuspectRule):
     name = "wrong-fan-axis"
     family = "variance"
     severity = Severity.ERROR
-    sources = ("https://github.com/pytorch/pytorch/issues/129834", "https://github.com/dmlc/dgl/issues/6051",)
+    sources = (
+        "https://github.com/pytorch/pytorch/issues/129834",
+        "https://github.com/dmlc/dgl/issues/6051",
+    )
     reason = "fan_axis"
     kind = "mistake"
 

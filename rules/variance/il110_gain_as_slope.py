@@ -42,7 +42,10 @@ class GainAsSlope(SuspectRule):
     name = "gain-as-slope"
     family = "variance"
     severity = Severity.ERROR
-    sources = ("https://github.com/gapeng000/PyTorch-progressive_growing_of_gans/issues/29", "https://github.com/Blealtan/efficient-kan/issues/72",)
+    sources = (
+        "https://github.com/gapeng000/PyTorch-progressive_growing_of_gans/issues/29",
+        "https://github.com/Blealtan/efficient-kan/issues/72",
+    )
     reason = "gain_as_slope"
     kind = "mistake"
 

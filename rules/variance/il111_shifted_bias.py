@@ -54,7 +54,8 @@ class ShiftedBias(Rule):
             mean, std = _bounds(group[0]) or (0.0, 0.0)
             yield self.finding(
                 context,
-                f"`{group[0].name}`" + (f" and {len(group) - 1} more" if len(group) > 1 else "")
+                f"`{group[0].name}`"
+                + (f" and {len(group) - 1} more" if len(group) > 1 else "")
                 + f": normal_ with mean {mean:.4g} and std {std:.4g}, the bounds of a uniform distribution",
                 parameters=[p.name for p in group],
                 site=site_of(group[0]),

@@ -1,0 +1,203 @@
+"""Build one model in the child: pick it from the imported file, find its arguments, construct it seeded."""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import random
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from types import FunctionType
+from typing import Any
+
+import torch
+from torch import nn
+
+from initlint.errors import ProbeError
+from initlint.facts import Argument
+from initlint.probe import arguments as choosing
+from initlint.probe.outcome import Candidate
+from initlint.probe.script import Script, explain
+from initlint.probe.target import Call
+
+#: How often a name that was not executed is provided and the construction tried again.
+_PROVIDED = 20
+
+
+@dataclass(slots=True)
+class Built:
+    """A constructed model and how it was constructed."""
+
+    model: nn.Module
+    name: str
+    line: int | None = None
+    arguments: tuple[Argument, ...] = ()
+    notes: list[str] = field(default_factory=list)
+    again: Callable[[], nn.Module] | None = None  # constructs it once more, the same way
+
+
+def seed_everything(seed: int) -> None:
+    """Seed torch, ``random`` and, where it is imported, NumPy. Not through ``torch.manual_seed``: that is recorded."""
+    torch.default_generator.manual_seed(seed)
+    random.seed(seed)
+    numpy = sys.modules.get("numpy")
+    if numpy is not None:
+        with contextlib.suppress(AttributeError, ValueError):
+            numpy.random.seed(seed % 2**32)
+
+
+def candidates(script: Script, static: Sequence[Candidate]) -> list[Candidate]:
+    """What of the file's candidates really are models, in the order to build them in."""
+    namespace = script.namespace
+    known = {candidate.name: candidate for candidate in static}
+    own = set() if script.scan is None else set(script.scan.instances) | set(known)
+    found: list[Candidate] = []
+    seen: set[int] = set()
+    for name, value in list(namespace.items()):
+        if isinstance(value, nn.Module) and not name.startswith("_") and name in own and id(value) not in seen:
+            seen.add(id(value))
+            line = known[name].line if name in known else 0
+            found.append(Candidate(name, "instance", line))
+    for candidate in static:
+        value = namespace.get(candidate.name)
+        if candidate.kind == "factory" and isinstance(value, FunctionType):
+            found.append(candidate)
+    for candidate in static:
+        if candidate.kind == "class":
+            value = namespace.get(candidate.name)
+            failed = candidate.name in script.failed
+            if failed or (isinstance(value, type) and issubclass(value, nn.Module)):
+                found.append(candidate)
+    return found
+
+
+def find(script: Script, name: str) -> Any:
+    """The object of a (dotted) name in the file.
+
+    Raises:
+        ProbeError: there is none, with the nearest names.
+    """
+    import difflib
+
+    if name.split(".")[0] not in script.namespace:
+        script.provide(name.split(".")[0])
+    value: Any = None
+    namespace: Mapping[str, Any] = script.namespace
+    for position, part in enumerate(name.split(".")):
+        if position == 0 and part in namespace:
+            value = namespace[part]
+        elif (position and hasattr(value, part)) or (not position and script.module and hasattr(script.module, part)):
+            value = getattr(value if position else script.module, part)
+        else:
+            options = [n for n, v in namespace.items() if callable(v) or isinstance(v, nn.Module)]
+            close = difflib.get_close_matches(part, options, n=1)
+            models = [n for n, v in namespace.items() if isinstance(v, type) and issubclass(v, nn.Module)]
+            own = [n for n in models if getattr(namespace[n], "__module__", "") == script.name][:6]
+            hint = f"Did you mean {close[0]}?" if close else f"The models there: {', '.join(own)}." if own else ""
+            raise ProbeError(f"there is no {part!r} in {script.name}", hint)
+    return value
+
+
+def construct(
+    script: Script,
+    name: str,
+    call: Call | None,
+    *,
+    seed: int,
+    given: Mapping[str, Any],
+    evidence: choosing.Evidence | None = None,
+    guess: bool = True,
+    meta: bool = False,
+) -> Built:
+    """Construct the named class, call the named factory, or take the named instance.
+
+    Args:
+        call: arguments written on the command line.
+        given: arguments from the configuration.
+        evidence: where call sites of the class are looked for.
+        guess: whether arguments may be chosen by annotation and convention.
+
+    Raises:
+        ProbeError: there is no such model, or constructing it fails.
+    """
+    subject = find(script, name)
+    line = _line(subject)
+    if isinstance(subject, nn.Module):
+        return Built(subject, name, line)
+    if not callable(subject):
+        raise ProbeError(f"{name} is a {type(subject).__name__}, neither a model, a class nor a function")
+    proposals = choosing.propose(subject, name, call, given, script, evidence, guess=guess)
+    first: ProbeError | None = None
+    for proposal in proposals:
+
+        def make(chosen: choosing.Proposal = proposal) -> nn.Module:
+            return _make(script, subject, name, chosen, seed, meta)
+
+        try:
+            model = make()
+        except ProbeError as error:
+            first = first or error
+            continue
+        return Built(model, name, line, proposal.arguments, again=make)
+    if first is not None:
+        raise first
+    raise ProbeError(f"no arguments are known for {name}{signature_text(subject)}", example_call(subject, name))
+
+
+def signature_text(subject: Any) -> str:
+    """``(depth, width=4)``, or nothing where it cannot be told."""
+    try:
+        parameters = inspect.signature(subject).parameters.values()
+    except (TypeError, ValueError):
+        return ""
+    return "(" + ", ".join(p.name if p.default is p.empty else f"{p.name}={p.default!r}"[:40] for p in parameters) + ")"
+
+
+def example_call(subject: Any, name: str) -> str:
+    """A call with a place for every required argument: ``Net(depth=..., width=...)``."""
+    return f"{name}({', '.join(f'{p}=...' for p in choosing.required(subject))})"
+
+
+def _make(script: Script, subject: Any, name: str, chosen: choosing.Proposal, seed: int, meta: bool) -> nn.Module:
+    for _ in range(_PROVIDED):
+        seed_everything(seed)
+        try:
+            with _device(meta), _quiet_arguments(script):
+                model = subject(*chosen.args, **chosen.kwargs)
+        except NameError as error:
+            if error.name and script.provide(error.name):
+                continue
+            raise explain(error, script.path, "building it") from error
+        except (Exception, SystemExit) as error:
+            raise explain(error, script.path, "building it") from error
+        if isinstance(model, tuple) and model and isinstance(model[0], nn.Module):
+            model = model[0]  # factories that return (model, something)
+        if not isinstance(model, nn.Module):
+            raise ProbeError(f"{name} returned a {type(model).__name__}, not an nn.Module")
+        return model
+    raise ProbeError(f"building it needs too many names that were not executed ({name})", "Try --import full.")
+
+
+@contextlib.contextmanager
+def _quiet_arguments(script: Script) -> Iterator[None]:
+    from initlint.probe.script import relaxed_argparse
+
+    with relaxed_argparse(script.path, script.notes):
+        yield
+
+
+def _device(meta: bool) -> contextlib.AbstractContextManager[Any]:
+    return torch.device("meta") if meta else contextlib.nullcontext()
+
+
+def _line(subject: Any) -> int | None:
+    if isinstance(subject, nn.Module):
+        subject = type(subject)
+    try:
+        if isinstance(subject, type):
+            return inspect.getsourcelines(subject)[1] or None
+        code = getattr(inspect.unwrap(subject), "__code__", None)
+        return code.co_firstlineno if code is not None else None
+    except (OSError, TypeError, IndexError):
+        return None

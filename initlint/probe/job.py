@@ -1,0 +1,405 @@
+"""One job in a child of the worker: import the target, build its models, send their facts.
+
+The child is forked anew for every target. A target with several candidates forks once more for each
+of them after importing the file, and every trace runs in a fork of the built model, since tracing may
+leave proxies behind or crash.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import nn
+
+from initlint import codec
+from initlint.errors import InitlintError, ProbeError
+from initlint.facts import ModelFacts, NotAnalysed
+from initlint.options import ProbeOptions
+from initlint.probe import build, isolate, pipeline, script
+from initlint.probe.channel import Channel
+from initlint.probe.outcome import Candidate
+from initlint.probe.scan import Scan, scan
+from initlint.probe.target import Call, Target, parse_call, relative
+
+#: A candidate's trace may take this share of its time, so that what was built is still reported.
+_TRACE_SHARE = 0.8
+
+
+def run_job(fd: int) -> None:
+    """Do the job that the client sends over the descriptor."""
+    channel = Channel(fd)
+    message = channel.receive()
+    if message is not None:
+        Session(channel, message).run()
+
+
+class Session:
+    """The work on one target."""
+
+    def __init__(self, channel: Channel, message: Mapping[str, Any]) -> None:
+        self.channel = channel
+        self.target: Target = codec.from_plain(Target, message["target"])
+        self.options: ProbeOptions = codec.from_plain(ProbeOptions, message["options"])
+        self.static = [codec.from_plain(Candidate, entry) for entry in message["candidates"]]
+        self.skip = set(message["skip"])
+        self.covered: dict[str, str] = dict(self.target.covered) | {name: "" for name in message["covered"]}
+        self.directory: str = message["directory"]
+        self.files = Files(self.directory)
+        self.redirect: Any = None
+        self.fork = True
+
+    # -- the whole target ----------------------------------------------------------------------
+
+    def run(self) -> None:
+        """Import, plan, build each candidate, and say which files it all depended on."""
+        from initlint.probe.provenance import Recorder
+
+        self.files.watch()
+        os.chdir(self.directory)
+        with contextlib.ExitStack() as stack:
+            recorder = stack.enter_context(Recorder(self._roots(), restore=False))
+            self._redirect(stack)
+            build.seed_everything(self.options.seed)
+            try:
+                loaded = self._load()
+            except InitlintError as error:
+                self._not_analysed(self.target.call, error, None, named=self.target.named or not self.target.found)
+            else:
+                self._candidates(loaded, recorder)
+        self._finish()
+
+    def _roots(self) -> list[str]:
+        """A module that the user names counts as the user's code, also where it is installed."""
+        if self.target.kind != "module":
+            return []
+        import importlib.util
+
+        try:
+            spec = importlib.util.find_spec(self.target.module.split(".")[0])
+        except (ImportError, ValueError):
+            return []
+        if spec is None:
+            return []
+        return list(spec.submodule_search_locations or ([os.path.dirname(spec.origin)] if spec.origin else []))
+
+    def _redirect(self, stack: contextlib.ExitStack) -> None:
+        """Keep accelerators out; entered after the recorder, so that the recorder sees what really happens."""
+        from initlint.probe.redirect import Redirect
+
+        self.redirect = stack.enter_context(Redirect(self.directory))
+
+    def _load(self) -> script.Script:
+        if self.target.kind == "module":
+            loaded = script.load_module(self.target.module, self.directory)
+            loaded.scan = scan(loaded.path)
+            if not self.target.named and loaded.scan is not None:
+                from initlint.probe.discovery import candidates_of
+
+                self.static = candidates_of(loaded.scan, replace(self.target, path=loaded.path), self.options)[0]
+            return loaded
+        full = self.options.import_mode == "full"
+        return script.load(self.target.path, self._wanted, self.directory, full=full)
+
+    def _wanted(self, _: Scan) -> list[str]:
+        if self.target.named:
+            return [self.target.name.split(".")[0]]
+        return [candidate.name for candidate in self.static]
+
+    def _candidates(self, loaded: script.Script, recorder: Any) -> None:
+        if self.target.named:
+            call = parse_call(self.target.call)
+            plan = [Candidate(call.name, "named", 0)]
+        else:
+            call = None
+            plan = [c for c in build.candidates(loaded, self.static) if c.name not in self.skip]
+        self.channel.send({"event": "plan", "candidates": [codec.to_plain(candidate) for candidate in plan]})
+        self.fork = len(plan) > 1
+        for candidate in plan:
+            self._one(loaded, candidate, call, recorder)
+
+    def _one(self, loaded: script.Script, candidate: Candidate, call: Call | None, recorder: Any) -> None:
+        part = self._part_of(loaded, candidate)
+        if part:
+            self._harmless(candidate, part)
+            return
+        self.channel.send({"event": "begin", "candidate": candidate.name, "line": candidate.line})
+        work = Work(self, loaded, candidate, call, recorder)
+        if not self.fork:
+            work.run()
+            classes = work.classes
+        else:
+            with _scratch() as shared:
+                how = isolate.run(lambda: work.run_and_note(shared), self.options.timeout)
+                classes = _read(shared)
+            if how.kind != "ok":
+                self.channel.send({"event": "broken", "candidate": candidate.name, "how": self._phrase(how)})
+        for name in classes:
+            self.covered.setdefault(name, candidate.name)
+        self.channel.send({"event": "end", "candidate": candidate.name, "classes": sorted(classes)})
+
+    def _phrase(self, how: isolate.Ending) -> str:
+        return f"did not finish within {self.options.timeout:g} s" if how.kind == "timeout" else how.text
+
+    def _part_of(self, loaded: script.Script, candidate: Candidate) -> str:
+        """Why a class is not analysed by itself, or ``""``."""
+        if candidate.kind != "class":
+            return ""
+        if candidate.name in self.covered:
+            whole = self.covered[candidate.name]
+            return f"a part of {whole}, which is analysed" if whole else "a part of a model that is analysed"
+        if candidate.name.startswith("_"):
+            return "a private class"
+        subject = loaded.namespace.get(candidate.name)
+        bare = isinstance(subject, type) and subject.forward is nn.Module.forward  # type: ignore[attr-defined]
+        if bare and any(
+            isinstance(other, type) and other is not subject and issubclass(other, subject)  # type: ignore[arg-type]
+            for other in loaded.namespace.values()
+        ):
+            return "a base class without a forward"
+        return ""
+
+    def _harmless(self, candidate: Candidate, reason: str) -> None:
+        what = NotAnalysed(
+            target=self.target.identity(self.directory, candidate.name),
+            reason=reason,
+            hint=f"initlint '{self.target.identity(self.directory, candidate.name)}'",
+            file=relative(self.target.path, self.directory) if self.target.path else "",
+            line=candidate.line or None,
+            harmless=True,
+        )
+        self.channel.send({"event": "not_analysed", "what": codec.to_plain(what, compact=True)})
+
+    def _not_analysed(
+        self, name: str, error: InitlintError, line: int | None, *, named: bool = False, harmless: bool = False
+    ) -> None:
+        identity = self.target.identity(self.directory, name)
+        what = NotAnalysed(
+            target=identity,
+            reason=error.message,
+            hint=error.hint,
+            file=relative(self.target.path, self.directory) if self.target.path else "",
+            line=line,
+            named=named,
+            harmless=harmless,
+        )
+        self.channel.send({"event": "not_analysed", "what": codec.to_plain(what, compact=True)})
+
+    def _finish(self) -> None:
+        self.channel.send({"event": "files", **self.files.found()})
+        self.channel.send({"event": "done"})
+
+
+class Work:
+    """One candidate: build, describe, trace."""
+
+    def __init__(
+        self, session: Session, loaded: script.Script, candidate: Candidate, call: Call | None, recorder: Any
+    ) -> None:
+        self.session = session
+        self.loaded = loaded
+        self.candidate = candidate
+        self.call = call
+        self.recorder = recorder
+        self.classes: set[str] = set()
+
+    def run_and_note(self, shared: Any) -> None:
+        """Run in a fork; the classes seen inside the model, and the files read, go to the forking process."""
+        self.run()
+        self.session.channel.send({"event": "files", **self.session.files.found()})
+        shared.write(json.dumps(sorted(self.classes)).encode())
+        shared.flush()
+
+    def run(self) -> None:
+        """Build the model and send what is found; a failure is sent as a reason."""
+        start = time.perf_counter()
+        session, options = self.session, self.session.options
+        try:
+            built = self._build()
+        except InitlintError as error:
+            named = session.target.named
+            session._not_analysed(self.candidate.name if not named else "", self._hinted(error), self.candidate.line or None, named=named)
+            return
+        model = built.model
+        if not self._worth_it(model):
+            return
+        with contextlib.suppress(Exception):
+            self.recorder.__exit__(None, None, None)
+        record = self.recorder.record(model)
+        facts = pipeline.describe(model, record, self._identity(built), options)
+        self.classes = {type(m).__name__ for m in model.modules() if type(m).__module__ == self.loaded.name}
+        self._send(facts, start)
+        self._trace(model, record, facts, start)
+
+    def _build(self) -> build.Built:
+        session, options = self.session, self.session.options
+        name = self.candidate.name
+        given = options.arguments.get(name) or options.arguments.get(session.target.identity(session.directory, name)) or {}
+        return build.construct(
+            self.loaded,
+            name,
+            self.call,
+            seed=options.seed,
+            given=given,
+            guess=not self.candidate.inside or session.target.named,
+            meta=options.device == "meta",
+        )
+
+    def _hinted(self, error: InitlintError) -> InitlintError:
+        if error.hint:
+            return error
+        session = self.session
+        identity = session.target.identity(session.directory, self.candidate.name)
+        with contextlib.suppress(ProbeError):
+            subject = build.find(self.loaded, self.candidate.name)
+            if choices := build.example_call(subject, identity):
+                return ProbeError(error.message, f"initlint '{choices}'")
+        return error
+
+    def _worth_it(self, model: nn.Module) -> bool:
+        """Whether there is anything to judge; a loss function without parameters is not."""
+        if self.session.target.named or any(True for _ in model.parameters()) or any(True for _ in model.buffers()):
+            return True
+        self.session._harmless(self.candidate, "it has no parameters")
+        return False
+
+    def _identity(self, built: build.Built) -> pipeline.Identity:
+        session = self.session
+        path = self.loaded.path
+        return pipeline.Identity(
+            name=built.name,
+            target=session.target.identity(session.directory, built.name),
+            file=relative(path, session.directory) if os.path.isabs(path) else path,
+            line=built.line,
+            arguments=built.arguments,
+            notes=(*self.loaded.notes, *built.notes, *session.redirect.notes),
+        )
+
+    def _trace(self, model: nn.Module, record: Any, facts: ModelFacts, start: float) -> None:
+        """Trace in a fork; when that dies, once more without running the model."""
+        limit = self.session.options.timeout * _TRACE_SHARE
+        reasons: list[str] = []
+        for with_inputs in (True, False):
+
+            def attempt(ways: bool = with_inputs) -> None:
+                found = pipeline.graph(model, record, facts, self.loaded.namespace, self.session.options, with_inputs=ways)
+                notes = tuple(dict.fromkeys((*facts.notes, *self.session.redirect.notes)))
+                trace = replace(found.trace, notes=(*reasons, *found.trace.notes))
+                found = replace(found, trace=trace)
+                fields = codec.to_plain(found, compact=True)
+                fields["notes"] = list(notes)
+                fields.setdefault("status", found.status)
+                fields["seconds"] = time.perf_counter() - start
+                self.session.channel.send({"event": "facts", "candidate": self.candidate.name, "facts": fields, "final": True})
+
+            how = isolate.run(attempt, limit)
+            if how.kind == "ok":
+                return
+            phrase = f"did not finish within {limit:g} s" if how.kind == "timeout" else how.text
+            reasons.append(f"the trace {phrase}")
+        self.session.channel.send(
+            {"event": "facts", "candidate": self.candidate.name, "facts": {"status": "partial", "reason": reasons[0]}, "final": True}
+        )
+
+    def _send(self, facts: ModelFacts, start: float) -> None:
+        fields = codec.to_plain(facts, compact=True)
+        fields["status"] = "partial"
+        fields["seconds"] = time.perf_counter() - start
+        self.session.channel.send({"event": "facts", "candidate": self.candidate.name, "facts": fields})
+
+
+class Files:
+    """Project files that were imported or read, and third-party packages that were imported."""
+
+    def __init__(self, directory: str) -> None:
+        self.directory = directory
+        self.before = frozenset(sys.modules)
+        self.opened: set[str] = set()
+        self.libraries = tuple({sys.prefix, sys.base_prefix, os.path.dirname(os.path.dirname(torch.__file__))})
+
+    def watch(self) -> None:
+        """Note every file that is opened for reading from now on."""
+        opened = self.opened
+
+        def hook(event: str, args: tuple[Any, ...]) -> None:
+            if event == "open" and isinstance(args[0], (str, bytes)) and _reads(args):
+                opened.add(os.fsdecode(args[0]))
+
+        sys.addaudithook(hook)
+
+    def found(self) -> dict[str, Any]:
+        """``files`` with their hashes and ``packages`` with their versions."""
+        paths = {os.path.abspath(path) for path in self.opened}
+        packages: dict[str, str] = {}
+        for name in [name for name in sys.modules if name not in self.before]:
+            module = sys.modules[name]
+            path = getattr(module, "__file__", None)
+            if not isinstance(path, str):
+                continue
+            if self._is_library(path):
+                top = name.split(".")[0]
+                if top not in sys.stdlib_module_names:
+                    packages.setdefault(top, _version(top))
+            else:
+                paths.add(os.path.abspath(path))
+        files = {path: digest for path in paths if not self._is_library(path) and (digest := _hash(path))}
+        return {"files": files, "packages": packages}
+
+    def _is_library(self, path: str) -> bool:
+        if "site-packages" in path or "dist-packages" in path or path.endswith(".pyc"):
+            return True
+        return path.startswith((*self.libraries, "/proc/", "/sys/", "/dev/"))
+
+
+def _reads(args: tuple[Any, ...]) -> bool:
+    mode = args[1] if len(args) > 1 else None
+    if isinstance(mode, str):
+        return not any(letter in mode for letter in "wax+")
+    flags = args[2] if len(args) > 2 and isinstance(args[2], int) else 0
+    return not flags & (os.O_WRONLY | os.O_RDWR)
+
+
+def _version(name: str) -> str:
+    version = getattr(sys.modules.get(name), "__version__", None)
+    if isinstance(version, str):
+        return version
+    import importlib.metadata
+
+    try:
+        return importlib.metadata.version(name)
+    except (importlib.metadata.PackageNotFoundError, ValueError):
+        return ""
+
+
+def _hash(path: str) -> str:
+    try:
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError:
+        return ""
+
+
+def _scratch() -> Any:
+    import tempfile
+
+    if hasattr(os, "memfd_create"):
+        with contextlib.suppress(OSError):
+            return os.fdopen(os.memfd_create("initlint"), "w+b")
+    return tempfile.TemporaryFile()
+
+
+def _read(shared: Any) -> list[str]:
+    shared.seek(0)
+    data = shared.read()
+    return list(json.loads(data)) if data else []
+
+
+_Callback = Callable[[], None]

@@ -1,0 +1,420 @@
+"""Handlers of products: linear maps with weights, and contractions of two signals.
+
+Every form (``linear``, ``matmul``, ``addmm``, ``einsum``, ``tensordot``) becomes labelled axes as
+in an einsum. Labels of a weight then say all: those it shares with the signal and the output are
+a stack (experts, heads), those it shares with the signal only are contracted, the others are its
+outputs.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from initlint.facts import Operator
+from initlint.probe import normalise_axes as axes
+from initlint.probe import operators
+from initlint.probe.normalise_builder import ROWS_LIMIT, Builder, Call
+from initlint.probe.normalise_values import Items, Signal, Static, Unknown, Value
+
+Labels = tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """The axes of a weight, sorted by what they do."""
+
+    stack: Labels
+    out: Labels
+    inner: Labels
+
+    @classmethod
+    def of(cls, weight: Labels, signal: Labels, result: Labels) -> Split:
+        """Sort the labels of ``weight``."""
+        stack = tuple(x for x in weight if x in signal and x in result)
+        inner = tuple(x for x in weight if x in signal and x not in result)
+        return cls(stack, tuple(x for x in weight if x not in signal), inner)
+
+
+def linear(b: Builder, c: Call) -> Value:
+    """``F.linear(x, W, b)``."""
+    source, weight, bias = c.value(0, "input"), c.value(1, "weight"), c.value(2, "bias")
+    rank = _rank(b, source, c)
+    names = tuple(f"x{i}" for i in range(rank - 1))
+    out: Labels = (*names, "o") if _ndim(weight) != 1 else names
+    return product(b, c, source, (*names, "i"), weight, ("o", "i")[-_ndim(weight) :], out, bias)
+
+
+def _rank(b: Builder, value: Value | None, c: Call, default: int = 2) -> int:
+    if isinstance(value, Signal):
+        shape = b.shape(value)
+        if shape is None and c.meta.shape is not None:
+            return len(c.meta.shape)
+        return len(shape) if shape is not None else default
+    return value.value.ndim if isinstance(value, Static) and value.is_tensor else default
+
+
+def _ndim(value: Value | None) -> int:
+    return value.value.ndim if isinstance(value, Static) and value.is_tensor else 2
+
+
+def matmul(b: Builder, c: Call) -> Value:
+    """``a @ b`` with broadcasting over leading axes."""
+    return _matmul(b, c, c.value(0, "input"), c.value(1, "other"), None)
+
+
+def _matmul(b: Builder, c: Call, first: Value | None, second: Value | None, bias: Value | None) -> Value:
+    ranks = _rank(b, first, c), _rank(b, second, c)
+    if c.meta.shape is not None and min(ranks) >= 2:
+        ranks = tuple(min(r, len(c.meta.shape)) for r in ranks)  # type: ignore[assignment]
+    batch = max(ranks) - 2
+    names = tuple(f"x{i}" for i in range(max(batch, 0)))
+    left = (*names[max(0, batch - (ranks[0] - 2)) :], "m", "k") if ranks[0] >= 2 else ("k",)
+    right = (*names[max(0, batch - (ranks[1] - 2)) :], "k", "n") if ranks[1] >= 2 else ("k",)
+    result = (*names, *(("m",) if ranks[0] >= 2 else ()), *(("n",) if ranks[1] >= 2 else ()))
+    return product(b, c, first, left, second, right, result, bias)
+
+
+def addmm(b: Builder, c: Call) -> Value:
+    """``addmm``, ``baddbmm`` and ``addmv``: beta * bias + alpha * a @ b."""
+    bias, first, second = (c.value(i, n) for i, n in enumerate(("input", "mat1", "mat2")))
+    first = first if first is not None else c.value(1, "batch1")
+    second = second if second is not None else c.value(2, "batch2")
+    alpha, beta = c.number(4, "alpha", 1.0), c.number(3, "beta", 1.0)
+    if alpha != 1.0 or (beta not in (0.0, 1.0)):
+        inner = _matmul(b, c, first, second, None)
+        scaled = b.emit(c, "scale", [b.signal(inner, c) or 0], attrs={"factor": alpha}, shape=c.meta.shape, inner=True)
+        if beta == 0.0:
+            return scaled
+        other = b.signal(bias, c)
+        return scaled if other is None else b.emit(c, "add", (scaled.index, other), attrs={"beta": beta})
+    return _matmul(b, c, first, second, None if beta == 0.0 else bias)
+
+
+def einsum(b: Builder, c: Call) -> Value:
+    """``torch.einsum`` with any number of operands, contracted from left to right."""
+    equation = c.plain(0, "equation")
+    operands: Sequence[Value] = c.args[1:]
+    if len(operands) == 1 and isinstance(operands[0], Items):
+        operands = operands[0].values
+    if not isinstance(equation, str) or not operands:
+        return _opaque(b, c, operands, "equation is not known")
+    try:
+        labels, result = parse(equation, [_rank(b, v, c, 0) for v in operands])
+    except ValueError as error:
+        return _opaque(b, c, operands, str(error))
+    return _chain(b, c, list(operands), labels, result)
+
+
+def _chain(b: Builder, c: Call, operands: list[Value], labels: list[Labels], result: Labels) -> Value:
+    if len(operands) == 1:
+        return _single(b, c, operands[0], labels[0], result)
+    current, names = operands[0], labels[0]
+    for i in range(1, len(operands)):
+        last = i == len(operands) - 1
+        needed = set(result).union(*labels[i + 1 :])
+        target = result if last else tuple(dict.fromkeys(x for x in (*names, *labels[i]) if x in needed))
+        if isinstance(current, Static) and isinstance(operands[i], Static):
+            return _opaque(b, c, operands, "several constant operands")
+        current = product(b, c, current, names, operands[i], labels[i], target, None, inner=not last)
+        names = target
+    return current
+
+
+def _single(b: Builder, c: Call, operand: Value, labels: Labels, result: Labels) -> Value:
+    source = b.signal(operand, c)
+    if source is None:
+        return Unknown("einsum of no tensor")
+    gone = [x for x in labels if x not in result]
+    if not gone and len(set(labels)) == len(labels):
+        order = tuple(labels.index(x) for x in result)
+        return b.emit(c, "reshape", (source,), attrs={"kind": "permute"}, roles=axes.permuted(b.roles[source], order))
+    if len(set(labels)) != len(labels):
+        return b.emit(c, "opaque", (source,), attrs={"name": "einsum", "why": "diagonal"})
+    shape = b.nodes[source].shape
+    n = math.prod(shape[labels.index(x)] for x in gone) if shape else None
+    return b.emit(c, "reduce", (source,), attrs={"fn": "sum", "n": n, "over": "position", "keepdim": False})
+
+
+def parse(equation: str, ranks: Sequence[int]) -> tuple[list[Labels], Labels]:
+    """Labels of each operand and of the result; an ellipsis becomes labels of its own."""
+    text = equation.replace(" ", "")
+    left, arrow, right = text.partition("->")
+    parts = left.split(",")
+    if len(parts) != len(ranks):
+        raise ValueError("operands do not match the equation")
+    labels = [_labels(part, rank) for part, rank in zip(parts, ranks, strict=True)]
+    if arrow:
+        widest = max((len(part) for part in (_dots(x) for x in labels)), default=0)
+        return labels, _labels(right, len(right.replace("...", "")) + widest)
+    flat = [x for part in labels for x in part]
+    result = sorted(x for x in set(flat) if flat.count(x) == 1 and not x.startswith("."))
+    return labels, (*sorted({x for x in flat if x.startswith(".")}, reverse=True), *result)
+
+
+def _dots(labels: Labels) -> list[str]:
+    return [x for x in labels if x.startswith(".")]
+
+
+def _labels(part: str, rank: int) -> Labels:
+    before, dots, after = part.partition("...")
+    width = rank - len(before) - len(after)
+    if width < 0 or (width and not dots):
+        raise ValueError(f"{part!r} does not fit a tensor of {rank} axes")
+    return (*before, *(f".{i}" for i in range(width, 0, -1)), *after)
+
+
+def tensordot(b: Builder, c: Call) -> Value:
+    """``torch.tensordot``."""
+    first, second, dims = c.value(0, "a"), c.value(1, "b"), c.plain(2, "dims", 2)
+    ranks = _rank(b, first, c), _rank(b, second, c)
+    if isinstance(dims, int):
+        dims = (list(range(ranks[0] - dims, ranks[0])), list(range(dims)))
+    left, right = [f"a{i}" for i in range(ranks[0])], [f"b{i}" for i in range(ranks[1])]
+    for i, j in zip(dims[0], dims[1], strict=True):
+        right[j] = left[i]
+    result = [x for x in left if x not in right] + [x for x in right if x not in left]
+    return product(b, c, first, tuple(left), second, tuple(right), tuple(result), None)
+
+
+def product(
+    b: Builder,
+    c: Call,
+    first: Value | None,
+    left: Labels,
+    second: Value | None,
+    right: Labels,
+    result: Labels,
+    bias: Value | None,
+    inner: bool = False,
+) -> Value:
+    """The product of two labelled operands, at most one of them static."""
+    if isinstance(first, Static) and isinstance(second, Signal):
+        return _weighted(b, c, second, right, first, left, result, bias, inner)
+    if isinstance(second, Static) and isinstance(first, Signal):
+        return _weighted(b, c, first, left, second, right, result, bias, inner)
+    if isinstance(first, Static) and isinstance(second, Static) and second.is_tensor:
+        index = b.signal(first, c)  # a parameter sent through a layer is a signal like any other
+        if index is not None:
+            return _weighted(b, c, Signal(index), left, second, right, result, bias, inner)
+    return _two(b, c, first, left, second, right, result, bias, inner)
+
+
+def _two(
+    b: Builder,
+    c: Call,
+    first: Value | None,
+    left: Labels,
+    second: Value | None,
+    right: Labels,
+    result: Labels,
+    bias: Value | None,
+    inner: bool,
+) -> Value:
+    """Both operands are signals."""
+    inputs = [i for i in (b.signal(first, c), b.signal(second, c)) if i is not None]
+    if len(inputs) < 2:
+        return b.emit(c, "opaque", inputs, attrs={"name": c.name, "why": "an operand is unknown"})
+    contracted = [x for x in left if x in right and x not in result]
+    sizes = _sizes(b, ((inputs[0], left), (inputs[1], right)))
+    n = math.prod(sizes[x] for x in contracted) if all(x in sizes for x in contracted) else None
+    roles = _two_roles(b, inputs, left, right, result)
+    kept = inner or bias is not None
+    if not contracted:
+        signal = b.emit(c, "mul", inputs, roles=roles, shape=_shape(sizes, result), inner=kept)
+    else:
+        attrs = {"contraction": n, "kind": "other"}
+        signal = b.emit(c, "matmul", inputs, attrs=attrs, roles=roles, shape=_shape(sizes, result), inner=kept)
+    extra = b.signal(bias, c) if bias is not None and not _is_none(bias) else None
+    return signal if extra is None else b.emit(c, "add", (signal.index, extra), roles=roles)
+
+
+def _is_none(value: Value | None) -> bool:
+    return value is None or (isinstance(value, Static) and value.value is None)
+
+
+def _shape(sizes: Mapping[str, int], labels: Labels) -> tuple[int, ...] | None:
+    return tuple(sizes[x] for x in labels) if all(x in sizes for x in labels) else None
+
+
+def _sizes(b: Builder, operands: Sequence[tuple[int, Labels]]) -> dict[str, int]:
+    sizes: dict[str, int] = {}
+    for index, labels in operands:
+        shape = b.nodes[index].shape
+        if shape is not None and len(shape) == len(labels):
+            for label, size in zip(labels, shape, strict=True):
+                sizes[label] = max(size, sizes.get(label, 1))
+    return sizes
+
+
+def _two_roles(b: Builder, inputs: list[int], left: Labels, right: Labels, result: Labels) -> axes.Roles | None:
+    """Free axes keep their roles; channels contracted away leave none."""
+    known: dict[str, str] = {}
+    for index, labels in ((inputs[0], left), (inputs[1], right)):
+        roles = b.roles[index]
+        if roles is not None and len(roles) == len(labels):
+            for label, role in zip(labels, roles, strict=True):
+                known.setdefault(label, role)
+    found = [known.get(x, "p") for x in result]
+    if found.count("c") > 1:
+        last = len(found) - 1 - found[::-1].index("c")
+        found = [r if r != "c" or i == last else "p" for i, r in enumerate(found)]
+    return tuple(found)
+
+
+def _weighted(
+    b: Builder,
+    c: Call,
+    signal: Signal,
+    names: Labels,
+    weight: Static,
+    labels: Labels,
+    result: Labels,
+    bias: Value | None,
+    inner: bool,
+) -> Value:
+    """A signal times a static tensor."""
+    if not weight.is_tensor or weight.value.ndim != len(labels):
+        return _opaque(b, c, (signal, weight), "shapes of the operands are not known")
+    labels = _free_broadcast(b, signal, names, weight, labels)
+    split = Split.of(labels, names, result)
+    if not split.inner and not split.out:  # elementwise
+        other = b.signal(weight, c)
+        return b.emit(c, "mul", [signal.index] + ([] if other is None else [other]), inner=inner)
+    parameters = b.roles_of(weight, "weight") if weight.sources else {}
+    static_bias = bias if isinstance(bias, Static) and bias.is_tensor else None
+    tensor_bias = static_bias.value if static_bias is not None else None
+    if static_bias is not None and static_bias.sources:
+        parameters |= b.roles_of(static_bias, "bias")
+    operator, stack = _operator(weight.value.detach(), labels, split, tensor_bias)
+    attrs: dict[str, Any] = {"layout": layout(weight.value, labels, split), "stack": stack if stack > 1 else None}
+    if weight.value.is_meta:
+        attrs["nominal"] = True
+    attrs |= _weight_notes(b, weight, parameters)
+    sizes = {**_sizes(b, ((signal.index, names),)), **dict(zip(labels, weight.value.shape, strict=True))}
+    shape = c.meta.shape if not inner and c.meta.shape is not None else _shape(sizes, result)
+    roles = _result_roles(b, signal, names, split, result)
+    extra = None if bias is None or static_bias is not None or _is_none(bias) else b.signal(bias, c)
+    found = b.emit(
+        c, "linear", (signal.index,), attrs=attrs, parameters=parameters, operator=operator, roles=roles, shape=shape,
+        inner=inner or extra is not None,
+    )  # fmt: skip
+    _set_rows(b, found, shape, result, split, sizes)
+    return found if extra is None else b.emit(c, "add", (found.index, extra), roles=roles)
+
+
+def _free_broadcast(b: Builder, signal: Signal, names: Labels, weight: Static, labels: Labels) -> Labels:
+    """Axes that the signal has with size 1 only are outputs of the weight, not a stack."""
+    shape = b.shape(signal)
+    if shape is None or len(shape) != len(names):
+        return labels
+    sizes = dict(zip(names, shape, strict=True))
+    return tuple(
+        f"{x}'" if sizes.get(x) == 1 and size > 1 else x for x, size in zip(labels, weight.value.shape, strict=True)
+    )
+
+
+def _weight_notes(b: Builder, weight: Static, parameters: Mapping[str, str]) -> dict[str, Any]:
+    """Attributes of a weight that is an expression or a part of a parameter."""
+    attrs: dict[str, Any] = {}
+    if weight.owners and not weight.view:
+        attrs |= b.weight_attrs(weight, weight.owners[0])
+    elif weight.view and weight.owners:
+        part = _part(b, weight)
+        if part is not None:
+            attrs["part"] = part
+    if not weight.owners:
+        attrs["fixed"] = True  # a buffer or constant: nothing to initialise
+    del parameters
+    return attrs
+
+
+def _part(b: Builder, weight: Static) -> list[int] | None:
+    """``[start, stop]`` of axis 0 when the weight is a range of rows of its parameter."""
+    try:
+        whole = b.traced.attribute(weight.owners[0])
+    except AttributeError:
+        return None
+    value = weight.value
+    if not isinstance(whole, torch.Tensor) or whole.ndim < 1 or whole.numel() == value.numel():
+        return None
+    row = whole.stride(0)
+    if value.numel() % max(1, row) or value.numel() == 0 or row != math.prod(whole.shape[1:]):
+        return None
+    start = (value.storage_offset() - whole.storage_offset()) / max(1, row)
+    count = value.numel() // max(1, row)
+    same = value.untyped_storage().data_ptr() == whole.untyped_storage().data_ptr()
+    return [int(start), int(start) + count] if same and start.is_integer() else None
+
+
+def layout(weight: torch.Tensor, labels: Labels, split: Split) -> str:
+    """How the parameter behind a (view of a) weight lies in memory: the order of its strides."""
+    order = sorted(range(len(labels)), key=lambda i: -weight.stride(i))
+    kinds = []
+    for i in order:
+        if weight.shape[i] == 1 and len(labels) > 2:
+            continue
+        kind = "s" if labels[i] in split.stack else ("i" if labels[i] in split.inner else "o")
+        if not kinds or kinds[-1] != kind:
+            kinds.append(kind)
+    names = {"oi": "out_in", "io": "in_out", "sio": "stacked_in_out", "soi": "stacked_out_in"}
+    names |= {"i": "out_in", "o": "in_out", "si": "stacked_out_in", "so": "stacked_in_out"}
+    return names.get("".join(kinds), "other")
+
+
+def _operator(
+    weight: torch.Tensor, labels: Labels, split: Split, bias: torch.Tensor | None
+) -> tuple[Operator, int]:
+    """The operator and the size of the stack."""
+    sizes = dict(zip(labels, weight.shape, strict=True))
+    stack, out, inner = (math.prod(sizes[x] for x in group) for group in (split.stack, split.out, split.inner))
+    if weight.is_meta:
+        return operators.meta_operator(float(inner), float(out), (inner, out)), stack
+    order = [labels.index(x) for x in (*split.stack, *split.out, *split.inner)]
+    moved = weight.permute(order)
+    if stack == 1:
+        return operators.linear_operator(moved.reshape(out, inner), bias), 1
+    return operators.stacked_operator(moved.reshape(stack, out, inner), bias), stack
+
+
+def _result_roles(b: Builder, signal: Signal, names: Labels, split: Split, result: Labels) -> axes.Roles | None:
+    roles = b.roles[signal.index]
+    known = dict(zip(names, roles, strict=True)) if roles is not None and len(roles) == len(names) else {}
+    found = []
+    for label in result:
+        if label in known and label not in split.out:
+            role = known[label]
+            found.append("b" if role == "b" else ("h" if label in split.stack else "p"))
+        elif label in names and label not in split.out:
+            found.append("b" if label == names[0] and len(names) > 1 else "p")
+        else:
+            found.append("c")
+    last = len(found) - 1 - found[::-1].index("c") if "c" in found else -1
+    if last < 0 and split.stack:  # one value for each head
+        return tuple("c" if r == "h" else r for r in found)
+    return tuple("h" if r == "c" and i != last else r for i, r in enumerate(found))
+
+
+def _set_rows(
+    b: Builder, signal: Signal, shape: tuple[int, ...] | None, result: Labels, split: Split, sizes: Mapping[str, int]
+) -> None:
+    """Remember which row of the weight each output element comes from."""
+    out = [x for x in result if x in split.out or f"{x}'" in split.out]
+    if shape is None or not out or math.prod(shape) > ROWS_LIMIT or split.stack or len(shape) != len(result):
+        return
+    order = [x for x in split.out if x in out]
+    if len(order) != len(out):
+        return
+    ids = torch.arange(math.prod(sizes[x] for x in order)).reshape([sizes[x] for x in order])
+    ids = ids.permute([order.index(x) for x in out])
+    view = ids.reshape([sizes[x] if x in out else 1 for x in result])
+    b.rows[signal.index] = view.expand(shape)
+
+
+def _opaque(b: Builder, c: Call, operands: Sequence[Value], why: str) -> Value:
+    inputs = [i for i in (b.signal(v, c) for v in operands) if i is not None]
+    return b.emit(c, "opaque", inputs, attrs={"name": c.name, "why": why})

@@ -1,0 +1,277 @@
+"""From a live model to its facts: record, statistics, inputs, trace, graph, layers.
+
+Used in the worker's children and, for a model that is already there, in the caller's process
+(``initlint.check(model)``). What cannot be had is left out and said; the rest is still returned.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from initlint.errors import InitlintError
+from initlint.facts import Argument, InputFacts, Layer, ModelFacts, ModuleFacts, Node, ParameterFacts, TraceFacts
+from initlint.options import ProbeOptions
+
+if TYPE_CHECKING:
+    from initlint.probe.record import Record
+    from initlint.probe.traced import Traced
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """What a model is called and where it comes from."""
+
+    name: str
+    target: str
+    file: str = ""
+    line: int | None = None
+    arguments: tuple[Argument, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class GraphFacts:
+    """What tracing adds to a model's facts."""
+
+    nodes: tuple[Node, ...] = ()
+    outputs: tuple[int, ...] = ()
+    layers: tuple[Layer, ...] = ()
+    trace: TraceFacts = TraceFacts()
+    inputs: tuple[InputFacts, ...] = ()
+    status: str = "partial"
+    reason: str = ""
+    measured_loss: float | None = None
+
+
+def analyse(
+    build: Callable[[], nn.Module] | nn.Module,
+    *,
+    name: str = "",
+    target: str = "",
+    options: ProbeOptions | None = None,
+    namespace: Mapping[str, Any] | None = None,
+    inputs: Any = None,
+) -> ModelFacts:
+    """Facts about a model, in this process; nothing is forked, the model is as before afterwards.
+
+    Args:
+        build: constructs the model (recorded, under ``options.seed``), or a live model, whose parameters
+            then have no record of how they were written.
+        namespace: where ``example_inputs`` is looked for.
+        inputs: the arguments of forward: a tuple, or ``(args, kwargs)``.
+    """
+    options = options or ProbeOptions()
+    start = time.perf_counter()
+    model, record = _built(build, options)
+    if inputs is not None:
+        namespace = {**(namespace or {}), "example_inputs": lambda: inputs}
+    cls = type(model)
+    identity = Identity(name or cls.__name__, target or f"{cls.__module__}:{cls.__qualname__}")
+    facts = describe(model, record, identity, options)
+    found = graph(model, record, facts, namespace or {}, options)
+    return replace(merged(facts, found), seconds=time.perf_counter() - start)
+
+
+def describe(model: nn.Module, record: Record | None, identity: Identity, options: ProbeOptions) -> ModelFacts:
+    """Facts without the graph: parameters with their statistics, modules, init statements."""
+    parameters = tuple(_measured(model, record)) if record is not None else tuple(_unrecorded(model))
+    modules = record.modules if record is not None else tuple(_plain_modules(model))
+    floating = [p for p in parameters if p.dtype.startswith(("float", "bfloat", "complex"))]
+    return ModelFacts(
+        name=identity.name,
+        target=identity.target,
+        file=identity.file,
+        line=identity.line,
+        status="partial",
+        arguments=identity.arguments,
+        parameters=parameters,
+        modules=modules,
+        statements=record.statements if record is not None else (),
+        reseeds=record.reseeds if record is not None else (),
+        dtype=floating[0].dtype if floating else "float32",
+        device="meta" if any(p.is_meta for p in model.parameters()) else "cpu",
+        seed=options.seed,
+        notes=(*identity.notes, *(record.notes if record is not None else ())),
+        torch=str(torch.__version__),
+        python=sys.version.split()[0],
+    )
+
+
+def graph(
+    model: nn.Module,
+    record: Record | None,
+    facts: ModelFacts,
+    namespace: Mapping[str, Any],
+    options: ProbeOptions,
+    *,
+    with_inputs: bool = True,
+) -> GraphFacts:
+    """Trace the model and pair its layers; failures become the reason."""
+    notes: list[str] = []
+    try:
+        from initlint.probe import inputs as finding
+        from initlint.probe import trace as tracing
+    except ImportError as error:
+        return GraphFacts(reason=f"trace not available: {error}")
+    given = None
+    if with_inputs:
+        try:
+            given = finding.find(model, namespace, options.inputs, seed=options.seed)
+        except InitlintError as error:
+            notes.append(_sentence(error))
+        except Exception as error:
+            notes.append(f"no input was found: {_short(error)}")
+    used = tuple(given.facts) if given is not None else ()
+    try:
+        traced = tracing.trace(model, given, measure=options.measure, seed=options.seed)
+    except InitlintError as error:
+        return GraphFacts(reason=_sentence(error), inputs=used, trace=TraceFacts(notes=tuple(notes)))
+    except Exception as error:
+        return GraphFacts(reason=f"tracing failed: {_short(error)}", inputs=used, trace=TraceFacts(notes=tuple(notes)))
+    return _paired(traced, record, facts, used, notes)
+
+
+def merged(facts: ModelFacts, found: GraphFacts) -> ModelFacts:
+    """The model's facts with its graph."""
+    names = ("nodes", "outputs", "layers", "trace", "inputs", "status", "reason", "measured_loss")
+    return replace(facts, **{name: getattr(found, name) for name in names})
+
+
+def _paired(
+    traced: Traced, record: Record | None, facts: ModelFacts, used: tuple[InputFacts, ...], notes: list[str]
+) -> GraphFacts:
+    nodes: tuple[Node, ...] = ()
+    outputs: tuple[int, ...] = ()
+    layers: tuple[Layer, ...] = ()
+    reason = ""
+    try:
+        from initlint.probe.normalise import normalise
+        from initlint.probe.pair import pair
+
+        nodes, outputs = normalise(traced, record)
+        layers = pair(nodes, facts.parameters, facts.modules)
+    except ImportError as error:
+        reason = f"trace not available: {error}"
+    except InitlintError as error:
+        reason = _sentence(error)
+    except Exception as error:
+        reason = f"the graph could not be read: {_short(error)}"
+    complete = bool(nodes) and not reason and (traced.ran or traced.method == "symbolic")
+    if not complete and not reason:
+        reason = traced.notes[-1] if traced.notes else "the forward did not run to its end"
+    trace = TraceFacts(
+        method=traced.method,
+        coverage=traced.coverage,
+        unsupported=_unsupported(nodes),
+        not_reached=tuple(traced.not_reached),
+        notes=(*notes, *traced.notes),
+        training=traced.training,
+        ran=traced.ran,
+    )
+    return GraphFacts(nodes, outputs, layers, trace, used, "analysed" if complete else "partial", reason)
+
+
+def _unsupported(nodes: tuple[Node, ...]) -> tuple[str, ...]:
+    """Names and counts of the operations that are not modelled."""
+    counts: dict[str, int] = {}
+    for node in nodes:
+        if node.op in ("unknown", "unsupported") and node.response is None and not node.table:
+            name = str(node.attrs.get("function") or node.attrs.get("name") or node.label or node.op)
+            counts[name] = counts.get(name, 0) + 1
+    return tuple(f"{name} ({count})" for name, count in sorted(counts.items()))
+
+
+def _built(build: Callable[[], nn.Module] | nn.Module, options: ProbeOptions) -> tuple[nn.Module, Record | None]:
+    if isinstance(build, nn.Module):
+        return build, _record_of_live(build)
+    from initlint.probe.build import seed_everything
+    from initlint.probe.provenance import Recorder
+
+    with Recorder() as recorder:
+        seed_everything(options.seed)
+        model = build()
+    return model, recorder.record(model)
+
+
+def _record_of_live(model: nn.Module) -> Record | None:
+    """Modules and parameters of a model whose construction was not seen."""
+    try:
+        from initlint.probe.provenance import Recorder
+
+        with Recorder() as recorder:
+            pass
+        record = recorder.record(model)
+    except ImportError:
+        return None
+    return replace(record, parameters=tuple(replace(p, provenance="unknown") for p in record.parameters))
+
+
+def _measured(model: nn.Module, record: Record) -> Iterator[ParameterFacts]:
+    """The recorded parameters with statistics of their values."""
+    for fact in record.parameters:
+        tensor, groups = tensor_of(model, fact.name)
+        yield fact if tensor is None else replace(fact, stats=_stats(tensor, groups))
+
+
+def tensor_of(model: nn.Module, name: str) -> tuple[torch.Tensor | None, int]:
+    """The tensor of a qualified name, and the groups of the convolution that owns it (else 1)."""
+    path, _, local = name.rpartition(".")
+    try:
+        owner = model.get_submodule(path)
+        value = getattr(owner, local)
+    except Exception:  # a property of user code may raise anything
+        return None, 1
+    groups = getattr(owner, "groups", 1)
+    ok = isinstance(groups, int) and groups > 0
+    return (value if isinstance(value, torch.Tensor) else None), groups if ok else 1
+
+
+def _stats(tensor: torch.Tensor, groups: int) -> Any:
+    try:
+        from initlint.probe.measure import measure
+    except ImportError:
+        return None
+    with torch.no_grad():
+        return measure(tensor, groups)
+
+
+def _unrecorded(model: nn.Module) -> Iterator[ParameterFacts]:
+    """Parameters and buffers where no record is available."""
+    kinds = (("parameter", model.named_parameters()), ("buffer", model.named_buffers()))
+    for kind, tensors in kinds:
+        for name, tensor in tensors:
+            module, _, local = name.rpartition(".")
+            yield ParameterFacts(
+                name=name,
+                kind=kind,
+                shape=tuple(tensor.shape),
+                dtype=str(tensor.dtype).removeprefix("torch."),
+                module=module,
+                local=local,
+                requires_grad=tensor.requires_grad,
+                provenance="unknown",
+                stats=_stats(tensor, tensor_of(model, name)[1]),
+            )
+
+
+def _plain_modules(model: nn.Module) -> Iterator[ModuleFacts]:
+    for name, module in model.named_modules():
+        cls = type(module)
+        own = tuple(f"{name}.{local}" if name else local for local, _ in module.named_parameters(recurse=False))
+        yield ModuleFacts(name=name, cls=f"{cls.__module__}.{cls.__qualname__}", parameters=own)
+
+
+def _sentence(error: InitlintError) -> str:
+    return f"{error.message}. {error.hint}" if error.hint else error.message
+
+
+def _short(error: BaseException) -> str:
+    text = " ".join(str(error).split())[:200]
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__

@@ -1,0 +1,115 @@
+"""Hard-coded accelerators (``.cuda()``, ``device="cuda"``, ``.to("cuda")``) become the CPU, and are noted.
+
+Models are built and run on the CPU on every machine, so that results do not depend on what is plugged in.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from typing import Any
+
+import torch
+from torch.overrides import TorchFunctionMode
+
+from initlint.probe.target import relative
+
+#: Device types that are left as they are.
+_KEPT = frozenset(("cpu", "meta"))
+_WORDS = re.compile(rb"cuda|\bmps\b|\bxpu\b|\bhpu\b|\bnpu\b")
+_ACCELERATOR = re.compile(r"(cuda|mps|xpu|hpu|npu|mtia|privateuseone)(:\d+)?")
+_MOVES = frozenset(("cuda", "xpu", "hpu", "npu", "ipu", "mtia"))
+
+
+def mentions_accelerator(path: str) -> bool:
+    """Whether a source file names an accelerator at all; others do not pay for the redirection."""
+    try:
+        with open(path, "rb") as file:
+            return _WORDS.search(file.read()) is not None
+    except OSError:
+        return False
+
+
+class Redirect(TorchFunctionMode):
+    """While active, torch functions never see an accelerator; ``notes`` says where one was asked for."""
+
+    def __init__(self, directory: str) -> None:
+        super().__init__()
+        self.directory = directory
+        self.places: dict[tuple[str, int], str] = {}
+        self._restore: list[tuple[Any, str, Any]] = []
+
+    @property
+    def notes(self) -> list[str]:
+        """One sentence for each line that asked for an accelerator."""
+        return [
+            f"{relative(file, self.directory)}:{line}: {what} was redirected to the CPU"
+            for (file, line), what in self.places.items()
+        ]
+
+    def __enter__(self) -> Any:
+        for name, value in (("set_device", _nothing), ("current_device", _zero), ("synchronize", _nothing)):
+            self._patch(torch.cuda, name, value)
+        for name in ("FloatTensor", "LongTensor", "DoubleTensor", "HalfTensor", "IntTensor", "BoolTensor", "ByteTensor"):
+            self._patch(torch.cuda, name, getattr(torch, name))
+        return super().__enter__()
+
+    def __exit__(self, *args: Any) -> None:
+        super().__exit__(*args)
+        for owner, name, value in reversed(self._restore):
+            setattr(owner, name, value)
+        self._restore.clear()
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        name = getattr(func, "__name__", "")
+        if name in _MOVES and len(args) >= 1 and isinstance(args[0], torch.Tensor):
+            self._note(f".{name}()")
+            return args[0]
+        device = kwargs.get("device")
+        if device is not None and _is_accelerator(device):
+            self._note(f"device={_text(device)}")
+            kwargs = {**kwargs, "device": torch.device("cpu")}
+        if name == "to" and len(args) > 1 and any(_is_accelerator(arg) for arg in args[1:]):
+            self._note(f".to({_text(next(arg for arg in args[1:] if _is_accelerator(arg)))})")
+            args = tuple(torch.device("cpu") if _is_accelerator(arg) and i else arg for i, arg in enumerate(args))
+        return func(*args, **kwargs)
+
+    def _patch(self, owner: Any, name: str, value: Any) -> None:
+        if hasattr(owner, name):
+            self._restore.append((owner, name, getattr(owner, name)))
+            setattr(owner, name, value)
+
+    def _note(self, what: str) -> None:
+        frame = sys._getframe(2)
+        here, library = os.path.dirname(__file__), os.path.dirname(torch.__file__)
+        while frame is not None:
+            file = frame.f_code.co_filename
+            if not file.startswith((here, library)) and not file.startswith("<"):
+                self.places.setdefault((file, frame.f_lineno), what)
+                return
+            frame = frame.f_back  # type: ignore[assignment]
+
+
+def _is_accelerator(value: Any) -> bool:
+    if isinstance(value, torch.device):
+        return value.type not in _KEPT
+    if isinstance(value, str):
+        return _ACCELERATOR.fullmatch(value) is not None
+    # An int means the accelerator of that number; bool is a flag of ``to``.
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _text(value: Any) -> str:
+    return repr(str(value)) if isinstance(value, (str, torch.device)) else repr(value)
+
+
+def _nothing(*_: Any, **__: Any) -> None:
+    return None
+
+
+def _zero() -> int:
+    return 0

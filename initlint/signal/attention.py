@@ -1,0 +1,289 @@
+"""Products of two signals and softmax attention (THEORY 5.3 and 5.5).
+
+What softmax sees of a row of logits is what differs between keys: the part common to all keys cancels. A row of
+weights a has sum 1 and energy S = E sum a^2; averaging values with it keeps what positions share and S of the rest.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import lru_cache
+
+from initlint.facts import Node
+from initlint.signal.moments import Grad, State, Unknown, bounded, state
+from initlint.signal.order import log_sum_exp, softmax_energy
+from initlint.signal.scene import Op, Scene, number, text
+
+#: Rows of a causal mask at which the energy is evaluated; between them it is smooth in log length.
+ROWS = 12
+
+
+def energy(sigma: float, keys: float, *, causal: bool = False) -> float:
+    """S, averaged over queries; of query t only t keys count when causal."""
+    if not causal:
+        return softmax_energy(sigma, keys)
+    return _causal_energy(round(sigma, 3) if sigma < 10 else round(sigma, 1), round(keys))
+
+
+@lru_cache(maxsize=1024)
+def _causal_energy(sigma: float, keys: int) -> float:
+    if keys <= ROWS:
+        return sum(softmax_energy(sigma, t) for t in range(1, keys + 1)) / keys
+    if sigma <= 1e-3:
+        return (math.log(keys) + 0.5772 + 0.5 / keys) / keys
+    rows = sorted({1, 2, 3, 4, *(round(4 * (keys / 4) ** (i / ROWS)) for i in range(1, ROWS + 1))})
+    values = [t * softmax_energy(sigma, t) for t in rows]
+    # sum over t of (t S_t) / t with t S_t piecewise linear in log t
+    total = sum(v / t for v, t in zip(values[:3], rows[:3], strict=True))
+    for (a, b), (x, y) in zip(
+        zip(rows[3:-1], rows[4:], strict=True), zip(values[3:-1], values[4:], strict=True), strict=True
+    ):
+        width = math.log(b / a)
+        total += (x + y) / 2 * width
+    total += 0.5 * (values[3] / rows[3] + values[-1] / rows[-1])
+    return min(total / keys, 1.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Attend:
+    """What one attention does: logit variance between keys, row energy S, tilt, and its size."""
+
+    sigma2: float
+    row: float
+    tilt: float
+    queries: float
+    keys: float
+
+
+def attend(q: State, k: State, node: Node) -> Attend:
+    """The softmax of scaled products of queries and keys."""
+    dim = max(number(node, "head_dim", 64.0), 1.0)
+    scale = number(node, "scale", 1.0 / math.sqrt(dim))
+    keys = max(number(node, "keys", 1.0), 1.0)
+    queries = max(number(node, "queries", keys), 1.0)
+    causal = bool(node.attrs.get("causal"))
+    sigma2 = min(scale * scale * dim * q.q * k.e, 1e6)
+    row = energy(math.sqrt(sigma2), keys, causal=causal)
+    # keys and values read the same tokens, so softmax leans its mean towards W_k^T q (dominates for many keys)
+    tilt = (1.0 - row) * sigma2 / max(dim * number(node, "heads", 1.0), 1.0)
+    return Attend(sigma2, row, min(tilt, 1.0), queries, keys)
+
+
+def attended(v: State, found: Attend) -> State:
+    """Values averaged with the weights."""
+    kept = min(found.row + found.tilt, 1.0)
+    lost = 1.0 - kept
+    eps = max(v.d + v.e - v.u, 0.0)
+    q = v.q - lost * v.e
+    # outputs of two queries differ by their own choice of keys only
+    e = v.e * max(kept - 1.0 / found.keys, 0.0)
+    d = v.d - lost * eps
+    return state(q, v.m, d, e, max(v.u - lost * v.e, d, e), noise=v.noise + v.own, like=(v,))
+
+
+def attended_back(g: Grad, found: Attend) -> Grad:
+    """The gradient to the values: independent ones by S T_q / T_k, shared ones add up."""
+    ratio = found.queries / found.keys
+    shared = max(min(g.t, g.p), 0.0)
+    coherent = shared * ratio * ratio
+    return Grad(bounded((g.p - shared) * found.row * ratio + coherent), coherent, g.noise)
+
+
+def to_logits(g: Grad, found: Attend, v: State) -> float:
+    """Gradient second moment at the logits: p times what differs between values, through the softmax."""
+    return g.p * v.e * found.row / found.keys * (1.0 - 1.0 / found.keys)
+
+
+def attention(node: Node, xs: tuple[State, ...], scene: Scene) -> State:
+    """Scaled dot-product attention of separate q, k, v."""
+    q, k, v = _three(node, xs)
+    return _doubtful(attended(v, attend(q, k, node)), xs)
+
+
+def attention_back(node: Node, xs: tuple[State, ...], y: State, g: Grad, scene: Scene) -> tuple[Grad, ...]:
+    """To v the averaged gradient; to q and k the little that passes softmax."""
+    q, k, v = _three(node, xs)
+    found = attend(q, k, node)
+    dim = max(number(node, "head_dim", 64.0), 1.0)
+    scale = number(node, "scale", 1.0 / math.sqrt(dim))
+    at_logits = dim * to_logits(g, found, v) * scale * scale
+    ratio = found.queries / found.keys
+    back = (
+        Grad(bounded(at_logits * found.keys * k.e), 0.0, g.noise),
+        Grad(bounded(at_logits * found.queries * q.q), 0.0, g.noise),
+        attended_back(g, found),
+    )
+    return (*back, *(Grad(0.0 * ratio) for _ in xs[3:]))
+
+
+def mha(node: Node, xs: tuple[State, ...], scene: Scene) -> State:
+    """nn.MultiheadAttention: projections, attention, output projection."""
+    q, k, v, found, _ = _projected(node, xs)
+    y = attended(v, found)
+    dim = max(number(node, "embed_dim", 1.0), 1.0)
+    gain = dim * number(node, "second_out", 1.0 / (3.0 * dim))
+    mixed = state(
+        gain * y.q + number(node, "bias_second_out"),
+        0.0,
+        gain * y.d,
+        gain * y.e,
+        gain * y.u,
+        own=2.0 / dim,
+        noise=y.noise + y.own + 2.0 / dim,
+        like=xs,
+    )
+    return _doubtful(mixed, xs)
+
+
+def mha_back(node: Node, xs: tuple[State, ...], y: State, g: Grad, scene: Scene) -> tuple[Grad, ...]:
+    """Back through the output projection, the attention and each of the three projections."""
+    q, k, v, found, gains = _projected(node, xs)
+    dim = max(number(node, "embed_dim", 1.0), 1.0)
+    head = dim / max(number(node, "heads", 1.0), 1.0)
+    inner = dim * number(node, "second_out", 1.0 / (3.0 * dim))
+    at = Grad(g.p * inner, g.t * inner, g.noise)
+    logits = head * to_logits(at, found, v) / head
+    parts = (
+        Grad(bounded(logits * found.keys * k.e * gains[0]), 0.0, g.noise),
+        Grad(bounded(logits * found.queries * q.q * gains[1]), 0.0, g.noise),
+        attended_back(at, found),
+    )
+    value = Grad(bounded(parts[2].p * gains[2]), parts[2].t * gains[2], g.noise)
+    three = (parts[0], parts[1], value)
+    if len(xs) == 1:  # self-attention written with one input: the three add up
+        return (Grad(bounded(sum(part.p for part in three)), value.t, g.noise),)
+    return (*three[: len(xs)], *(Grad(0.0) for _ in xs[3:]))
+
+
+def _projected(node: Node, xs: tuple[State, ...]) -> tuple[State, State, State, Attend, tuple[float, float, float]]:
+    dim = max(number(node, "embed_dim", 1.0), 1.0)
+    head = dim / max(number(node, "heads", 1.0), 1.0)
+    sources = xs if len(xs) >= 3 else (xs[0], xs[-1], xs[-1])
+    made, gains = [], []
+    for name, x in zip("qkv", sources[:3], strict=True):
+        gain = dim * number(node, f"second_{name}", 0.5 / dim)
+        bias = number(node, f"bias_second_{name}")
+        gains.append(gain)
+        made.append(
+            state(gain * x.q + bias, 0.0, gain * x.d, gain * x.e, gain * x.u, noise=x.noise + x.own, own=2.0 / dim)
+        )
+    at = replace(node, attrs={**node.attrs, "head_dim": head, "scale": 1.0 / math.sqrt(head)})
+    return made[0], made[1], made[2], attend(made[0], made[1], at), (gains[0], gains[1], gains[2])
+
+
+def _three(node: Node, xs: tuple[State, ...]) -> tuple[State, State, State]:
+    if len(xs) < 3:
+        raise Unknown(f"{node.label or node.op}: attention needs queries, keys and values")
+    return xs[0], xs[1], xs[2]
+
+
+def _doubtful(y: State, xs: tuple[State, ...]) -> State:
+    doubt = next((x.undetermined for x in xs[:3] if x.undetermined), None)
+    return replace(y, undetermined=doubt) if doubt else y
+
+
+def matmul(node: Node, xs: tuple[State, ...], scene: Scene) -> State:
+    """Sum over n products of two signals."""
+    a, b = (xs[0], xs[1]) if len(xs) > 1 else (xs[0], xs[0])
+    n, kind = max(number(node, "contraction", 1.0), 1.0), text(node, "kind", "other")
+    if kind == "logits":
+        common = n * (n - 1.0) * (a.m * b.m) ** 2
+        q = n * a.q * b.q + common
+        d = n * (a.q * b.q - (a.q - a.d) * (b.q - b.d))
+        u = n * a.q * b.e  # between keys, at one query
+        y = state(q, n * a.m * b.m, d, u, max(d, u), noise=a.noise + b.noise, own=a.own + b.own, like=(a, b))
+        return replace(y, kind="logits")
+    if a.kind == "weights":
+        return _weighted(a, b, n)
+    # the contraction runs over positions of b (values) or over channels (other)
+    if kind == "values":
+        alike = (a.q - a.e) * (b.q - b.e)
+        q = n * a.q * b.q + n * (n - 1.0) * max(alike, 0.0)
+    else:
+        q = n * a.q * b.q + n * (n - 1.0) * (a.m * b.m) ** 2
+    d = q - (q * (a.q - a.d) * (b.q - b.d) / (a.q * b.q) if a.q * b.q > 0 else 0.0)
+    e = n * a.q * b.e if kind == "values" else n * (a.q * b.q - (a.q - a.e) * (b.q - b.e))
+    return state(q, n * a.m * b.m, d, e, max(d, e), noise=a.noise + b.noise + a.own + b.own, like=(a, b))
+
+
+def _weighted(a: State, v: State, keys: float) -> State:
+    """Rows of a softmax times values."""
+    found = Attend(0.0, min(max(a.share, 1.0 / keys), 1.0), 0.0, keys, keys)
+    y = attended(v, found)
+    return replace(y, undetermined=a.undetermined or v.undetermined, numeric=a.numeric or v.numeric)
+
+
+def matmul_back(node: Node, xs: tuple[State, ...], y: State, g: Grad, scene: Scene) -> tuple[Grad, ...]:
+    """To each operand the other, summed over the axis that it does not have."""
+    a, b = (xs[0], xs[1]) if len(xs) > 1 else (xs[0], xs[0])
+    n = max(number(node, "contraction", 1.0), 1.0)
+    out = scene.layout(node.index)
+    size_a, size_b = (_size(i, scene) for i in (node.inputs[0], node.inputs[-1]))
+    size_y = float(out.batch * out.elements)
+    # each element of a meets size_y n / size_a outputs
+    per_a, per_b = size_y * n / max(size_a, 1.0), size_y * n / max(size_b, 1.0)
+    if a.kind == "weights":
+        found = Attend(0.0, min(max(a.share, 1.0 / n), 1.0), 0.0, per_b, n)
+        left = Grad(bounded(g.p * b.e * per_a), 0.0, g.noise)
+        return (left, attended_back(g, found))
+    left = Grad(bounded(g.p * b.q * per_a), 0.0, g.noise)
+    right = Grad(bounded(g.p * a.q * per_b), 0.0, g.noise)
+    if len(node.inputs) == 1:
+        return (Grad(left.p + right.p, 0.0, g.noise),)
+    return (left, right)
+
+
+def _size(index: int, scene: Scene) -> float:
+    layout = scene.layout(index)
+    return float(layout.batch * layout.elements)
+
+
+def softmax(node: Node, xs: tuple[State, ...], scene: Scene) -> State:
+    """Weights that sum to 1: mean 1/n, energy from the spread of the logits along the axis."""
+    x, n = xs[0], max(number(node, "n", 1.0), 1.0)
+    spread = x.e if x.kind == "logits" else x.v
+    row = _row(x, spread, n)
+    q = row / n
+    differs = max(q - 1.0 / (n * n), 0.0)
+    y = state(q, 1.0 / n, differs * min(x.d / spread, 1.0) if spread > 0 else 0.0, differs, differs, like=(x,))
+    return replace(y, kind="weights", share=row, noise=x.noise)
+
+
+def _row(x: State, spread: float, n: float) -> float:
+    if x.share >= 1.0:
+        return energy(math.sqrt(spread), n)
+    if x.share <= 0.5 * (1.0 + 2.0 / n) and x.share >= 0.5:  # the lower triangle: (n+1) / 2n of the keys
+        return energy(math.sqrt(spread), n, causal=True)
+    return energy(math.sqrt(spread), max(n * x.share, 1.0))
+
+
+def softmax_back(node: Node, xs: tuple[State, ...], y: State, g: Grad, scene: Scene) -> tuple[Grad, ...]:
+    """Jacobian a_j (delta_jk - a_k): E a^2 of each gradient, less its weighted mean."""
+    n = max(number(node, "n", 1.0), 1.0)
+    return (Grad(bounded(g.p * y.q * (1.0 - min(y.share, 1.0 - 1.0 / n))), 0.0, g.noise),)
+
+
+def log_softmax(node: Node, xs: tuple[State, ...], scene: Scene) -> State:
+    """Logits less their log-sum-exp."""
+    x, n = xs[0], max(number(node, "n", 1.0), 1.0)
+    m = -log_sum_exp(math.sqrt(x.v), round(n))
+    v = x.v * (1.0 - 1.0 / n)
+    return state(m * m + v, m, x.d, x.e, x.u, kind="post", noise=x.noise, own=x.own, like=(x,))
+
+
+def log_softmax_back(node: Node, xs: tuple[State, ...], y: State, g: Grad, scene: Scene) -> tuple[Grad, ...]:
+    """g - softmax * sum(g): one more for each 1/n."""
+    n = max(number(node, "n", 1.0), 1.0)
+    row = energy(math.sqrt(min(xs[0].v, 1e6)), n)
+    return (Grad(bounded(g.p * (1.0 - 2.0 / n + row)), 0.0, g.noise),)
+
+
+OPS: Mapping[str, Op] = {
+    "matmul": Op(matmul, matmul_back),
+    "softmax": Op(softmax, softmax_back),
+    "log_softmax": Op(log_softmax, log_softmax_back),
+    "attention": Op(attention, attention_back),
+    "mha": Op(mha, mha_back),
+}

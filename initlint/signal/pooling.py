@@ -1,0 +1,147 @@
+"""Pooling over windows of positions, and reductions over axes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import replace
+
+from initlint.facts import Node
+from initlint.signal.curves import curve, function_of
+from initlint.signal.elementwise import apply, width_of
+from initlint.signal.moments import Grad, State, Unknown, bounded, state, tied
+from initlint.signal.order import maximum
+from initlint.signal.scene import Op, Scene, number, text
+
+
+def averaged(x: State, count: float, over: str) -> State:
+    """The mean of ``count`` elements that differ in position, channel or sample, or in all of them."""
+    lost = 1.0 - 1.0 / max(count, 1.0)
+    eps, beta, tau = max(x.d + x.e - x.u, 0.0), max(x.u - x.e, 0.0), max(x.u - x.d, 0.0)
+    if over == "channel":
+        # every part but the mean common to all channels is averaged
+        keep = 1.0 - lost
+        q, d, e, u = x.m * x.m + x.v * keep, x.d * keep, x.e * keep, x.u * keep
+    elif over == "batch":
+        q, d, e, u = x.q - lost * x.d, 0.0, x.e - lost * eps, x.u - lost * x.d
+    elif over == "all":
+        q, d, e, u = x.m * x.m + x.v / max(count, 1.0), x.d / max(count, 1.0), 0.0, x.d / max(count, 1.0)
+    else:
+        q, d, e = x.q - lost * x.e, beta + eps * (1.0 - lost), x.e * (1.0 - lost)
+        u = beta + (tau + eps) * (1.0 - lost)
+    return state(q, x.m, d, e, u, noise=x.noise + x.own, like=(x,))
+
+
+def greatest(x: State, count: float) -> State:
+    """The greatest of ``count`` positions of a Gaussian signal, which share what positions share."""
+    v = x.v
+    if v <= 0 or count <= 1:
+        return x
+    free = min(x.e / v, 1.0)  # 1 - rho between the window's positions
+    mean, var = maximum(max(round(count), 1))
+    shrink = (1.0 - free) + free * var
+    m = x.m + mean * math.sqrt(free * v)
+
+    def differing(part: float) -> float:
+        # the same position wins for nearly equal samples; for independent ones the whole variance differs
+        return part * (1.0 - (1.0 - shrink) * min(part / v, 1.0))
+
+    y = state(m * m + v * shrink, m, differing(x.d), x.e * var, differing(x.u), noise=x.noise + x.own, like=(x,))
+    return replace(y, kind=x.kind)
+
+
+def pool(node: Node, xs: tuple[State, ...], scene: Scene) -> State:
+    """Average or greatest over a window. ``fn``: an increasing function that was applied before it (see rewrite)."""
+    x, window = xs[0], max(number(node, "window", 1.0), 1.0)
+    if text(node, "kind") == "max":
+        y = greatest(x, window)
+        if "fn" in node.attrs or node.table:
+            return apply(curve(function_of(node), y.m, y.v), y, width_of(node.index, y, scene))
+        return replace(y, own=2.0 / width_of(node.index, y, scene), kind="post")
+    y = averaged(x, window, "position")
+    if text(node, "kind") == "lp":
+        return replace(y, q=bounded(x.q), m=math.sqrt(x.q), numeric=True)
+    factor = y.q / x.q if x.q > 0 else 1.0
+    return replace(y, own=2.0 / width_of(node.index, y, scene), ties=tied(x, node.inputs[0], factor))
+
+
+def pool_back(node: Node, xs: tuple[State, ...], y: State, g: Grad, scene: Scene) -> tuple[Grad, ...]:
+    """The winner takes all of it, or everyone an equal part; ``ratio``: windows that each input lies in, over k."""
+    window = max(number(node, "window", 1.0), 1.0)
+    n_in, n_out = number(node, "n_in"), number(node, "n_out")
+    ratio = n_out / n_in if n_in and n_out else 1.0 / window
+    if text(node, "kind") == "max":
+        factor = ratio
+        if "fn" in node.attrs or node.table:
+            top = greatest(xs[0], window)
+            factor *= curve(function_of(node), top.m, top.v).slope
+        return (Grad(bounded(g.p * factor), max(g.t, 0.0) * factor * ratio, g.noise),)
+    cover = ratio * window
+    shared = max(min(g.t, g.p), 0.0)
+    both = shared * (cover / window) ** 2
+    return (Grad(bounded((g.p - shared) * cover / window**2 + both), both, g.noise),)
+
+
+def reduce(node: Node, xs: tuple[State, ...], scene: Scene) -> State:
+    """mean, sum, max, min or logsumexp over an axis."""
+    x, n, fn = xs[0], max(number(node, "n", 1.0), 1.0), text(node, "fn", "mean")
+    over = text(node, "over", "position")
+    if fn in ("mean", "sum"):
+        y = averaged(x, n, over)
+        y = replace(y, own=2.0 / width_of(node.index, y, scene))
+        if fn == "sum":
+            square = n * n
+            y = replace(y, q=bounded(y.q * square), m=y.m * n, d=y.d * square, e=y.e * square, u=y.u * square)
+        return y
+    if fn in ("max", "min", "amax", "amin"):
+        return _extreme(x, n, over, -1.0 if fn.endswith("min") else 1.0)
+    if fn == "logsumexp":
+        m = x.m + math.log(n) + 0.5 * x.v
+        return state(m * m + x.v / n, m, x.d / n, x.e / n, x.u / n, kind="post", like=(x,))
+    raise Unknown(f"{node.label or node.op}: the reduction {fn!r} is not modelled")
+
+
+def _extreme(x: State, n: float, over: str, sign: float) -> State:
+    flipped = replace(x, m=sign * x.m)
+    # between channels everything but the common mean is independent
+    y = greatest(replace(flipped, e=x.v) if over in ("channel", "all") else flipped, n)
+    return replace(y, m=sign * y.m, kind="post")
+
+
+def reduce_back(node: Node, xs: tuple[State, ...], y: State, g: Grad, scene: Scene) -> tuple[Grad, ...]:
+    """The mean spreads 1/n to each; an extreme gives all to one of n."""
+    n, fn = max(number(node, "n", 1.0), 1.0), text(node, "fn", "mean")
+    if fn == "sum":
+        return (Grad(g.p, g.p, g.noise),)
+    if fn == "mean":
+        each = bounded(g.p / (n * n))
+        return (Grad(each, each if text(node, "over") in ("position", "all") else g.t / (n * n), g.noise),)
+    if fn == "logsumexp":
+        each = g.p * math.exp(min(xs[0].v, 50.0)) / (n * n)
+        return (Grad(bounded(min(each, g.p / n)), 0.0, g.noise),)
+    return (Grad(bounded(g.p / n), 0.0, g.noise),)
+
+
+def cumsum(node: Node, xs: tuple[State, ...], scene: Scene) -> State:
+    """Running sums along n positions: on average (n+1)/2 of what differs, (n+1)(2n+1)/6 of what is shared."""
+    x, n = xs[0], max(number(node, "n", 1.0), 1.0)
+    apart, together = (n + 1.0) / 2.0, (n + 1.0) * (2.0 * n + 1.0) / 6.0
+    eps, beta = max(x.d + x.e - x.u, 0.0), max(x.u - x.e, 0.0)
+    q = apart * x.e + together * (x.q - x.e)
+    d = apart * eps + together * beta
+    return state(q, x.m * apart, d, 0.5 * apart * x.e, max(d, 0.5 * apart * x.e), noise=x.noise + x.own, like=(x,))
+
+
+def cumsum_back(node: Node, xs: tuple[State, ...], y: State, g: Grad, scene: Scene) -> tuple[Grad, ...]:
+    """The reverse running sum."""
+    n = max(number(node, "n", 1.0), 1.0)
+    apart, together = (n + 1.0) / 2.0, (n + 1.0) * (2.0 * n + 1.0) / 6.0
+    shared = max(min(g.t, g.p), 0.0)
+    return (Grad(bounded(apart * (g.p - shared) + together * shared), together * shared, g.noise),)
+
+
+OPS: Mapping[str, Op] = {
+    "pool": Op(pool, pool_back),
+    "reduce": Op(reduce, reduce_back),
+    "cumsum": Op(cumsum, cumsum_back),
+}

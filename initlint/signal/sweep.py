@@ -1,0 +1,210 @@
+"""One pass forward and one backward over the graph, and the same again for what a change touches."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from math import isfinite
+
+from initlint.facts import Node
+from initlint.signal.moments import Grad, Moments, State, Unknown, bounded
+from initlint.signal.opaque import measured
+from initlint.signal.scene import Scene
+from initlint.signal.table import OPS
+
+#: Relative change of a moment below which re-propagation stops.
+CONVERGED = 1e-7
+
+
+@dataclass(frozen=True, slots=True)
+class Sweep:
+    """The state and the gradient of every node, and what each node sends back to its inputs."""
+
+    states: tuple[State, ...]
+    grads: tuple[Grad, ...]
+    sent: tuple[tuple[Grad, ...], ...]
+
+
+def forward_one(node: Node, states: Sequence[State], scene: Scene) -> State:
+    """The state of one node; measured, or undetermined with a reason, where no rule applies."""
+    xs = tuple(states[source] for source in node.inputs)
+    op = OPS.get(node.op)
+    try:
+        if op is None:
+            raise Unknown(f"the op {node.op!r} is not modelled")
+        found = op.forward(node, xs, scene)
+    except Unknown as doubt:
+        found = _instead(node, xs, scene, str(doubt))
+    except (ArithmeticError, ValueError, IndexError) as error:
+        found = _instead(node, xs, scene, f"{node.label or node.op}: {type(error).__name__} in its moments")
+    if found.undetermined and op is not None and op.clears:
+        found = replace(found, undetermined=None, numeric=True)
+    return found
+
+
+def _instead(node: Node, xs: tuple[State, ...], scene: Scene, reason: str) -> State:
+    try:
+        return measured(node, xs, scene, reason)
+    except Unknown:
+        like = next((x for x in xs if x.kind not in ("index", "constant")), xs[0] if xs else State(1.0))
+        return replace(like, ties=(), undetermined=reason)
+
+
+def backward_one(node: Node, states: Sequence[State], g: Grad, scene: Scene) -> tuple[Grad, ...]:
+    """What a node sends back to each of its inputs."""
+    xs = tuple(states[source] for source in node.inputs)
+    if not xs or g.p == 0.0:
+        return tuple(Grad(0.0) for _ in xs)
+    y, op = states[node.index], OPS.get(node.op)
+    unmodelled = op is None or (y.numeric and not any(x.numeric for x in xs))
+    op = OPS["opaque"] if op is None or unmodelled else op
+    try:
+        sent = op.backward(node, xs, y, g, scene)
+    except (Unknown, ArithmeticError, ValueError, IndexError):
+        sent = OPS["opaque"].backward(node, xs, y, g, scene)
+    sent = tuple(one if isfinite(one.p) else Grad(bounded(one.p), 0.0, g.noise) for one in sent[: len(xs)])
+    return sent + (Grad(0.0),) * (len(xs) - len(sent))
+
+
+def summed(parts: Iterable[Grad]) -> Grad:
+    """Gradients from several consumers add up; their chance parts average."""
+    p = t = noise = 0.0
+    for part in parts:
+        p += part.p
+        t += part.t
+        noise += part.p * part.p * part.noise
+    if p <= 0.0:
+        return Grad(0.0)
+    return Grad(bounded(p), t, noise / (p * p))
+
+
+def sweep(nodes: Sequence[Node], scene: Scene, outputs: Sequence[int]) -> Sweep:
+    """Propagate through the whole graph."""
+    states: list[State] = []
+    for node in nodes:
+        states.append(forward_one(node, states, scene))
+    incoming: list[list[Grad]] = [[] for _ in nodes]
+    for index in outputs:
+        incoming[index].append(Grad(1.0))
+    grads = [Grad(0.0)] * len(nodes)
+    sent: list[tuple[Grad, ...]] = [()] * len(nodes)
+    for node in reversed(nodes):
+        grads[node.index] = summed(incoming[node.index])
+        sent[node.index] = backward_one(node, states, grads[node.index], scene)
+        for source, part in zip(node.inputs, sent[node.index], strict=True):
+            if part.p:
+                incoming[source].append(part)
+    return Sweep(tuple(states), tuple(grads), tuple(sent))
+
+
+def moments(found: Sweep) -> tuple[Moments, ...]:
+    """The public form of a sweep."""
+    rows = []
+    for x, g in zip(found.states, found.grads, strict=True):
+        rows.append(
+            Moments(
+                q=x.q,
+                m=x.m,
+                kappa=x.q - x.d,
+                s=1.0 - x.e / x.q if x.q > 0 else 1.0,
+                p=g.p,
+                noise_q=(x.noise + x.own) ** 0.5,
+                noise_p=g.noise**0.5,
+                numeric=x.numeric,
+                undetermined=x.undetermined,
+                dependent=x.d,
+            )
+        )
+    return tuple(rows)
+
+
+def changed_states(nodes: Mapping[int, Node], base: Sweep, scene: Scene) -> dict[int, State]:
+    """States that differ when these nodes replace their namesakes, in order, until nothing changes any more."""
+    found: dict[int, State] = {}
+    view = _Overlay(base.states, found)
+    queue = sorted(nodes)
+    waiting = set(queue)
+    while queue:
+        index = heapq.heappop(queue)
+        waiting.discard(index)
+        node = nodes.get(index, scene.nodes[index])
+        now = forward_one(node, view, scene)
+        if not differs(now, base.states[index]):
+            continue
+        found[index] = now
+        for user in scene.consumers[index]:
+            if user not in waiting:
+                waiting.add(user)
+                heapq.heappush(queue, user)
+    return found
+
+
+def changed_grads(
+    nodes: Mapping[int, Node], states: Mapping[int, State], base: Sweep, scene: Scene, outputs: Sequence[int]
+) -> dict[int, Grad]:
+    """Gradients that differ, given the changed states."""
+    view = _Overlay(base.states, states)
+    sent: dict[int, tuple[Grad, ...]] = {}
+    found: dict[int, Grad] = {}
+    seeds = set(outputs)
+    # a node sends another gradient back when its inputs or its own output changed
+    dirty = set(nodes) | set(states)
+    dirty.update(user for index in states for user in scene.consumers[index])
+    queue = [-index for index in dirty]
+    heapq.heapify(queue)
+    while queue:
+        index = -heapq.heappop(queue)
+        node = nodes.get(index, scene.nodes[index])
+        g = summed(_received(index, scene, base, sent, index in seeds))
+        if _apart(g.p, base.grads[index].p):
+            found[index] = g
+        now = backward_one(node, view, g, scene)
+        sent[index] = now
+        for source, new, old in zip(node.inputs, now, base.sent[index], strict=True):
+            if _apart(new.p, old.p) and source not in dirty:
+                dirty.add(source)
+                heapq.heappush(queue, -source)
+    return found
+
+
+def _received(
+    index: int, scene: Scene, base: Sweep, sent: Mapping[int, tuple[Grad, ...]], seed: bool
+) -> Iterable[Grad]:
+    if seed:
+        yield Grad(1.0)
+    for user in scene.consumers[index]:
+        parts = sent.get(user, base.sent[user])
+        for source, part in zip(scene.nodes[user].inputs, parts, strict=True):
+            if source == index and part.p:
+                yield part
+
+
+class _Overlay(Sequence[State]):
+    """The base states with some of them replaced."""
+
+    def __init__(self, base: Sequence[State], changes: Mapping[int, State]) -> None:
+        self._base = base
+        self._changes = changes
+
+    def __getitem__(self, index: int) -> State:  # type: ignore[override]
+        return self._changes.get(index) or self._base[index]
+
+    def __len__(self) -> int:
+        return len(self._base)
+
+
+def _apart(a: float, b: float) -> bool:
+    return abs(a - b) > CONVERGED * max(abs(a), abs(b))
+
+
+def differs(a: State, b: State) -> bool:
+    """Whether two states differ beyond rounding."""
+    return (
+        _apart(a.q, b.q)
+        or _apart(a.d, b.d)
+        or _apart(a.e, b.e)
+        or _apart(a.u, b.u)
+        or abs(a.m - b.m) > CONVERGED * max(a.q, b.q) ** 0.5
+        or a.share != b.share
+    )

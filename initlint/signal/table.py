@@ -1,0 +1,20 @@
+"""The op table: for each canonical op (docs/ops.md) one small forward and one small backward rule."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from initlint.signal import attention, elementwise, linear, merge, norm, opaque, pooling, recurrent, shape
+from initlint.signal.scene import Op
+
+OPS: Mapping[str, Op] = {
+    **shape.OPS,
+    **elementwise.OPS,
+    **linear.OPS,
+    **merge.OPS,
+    **norm.OPS,
+    **pooling.OPS,
+    **attention.OPS,
+    **recurrent.OPS,
+    **opaque.OPS,
+}

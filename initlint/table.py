@@ -1,0 +1,163 @@
+"""The layer table: what each layer has, by which scheme, and what was expected of it."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from initlint.facts import Layer, ModelFacts, ParameterFacts, Scalar
+from initlint.findings import LayerRow, LayerSignal
+from initlint.theory.schemes import (
+    LayerSpec,
+    Recognised,
+    Scheme,
+    acceptable,
+    base_write,
+    compatible,
+    nearest,
+    recognise,
+    stated,
+)
+
+if TYPE_CHECKING:
+    from initlint.signal import Moments, Nominal, Signal
+
+
+def layer_rows(facts: ModelFacts, signal: Signal | None = None) -> tuple[LayerRow, ...]:
+    """One row for each layer with weights, in the order of the facts.
+
+    ``expected_std`` is that of the acceptable scheme which the record confirms, else of the one nearest to the
+    values; ``None`` where the layer's pairing or fans are not known.
+    """
+    named = {name: p for p in facts.parameters for name in (*p.aliases, p.name)}
+    depth = residual_branches(facts)
+    return tuple(_row(layer, named.get(layer.weight), depth, facts, signal) for layer in facts.layers)
+
+
+def specification(layer: Layer, parameter: ParameterFacts, depth: int | None = None) -> LayerSpec:
+    """What decides which schemes suit the layer (``theory.schemes.acceptable`` takes it)."""
+    return LayerSpec.from_layer(layer, parameter.shape, depth)
+
+
+def residual_branches(facts: ModelFacts) -> int | None:
+    """Number of layers that write into a residual sum: the N of depth-scaled schemes; ``None`` if there are none."""
+    return sum(layer.branch for layer in facts.layers) or None
+
+
+def expected(layer: Layer, parameter: ParameterFacts, depth: int | None = None) -> Scheme | None:
+    """The acceptable scheme that the record confirms, else the one nearest to the actual values."""
+    spec = specification(layer, parameter, depth)
+    return _expected(parameter, acceptable(spec, zeros=True), recognise(parameter, spec))
+
+
+def nominal(parameter: ParameterFacts, layer: Layer | None = None) -> Nominal | None:
+    """Moments that the record states where the values agree with it, else the actual ones; ``None`` without stats.
+
+    Args:
+        layer: unused where the record decides; kept for weights whose effective values are generated.
+    """
+    from initlint.signal import Nominal
+
+    stats, asked = parameter.stats, stated(parameter)
+    orthogonal = asked is not None and asked.family == "orthogonal"
+    if asked is not None and (stats is None or compatible(stats, asked, parameter.dtype)):
+        return Nominal(asked.mean, asked.var, orthogonal)
+    if stats is None or not stats.count:
+        return None
+    return Nominal(stats.mean, stats.var, False)
+
+
+def _expected(parameter: ParameterFacts, schemes: tuple[Scheme, ...], found: Recognised) -> Scheme | None:
+    if found.status == "confirmed" and found.scheme in schemes:
+        return found.scheme
+    stats = parameter.stats
+    return nearest(schemes, stats.var, stats.mean) if stats is not None and schemes else None
+
+
+def _row(
+    layer: Layer, parameter: ParameterFacts | None, depth: int | None, facts: ModelFacts, signal: Signal | None
+) -> LayerRow:
+    scheme: str | None = None
+    std = wanted = ratio = None
+    init: dict[str, Scalar] | None = None
+    undetermined = layer.undetermined
+    if parameter is not None:
+        spec = specification(layer, parameter, depth)
+        found = recognise(parameter, spec)
+        scheme, init = found.text or None, _init(parameter)
+        best = _expected(parameter, acceptable(spec, zeros=True), found)
+        if parameter.stats is not None:
+            std = _finite(math.sqrt(parameter.stats.var))
+        if best is not None:
+            wanted = best.std
+            ratio = std / wanted if std is not None and wanted > 0 else None
+        elif undetermined is None and layer.kind not in ("norm", "scale"):
+            undetermined = "the fans of this layer are not known"
+    return LayerRow(
+        name=layer.name,
+        kind=layer.kind,
+        parameters=layer.parameters or (layer.weight,),
+        site=layer.site,
+        fan_in=layer.fan_in,
+        fan_out=layer.fan_out,
+        activation=layer.activation,
+        path=layer.path,
+        scheme=scheme,
+        init=init,
+        std=std,
+        expected_std=wanted,
+        ratio=ratio,
+        undetermined=undetermined,
+        signal=_signal(layer, facts, signal),
+        consumer=layer.consumer,
+    )
+
+
+def _init(parameter: ParameterFacts) -> dict[str, Scalar] | None:
+    write = base_write(parameter)
+    if write is None:
+        return None
+    function = str(write.args.get("function", write.op)) if write.op == "create" else write.op
+    site = write.site
+    return {"function": function, "file": site.file if site else None, "line": site.line if site else None}
+
+
+def _signal(layer: Layer, facts: ModelFacts, signal: Signal | None) -> LayerSignal:
+    """Scales at the output of the layer's first call."""
+    if not layer.nodes or layer.nodes[0] >= len(facts.nodes):
+        return LayerSignal()
+    index = layer.nodes[0]
+    measured = facts.nodes[index].measured
+    real_forward = _root(measured.second) if measured is not None else None
+    real_gradient = _root(measured.gradient_second) if measured is not None else None
+    if signal is None or index >= len(signal.built):
+        return LayerSignal(measured_forward_std=real_forward, measured_gradient_std=real_gradient)
+    moments: Moments = signal.built[index]
+    if moments.undetermined:
+        return LayerSignal(measured_forward_std=real_forward, measured_gradient_std=real_gradient)
+    return LayerSignal(
+        forward_std=_root(moments.q),
+        gradient_std=_root(moments.p),
+        measured_forward_std=real_forward,
+        measured_gradient_std=real_gradient,
+        forward_band=_band(moments.noise_q),
+        gradient_band=_band(moments.noise_p),
+        dependent=_share(moments.q, moments.dependent),
+    )
+
+
+def _root(second: float | None) -> float | None:
+    return _finite(math.sqrt(second)) if second is not None and second >= 0 else None
+
+
+def _band(noise: float | None) -> float | None:
+    """A std of ln q as one of log10 of the standard deviation."""
+    return _finite(0.5 * noise / math.log(10.0)) if noise is not None else None
+
+
+def _share(q: float, dependent: float) -> float | None:
+    return _finite(max(0.0, min(1.0, dependent / q))) if q > 0 else None
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None

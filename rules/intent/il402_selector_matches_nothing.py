@@ -1,0 +1,149 @@
+"""IL402: an init statement whose condition selects nothing in this model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from initlint.signal.verdict import intent
+
+from initlint.diagnosis import suspects
+from initlint.facts import Guard, InitStatement
+from initlint.findings import Related, Severity
+from initlint.rule import Context, Outcome, Rule, bad, good
+from initlint.signal import Nominal
+
+
+class SelectorMatchesNothing(Rule):
+    """An init branch that never runs because its condition matches no module or parameter of the model.
+
+    ## What it does
+    Evaluates the conditions around init statements (isinstance checks, comparisons of parameter and class names, names of
+    schemes) against the modules and parameters that the model has. Reports one that matches nothing while layers of the
+    same operation stay at PyTorch's default, and a branch for the chosen scheme that does nothing.
+
+    ## Why is this bad?
+    `isinstance(m, nn.Conv2d)` in a 3-D model and a name filter from another model fail without a sign: the
+    layers they were written for keep the default.
+
+    ## Example
+    ```python
+    if isinstance(m, nn.Conv2d):  # the model has nn.Conv3d only
+        nn.init.xavier_normal_(m.weight)
+    ```
+
+    ## Use instead
+    ```python
+    if isinstance(m, (nn.Conv1d, nn.Conv2d, nn.Conv3d)):
+        nn.init.xavier_normal_(m.weight)
+    ```
+
+    ## Known problems
+    Init functions shared by many models have branches for layers this model lacks. They are not reported: something must
+    have been left at its default that the branch would have suited.
+
+    ## References
+    - https://github.com/SCIInstitute/ShapeWorks/issues/1900
+    - https://github.com/cchallu/nbeatsx/issues/1
+    """
+
+    code = "IL402"
+    name = "selector-matches-nothing"
+    family = "intent"
+    severity = Severity.ERROR
+    sources = ("https://github.com/SCIInstitute/ShapeWorks/issues/1900", "https://github.com/cchallu/nbeatsx/issues/1")
+
+    def check(self, context: Context) -> Iterator[Outcome]:
+        if context.facts.loaded:
+            return
+        for statement in context.facts.statements:
+            if statement.runs and statement.op != "pass":
+                continue
+            if statement.op != "pass" and not statement.reached:
+                continue  # a function that is never called is IL401's
+            guard = next((g for g in statement.guards if g.matched == 0), None)
+            if statement.op == "pass" and statement.runs:
+                guard = statement.guards[0] if statement.guards else None
+            missed = [
+                n
+                for n in statement.affected
+                if (p := context.parameter(n)) is not None and (p.last is None or p.last.origin == "torch")
+            ]
+            if guard is not None and missed:
+                yield self._report(context, statement, guard, missed)
+
+    def _report(self, context: Context, statement: InitStatement, guard: Guard, missed: list[str]) -> Outcome:
+        changes = {
+            s.parameter.name: Nominal(0.0, s.expected) for s in suspects(context.facts) if s.parameter.name in missed
+        }
+        effect = context.effect(changes) if changes else None
+        severity = Severity.WARNING
+        if effect is not None:
+            severity = intent(effect, context.signal, context.settings.optimizer, context.facts.dtype) or Severity.NOTE
+        site = statement.selector or statement.site
+        nothing = statement.op == "pass"
+        return self.finding(
+            context,
+            (f"the branch `{guard.text}` does nothing" if nothing else f"`{guard.text}` matches nothing in this model")
+            + f": {missed[0]}"
+            + (f" and {len(missed) - 1} more keep" if len(missed) > 1 else " keeps")
+            + " PyTorch's default",
+            parameters=missed,
+            severity=severity,
+            site=site,
+            related=[]
+            if site == statement.site
+            else [Related(statement.site.file, statement.site.line, "never runs for it")],
+            expected={"matched": len(missed)},
+            actual={"matched": 0},
+            effect=effect,
+            fix="initialise there: nn.init.normal_(module.weight, std=fan_in ** -0.5)"
+            if nothing
+            else "select the classes or names that the model has",
+            topic="reach",
+        )
+
+    @bad
+    def conv2d_in_a_3d_model() -> Any:
+        import torch
+        from torch import nn
+
+        class Volume(nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                layers: list[nn.Module] = []
+                for i in range(6):
+                    layers += [nn.Conv3d(1 if i == 0 else 8, 8, 3, padding=1), nn.ReLU()]
+                self.body = nn.Sequential(*layers)
+                self.head = nn.Linear(8, 4)
+                for m in self.modules():
+                    if isinstance(m, nn.Conv2d):
+                        nn.init.kaiming_normal_(m.weight)
+                    elif isinstance(m, nn.Linear):
+                        nn.init.xavier_normal_(m.weight)
+
+            def forward(self, x: torch.Tensor) -> torch.Tensor:
+                return self.head(self.body(x).mean(dim=(2, 3, 4)))
+
+        return Volume()
+
+    @good
+    def spare_branch() -> Any:
+        import torch
+        from torch import nn
+
+        class Image(nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                self.conv = nn.Conv2d(3, 8, 3)
+                self.head = nn.Linear(8, 4)
+                for m in self.modules():
+                    if isinstance(m, (nn.Conv2d, nn.Linear)):
+                        nn.init.kaiming_normal_(m.weight)
+                    elif isinstance(m, nn.ConvTranspose2d):
+                        nn.init.normal_(m.weight, std=0.01)
+
+            def forward(self, x: torch.Tensor) -> torch.Tensor:
+                return self.head(torch.relu(self.conv(x)).mean(dim=(2, 3)))
+
+        return Image()

@@ -1,0 +1,163 @@
+"""IL403: a layer that the model's own init function should have reached."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from initlint.diagnosis import suspects
+from initlint.facts import InitStatement, ParameterFacts
+from initlint.findings import Related, Severity
+from initlint.rule import Context, Outcome, Rule, bad, good
+from initlint.signal import Nominal
+
+
+class LayerMissed(Rule):
+    """A layer keeps PyTorch's default although its kin were initialised by the model's own function.
+
+    ## What it does
+    Finds weights at PyTorch's default beside layers of the same operation that one init statement of the model reached,
+    where the record shows the slip: the statement ran for this layer too but wrote another one (`self.proj` in the
+    place of the argument), or packed and differently named weights fell through its selection.
+
+    ## Why is this bad?
+    The layer starts from another distribution than its designer says: several times larger or smaller than its kin, with
+    biases where there should be none.
+
+    ## Example
+    ```python
+    def _init_weights(self, module):
+        if isinstance(module, nn.Linear):
+            nn.init.normal_(self.proj.weight, std=0.02)  # always the same layer
+    ```
+
+    ## Use instead
+    ```python
+    def _init_weights(self, module):
+        if isinstance(module, nn.Linear):
+            nn.init.normal_(module.weight, std=0.02)
+    ```
+
+    ## Known problems
+    A final layer left at its default is a choice and not reported.
+
+    ## References
+    - https://github.com/huggingface/nanoVLM/issues/158
+    - https://github.com/huggingface/transformers/pull/44575
+    """
+
+    code = "IL403"
+    name = "layer-missed"
+    family = "intent"
+    severity = Severity.WARNING
+    sources = (
+        "https://github.com/huggingface/nanoVLM/issues/158",
+        "https://github.com/huggingface/transformers/pull/44575",
+    )
+
+    def check(self, context: Context) -> Iterator[Outcome]:
+        if context.facts.loaded:
+            return
+        for statement in context.facts.statements:
+            missed = self._repeated(context, statement)
+            if missed:
+                yield self._report(context, statement, missed)
+
+    def _repeated(self, context: Context, statement: InitStatement) -> list[ParameterFacts]:
+        """What a statement that ran again and again on one tensor was meant to write: its selection says so."""
+        guard = next((g for g in statement.guards if g.kind in ("isinstance", "type") and g.matched), None)
+        if guard is None or statement.runs < 2 or len(statement.parameters) != 1:
+            return []
+        if statement.runs < (guard.matched or 0) or (guard.matched or 0) < 2:
+            return []
+        written = context.parameter(statement.parameters[0])
+        if written is None:
+            return []
+        return [
+            p
+            for p in context.facts.parameters
+            if p.local == written.local and p.name != written.name and _default(p) and _same_class(context, p, written)
+        ]
+
+    def _report(self, context: Context, statement: InitStatement, missed: list[ParameterFacts]) -> Outcome:
+        owners = {p.module for p in missed}
+        companions = [
+            p
+            for p in context.facts.parameters
+            if p.module in owners and _default(p) and p not in missed and len(p.shape) == 1
+        ]
+        changes = {s.parameter.name: Nominal(0.0, s.expected) for s in suspects(context.facts) if s.parameter in missed}
+        names = [p.name for p in (*missed, *companions)]
+        return self.finding(
+            context,
+            f"the statement ran {statement.runs} times and always wrote `{statement.parameters[0]}`:"
+            f" `{missed[0].name}`"
+            + (f" and {len(missed) - 1} more keep" if len(missed) > 1 else " keeps")
+            + " PyTorch's default",
+            parameters=names,
+            severity=Severity.WARNING,
+            site=statement.site,
+            related=[
+                Related(p.created.file, p.created.line, f"{p.name} is created here") for p in missed[:3] if p.created
+            ],
+            expected={"tensors_written": statement.runs},
+            actual={"tensors_written": 1},
+            effect=context.effect(changes)
+            if changes
+            else "the missed layers start from another distribution than their kin",
+            fix=statement.site.text.replace("self." + statement.target.split(".")[1], "module")
+            if statement.target.startswith("self.")
+            else None,
+            topic="reach",
+        )
+
+    @bad
+    def self_for_module() -> Any:
+        import torch
+        from torch import nn
+
+        class Projector(nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                self.proj = nn.Linear(32, 32)
+                self.gate = nn.Linear(32, 32)
+                self.apply(self._init_weights)
+
+            def _init_weights(self, module: nn.Module) -> None:
+                if isinstance(module, nn.Linear):
+                    nn.init.normal_(self.proj.weight, std=0.02)
+
+            def forward(self, x: torch.Tensor) -> torch.Tensor:
+                return self.proj(x) * torch.sigmoid(self.gate(x))
+
+        return Projector()
+
+    @good
+    def the_argument() -> Any:
+        import torch
+        from torch import nn
+
+        class Projector(nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                self.proj = nn.Linear(32, 32)
+                self.gate = nn.Linear(32, 32)
+                self.apply(self._init_weights)
+
+            def _init_weights(self, module: nn.Module) -> None:
+                if isinstance(module, nn.Linear):
+                    nn.init.normal_(module.weight, std=0.02)
+
+            def forward(self, x: torch.Tensor) -> torch.Tensor:
+                return self.proj(x) * torch.sigmoid(self.gate(x))
+
+        return Projector()
+
+
+def _default(parameter: ParameterFacts) -> bool:
+    return parameter.kind == "parameter" and parameter.last is not None and parameter.last.origin == "torch"
+
+
+def _same_class(context: Context, first: ParameterFacts, second: ParameterFacts) -> bool:
+    classes = {m.name: m.cls for m in context.facts.modules}
+    return classes.get(first.module) == classes.get(second.module)

@@ -1,0 +1,84 @@
+"""Fixtures that all tests may use."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a call of the command line gave."""
+
+    code: int
+    out: str
+    err: str
+
+    def json(self) -> Any:
+        """Standard output as JSON."""
+        import json
+
+        return json.loads(self.out)
+
+
+@pytest.fixture
+def shared() -> Path:
+    """The folder of shared models beside the checkout; the test is skipped where it is absent."""
+    path = ROOT.parent / "shared"
+    if not path.is_dir():
+        pytest.skip("needs the models that are kept beside the repository")
+    return path
+
+
+@pytest.fixture
+def run_cli(tmp_path: Path) -> Callable[..., Result]:
+    """Call initlint in a process of its own: ``run_cli("model.py", "--select", "IL1", cwd=folder)``.
+
+    The working directory is ``tmp_path`` unless given; ``env`` is added to the environment.
+    """
+
+    def call(*arguments: str | Path, cwd: Path | None = None, env: dict[str, str] | None = None) -> Result:
+        environment = {k: v for k, v in os.environ.items() if k not in ("NO_COLOR", "FORCE_COLOR")}
+        path = os.pathsep.join(filter(None, (str(ROOT), environment.get("PYTHONPATH", ""))))
+        environment |= {"PYTHONPATH": path, "OMP_NUM_THREADS": "1", **(env or {})}
+        done = subprocess.run(
+            [sys.executable, "-m", "initlint", *map(str, arguments)],
+            cwd=cwd or tmp_path,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
+        )
+        return Result(done.returncode, done.stdout, done.stderr)
+
+    return call
+
+
+@pytest.fixture
+def analyse(tmp_path: Path) -> Callable[..., Any]:
+    """Facts of the model in a piece of source, probed in this process: ``analyse("class Net(nn.Module): ...")``.
+
+    The source gets the usual imports (torch, nn, F, math). The last ``nn.Module`` subclass in it is built without
+    arguments, unless ``name`` says which.
+    """
+
+    def call(source: str, *, name: str = "", inputs: Any = None, **options: Any) -> Any:
+        from initlint.options import ProbeOptions
+        from initlint.probe import pipeline
+
+        file = tmp_path / "model.py"
+        head = "import math\nimport torch\nimport torch.nn.functional as F\nfrom torch import nn\n"
+        file.write_text(head + source, "utf-8")
+        return pipeline.analyse_source(file, ProbeOptions(cwd=str(tmp_path), **options), name=name, inputs=inputs)
+
+    return call
