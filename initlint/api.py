@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,7 +26,7 @@ _PROBE_OPTIONS = ("seed", "measure", "thorough", "device", "weights", "jobs", "t
 
 
 def check(
-    model: nn.Module | str | os.PathLike[str],
+    model: nn.Module | Callable[[], nn.Module] | str | os.PathLike[str],
     *,
     inputs: Any = None,
     select: Sequence[str] | None = None,
@@ -39,13 +39,14 @@ def check(
 ) -> Run:
     """Check the initialisation of a model.
 
-    A model that already lives in this process is traced and measured here, in place; nothing about how it was
-    built is known unless it was built under ``initlint.probe.record``, so rules about intent stay silent. Its
-    weights are not changed, and the global random state is as before. A target (a path, ``file.py::Name``,
-    ``package.module:factory``) is built in a child process, as on the command line.
+    A model that already lives in this process is traced and measured here; how it was built is not known, so
+    rules that compare intent and outcome stay silent. For those, give what builds it: a class or function without
+    required arguments (``check(Model)``, ``check(lambda: Model(depth=4))``). Weights and global state, the random
+    state among it, are as before. A target (a path, ``file.py::Name``, ``package.module:factory``) is built in a
+    child process, as on the command line.
 
     Args:
-        model: the module, or a target.
+        model: the module, what builds it, or a target.
         inputs: arguments for ``forward``: a tensor, a tuple, a dict of keyword arguments, or
             ``(args, kwargs)``; for a target texts as after ``--input``. Inferred when ``None``.
         select: selectors of the rules to run; ``None``: as configured.
@@ -78,9 +79,10 @@ def check(
 def _settings(
     config: Config | str | os.PathLike[str] | None, fail_on: str | None, options: Mapping[str, Any]
 ) -> Config:
-    settings = config if isinstance(config, Config) else None
-    if settings is None:
-        settings = configuration.read(Path(config)) if config is not None else configuration.load([])
+    if isinstance(config, Config):
+        settings = config
+    else:
+        settings = configuration.load([]) if config is None else configuration.read(Path(config))
     changes: dict[str, Any] = {}
     if fail_on is not None:
         try:
@@ -114,9 +116,18 @@ def _from_target(text: str, inputs: Any, options: ProbeOptions) -> list[Analysis
     return collect(target.parse_all([text]), replace(options, inputs=specs))
 
 
-def _from_module(model: nn.Module, inputs: Any, options: ProbeOptions, name: str) -> Analysis:
-    """The facts of a live module. torch is imported here, by the caller's own model at the latest."""
+def _from_module(model: nn.Module | Callable[[], nn.Module], inputs: Any, options: ProbeOptions, name: str) -> Analysis:
+    """The facts of a live module, or of one that is built here. torch has been imported by whoever made it."""
     from initlint.probe import pipeline
 
-    facts = pipeline.analyse_live(model, inputs, options, name=name)
+    facts = pipeline.analyse(model, name=name, options=options, inputs=_arguments(inputs))
     return Analysis(target=facts.target, models=(facts,))
+
+
+def _arguments(inputs: Any) -> Any:
+    """What was given as inputs in the form of ``example_inputs()``: a tuple, or ``(args, kwargs)``."""
+    if inputs is None or isinstance(inputs, tuple):
+        return inputs
+    if isinstance(inputs, Mapping):
+        return (), dict(inputs)
+    return tuple(inputs) if isinstance(inputs, list) else (inputs,)

@@ -12,6 +12,7 @@ the second line, the facts.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import os
@@ -85,7 +86,7 @@ class Cache:
         key: str,
         entry: Entry,
         dependencies: Iterable[tuple[str, str]] = (),
-        packages: Mapping[str, str] | None = None,
+        packages: Iterable[str] = (),
     ) -> None:
         """Store an entry, unless it holds a failure. A cache that cannot be written is no error.
 
@@ -94,7 +95,7 @@ class Cache:
             entry: the facts.
             dependencies: (path, SHA-256 of its content) of each file that was read; "" for one that was
                 looked for and absent.
-            packages: versions of the third-party distributions that were imported.
+            packages: import names of the third-party packages that the build imported.
         """
         if not storable(entry):
             return
@@ -103,7 +104,7 @@ class Cache:
         header = {
             "digest": hashlib.sha256(payload.encode()).hexdigest(),
             "files": files,
-            "packages": dict(sorted((packages or {}).items())),
+            "packages": {name: package_stamp(name) for name in sorted(packages)},
         }
         try:
             self._prepare()
@@ -133,7 +134,7 @@ class Cache:
     def _unchanged(self, header: Mapping[str, Any]) -> bool:
         if any(self.digest(path) != expected for path, expected in header["files"]):
             return False
-        return all(_distribution(name) == version for name, version in header["packages"].items())
+        return all(package_stamp(name) == known for name, known in header["packages"].items())
 
     def digest(self, path: str) -> str:
         """SHA-256 of a file's content; "" when there is none."""
@@ -162,8 +163,11 @@ class Cache:
 
 
 def storable(entry: Entry) -> bool:
-    """Whether an entry is a success through and through: failures may be cured by something that leaves no trace."""
-    return all(model.status != "failed" for model in entry.models) and all(n.harmless for n in entry.not_analysed)
+    """Whether an entry is a success through and through.
+
+    A failure, or a trace cut short by a time limit, may be cured by something that leaves no trace here.
+    """
+    return all(m.status == "analysed" for m in entry.models) and all(n.harmless for n in entry.not_analysed)
 
 
 def key_of(parts: Mapping[str, Any]) -> str:
@@ -210,10 +214,40 @@ def torch_version() -> str:
     return file_digest(Path(spec.origin).parent / "version.py") or spec.origin
 
 
-def _distribution(name: str) -> str:
-    from importlib import metadata
+def package_stamp(name: str) -> str:
+    """What tells versions of an installed package apart, by its import name and without importing it."""
+    import importlib.util
 
+    version = _installed().get(name.lower().replace("-", "_"))
+    if version is not None:
+        return version
+    # Installed under another name (PIL is Pillow's): its own files say which version it is.
     try:
-        return metadata.version(name)
-    except metadata.PackageNotFoundError:
+        spec = importlib.util.find_spec(name)
+    except (ImportError, ValueError, AttributeError):
         return ""
+    if spec is None or not spec.origin:
+        return ""
+    origin = Path(spec.origin)
+    files = (origin, *(origin.with_name(f"{stem}.py") for stem in ("version", "_version", "__version__")))
+    return hashlib.sha256("".join(file_digest(file) for file in files).encode()).hexdigest()
+
+
+@functools.cache
+def _installed() -> Mapping[str, str]:
+    """Versions of the installed distributions by normalised name, from the names of their folders alone.
+
+    ``importlib.metadata`` opens files of each distribution; this is one listing for each entry of the path.
+    """
+    versions: dict[str, str] = {}
+    for entry in sys.path:
+        try:
+            names = os.listdir(entry or ".")
+        except OSError:
+            continue
+        for item in names:
+            stem, dot, suffix = item.rpartition(".")
+            if dot and suffix in ("dist-info", "egg-info"):
+                name, _, version = stem.partition("-")
+                versions.setdefault(name.lower().replace(".", "_"), version)
+    return versions

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from initlint.config_values import OUTPUT_FORMATS
 from initlint.errors import UsageError
-from initlint.findings import Run
 from initlint.selection import did_you_mean
 
 if TYPE_CHECKING:
+    from initlint.findings import Run
     from initlint.probe.outcome import Event
 
 #: Columns where the output is no terminal: what fits a CI log.

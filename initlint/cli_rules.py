@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import json
 import shutil
 import sys
@@ -13,7 +12,8 @@ from typing import Any
 
 import click
 
-from initlint.rule import HEADINGS, Rule
+from initlint import catalogue
+from initlint.catalogue import Description
 
 _FORMATS = click.Choice(("text", "json", "markdown"))
 _CONFIG = click.option("--config", multiple=True, metavar="FILE|KEY=VALUE", help="Configuration file, or one setting.")
@@ -31,9 +31,9 @@ def rule(names: tuple[str, ...], output_format: str, color: str, config: tuple[s
 
     found = [_find(name, config) for name in names]
     if output_format == "json":
-        _print_json({"schema_version": 1, "rules": [describe(item, full=True) for item in found]})
+        _print_json({"schema_version": 1, "rules": [plain(item, full=True) for item in found]})
         return 0
-    pages = [page(item) for item in found]
+    pages = [catalogue.page(item) for item in found]
     if output_format == "markdown":
         click.echo("\n\n".join(pages))
         return 0
@@ -48,7 +48,7 @@ def rule(names: tuple[str, ...], output_format: str, color: str, config: tuple[s
 def rules(output_format: str, config: tuple[str, ...]) -> int:
     """List all rules: code, name, highest severity, what they find."""
     known, enabled = _load(config)
-    entries = [describe(item) | {"enabled": item.code in enabled} for item in known]
+    entries = [plain(item) | {"enabled": item.code in enabled} for item in known]
     if output_format == "json":
         _print_json({"schema_version": 1, "rules": entries})
     elif output_format == "markdown":
@@ -60,94 +60,58 @@ def rules(output_format: str, config: tuple[str, ...]) -> int:
     return 0
 
 
-def describe(item: Rule, *, full: bool = False) -> dict[str, Any]:
+def plain(item: Description, *, full: bool = False) -> dict[str, Any]:
     """A rule as plain data; ``full`` adds its text and the source of its examples."""
     entry: dict[str, Any] = {
         "code": item.code,
         "name": item.name,
         "family": item.family,
-        "severity": item.severity.label,
-        "summary": _summary(item),
+        "severity": item.severity,
+        "summary": item.summary,
         "aliases": list(item.aliases),
         "thorough": item.thorough,
         "needs_config": item.needs_config,
     }
     if full:
-        entry["sections"] = sections(item)
+        entry["sections"] = item.sections
         entry["sources"] = list(item.sources)
-        entry["examples"] = {kind: examples(item, kind) for kind in ("bad", "good")}
+        entry["examples"] = {"bad": list(item.bad), "good": list(item.good)}
     return entry
-
-
-def sections(item: Rule) -> dict[str, str]:
-    """The docstring by its headings, in the order of ``HEADINGS``."""
-    parts: dict[str, list[str]] = {}
-    lines = parts.setdefault("", [])
-    for line in (inspect.getdoc(item) or "").splitlines():
-        if line.startswith("## "):
-            lines = parts.setdefault(line[3:].strip(), [])
-        else:
-            lines.append(line)
-    texts = {heading: "\n".join(body).strip() for heading, body in parts.items() if heading}
-    return {heading: texts[heading] for heading in (*HEADINGS, *texts) if heading in texts}
-
-
-def examples(item: Rule, kind: str) -> list[str]:
-    """The source of the examples marked ``bad`` or ``good``, without their decorators."""
-    sources = []
-    for function in type(item).examples(kind):
-        try:
-            lines = textwrap.dedent(inspect.getsource(function)).splitlines()
-        except OSError:
-            continue
-        while lines and lines[0].startswith("@"):
-            lines.pop(0)
-        sources.append("\n".join(lines))
-    return sources
-
-
-def page(item: Rule) -> str:
-    """The rule's page as Markdown: the docstring, then examples that run, then sources."""
-    lines = [f"# {item.code} {item.name}", "", _summary(item), ""]
-    lines.append(f"Family: {item.family}. Severity: at most {item.severity.label}.")
-    if item.thorough:
-        lines.append("Needs `--thorough`.")
-    if item.needs_config:
-        lines.append("Needs a setting in the configuration.")
-    for heading, text in sections(item).items():
-        if text:
-            lines += ["", f"## {heading}", "", text]
-    for kind, title in (("bad", "Models on which it reports"), ("good", "Models on which it is silent")):
-        sources = examples(item, kind)
-        if sources:
-            lines += ["", f"## {title}"]
-            lines += [part for source in sources for part in ("", "```python", source, "```")]
-    lines += ["", "## Sources", "", *(f"- {source}" for source in item.sources)]
-    return "\n".join(lines)
-
-
-def _summary(item: Rule) -> str:
-    return (inspect.getdoc(item) or "").split("\n\n", 1)[0].replace("\n", " ").strip()
 
 
 def _styled(text: str) -> str:
     return "\n".join(click.style(line, bold=True) if line.startswith("#") else line for line in text.splitlines())
 
 
-def _find(name: str, config: tuple[str, ...]) -> Rule:
-    """The rule, reading only its own file where the name is a code of the shipped pack."""
-    from initlint import packs, selection
+def _find(name: str, config: tuple[str, ...]) -> Description:
+    """The rule of that code, name or alias. Only its own file is read where the name is a shipped code."""
+    from initlint import pack_files, selection
 
-    return packs.load_one(name) or selection.find(name, _load(config)[0])
+    for file in pack_files.rule_files(pack_files.shipped()):
+        if file.stem.upper().partition("_")[0] == name.upper():
+            for item in catalogue.describe_file(file) or ():
+                if item.code == name.upper():
+                    return item
+    return selection.find(name, _load(config)[0])
 
 
-def _load(overrides: Sequence[str]) -> tuple[tuple[Rule, ...], set[str]]:
+def _load(overrides: Sequence[str]) -> tuple[tuple[Description, ...], set[str]]:
     """All rules, and the codes of those that the configuration leaves on."""
-    from initlint import config, packs, selection
+    from initlint import config, pack_files, selection
 
     settings = config.load([Path.cwd()], overrides=overrides)
-    known = packs.load(settings.rule_packs)
-    return known, {item.code for item in selection.choose(known, (settings.selectors,))}
+    packs = [pack_files.shipped(), *pack_files.installed(), *(pack_files.read(Path(p)) for p in settings.rule_packs)]
+    known: list[Description] = []
+    for pack in packs:
+        for file in pack_files.rule_files(pack):
+            found = catalogue.describe_file(file)
+            if found is None:
+                from initlint.packs import rules_of
+
+                found = tuple(catalogue.describe_rule(item) for item in rules_of(file, pack))
+            known += found
+    known.sort(key=lambda item: item.code)
+    return tuple(known), {item.code for item in selection.choose(known, (settings.selectors,))}
 
 
 def _print_table(entries: Sequence[dict[str, Any]]) -> None:

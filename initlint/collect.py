@@ -83,7 +83,7 @@ def collect(
         for number, result in zip(missing, fresh, strict=True):
             if cache is not None and jobs[number].runs:
                 entry = caching.Entry(result.models, result.not_analysed)
-                cache.put(keys[number], entry, result.dependencies, dict(result.packages))
+                cache.put(keys[number], entry, result.dependencies, (name for name, _ in result.packages))
             analyses[number] = _analysis(jobs[number], result.models, result.not_analysed, targets)
         for number, entry in hits.items():
             analyses[number] = _analysis(jobs[number], entry.models, entry.not_analysed, targets, cached=True)

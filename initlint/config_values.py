@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from initlint.findings import Severity
+if TYPE_CHECKING:
+    from initlint.findings import Severity
 
 OUTPUT_FORMATS = ("text", "concise", "json", "sarif", "github", "gitlab", "junit", "markdown", "html")
 OPTIMIZERS = ("sgd", "adam")
@@ -77,6 +78,9 @@ def one_of(*options: str) -> Callable[[Any], str]:
 
 def severity(value: Any) -> Severity:
     """A severity's name. Raises ``ValueError``."""
+    # Imported here: the command line reads the words of this module for --help.
+    from initlint.findings import Severity
+
     if isinstance(value, str) and value.upper() in Severity.__members__:
         return Severity.parse(value)
     raise ValueError("error, warning or note")

@@ -47,10 +47,13 @@ _CALCULATED = (
 )
 #: Rectifiers and the functions that behave like one at the scale of a unit Gaussian.
 RECTIFIERS = frozenset(
-    ["relu", "leaky_relu", "prelu", "rrelu", "relu6", "elu", "celu", "gelu", "gelu_tanh", "quick_gelu", "silu", "mish", "hardswish", "softplus", "threshold"]
+    ("relu", "leaky_relu", "prelu", "rrelu", "relu6", "elu", "celu", "gelu", "gelu_tanh", "quick_gelu", "silu")
+    + ("mish", "hardswish", "softplus", "threshold")
 )
 #: Bounded odd functions, which Glorot derived his scheme for, and their shifted kin.
-SQUASHERS = frozenset(["tanh", "sigmoid", "softsign", "hardtanh", "hardsigmoid", "erf", "arctan", "logsigmoid", "tanhshrink"])
+SQUASHERS = frozenset(
+    ("tanh", "sigmoid", "softsign", "hardtanh", "hardsigmoid", "erf", "arctan", "logsigmoid", "tanhshrink")
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,13 +185,14 @@ def _slope(
         return None
     if isinstance(slope, (int, float)) and abs(a - slope) < 1e-6:
         return None
-    right = 2 / (1 + float(slope or 0.0) ** 2) if isinstance(slope, (int, float)) else 2.0
+    known = float(slope) if isinstance(slope, (int, float)) else 0.0
+    right = 2 / (1 + known**2)
     expected = second * (1 + a * a) / 2 * right
     what = f"a gain ({a:.4g})" if gain else f"{a:.4g}"
     return (
         "gain_as_slope",
-        f"{write.op} takes the negative slope as `a`, and was given {what}: the variance is divided by 1 + a^2 = {1 + a * a:.3g}",
-        f'nn.init.{write.op}(weight, a={float(slope or 0.0) if isinstance(slope, (int, float)) else 0.0:g}, nonlinearity="leaky_relu")',
+        f"{write.op} takes the negative slope as `a`, and was given {what}: the variance is divided by {1 + a * a:.3g}",
+        f'nn.init.{write.op}(weight, a={known:g}, nonlinearity="leaky_relu")',
         expected,
     )
 
@@ -299,7 +303,8 @@ def _right_fan(layer: Layer, parameter: ParameterFacts, mode: str) -> tuple[floa
             fan_in,
             "fan_axis",
             (
-                f"reads fan_in {torch_in} from the output channels of a transposed convolution; each output sums {fan_in:.4g} inputs"
+                f"reads fan_in {torch_in} from the output channels of a transposed convolution;"
+                f" each output sums {fan_in:.4g} inputs"
             ),
         )
     if layer.layout.startswith("stacked") and len(shape) >= 3:
@@ -339,7 +344,7 @@ def _variance_as_std(
             if fan > 4 and abs(asked.std / variance - 1) < _EXACT and not _fits(layer, second):
                 return (
                     "variance_as_std",
-                    f"the std {asked.std:.4g} is {gain:g} / {label}, which is a variance: its root {math.sqrt(variance):.4g} was meant",
+                    f"the std {asked.std:.4g} is {gain:g} / {label}, a variance: its root {math.sqrt(variance):.4g} was meant",
                     f"nn.init.normal_(weight, std={math.sqrt(variance):.4g})",
                     variance,
                 )

@@ -101,7 +101,7 @@ def run(
         notes=() if judged or any(result.not_analysed for result in results) else ("no models found",),
         baseline_stale=len(baseline.stale([*found, *tool], entries, targets)),
         severities={s.label: sum(f.severity is s for f in active) for s in reversed(Severity)},
-        unanalysed=tuple(result.target for result in results if _is_trouble(result)),
+        unanalysed=_unanalysed(results),
     )
 
 
@@ -120,12 +120,19 @@ def exit_code(run: Run, *, strict: bool = False, exit_zero: bool = False, allow_
     return 1 if strict and (undetermined or unread) else 0
 
 
-def _is_trouble(result: Analysis) -> bool:
-    """Whether a target of the command line has candidates of which none could be analysed, or a named one failed."""
-    failed = [entry for entry in result.not_analysed if not entry.harmless]
-    if any(entry.named for entry in failed) or any(model.status == "failed" for model in result.models):
-        return True
-    return bool(failed) and not result.models
+def _unanalysed(results: Sequence[Analysis]) -> tuple[str, ...]:
+    """The targets of the command line that failed: a named model, or a file or folder none of whose models could be."""
+    targets: dict[str, list[Analysis]] = {}
+    for result in results:
+        targets.setdefault(result.target, []).append(result)
+    return tuple(target for target, parts in targets.items() if _is_trouble(parts))
+
+
+def _is_trouble(parts: Sequence[Analysis]) -> bool:
+    failed = [entry for part in parts for entry in part.not_analysed if not entry.harmless]
+    models = [facts for part in parts for facts in part.models if facts.status != "failed"]
+    unbuilt = any(facts.status == "failed" for part in parts for facts in part.models)
+    return any(entry.named for entry in failed) or (not models and (bool(failed) or unbuilt))
 
 
 # -- rules ---------------------------------------------------------------------------------------

@@ -179,7 +179,8 @@ class ModuleFacts:
 class Guard:
     """A condition around an init statement, evaluated against the model where possible."""
 
-    kind: str  # "isinstance" | "type" | "name" | "class_name" | "hasattr" | "other"
+    kind: str  # "isinstance" | "type" | "name" | "class_name" | "hasattr" | "value" | "other"
+    # ("value": an option of the code; ``matched`` is then 1 for true and 0 for false)
     text: str  # source of the condition
     values: tuple[str, ...] = ()  # class names or strings it selects
     matched: int | None = None  # how many modules or parameters of the model satisfy it; None: not evaluated
@@ -203,6 +204,7 @@ class InitStatement:
     selector: Site | None = None  # the call that hands over what it selects (``apply(weight_init(nn.Conv2d))``);
     # the guards' counts and ``runs`` are then for that call alone
     calls: int | None = None  # how often its enclosing function was called, where that is known
+    referenced: bool = True  # whether the user's source mentions its function outside the function itself
 
 
 @dataclass(frozen=True, slots=True)
@@ -320,6 +322,7 @@ class Layer:
     head: bool = False  # its output is the model's output (through transparent ops)
     blocks: tuple[Block, ...] = ()
     pre_scale: float = 1.0  # constant factor between the layer and the activation (SIREN's omega_0)
+    role: str = ""  # "query" "key" "value" of an attention, "gate" "value" of a gated unit, "input" "hidden" of a cell
     undetermined: str | None = None  # why the pairing is not known
 
 

@@ -104,17 +104,16 @@ def _summary(merged: Document, documents: Sequence[Document]) -> Document:
     """The counts anew; seconds are those of the longest shard, since shards run side by side."""
     models = merged["models"]
     severities = [finding["severity"] for finding in merged["findings"]]
-    totals: Document = {}
-    for document in documents:
-        for key, value in document["summary"].items():
-            if isinstance(value, int) and not isinstance(value, bool):
-                totals[key] = totals.get(key, 0) + value
-    totals |= {
+    statuses = [model["status"] for model in models]
+    counts = {
         "models": len(models),
+        "analysed": statuses.count("analysed"),
+        "partial": statuses.count("partial"),
+        "failed": statuses.count("failed"),
         "errors": severities.count("error"),
         "warnings": severities.count("warning"),
         "notes": severities.count("note"),
         "seconds": max(document["summary"].get("seconds") or 0 for document in documents),
     }
     # The order of keys is part of the form.
-    return {key: totals.get(key, value) for key, value in documents[0]["summary"].items()}
+    return {key: counts.get(key, value) for key, value in documents[0]["summary"].items()}

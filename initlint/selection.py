@@ -10,13 +10,31 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from initlint.errors import UsageError
-from initlint.rule import Rule
 
 ALL = "ALL"
+
+
+class Named(Protocol):
+    """What selectors look at: a rule, or the description of one."""
+
+    @property
+    def code(self) -> str:
+        """``IL101``."""
+
+    @property
+    def name(self) -> str:
+        """The kebab-case name."""
+
+    @property
+    def aliases(self) -> tuple[str, ...]:
+        """Retired codes and names."""
+
+
 _V = TypeVar("_V")
+_R = TypeVar("_R", bound=Named)
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +46,7 @@ class Selectors:
     ignore: tuple[str, ...] = ()
 
 
-def choose(rules: Sequence[Rule], layers: Iterable[Selectors]) -> tuple[Rule, ...]:
+def choose(rules: Sequence[_R], layers: Iterable[Selectors]) -> tuple[_R, ...]:
     """The rules that the layers leave on, in the order given. With no ``select`` anywhere all are on.
 
     Raises:
@@ -48,7 +66,7 @@ def choose(rules: Sequence[Rule], layers: Iterable[Selectors]) -> tuple[Rule, ..
     return tuple(rule for rule in rules if rule.code in chosen)
 
 
-def _ranks(rules: Sequence[Rule], layer: Selectors) -> dict[str, tuple[int, int]]:
+def _ranks(rules: Sequence[Named], layer: Selectors) -> dict[str, tuple[int, int]]:
     """For each rule how specifically the layer turns it on and off; -1 where it does not."""
     ranks = {rule.code: (-1, -1) for rule in rules}
     for selector in (*(layer.select or ()), *layer.extend):
@@ -60,7 +78,7 @@ def _ranks(rules: Sequence[Rule], layer: Selectors) -> dict[str, tuple[int, int]
     return ranks
 
 
-def matching(selector: str, rules: Sequence[Rule]) -> list[tuple[Rule, int]]:
+def matching(selector: str, rules: Sequence[_R]) -> list[tuple[_R, int]]:
     """The rules that a selector names, each with how specific it is (ALL 0, a prefix its length, a code 99).
 
     Raises:
@@ -80,7 +98,7 @@ def matching(selector: str, rules: Sequence[Rule]) -> list[tuple[Rule, int]]:
     raise UsageError(f"no rule is called `{selector}`", did_you_mean(selector, names(rules)) or "See `initlint rules`.")
 
 
-def find(selector: str, rules: Sequence[Rule]) -> Rule:
+def find(selector: str, rules: Sequence[_R]) -> _R:
     """The one rule of that code, name or alias. Raises ``UsageError`` when there is none."""
     for rule, rank in matching(selector, rules):
         if rank == 99:
@@ -88,12 +106,12 @@ def find(selector: str, rules: Sequence[Rule]) -> Rule:
     raise UsageError(f"`{selector}` is a prefix of several rules", "Name one: see `initlint rules`.")
 
 
-def names(rules: Iterable[Rule]) -> list[str]:
+def names(rules: Iterable[Named]) -> list[str]:
     """All that a selector may say, apart from prefixes."""
     return [key for rule in rules for key in (rule.code, rule.name, *rule.aliases)]
 
 
-def resolve(table: Mapping[str, _V], rules: Sequence[Rule]) -> dict[str, _V]:
+def resolve(table: Mapping[str, _V], rules: Sequence[Named]) -> dict[str, _V]:
     """A table by selectors as one by codes; the most specific selector decides.
 
     Raises:

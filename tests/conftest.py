@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import textwrap
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -73,12 +74,34 @@ def analyse(tmp_path: Path) -> Callable[..., Any]:
     """
 
     def call(source: str, *, name: str = "", inputs: Any = None, **options: Any) -> Any:
+        import importlib.util
+
+        from torch import nn
+
         from initlint.options import ProbeOptions
         from initlint.probe import pipeline
 
         file = tmp_path / "model.py"
         head = "import math\nimport torch\nimport torch.nn.functional as F\nfrom torch import nn\n"
-        file.write_text(head + source, "utf-8")
-        return pipeline.analyse_source(file, ProbeOptions(cwd=str(tmp_path), **options), name=name, inputs=inputs)
+        file.write_text(head + textwrap.dedent(source), "utf-8")
+        spec = importlib.util.spec_from_file_location("model_under_test", file)
+        assert spec is not None
+        assert spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        classes = [
+            key
+            for key, value in vars(module).items()
+            if isinstance(value, type) and issubclass(value, nn.Module) and value.__module__ == module.__name__
+        ]
+        chosen = name or classes[-1]
+        return pipeline.analyse(
+            getattr(module, chosen),
+            name=chosen,
+            target=f"model.py::{chosen}",
+            options=ProbeOptions(cwd=str(tmp_path), **options),
+            namespace=vars(module),
+            inputs=inputs,
+        )
 
     return call

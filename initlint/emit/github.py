@@ -52,7 +52,7 @@ def _finding(finding: Finding, level: str) -> str:
     properties["title"] = f"{finding.code} {finding.name}"
     parts = [clean(finding.message), clean(finding.effect)]
     if finding.fix is not None and finding.fix.snippet:
-        parts.append(f"Write: {finding.fix.snippet}")
+        parts.append("Write: " + "\n".join(map(clean, finding.fix.snippet.splitlines())))
     return command(level, properties, "\n".join(part for part in parts if part))
 
 

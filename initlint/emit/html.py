@@ -10,6 +10,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from initlint import resources
+from initlint.emit import svg
 from initlint.emit.common import Options
 from initlint.emit.html_view import page
 from initlint.findings import Run
@@ -30,6 +31,7 @@ def render(run: Run, options: Options) -> str:
     environment.filters["drawing"] = Markup  # marks a chart as markup; nothing else in the templates may
     return environment.get_template("report.html.j2").render(
         page=page(run, options),
+        scale=svg.SCALE,
         style=Markup(_asset(assets / "report.css")),
         script=Markup(script),
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),

@@ -8,15 +8,17 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from initlint.emit import svg
-from initlint.emit.common import Options, clean, finite, number, relative, seconds, times, unique_fingerprints
+from initlint.emit.common import Options, clean, number, relative, seconds, times, unique_fingerprints
+from initlint.emit.frame import code_frame
 from initlint.emit.html_data import Card, Chart, CodeLine, Model, Page, Row, Value
 from initlint.emit.json_document import parameter_count
 from initlint.emit.text import describe_input, describe_loss
-from initlint.emit.text_findings import frame_lines, ratio_of, underline
+from initlint.emit.text_findings import compared_keys, ratio_of
 from initlint.emit.text_table import feeds_text, scheme_text
 from initlint.emit.view import (
     FINDING,
     Fold,
+    Point,
     Tally,
     findings_of,
     folds,
@@ -56,7 +58,7 @@ def page(run: Run, options: Options) -> Page:
         loose=tuple(_card(finding, ids[id(finding)], options) for finding in unplaced(run)),
         not_analysed=tuple((clean(e.target), clean(e.reason), clean(e.hint), _where(e.file, e.line)) for e in shown),
         parts=tuple((clean(e.target), clean(e.reason)) for e in run.not_analysed if e.harmless),
-        suppressed=tuple((f.code, clean(f.message), f.suppressed) for f in run.suppressed),
+        suppressed=tuple((clean(f.code), clean(f.message), clean(f.suppressed)) for f in run.suppressed),
         facts=_run_facts(run),
         notes=tuple(map(clean, run.notes)),
     )
@@ -137,25 +139,42 @@ def _percent(share: float) -> str:
 
 def _charts(report: ModelReport, findings: Sequence[Finding]) -> tuple[Chart, ...]:
     points = profile_of(report)
-    flagged = {name for finding in findings for name in (*finding.layers, *finding.parameters)}
-    flags = [bool(flagged & {str(p.get("label")), str(p.get("layer")), str(p.get("module"))}) for p in points]
-    labels = [str(p.get("label") or "") for p in points]
+    named = {name for finding in findings for name in (*finding.layers, *finding.parameters)}
+    flags = [not named.isdisjoint(point.names) for point in points]
+    labels = [point.label for point in points]
     found = []
     for kind, title in (("forward", "Activations"), ("gradient", "Gradients"), ("dependent", "Tells inputs apart")):
-        key = "dependent" if kind == "dependent" else f"{kind}_std"
-        values = [finite(p.get(key)) for p in points]
-        known = [v for v in values if v is not None]
+        values, band, measured = _series(points, kind)
+        known = [value for value in values if value is not None]
         # the share of the signal that depends on the input is drawn only where it gets lost
         if len(known) < 2 or (kind == "dependent" and min(known) > 0.1):
             continue
-        band = [finite(p.get(f"{kind}_band")) for p in points]
-        measured = [finite(p.get(f"measured_{kind}_std")) for p in points]
         said = _said(known, kind)
         drawing = svg.curve(svg.Curve(labels, values, band, measured, flags), kind, f"{title} over depth: {said}")
         if drawing:
-            has = [any(v is not None for v in series) for series in (measured, band)]
+            has = [any(series) for series in (measured, band)]
             found.append(Chart(kind, title, said, drawing, has[0], has[1], any(flags)))
     return tuple(found)
+
+
+_Series = list[float | None]
+
+
+def _series(points: Sequence[Point], kind: str) -> tuple[_Series, _Series, _Series]:
+    """Predicted values, their band and measured values of one chart."""
+    if kind == "forward":
+        return (
+            [p.forward_std for p in points],
+            [p.forward_band for p in points],
+            [p.measured_forward_std for p in points],
+        )
+    if kind == "gradient":
+        return (
+            [p.gradient_std for p in points],
+            [p.gradient_band for p in points],
+            [p.measured_gradient_std for p in points],
+        )
+    return [p.dependent for p in points], [], []
 
 
 def _said(values: Sequence[float], kind: str) -> str:
@@ -180,7 +199,7 @@ def _rows(report: ModelReport, findings: Sequence[Finding], ids: Mapping[int, st
     cards: dict[str, list[tuple[str, str]]] = {}
     for finding in findings:
         for name in dict.fromkeys((*finding.layers, *finding.parameters)):
-            cards.setdefault(name, []).append((finding.code, ids[id(finding)]))
+            cards.setdefault(name, []).append((clean(finding.code), ids[id(finding)]))
     least = 3 if len(report.rows) > FOLD_FROM else 10**9
     return tuple(
         _row(fold, stats, cards, crowded and fold.state != FINDING) for fold in folds(report, findings, least=least)
@@ -278,23 +297,22 @@ def _card(finding: Finding, key: str, options: Options) -> Card:
 
 
 def _frame(finding: Finding, options: Options) -> tuple[CodeLine, ...]:
-    site = finding.site
-    if site is None:
+    frame = code_frame(finding.site, options)
+    if frame is None:
         return ()
     lines = []
-    for line, text in frame_lines(site, options):
-        code = clean(text)
-        if line == site.line:
-            start, end = underline(text)
-            lines.append(CodeLine(line, (code[:start], code[start:end], code[end:]), True))
+    for line, code in frame.lines:
+        if line == frame.line:
+            parts = (code[: frame.start], code[frame.start : frame.end], code[frame.end :])
+            lines.append(CodeLine(line, parts, True))
         else:
-            lines.append(CodeLine(line, (code, "", ""), site.line < line <= (site.end_line or site.line)))
+            lines.append(CodeLine(line, (code, "", ""), frame.line < line <= frame.end_line))
     return tuple(lines)
 
 
 def _values(finding: Finding) -> tuple[Value, ...]:
     found = []
-    for key in dict.fromkeys((*finding.actual, *finding.expected)):
+    for key in compared_keys(finding):
         actual, expected = finding.actual.get(key), finding.expected.get(key)
         ratio = ratio_of(actual, expected)
         one, other = (number(value) if value is not None else "" for value in (actual, expected))

@@ -11,11 +11,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from initlint.emit.common import Options, fingerprint, relative
-from initlint.emit.view import weights_of
+from initlint.emit.view import Point, profile_of, weights_of
 from initlint.facts import Histogram, InputFacts, ModelFacts, NotAnalysed, Site
 from initlint.findings import Finding, Fix, LayerRow, ModelReport, Run, Severity, Undetermined
 
 SCHEMA_VERSION = 1
+_ENCODER = json.JSONEncoder(allow_nan=False)
 
 
 def render(run: Run, options: Options) -> str:
@@ -78,9 +79,22 @@ def _model(report: ModelReport) -> dict[str, Any]:
         "init_loss": None if report.init_loss is None else dict(report.init_loss),
         "measured_loss": facts.measured_loss,
         "layers": [_layer(row, weights.get(row.name)) for row in report.rows],
-        "profile": [dict(entry) for entry in report.profile],
+        "profile": [_point(point) for point in profile_of(report)] if report.profile else [],
         "undetermined": [_undetermined(entry) for entry in report.undetermined],
         "notes": list(facts.notes),
+    }
+
+
+def _point(point: Point) -> dict[str, Any]:
+    return {
+        "label": point.label,
+        "forward_std": point.forward_std,
+        "gradient_std": point.gradient_std,
+        "dependent": point.dependent,
+        "forward_band": point.forward_band,
+        "gradient_band": point.gradient_band,
+        "measured_forward_std": point.measured_forward_std,
+        "measured_gradient_std": point.measured_gradient_std,
     }
 
 
@@ -209,10 +223,12 @@ def _not_analysed(entry: NotAnalysed) -> dict[str, Any]:
 
 def _plain(value: Any) -> Any:
     """Round floats to 6 significant digits and turn what JSON lacks into null; lone surrogates are replaced."""
+    if value is None or isinstance(value, int):
+        return value
     if isinstance(value, float):
         return float(f"{value:.6g}") if math.isfinite(value) else None
     if isinstance(value, str):
-        return value.encode("utf-8", "replace").decode()
+        return value if value.isascii() else value.encode("utf-8", "replace").decode()
     if isinstance(value, Mapping):
         return {str(_plain(key)): _plain(entry) for key, entry in value.items()}
     if isinstance(value, (list, tuple)):
@@ -222,21 +238,23 @@ def _plain(value: Any) -> Any:
 
 def dump(value: Any, indent: str = "") -> str:
     """JSON with two blanks of indent, but lists and objects without nested ones on a single line."""
-    if isinstance(value, dict):
-        entries = [f"{json.dumps(key)}: {dump(entry, indent + '  ')}" for key, entry in value.items()]
-        return _wrap("{}", entries, indent, flat=not any(_nested(entry) for entry in value.values()))
-    if isinstance(value, list):
-        entries = [dump(entry, indent + "  ") for entry in value]
-        return _wrap("[]", entries, indent, flat=not any(_nested(entry) for entry in value))
-    return json.dumps(value, ensure_ascii=False, allow_nan=False)
+    if isinstance(value, dict) and any(map(_nested, value.values())):
+        entries = [f"{_flat(key)}: {dump(entry, indent + '  ')}" for key, entry in value.items()]
+        return _block("{}", entries, indent)
+    if isinstance(value, list) and any(map(_nested, value)):
+        return _block("[]", [dump(entry, indent + "  ") for entry in value], indent)
+    return _flat(value)
+
+
+def _flat(value: Any) -> str:
+    # ASCII only, without DEL: the document must not act on a terminal either, and any stream can take it
+    return _ENCODER.encode(value).replace("\x7f", "\\u007f")
 
 
 def _nested(value: Any) -> bool:
     return isinstance(value, (dict, list)) and bool(value)
 
 
-def _wrap(brackets: str, entries: Sequence[str], indent: str, *, flat: bool) -> str:
-    if flat:
-        return f"{brackets[0]}{', '.join(entries)}{brackets[1]}"
+def _block(brackets: str, entries: Sequence[str], indent: str) -> str:
     inner = f",\n{indent}  ".join(entries)
     return f"{brackets[0]}\n{indent}  {inner}\n{indent}{brackets[1]}"

@@ -93,4 +93,5 @@ def _count(root: ET.Element) -> None:
 
 
 def _legal(text: str) -> str:
-    return _ILLEGAL.sub("\ufffd", text)
+    """The text without what XML forbids or what would act in a terminal."""
+    return _ILLEGAL.sub("\ufffd", "\n".join(map(clean, text.split("\n"))))

@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 
 from initlint.emit.common import Options, clean, counted, number, relative, seconds, times
-from initlint.emit.text_findings import frame_lines, ratio_of
+from initlint.emit.frame import code_frame
+from initlint.emit.text_findings import compared_keys, ratio_of
 from initlint.emit.view import findings_of, listing, tally, undetermined_reasons, verdict
 from initlint.findings import Finding, ModelReport, Run, Severity
 
@@ -39,8 +40,12 @@ def escape(text: str) -> str:
     """Text that Markdown shows as it is: no markup, no HTML, no mention, no link made of it."""
     safe = clean(text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     safe = _SPECIAL.sub(r"\\\1", safe)
+    return _quiet(safe)
+
+
+def _quiet(text: str) -> str:
     # a zero-width space keeps names from being mentioned and addresses from being linked
-    return re.sub(r"@(?=\w)|:(?=//)|(?<=\bwww)\.", lambda m: f"{m.group()}\u200b", safe)
+    return re.sub(r"@(?=\w)|:(?=//)|(?<=\bwww)\.", lambda m: f"{m.group()}\u200b", text)
 
 
 def code(text: str) -> str:
@@ -63,20 +68,19 @@ def _where(finding: Finding) -> str:
 
 
 def _table_row(finding: Finding) -> str:
-    what = f"**{finding.code}** {escape(finding.name)}: {escape(finding.message)}"
+    what = f"**{escape(finding.code)}** {escape(finding.name)}: {escape(finding.message)}"
     return f"| {_ICONS[finding.severity]} | {_where(finding)} | {what} |"
 
 
 def _details(finding: Finding, options: Options) -> list[str]:
     title = f"{finding.severity.label} {finding.code} {finding.name}"
     lines = ["<details>", f"<summary>{escape_html(title)}</summary>", "", escape(finding.message) + "."]
-    site = finding.site
-    frame = frame_lines(site, options) if site else []
-    if frame:
-        width = len(str(frame[-1][0]))
-        text = "\n".join(f"{'>' if site and n == site.line else ' '} {n:>{width}} {line}" for n, line in frame)
+    frame = code_frame(finding.site, options)
+    if frame is not None:
+        width = len(str(frame.lines[-1][0]))
+        text = "\n".join(f"{'>' if n == frame.line else ' '} {n:>{width}} {line}" for n, line in frame.lines)
         lines += ["", *fenced(text, "python")]
-    keys = list(dict.fromkeys((*finding.actual, *finding.expected)))
+    keys = compared_keys(finding)
     if keys:
         lines += ["", "| | actual | expected | |", "|---|---|---|---|"]
         for key in keys:
@@ -98,7 +102,7 @@ def _details(finding: Finding, options: Options) -> list[str]:
 
 def escape_html(text: str) -> str:
     """Text inside an HTML element."""
-    return clean(text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return _quiet(clean(text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;"))
 
 
 def _models(run: Run) -> list[str]:
@@ -122,7 +126,13 @@ def _undetermined(run: Run) -> list[str]:
         return []
     total = sum(count for _, _, count in groups)
     lines = ["<details>", f"<summary>{counted(total, 'check')} undetermined</summary>", ""]
-    return [*lines, *(f"- {', '.join(codes)}: {escape(reason)}" for reason, codes, _ in groups), "", "</details>", ""]
+    return [
+        *lines,
+        *(f"- {escape(', '.join(codes))}: {escape(reason)}" for reason, codes, _ in groups),
+        "",
+        "</details>",
+        "",
+    ]
 
 
 def _not_analysed(run: Run) -> list[str]:

@@ -271,7 +271,10 @@ def _density(std: float, uniform: bool, reach: float) -> list[tuple[float, float
 
 
 def ratio_bar(ratio: float | None) -> str:
-    """How far a standard deviation is from the expected one: a bar from 1× on a log axis with ticks at 0.5× and 2×, cut at 10×."""
+    """How far a standard deviation is from the expected one: a bar from 1× on a log axis, cut at 0.1× and 10×.
+
+    The scale has ticks at 0.5× and 2×.
+    """
     if ratio is None or not math.isfinite(ratio) or ratio < 0:
         return ""
     level = math.log10(ratio) if ratio > 0 else -math.inf
@@ -282,7 +285,13 @@ def ratio_bar(ratio: float | None) -> str:
         tip = f"M{_n(end)} 4l{'4' if level > 0 else '-4'} 4l{'-4' if level > 0 else '4'} 4Z"
     shape = f'<path class="tip" d="{tip}"/>' if beyond else f'<circle cx="{_n(end)}" cy="8" r="3"/>'
     return (
-        '<svg class="ratio" viewBox="0 0 120 16" aria-hidden="true">'
-        '<path class="scale" d="M6 8H114M43.7 5.5v5M76.3 5.5v5"/><path class="one" d="M60 2v12"/>'
+        '<svg class="ratio" viewBox="0 0 120 16" aria-hidden="true"><use href="#scale"/>'
         f'<path class="bar" d="M60 8H{_n(end)}"/>{shape}</svg>'
     )
+
+
+#: The scale that all ratio bars share; the page defines it once.
+SCALE = (
+    '<svg width="0" height="0" aria-hidden="true" style="position:absolute"><g id="scale">'
+    '<path class="scale" d="M6 8H114M43.7 5.5v5M76.3 5.5v5"/><path class="one" d="M60 2v12"/></g></svg>'
+)

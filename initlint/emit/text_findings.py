@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 from initlint.emit.common import Options, cells, clean, finite, number, place, relative, times
+from initlint.emit.frame import code_frame
 from initlint.emit.style import COLOURS, Style
 from initlint.emit.view import listing
-from initlint.facts import Scalar, Site
+from initlint.facts import Scalar
 from initlint.findings import Finding
 
-#: Lines of code shown before the one at fault.
-BEFORE = 2
-#: Lines of a statement that spans several shown at most.
-MOST_CODE = 6
 _VERBATIM = ("actual", "expected", "write")  # aligned or code: not to be wrapped
 _WORD = 10  # width of the words before the evidence ("parameters")
 
@@ -27,7 +24,7 @@ def finding_lines(finding: Finding, options: Options, style: Style) -> list[str]
     head = f"{place(finding)}: {finding.severity.label} {finding.code} {finding.name}: "
     message = _wrapped(clean(finding.message), options.width, cells(clean(head)), 4)
     lines = [f"{style(place(finding), bold=True)}: {severity} {name}: {message[0]}", *message[1:]]
-    frame, gutter = code_frame(finding, options, style)
+    frame, gutter = _frame_lines(finding, options, style)
     lines += frame
     for word, text in _evidence(finding):
         bar = " " * gutter + style(" = ", "blue", bold=True)
@@ -55,45 +52,21 @@ def _wrapped(text: str, width: int, used: int, indent: int) -> list[str]:
     return [lines[0].lstrip(), *lines[1:]]
 
 
-def code_frame(finding: Finding, options: Options, style: Style) -> tuple[list[str], int]:
+def _frame_lines(finding: Finding, options: Options, style: Style) -> tuple[list[str], int]:
     """The code around the finding with a line under what is at fault, and the width of the gutter."""
-    site = finding.site
-    numbered = frame_lines(site, options) if site else []
-    if site is None or not numbered:
+    frame = code_frame(finding.site, options)
+    if frame is None:
         return [], 2
-    gutter = len(str(numbered[-1][0]))
+    gutter = len(str(frame.lines[-1][0]))
     bar = style("|", "blue", bold=True)
     blank = f"{' ' * gutter} {bar}"
     lines = [blank]
-    for line, code in numbered:
-        lines.append(f"{style(f'{line:>{gutter}}', 'blue', bold=True)} {bar} {clean(code)}")
-        if line == site.line:
-            start, end = underline(code)
-            pad, carets = " " * cells(clean(code)[:start]), "^" * cells(clean(code)[start:end])
+    for line, code in frame.lines:
+        lines.append(f"{style(f'{line:>{gutter}}', 'blue', bold=True)} {bar} {code}")
+        if line == frame.line:
+            pad, carets = " " * cells(code[: frame.start]), "^" * cells(code[frame.start : frame.end])
             lines.append(f"{blank} {pad}{style(carets or '^', COLOURS[finding.severity], bold=True)}")
     return [*lines, blank], gutter
-
-
-def frame_lines(site: Site, options: Options) -> list[tuple[int, str]]:
-    """Numbered source lines around a place, shared indentation removed; from the record where there is no file."""
-    source = options.sources(site.file) if site.file else ()
-    if not 1 <= site.line <= len(source) or (site.text and site.text not in source[site.line - 1]):
-        # no such file, or it is not the one that ran: what was recorded at run time is right
-        return [(site.line, site.text)] if site.text else []
-    first = max(1, site.line - BEFORE)
-    last = min(max(site.end_line or 0, site.line), site.line + MOST_CODE - 1, len(source))
-    chosen = [line.expandtabs(4) for line in source[first - 1 : last]]
-    while chosen and not chosen[0].strip() and first < site.line:
-        chosen, first = chosen[1:], first + 1
-    dedented = textwrap.dedent("\n".join(chosen)).split("\n")
-    return [(first + index, line) for index, line in enumerate(dedented)]
-
-
-def underline(code: str) -> tuple[int, int]:
-    """First and one-past-last character of what is underlined in a line: all but indentation and comment."""
-    text = clean(code)
-    start = len(text) - len(text.lstrip())
-    return start, max(len(text.split("  #")[0].rstrip()), start + 1)
 
 
 def _evidence(finding: Finding) -> list[tuple[str, str]]:
@@ -119,9 +92,8 @@ def _evidence(finding: Finding) -> list[tuple[str, str]]:
 
 def compared(finding: Finding) -> list[tuple[str, str]]:
     """The actual and the expected values, the same thing below the same thing."""
-    keys = list(dict.fromkeys((*finding.actual, *finding.expected)))
     actual, expected = [], []
-    for key in keys:
+    for key in compared_keys(finding):
         one = _value(key, finding.actual, ratio_of(finding.actual.get(key), finding.expected.get(key)))
         other = _value(key, finding.expected, None)
         width = max(cells(one), cells(other))
@@ -129,6 +101,14 @@ def compared(finding: Finding) -> list[tuple[str, str]]:
         expected.append(other + " " * (width - cells(other)))
     lines = (("actual", "   ".join(actual).rstrip()), ("expected", "   ".join(expected).rstrip()))
     return [(word, text) for word, text in lines if text]
+
+
+def compared_keys(finding: Finding) -> list[str]:
+    """Names of the values, without a lone ``ratio``: it is written behind the two values it compares."""
+    keys = dict.fromkeys((*finding.actual, *finding.expected))
+    if any(ratio_of(finding.actual.get(key), finding.expected.get(key)) for key in keys):
+        keys.pop("ratio", None)
+    return list(keys)
 
 
 def _value(key: str, values: Mapping[str, Scalar], ratio: float | None) -> str:
@@ -143,11 +123,3 @@ def ratio_of(actual: Scalar, expected: Scalar) -> float | None:
     if one is None or other is None or one <= 0 or other <= 0 or one == other:
         return None
     return one / other
-
-
-def sites_of(finding: Finding) -> Sequence[tuple[str, int, str]]:
-    """File, line and role of all places of a finding, the one to be mended first."""
-    found = [(relative(r.file), r.line, r.role) for r in finding.related]
-    if finding.site is not None and finding.site.file:
-        found.insert(0, (relative(finding.site.file), finding.site.line, "to be mended"))
-    return found

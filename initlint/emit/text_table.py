@@ -132,7 +132,7 @@ def _name(fold: Fold) -> str:
     """``layers.0 … layers.19 (20)``."""
     if len(fold.rows) == 1:
         return clean(fold.label) or "(root)"
-    whole = fold.label if "}." in fold.label else f"{fold.rows[0].name} … {fold.rows[-1].name}"
+    whole = fold.label if "}." in fold.label or " … " in fold.label else f"{fold.rows[0].name} … {fold.rows[-1].name}"
     return f"{clean(whole)} ({len(fold.rows)})"
 
 
@@ -149,7 +149,8 @@ def target_text(row: LayerRow) -> str:
 def feeds_text(row: LayerRow) -> str:
     """``relu via bn1, add``: what consumes the layer's output and what lies between."""
     target = target_text(row)
-    between = [clean(step) for step in row.path if step not in (row.activation, row.consumer, row.name)]
+    own = (row.name, row.name.rpartition(".")[0])  # a recurrent layer's weights lead through the layer itself
+    between = [clean(step) for step in row.path if step not in (row.activation, row.consumer, *own)]
     return f"{target} via {', '.join(between)}" if between and target not in "-?" else target
 
 

@@ -8,7 +8,8 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from initlint.facts import Histogram
+from initlint.emit.common import clean, finite
+from initlint.facts import Histogram, Node, Scalar
 from initlint.findings import Finding, LayerRow, ModelReport, Run, Severity, Undetermined
 
 OK, FINDING, UNDETERMINED = "ok", "finding", "undetermined"
@@ -106,10 +107,10 @@ def tally(run: Run, reports: Sequence[ModelReport] | None = None) -> Tally:
 
 
 def undetermined_reasons(entries: Iterable[Undetermined]) -> list[tuple[str, list[str], int]]:
-    """Undetermined checks grouped by reason: reason, codes, number of checks; the commonest first."""
+    """Undetermined checks grouped by reason: reason, codes, number of checks; the commonest first, texts clean."""
     codes: dict[str, list[str]] = {}
     for entry in entries:
-        codes.setdefault(entry.reason, []).append(entry.code)
+        codes.setdefault(clean(entry.reason), []).append(clean(entry.code))
     groups = [(reason, sorted(set(found)), len(found)) for reason, found in codes.items()]
     return sorted(groups, key=lambda group: -group[2])
 
@@ -129,7 +130,7 @@ class Fold:
 
     @property
     def label(self) -> str:
-        """``layers.0 … layers.19``, ``h.{0…11}.attn.c_attn``, or the one row's name."""
+        """``layers.{0…19}``, ``h.{0…11}.attn.c_attn``, or the one row's name."""
         return span_of([row.name for row in self.rows])
 
 
@@ -185,7 +186,7 @@ def span_of(names: Sequence[str]) -> str:
     columns = [[match.group() for match in _INDEX.finditer(name)] for name in names]
     varying = [i for i in range(len(columns[0])) if len({column[i] for column in columns if len(column) > i}) > 1]
     same = len({_INDEX.sub("#", name) for name in names}) == 1
-    if not same or len(varying) != 1 or _INDEX.sub("#", names[0]).endswith("#"):
+    if not same or len(varying) != 1:
         return f"{names[0]} … {names[-1]}"
     match = list(_INDEX.finditer(names[0]))[varying[0]]
     last = columns[-1][varying[0]]
@@ -207,7 +208,9 @@ def listing(names: Sequence[str], limit: int = 4) -> str:
 def statistics(run: Run) -> list[tuple[str, str, int]]:
     """Code, name and count of each kind of finding, the commonest first."""
     counts = Counter((finding.code, finding.name) for finding in run.findings)
-    return sorted(((code, name, n) for (code, name), n in counts.items()), key=lambda entry: (-entry[2], entry[0]))
+    return sorted(
+        ((clean(code), clean(name), n) for (code, name), n in counts.items()), key=lambda entry: (-entry[2], entry[0])
+    )
 
 
 def verdict(count: Tally) -> str:
@@ -220,21 +223,70 @@ def verdict(count: Tally) -> str:
     return ", ".join(parts) or "no findings"
 
 
-def profile_of(report: ModelReport) -> Sequence[Mapping[str, object]]:
+@dataclass(frozen=True, slots=True)
+class Point:
+    """A point of the depth curve: standard deviations at one node of the trunk, or at one layer.
+
+    ``dependent`` is the share of the second moment that depends on the input, q(1-c)/q. Bands are one standard
+    deviation of the value's log10 by chance. ``names`` are the layers and parameters that the point stands for.
+    """
+
+    label: str
+    forward_std: float | None
+    gradient_std: float | None
+    dependent: float | None
+    forward_band: float | None
+    gradient_band: float | None
+    measured_forward_std: float | None
+    measured_gradient_std: float | None
+    names: frozenset[str] = frozenset()
+
+
+def profile_of(report: ModelReport) -> list[Point]:
     """The points of the depth curve: the trunk's, or the layers in their order where there is no trunk."""
     if report.profile:
-        return report.profile
+        nodes = {node.index: node for node in report.facts.nodes}
+        return [_trunk_point(entry, nodes) for entry in report.profile]
     return [
-        {
-            "label": row.name,
-            "forward_std": row.signal.forward_std,
-            "gradient_std": row.signal.gradient_std,
-            "forward_band": row.signal.forward_band,
-            "gradient_band": row.signal.gradient_band,
-            "measured_forward_std": row.signal.measured_forward_std,
-            "measured_gradient_std": row.signal.measured_gradient_std,
-            "dependent": row.signal.dependent,
-        }
+        Point(
+            clean(row.name),
+            row.signal.forward_std,
+            row.signal.gradient_std,
+            row.signal.dependent,
+            row.signal.forward_band,
+            row.signal.gradient_band,
+            row.signal.measured_forward_std,
+            row.signal.measured_gradient_std,
+            frozenset((row.name, *row.parameters)),
+        )
         for row in report.rows
         if row.signal.forward_std is not None or row.signal.gradient_std is not None
     ]
+
+
+def _trunk_point(entry: Mapping[str, Scalar], nodes: Mapping[int, Node]) -> Point:
+    index = entry.get("node")
+    node = nodes.get(index) if isinstance(index, int) else None
+    label = str(entry.get("label") or "")
+    measured = node.measured if node is not None else None
+    names = {label, *(node.parameters.values() if node else ())}
+    return Point(
+        clean(label),
+        finite(entry.get("forward_std")),
+        finite(entry.get("gradient_std")),
+        finite(entry.get("share")),
+        # the profile's noise is of log10 of the second moment, twice that of the standard deviation
+        _half(finite(entry.get("noise_q"))),
+        _half(finite(entry.get("noise_p"))),
+        _root(measured.second) if measured else None,
+        _root(measured.gradient_second) if measured else None,
+        frozenset(names),
+    )
+
+
+def _half(value: float | None) -> float | None:
+    return None if value is None else value / 2
+
+
+def _root(value: float | None) -> float | None:
+    return math.sqrt(value) if value is not None and value >= 0 and math.isfinite(value) else None

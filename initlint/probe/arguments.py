@@ -1,22 +1,29 @@
-"""Constructor arguments where required ones are missing: from evidence first, by convention last."""
+"""Constructor arguments where required ones are missing: from evidence first, by convention last.
+
+The order: the command line, the configuration, call sites in the repository, defaults of configuration
+classes, annotations, how the constructor uses the argument, and the field's standard names. Each value
+is recorded with its origin, so that the report can show it.
+"""
 
 from __future__ import annotations
 
+import ast
 import inspect
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from initlint.errors import ProbeError
 from initlint.facts import Argument
-from initlint.probe.target import Call
+from initlint.probe.dependencies import depends_on, unwatched
+from initlint.probe.target import Call, relative
 
 if TYPE_CHECKING:
+    from initlint.probe.callsites import CallSite
     from initlint.probe.script import Script
 
-
-class Evidence(Protocol):
-    """Where call sites come from."""
+_VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,18 +33,19 @@ class Proposal:
     args: tuple[Any, ...] = ()
     kwargs: Mapping[str, Any] = field(default_factory=dict)
     arguments: tuple[Argument, ...] = ()
-    guessed: bool = False
+
+
+def parameters_of(subject: Any) -> list[inspect.Parameter]:
+    """The arguments that a class or function takes; empty where Python cannot tell."""
+    try:
+        return list(inspect.signature(subject).parameters.values())
+    except (TypeError, ValueError):
+        return []
 
 
 def required(subject: Any) -> list[str]:
     """Names of the arguments without a default."""
-    try:
-        parameters = inspect.signature(subject).parameters.values()
-    except (TypeError, ValueError):
-        return []
-    return [
-        p.name for p in parameters if p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)
-    ]
+    return [p.name for p in parameters_of(subject) if p.default is p.empty and p.kind not in _VARIADIC]
 
 
 def propose(
@@ -46,16 +54,173 @@ def propose(
     call: Call | None,
     given: Mapping[str, Any],
     script: Script,
-    evidence: Evidence | None,
+    directory: str,
     *,
     guess: bool,
 ) -> Iterator[Proposal]:
-    """Sets of arguments, the best first."""
+    """Sets of arguments to try, the best first.
+
+    Args:
+        call: as written on the command line; when it has arguments, nothing else is tried.
+        given: from the configuration; these win over evidence.
+        guess: whether conventions may fill what evidence does not.
+
+    Raises:
+        ProbeError: the arguments on the command line do not fit, or a required one is known from nowhere.
+    """
     if call is not None and call.called:
-        yield Proposal(call.args, dict(call.kwargs), tuple(Argument(n, t, "command line") for n, t in call.texts))
+        yield _from_command_line(subject, name, call)
         return
+    chosen = {n: (v, "configuration") for n, v in given.items()}
+    _check_names(subject, name, given)
     missing = [n for n in required(subject) if n not in given]
     if not missing:
-        yield Proposal((), dict(given), tuple(Argument(n, repr(v), "configuration") for n, v in given.items()))
+        yield _proposal(subject, chosen)
         return
-    raise ProbeError(f"{name} needs the arguments {', '.join(missing)}")
+    sites = list(_from_call_sites(subject, name, script, directory, chosen))
+    complete = [found for found in sites if all(n in found for n in missing)]
+    for found in complete:
+        yield _proposal(subject, found)
+    partial = max(sites, key=len, default=chosen)
+    filled, unknown = _filled(subject, partial, script, guess=guess)
+    if unknown:
+        noun = "argument" if len(unknown) == 1 else "arguments"
+        if not complete:
+            raise ProbeError(f"no value is known for the {noun} {', '.join(unknown)}")
+        return
+    yield _proposal(subject, filled)
+
+
+def _from_command_line(subject: Any, name: str, call: Call) -> Proposal:
+    try:
+        bound = inspect.signature(subject).bind(*call.args, **dict(call.kwargs))
+    except TypeError as error:
+        parameters = ", ".join(str(p).split(":")[0] if p.default is p.empty else f"{p.name}={p.default!r}" for p in parameters_of(subject))
+        raise ProbeError(f"the arguments do not fit {name}: {error}", f"It is {name}({parameters}).") from None
+    except ValueError:
+        bound = None
+    names = list(bound.arguments) if bound is not None else []
+    texts = [(names[int(n)] if n.isdigit() and int(n) < len(names) else n, text) for n, text in call.texts]
+    arguments = tuple(Argument(n, text, "command line") for n, text in texts)
+    return Proposal(call.args, dict(call.kwargs), arguments)
+
+
+def _check_names(subject: Any, name: str, given: Mapping[str, Any]) -> None:
+    known = parameters_of(subject)
+    if not known or any(p.kind is p.VAR_KEYWORD for p in known):
+        return
+    wrong = [n for n in given if n not in {p.name for p in known}]
+    if wrong:
+        names = ", ".join(p.name for p in known)
+        raise ProbeError(f"the configuration gives {name} an argument {wrong[0]!r}, which it does not have", f"It has: {names}.")
+
+
+Chosen = dict[str, tuple[Any, str]]  # name -> value, origin
+
+
+def _from_call_sites(
+    subject: Any, name: str, script: Script, directory: str, chosen: Chosen
+) -> Iterator[Chosen]:
+    from initlint.probe import callsites
+
+    if not os.path.isabs(script.path):
+        return
+    known = {p.name for p in parameters_of(subject)}
+    with unwatched():
+        sites = callsites.find(name.rpartition(".")[2], script.path)
+    for site in sites:
+        found = _evaluated(subject, site, script, directory) if callsites.means(site, script.path) else None
+        if found:
+            depends_on(site.source.path)
+            yield {**{n: v for n, v in found.items() if n in known}, **chosen}
+
+
+def _evaluated(subject: Any, site: CallSite, script: Script, directory: str) -> Chosen | None:
+    """The arguments of one call whose values can be told; ``None`` when the call does not fit."""
+    from initlint.probe.evaluate import Evaluator, Unknown
+
+    evaluator = Evaluator(site, script.namespace, script.name)
+    try:
+        bound = inspect.signature(subject).bind_partial(
+            *[a for a in site.call.args if not isinstance(a, ast.Starred)],
+            **{k.arg: k.value for k in site.call.keywords if k.arg is not None},
+        )
+    except (TypeError, ValueError):
+        return None
+    origin = f"call site {relative(site.source.path, directory)}:{site.line}"
+    found: Chosen = {}
+    for name, node in bound.arguments.items():
+        if isinstance(node, ast.expr):
+            try:
+                found[name] = (evaluator.value(node), origin)
+            except Unknown:
+                continue
+    for keyword in site.call.keywords:
+        if keyword.arg is None:  # **config
+            try:
+                values = evaluator.value(keyword.value)
+            except Unknown:
+                return None
+            found |= {str(name): (value, origin) for name, value in dict(values).items()}
+    starred = any(isinstance(a, ast.Starred) for a in site.call.args)
+    return None if starred else found
+
+
+def _filled(subject: Any, chosen: Chosen, script: Script, *, guess: bool) -> tuple[Chosen, list[str]]:
+    """Fill the missing required arguments; returns also the names for which nothing is known."""
+    from initlint.probe import conventions
+
+    uses = conventions.uses(subject)
+    namespace = script.namespace
+    filled = dict(chosen)
+    unknown: list[str] = []
+    for parameter in parameters_of(subject):
+        if parameter.name in filled or parameter.default is not parameter.empty or parameter.kind in _VARIADIC:
+            continue
+        usage = uses.get(parameter.name, conventions.Usage())
+        annotation = _annotation(parameter, namespace)
+        value, origin = conventions.NOTHING, ""
+        if isinstance(annotation, type) and annotation is not parameter.empty and annotation.__module__ != "builtins":
+            value = conventions.by_annotation(parameter.name, annotation, usage, namespace)
+            origin = f"defaults of {annotation.__name__}"
+        elif usage.attributes and not usage.iterated:
+            value, origin = conventions.config_for(usage.attributes, namespace)
+        if value is conventions.NOTHING and guess:
+            value, origin = conventions.value_for(parameter.name, annotation, usage, namespace)
+        if value is conventions.NOTHING:
+            unknown.append(parameter.name)
+        else:
+            filled[parameter.name] = (value, origin)
+    return filled, unknown
+
+
+def _annotation(parameter: inspect.Parameter, namespace: Mapping[str, Any]) -> Any:
+    """The annotation, with one written as a string looked up in the module (names and simple types only)."""
+    annotation = parameter.annotation
+    if not isinstance(annotation, str):
+        return annotation
+    try:
+        tree = ast.parse(annotation, mode="eval")
+        allowed = (ast.Expression, ast.Name, ast.Attribute, ast.Subscript, ast.BinOp, ast.BitOr, ast.Tuple, ast.List)
+        if all(isinstance(node, (*allowed, ast.Constant, ast.Load)) for node in ast.walk(tree)):
+            return eval(compile(tree, "<annotation>", "eval"), dict(namespace))
+    except Exception:  # an annotation need not make sense when evaluated
+        return annotation
+    return annotation
+
+
+def _proposal(subject: Any, chosen: Chosen) -> Proposal:
+    positional_only = [p.name for p in parameters_of(subject) if p.kind is p.POSITIONAL_ONLY]
+    args = tuple(chosen[name][0] for name in positional_only if name in chosen)
+    kwargs = {name: value for name, (value, _) in chosen.items() if name not in positional_only}
+    arguments = tuple(Argument(name, text_of(value), origin) for name, (value, origin) in chosen.items())
+    return Proposal(args, kwargs, arguments)
+
+
+def text_of(value: Any) -> str:
+    """Source text for a value, as it could be written in a call; one short line."""
+    if isinstance(value, type) or inspect.isfunction(value):
+        module = "nn." if getattr(value, "__module__", "").startswith("torch.nn.modules") else ""
+        return f"{module}{value.__qualname__}"
+    text = " ".join(repr(value).split())
+    return text if len(text) <= 120 else f"{text[:117]}..."

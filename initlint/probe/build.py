@@ -106,7 +106,7 @@ def construct(
     *,
     seed: int,
     given: Mapping[str, Any],
-    evidence: choosing.Evidence | None = None,
+    directory: str = "",
     guess: bool = True,
     meta: bool = False,
 ) -> Built:
@@ -115,7 +115,7 @@ def construct(
     Args:
         call: arguments written on the command line.
         given: arguments from the configuration.
-        evidence: where call sites of the class are looked for.
+        directory: what reported paths are relative to.
         guess: whether arguments may be chosen by annotation and convention.
 
     Raises:
@@ -127,9 +127,13 @@ def construct(
         return Built(subject, name, line)
     if not callable(subject):
         raise ProbeError(f"{name} is a {type(subject).__name__}, neither a model, a class nor a function")
-    proposals = choosing.propose(subject, name, call, given, script, evidence, guess=guess)
+    proposals = choosing.propose(subject, name, call, given, script, directory, guess=guess)
     first: ProbeError | None = None
+    tried: list[object] = []
     for proposal in proposals:
+        if any(proposal.kwargs == other for other in tried) and not proposal.args:
+            continue
+        tried.append(proposal.kwargs)
 
         def make(chosen: choosing.Proposal = proposal) -> nn.Module:
             return _make(script, subject, name, chosen, seed, meta)

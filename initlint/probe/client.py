@@ -392,12 +392,13 @@ class Running:
 
     def retry(self) -> Job | None:
         """The rest of the job, when the target was killed with candidates left; ``None`` when there is none."""
-        return self.state.rest(self.job, self._trouble())
+        return self.state.rest(self.job, self._trouble(), self.options.directory)
 
     def result(self) -> ProbeResult:
         """The result of an ended job."""
         seconds = time.monotonic() - self.began
-        return self.state.finish(self.job, self._trouble(), self.printed.decode(errors="replace"), seconds)
+        output = self.printed.decode(errors="replace")
+        return self.state.finish(self.job, self._trouble(), output, seconds, self.options.directory)
 
     def _trouble(self) -> str:
         """Why the child ended before it was done, as the end of a sentence; "" when it was done."""

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -12,9 +11,9 @@ from torch import nn
 
 from initlint.errors import ProbeError
 from initlint.facts import InputFacts
-from initlint.probe.inputs_spec import HINT, build, parse
-from initlint.probe.recorded_state import preserved, seeded
-from initlint.probe.traced import argument_names, dtype_name, tensors_in
+from initlint.probe.inputs_spec import build, parse
+from initlint.probe.recorded_state import seeded
+from initlint.probe.traced import argument_names, batch_of, dtype_name, tensors_in
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +25,7 @@ class Inputs:
     facts: tuple[InputFacts, ...] = ()
     batch: int | None = None  # size of axis 0 that all inputs share: the number of samples
     notes: tuple[str, ...] = ()
+    recording: Any = None  # the ``Recorder`` of the attempt that passed (``seed``, train mode), when inferred
 
     @property
     def empty(self) -> bool:
@@ -60,8 +60,9 @@ def find(
         origin: where ``specs`` come from, for the report: "--input" | "configuration".
 
     Raises:
-        ProbeError: ``example_inputs()`` fails, a spec is malformed, or no candidate makes the
-            forward pass; the hint says what to give.
+        ProbeError: ``example_inputs()`` fails, a spec is malformed, or no candidate gets anywhere;
+            the hint says what to give. When the best candidate reaches some layers before it
+            fails, it is returned with a note.
     """
     if specs:
         return _specified(model, specs, seed, origin)
@@ -70,8 +71,9 @@ def find(
         return _example(model, example, seed)
     from initlint.probe.inputs_infer import infer  # the search is needed only here
 
-    args, kwargs, chosen = infer(model, seed=seed, budget=budget)
-    return describe(model, args, kwargs, chosen)
+    found = infer(model, seed=seed, budget=budget)
+    given = describe(model, found.args, found.kwargs, found.origin)
+    return replace(given, notes=found.notes, recording=found.recording)
 
 
 def _specified(model: nn.Module, specs: Sequence[str], seed: int, origin: str) -> Inputs:
@@ -116,24 +118,3 @@ def _fact(name: str, tensor: torch.Tensor, origin: str) -> InputFacts:
     if not tensor.is_floating_point() and not tensor.is_complex() and tensor.dtype != torch.bool and tensor.numel():
         high = int(tensor.max()) + 1 if tensor.device.type != "meta" else None
     return InputFacts(name, dtype_name(tensor.dtype), tuple(tensor.shape), origin, high)
-
-
-def batch_of(tensors: Sequence[torch.Tensor]) -> int | None:
-    """Size of axis 0 of all tensors that have axes, ``None`` when they differ."""
-    sizes = Counter(int(t.shape[0]) for t in tensors if t.dim() > 0)
-    return next(iter(sizes)) if len(sizes) == 1 else None
-
-
-def check(model: nn.Module, inputs: Inputs, *, seed: int = 0) -> str:
-    """Run the forward once (train mode, then eval): "" when one passes, else the reason."""
-    reason = ""
-    for training in (True, False):
-        with preserved(model), seeded(seed), torch.no_grad():
-            model.train(training)
-            try:
-                model(*inputs.args, **inputs.kwargs)
-            except Exception as error:
-                reason = reason or f"{type(error).__name__}: {error}"
-            else:
-                return ""
-    return f"{reason}; {HINT}"

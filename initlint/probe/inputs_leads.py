@@ -5,17 +5,31 @@ from __future__ import annotations
 import operator
 from collections import deque
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import torch
-import torch.nn.functional as F  # noqa: N812
+import torch.nn.functional as F
 from torch import fx, nn
 
 from initlint.probe.inputs_wants import TOKENS, Guess, conv_wants, index_wants, wants
+from initlint.probe.traced import meta_of
 
 # Ops on the way that change neither the meaning nor the size of the channel axis.
 _MAX_STEPS = 400
 _CONV_AXES = {"conv1d": 1, "conv2d": 2, "conv3d": 3}
+
+
+class Call(Protocol):
+    """An op with its operands: a node of a graph, or the one that raised."""
+
+    @property
+    def op(self) -> str: ...
+    @property
+    def target(self) -> Any: ...
+    @property
+    def args(self) -> Any: ...
+    @property
+    def kwargs(self) -> Any: ...
 
 
 def leads(graph: fx.Graph, root: nn.Module, batch: int) -> dict[str, list[Guess]]:
@@ -46,16 +60,19 @@ def _downstream(start: fx.Node, root: nn.Module, batch: int) -> Iterator[Guess]:
         queue.extend((user, node) for user in node.users)
 
 
-def consumer_wants(node: fx.Node, source: fx.Node, root: nn.Module, batch: int) -> Iterator[Guess]:
+def consumer_wants(node: Call, source: fx.Node, root: nn.Module, batch: int) -> Iterator[Guess]:
     """What a node accepts in place of ``source``, when it is a layer or an op with a weight."""
     if node.op == "call_module":
         module = root.get_submodule(str(node.target))
         yield from wants(module, batch)
         return
+    name = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")
+    if name == "einsum":
+        yield from _einsum_wants(node, source, root, batch)
+        return
     weight = _weight_operand(node, source, root)
     if weight is None:
         return
-    name = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")
     if name in _CONV_AXES:
         groups = node.kwargs.get("groups", node.args[6] if len(node.args) > 6 else 1)
         channels = weight.shape[1] * (groups if isinstance(groups, int) else 1)
@@ -70,7 +87,31 @@ def consumer_wants(node: fx.Node, source: fx.Node, root: nn.Module, batch: int) 
         yield Guess("tokens", (batch, TOKENS, weight.shape[-2]))
 
 
-def _weight_operand(node: fx.Node, source: fx.Node, root: nn.Module) -> torch.Tensor | None:
+def _einsum_wants(node: Call, source: fx.Node, root: nn.Module, batch: int) -> Iterator[Guess]:
+    """The shape that an equation gives an operand; letters of no known operand get the size of the batch."""
+    equation = node.args[0] if node.args else None
+    operands = node.args[1:] if len(node.args) != 2 or isinstance(node.args[1], fx.Node) else node.args[1]
+    if not isinstance(equation, str) or "." in equation or not isinstance(operands, (tuple, list)):
+        return
+    terms = equation.replace(" ", "").partition("->")[0].split(",")
+    sizes: dict[str, int] = {}
+    for term, operand in zip(terms, operands, strict=False):
+        shape = _known_shape(operand, root) if operand is not source else None
+        if shape is not None and len(shape) == len(term):
+            sizes.update(zip(term, shape, strict=True))
+    for term, operand in zip(terms, operands, strict=False):
+        if operand is source and sizes.keys() & set(term):
+            yield Guess("other", tuple(sizes.get(letter, batch) for letter in term))
+
+
+def _known_shape(operand: Any, root: nn.Module) -> tuple[int, ...] | None:
+    if not isinstance(operand, fx.Node):
+        return None
+    value = _parameter(operand, root)
+    return tuple(value.shape) if value is not None else meta_of(operand).shape
+
+
+def _weight_operand(node: Call, source: fx.Node, root: nn.Module) -> torch.Tensor | None:
     """The parameter among a node's operands besides ``source``; for lookups the table it indexes."""
     operands: Sequence[Any] = [*node.args, *node.kwargs.values()]
     for operand in operands:

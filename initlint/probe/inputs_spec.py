@@ -31,7 +31,19 @@ _DTYPES: Mapping[str, torch.dtype] = {
     "bool": torch.bool,
     **{
         name: getattr(torch, name)
-        for name in "float16 bfloat16 float32 float64 int8 int16 int32 int64 uint8 complex64 complex128".split()
+        for name in [
+            "float16",
+            "bfloat16",
+            "float32",
+            "float64",
+            "int8",
+            "int16",
+            "int32",
+            "int64",
+            "uint8",
+            "complex64",
+            "complex128",
+        ]
     },
 }
 

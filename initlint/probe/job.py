@@ -8,16 +8,14 @@ leave proxies behind or crash.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import os
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-import torch
 from torch import nn
 
 from initlint import codec
@@ -26,7 +24,8 @@ from initlint.facts import ModelFacts, NotAnalysed
 from initlint.options import ProbeOptions
 from initlint.probe import build, isolate, pipeline, script
 from initlint.probe.channel import Channel
-from initlint.probe.outcome import Candidate
+from initlint.probe.dependencies import Files
+from initlint.probe.outcome import OUTPUT_MARK, Candidate
 from initlint.probe.scan import Scan, scan
 from initlint.probe.target import Call, Target, parse_call, relative
 
@@ -53,7 +52,7 @@ class Session:
         self.skip = set(message["skip"])
         self.covered: dict[str, str] = dict(self.target.covered) | {name: "" for name in message["covered"]}
         self.directory: str = message["directory"]
-        self.files = Files(self.directory)
+        self.files = Files()
         self.redirect: Any = None
         self.fork = True
 
@@ -72,7 +71,7 @@ class Session:
             try:
                 loaded = self._load()
             except InitlintError as error:
-                self._not_analysed(self.target.call, error, None, named=self.target.named or not self.target.found)
+                self._not_analysed(self.target.call, error, None, named=self.target.named)
             else:
                 self._candidates(loaded, recorder)
         self._finish()
@@ -132,6 +131,7 @@ class Session:
             self._harmless(candidate, part)
             return
         self.channel.send({"event": "begin", "candidate": candidate.name, "line": candidate.line})
+        mark_output(candidate.name)
         work = Work(self, loaded, candidate, call, recorder)
         if not self.fork:
             work.run()
@@ -198,6 +198,12 @@ class Session:
         self.channel.send({"event": "done"})
 
 
+def mark_output(name: str) -> None:
+    """Note in what is printed that a candidate's own output begins here."""
+    sys.stdout.flush()
+    os.write(1, OUTPUT_MARK + name.encode() + b"\n")
+
+
 class Work:
     """One candidate: build, describe, trace."""
 
@@ -249,6 +255,7 @@ class Work:
             self.call,
             seed=options.seed,
             given=given,
+            directory=session.directory,
             guess=not self.candidate.inside or session.target.named,
             meta=options.device == "meta",
         )
@@ -316,77 +323,6 @@ class Work:
         self.session.channel.send({"event": "facts", "candidate": self.candidate.name, "facts": fields})
 
 
-class Files:
-    """Project files that were imported or read, and third-party packages that were imported."""
-
-    def __init__(self, directory: str) -> None:
-        self.directory = directory
-        self.before = frozenset(sys.modules)
-        self.opened: set[str] = set()
-        self.libraries = tuple({sys.prefix, sys.base_prefix, os.path.dirname(os.path.dirname(torch.__file__))})
-
-    def watch(self) -> None:
-        """Note every file that is opened for reading from now on."""
-        opened = self.opened
-
-        def hook(event: str, args: tuple[Any, ...]) -> None:
-            if event == "open" and isinstance(args[0], (str, bytes)) and _reads(args):
-                opened.add(os.fsdecode(args[0]))
-
-        sys.addaudithook(hook)
-
-    def found(self) -> dict[str, Any]:
-        """``files`` with their hashes and ``packages`` with their versions."""
-        paths = {os.path.abspath(path) for path in self.opened}
-        packages: dict[str, str] = {}
-        for name in [name for name in sys.modules if name not in self.before]:
-            module = sys.modules[name]
-            path = getattr(module, "__file__", None)
-            if not isinstance(path, str):
-                continue
-            if self._is_library(path):
-                top = name.split(".")[0]
-                if top not in sys.stdlib_module_names:
-                    packages.setdefault(top, _version(top))
-            else:
-                paths.add(os.path.abspath(path))
-        files = {path: digest for path in paths if not self._is_library(path) and (digest := _hash(path))}
-        return {"files": files, "packages": packages}
-
-    def _is_library(self, path: str) -> bool:
-        if "site-packages" in path or "dist-packages" in path or path.endswith(".pyc"):
-            return True
-        return path.startswith((*self.libraries, "/proc/", "/sys/", "/dev/"))
-
-
-def _reads(args: tuple[Any, ...]) -> bool:
-    mode = args[1] if len(args) > 1 else None
-    if isinstance(mode, str):
-        return not any(letter in mode for letter in "wax+")
-    flags = args[2] if len(args) > 2 and isinstance(args[2], int) else 0
-    return not flags & (os.O_WRONLY | os.O_RDWR)
-
-
-def _version(name: str) -> str:
-    version = getattr(sys.modules.get(name), "__version__", None)
-    if isinstance(version, str):
-        return version
-    import importlib.metadata
-
-    try:
-        return importlib.metadata.version(name)
-    except (importlib.metadata.PackageNotFoundError, ValueError):
-        return ""
-
-
-def _hash(path: str) -> str:
-    try:
-        with open(path, "rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError:
-        return ""
-
-
 def _scratch() -> Any:
     import tempfile
 
@@ -400,6 +336,3 @@ def _read(shared: Any) -> list[str]:
     shared.seek(0)
     data = shared.read()
     return list(json.loads(data)) if data else []
-
-
-_Callback = Callable[[], None]

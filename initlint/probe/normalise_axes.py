@@ -40,6 +40,13 @@ def guess(shape: Shape | None, batched: bool = True) -> Roles | None:
     return ("b" if batched else "?", *("?" for _ in shape[1:]))
 
 
+def given(shape: Shape | None, batch: int | None, channel: int | None) -> Roles | None:
+    """Roles from the axes of samples and channels, where they are known."""
+    if shape is None or channel is None or not 0 <= channel < len(shape) or channel == batch:
+        return guess(shape, batch is not None)
+    return tuple("b" if i == batch else ("c" if i == channel else "p") for i in range(len(shape)))
+
+
 def constant(shape: Shape | None) -> Roles | None:
     """Roles of a parameter or constant read as a signal: no samples, channels last."""
     if shape is None:

@@ -59,7 +59,7 @@ class Builder:
     traced: Traced
     names: Mapping[str, str] = field(default_factory=dict)
     generated: Mapping[frozenset[str], str] = field(default_factory=dict)
-    trainable: frozenset[str] = frozenset()
+    buffers: frozenset[str] = frozenset()
     nodes: list[Node] = field(default_factory=list)
     roles: list[axes.Roles | None] = field(default_factory=list)
     rows: dict[int, torch.Tensor] = field(default_factory=dict)
@@ -153,7 +153,8 @@ class Builder:
             tensor = torch.tensor(float(tensor))
         shape = tuple(tensor.shape)
         attrs: dict[str, Any] = value_moments(tensor)
-        attrs |= {"expr": static.expr} if static.sources and not static.view else {}
+        if static.sources and not static.view:
+            attrs |= {"expr": static.expr, "offset": offset_of(static)}
         if static.random:
             attrs["random"] = True
         roles = axes.constant(shape)
@@ -189,6 +190,19 @@ class Builder:
         """The canonical name of a module's parameter."""
         full = f"{path}.{local}" if path else local
         return self.names.get(full, full)
+
+
+def offset_of(static: Static) -> float | None:
+    """c when the expression is ``c + parameter`` (a gain stored as its distance from one)."""
+    if static.history is None or str(getattr(static.history[0], "__name__", "")) not in ("add", "radd", "iadd"):
+        return None
+    args = [a for a in static.history[1] if isinstance(a, Static)]
+    views = [a for a in args if a.view]
+    numbers = [a.value for a in args if not a.sources]
+    if len(views) != 1 or len(numbers) != 1:
+        return None
+    number = numbers[0].item() if isinstance(numbers[0], torch.Tensor) and numbers[0].numel() == 1 else numbers[0]
+    return float(number) if isinstance(number, (int, float)) else None
 
 
 def value_moments(tensor: torch.Tensor) -> dict[str, Any]:

@@ -84,16 +84,16 @@ SELECTS = frozenset(
 )
 #: The value itself.
 IDENTITIES = frozenset(
-    "contiguous clone to type type_as float double half bfloat16 cpu cuda requires_grad_ retain_grad alias positive "
+    "contiguous clone to type type_as float double half bfloat16 cpu cuda requires_grad retain_grad alias positive "
     "pin_memory nan_to_num view_again identity checkpoint conj resolve_conj data as_tensor asarray tensor "
-    "set_ align_to refine_names rename lift_fresh wait_tensor".split()
+    "set align_to refine_names rename lift_fresh wait_tensor".split()
 )
 #: No gradient passes.
 STOPS = frozenset(
-    "detach detach_ argmax argmin argsort eq ne lt le gt ge isnan isinf isfinite logical_not logical_and logical_or "
+    "detach argmax argmin argsort eq ne lt le gt ge isnan isinf isfinite logical_not logical_and logical_or "
     "logical_xor floor ceil round trunc frac int long bool short byte char one_hot bincount searchsorted bucketize "
     "multinomial nonzero unique unique_consecutive item tolist any all floordiv floor_divide bitwise_and bitwise_or "
-    "bitwise_not bitwise_xor heaviside equal allclose is_nonzero count_nonzero histc invert not_ and_ or_ xor is_ is_not "
+    "bitwise_not bitwise_xor heaviside equal allclose is_nonzero count_nonzero histc invert not and or xor is is_not "
     "isclose signbit mod remainder fmod not_equal greater less greater_equal less_equal tril_indices triu_indices "
     "numpy isin bernoulli lshift rshift where_indices contains".split()
 )

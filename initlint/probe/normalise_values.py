@@ -171,9 +171,16 @@ def evaluate(name: str, function: Callable[..., Any], args: tuple[Value, ...], k
         expression(name, args, kwargs),
         view=name in VIEWS and len(sources) == 1 and bool(args) and isinstance(args[0], Static) and args[0].view,
         random=name in RANDOM or any(v.random for v in statics),
-        history=(function, tuple(args), dict(kwargs)) if sources else None,
+        history=(_named(function, name), tuple(args), dict(kwargs)) if sources else None,
         owners=merged(v.owners for v in statics) if carries_values(result) else (),
     )
+
+
+def _named(function: Callable[..., Any], name: str) -> Callable[..., Any]:
+    """The function under the name of the method that it calls."""
+    if getattr(function, "__name__", "") == "<lambda>":
+        function.__name__ = name.strip("_")
+    return function
 
 
 def carries_values(result: Any) -> bool:

@@ -11,10 +11,12 @@ from typing import Any
 from initlint import codec
 from initlint.facts import ModelFacts, NotAnalysed
 from initlint.options import ProbeOptions
-from initlint.probe.target import Target
+from initlint.probe.target import Target, relative
 
 #: Lines of a target's output that are repeated when it failed.
 SHOWN_OUTPUT = 3
+#: Begins the line that says whose output follows.
+OUTPUT_MARK = b"\x1einitlint "
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +95,7 @@ class State:
     covered: list[str] = field(default_factory=list)
     files: dict[str, str] = field(default_factory=dict)
     packages: dict[str, str] = field(default_factory=dict)
+    broken: dict[str, str] = field(default_factory=dict)  # candidate -> how its fork ended
     done: bool = False
     lines_printed: int = 0
 
@@ -110,6 +113,8 @@ class State:
                 self.traced.add(message["candidate"])
         elif event == "not_analysed":
             self.missing.append(codec.from_plain(NotAnalysed, message["what"]))
+        elif event == "broken":
+            self.broken[message["candidate"]] = message["how"]
         elif event == "end":
             self.current = None
             self.covered += message.get("classes", [])
@@ -119,23 +124,27 @@ class State:
         elif event == "done":
             self.done = True
 
-    def rest(self, job: Job, trouble: str) -> Job | None:
+    def rest(self, job: Job, trouble: str, directory: str) -> Job | None:
         """The job that goes on after the candidate that was killed, or ``None`` when nothing is left."""
         if self.done or not trouble or self.current is None:
             return None
-        left = [entry for entry in self.planned if entry["name"] not in self.begun]
-        if not left:
+        if all(entry["name"] in self.begun for entry in self.planned):
             return None
-        self._close_current(job, trouble)
+        self._close(job, self.current, trouble, directory)
+        self.current = None
         return replace(job, skip=tuple(self.begun), covered=tuple(self.covered), previous=self)
 
-    def finish(self, job: Job, trouble: str, output: str, seconds: float) -> ProbeResult:
+    def finish(self, job: Job, trouble: str, output: str, seconds: float, directory: str) -> ProbeResult:
         """Put together the result of a target that has ended."""
+        printed, output = _split(output)
+        for name, how in self.broken.items():
+            self._close(job, name, how, directory, printed.get(name, ""))
         if self.current is not None:
-            self._close_current(job, trouble or "ended before it was built", output)
+            last = printed.get(self.current, "")
+            self._close(job, self.current, trouble or "ended the process", directory, last)
         elif not self.done:
-            reason = f"importing it {trouble or 'ended the process'}{_said(output)}"
-            self.missing.append(self._missing(job, "", None, reason, trouble))
+            reason = f"importing it {trouble or 'ended the process'}{_said(printed.get('', ''))}"
+            self.missing.append(_missing(job, "", None, reason, directory))
         models = tuple(self._model(name) for name in self.facts)
         return ProbeResult(
             target=job.target,
@@ -147,31 +156,13 @@ class State:
             output=output,
         )
 
-    def _close_current(self, job: Job, trouble: str, output: str = "") -> None:
-        """The candidate at work ended badly: partial when it had been built, else not analysed."""
-        name = self.current or ""
-        self.current = None
+    def _close(self, job: Job, name: str, trouble: str, directory: str, output: str = "") -> None:
+        """A candidate ended badly: it is partial when it had been built, else not analysed."""
         if name in self.facts:
-            self.facts[name].setdefault("reason", f"the trace {trouble}")
-            self.facts[name]["reason"] = self.facts[name]["reason"] or f"the trace {trouble}"
+            self.facts[name]["reason"] = self.facts[name].get("reason") or f"the trace {trouble}"
             return
         reason = f"building it {trouble}{_said(output)}"
-        self.missing.append(self._missing(job, name, self.begun.get(name), reason, trouble))
-
-    def _missing(self, job: Job, name: str, line: int | None, reason: str, trouble: str) -> NotAnalysed:
-        hint = ""
-        if "did not finish" in trouble:
-            hint = "Give it more time with --timeout, or name a smaller configuration."
-        elif "memory" in trouble:
-            hint = "Raise --memory-limit, name a smaller configuration, or use --device meta."
-        return NotAnalysed(
-            target=job.target.text if job.target.named or not name else f"{job.target.text}::{name}",
-            reason=reason,
-            hint=hint,
-            file=job.target.path,
-            line=line,
-            named=job.target.named,
-        )
+        self.missing.append(_missing(job, name, self.begun.get(name), reason, directory))
 
     def _model(self, name: str) -> ModelFacts:
         facts = codec.from_plain(ModelFacts, self.facts[name])
@@ -180,7 +171,36 @@ class State:
         return dataclasses.replace(facts, status="partial", reason=facts.reason or "it was not traced")
 
 
+def _split(output: str) -> tuple[dict[str, str], str]:
+    """The output by candidate ("" for the import), and all of it without the marks."""
+    first, *rest = output.split(OUTPUT_MARK.decode())
+    parts = {"": first}
+    for part in rest:
+        name, _, text = part.partition("\n")
+        parts[name] = text
+    return parts, "".join(parts.values())
+
+
 def _said(output: str) -> str:
     """The last lines that a failed target printed, for the end of a reason."""
     lines = [line.strip() for line in output.strip().splitlines() if line.strip()]
     return ": " + " | ".join(lines[-SHOWN_OUTPUT:])[-300:] if lines else ""
+
+
+def _missing(job: Job, name: str, line: int | None, reason: str, directory: str) -> NotAnalysed:
+    hint = ""
+    if "did not finish" in reason:
+        hint = "Give it more time with --timeout, or name a smaller configuration."
+    elif "memory" in reason:
+        hint = "Raise --memory-limit, name a smaller configuration, or use --device meta."
+    elif "ended the process" in reason:
+        hint = "Name the class or a factory function, so that nothing else is called."
+    target = job.target
+    return NotAnalysed(
+        target=target.identity(directory, "" if target.named else name),
+        reason=reason,
+        hint=hint,
+        file=relative(target.path, directory) if target.path else "",
+        line=line or None,
+        named=target.named,
+    )

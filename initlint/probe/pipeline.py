@@ -79,6 +79,20 @@ def analyse(
     return replace(merged(facts, found), seconds=time.perf_counter() - start)
 
 
+def analyse_live(
+    model: nn.Module, inputs: Any = None, options: ProbeOptions | None = None, *, name: str = "", target: str = ""
+) -> ModelFacts:
+    """Facts about a live model; ``inputs`` may be a tensor, a tuple, a dict of keywords or ``(args, kwargs)``."""
+    given = inputs
+    if isinstance(inputs, torch.Tensor):
+        given = (inputs,)
+    elif isinstance(inputs, Mapping):
+        given = ((), dict(inputs))
+    elif isinstance(inputs, list):
+        given = tuple(inputs)
+    return analyse(model, name=name, target=target or name, options=options, inputs=given)
+
+
 def describe(model: nn.Module, record: Record | None, identity: Identity, options: ProbeOptions) -> ModelFacts:
     """Facts without the graph: parameters with their statistics, modules, init statements."""
     parameters = tuple(_measured(model, record)) if record is not None else tuple(_unrecorded(model))
@@ -123,7 +137,8 @@ def graph(
     given = None
     if with_inputs:
         try:
-            given = finding.find(model, namespace, options.inputs, seed=options.seed)
+            specs = options.inputs or options.inputs_for.get(facts.target) or options.inputs_for.get(facts.name) or ()
+            given = finding.find(model, namespace, specs, seed=options.seed)
         except InitlintError as error:
             notes.append(_sentence(error))
         except Exception as error:

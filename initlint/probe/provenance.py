@@ -12,8 +12,8 @@ import gc
 import os
 import sys
 import weakref
-from collections.abc import Callable, Iterable
-from types import FrameType, TracebackType
+from collections.abc import Iterable
+from types import FrameType, FunctionType, TracebackType
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -29,7 +29,7 @@ from initlint.probe.provenance_log import Log
 from initlint.probe.provenance_patches import Patches
 from initlint.probe.provenance_state import GlobalState, fill_new_memory, remove_mode
 from initlint.probe.provenance_store import Registration, fingerprint, storage_of
-from initlint.probe.sites import Noted, Origins, user_frames
+from initlint.probe.sites import USER, Noted, Origins, user_frames
 
 if TYPE_CHECKING:
     from initlint.probe.record import Record
@@ -66,6 +66,7 @@ class Recorder:
         self.patches = Patches(self)
         self.modules: dict[int, tuple[Any, tuple[Noted, ...]]] = {}  # id -> (weak reference, frames of construction)
         self.attached: dict[int, tuple[Any, tuple[Noted, ...]]] = {}  # id -> (..., frames of registration)
+        self.seen: dict[tuple[str, str], list[dict[str, Any]]] = {}  # (file, __init__) -> plain arguments of each call
         self.loaded_before = frozenset(sys.modules)
         self._restore = restore
         self._mode = _Mode(self.log)
@@ -144,7 +145,15 @@ class Recorder:
 
     def constructed(self, module: torch.nn.Module, frame: FrameType | None) -> None:
         """A module's constructor reached ``nn.Module.__init__``; ``frame`` is its caller."""
-        while frame is not None and frame.f_code.co_name == "__init__" and _own(frame) is module:
+        while frame is not None and frame.f_code.co_name == "__init__":
+            values = frame.f_locals
+            code = frame.f_code
+            if not code.co_argcount or values.get(code.co_varnames[0]) is not module:
+                break
+            if self.origins.of(code.co_filename) == USER:
+                names = code.co_varnames[1 : code.co_argcount + code.co_kwonlyargcount]
+                given = {name: values[name] for name in names if isinstance(values.get(name), _PLAIN)}
+                self.seen.setdefault((code.co_filename, code.co_qualname), []).append(given)
             frame = frame.f_back
         self.modules[id(module)] = (weakref.ref(module), user_frames(frame, self.origins))
 
@@ -162,10 +171,5 @@ def is_lazy(tensor: Any) -> bool:
     return isinstance(tensor, torch.nn.parameter.UninitializedTensorMixin)
 
 
-def _own(frame: FrameType) -> Any:
-    """The first argument of a method's frame."""
-    code = frame.f_code
-    return frame.f_locals.get(code.co_varnames[0]) if code.co_argcount else None
-
-
-Builder = Callable[[], torch.nn.Module]
+#: Argument values that are kept to evaluate conditions: options, classes, functions; no tensors.
+_PLAIN = (bool, int, float, str, type(None), type, FunctionType)

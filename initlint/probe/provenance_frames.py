@@ -75,7 +75,7 @@ def look(frame: FrameType | None, origins: Origins, tensor: Any = None) -> Call:
                 tags.add(tag)
                 if tag == "apply":
                     call.conversion = _conversion(frame) or call.conversion
-            if not first and _LAYERS in code.co_filename:
+            if not first and _LAYERS in code.co_filename and not code.co_filename.endswith(_ERRANDS):
                 torch_frames += 1
         elif origin == INIT:
             if not frames and not first and code.co_name in _INIT_NAMES:
@@ -84,15 +84,15 @@ def look(frame: FrameType | None, origins: Origins, tensor: Any = None) -> Call:
             break
         frame = frame.f_back
     call.frames = tuple(frames)
-    call.origin = "user" if first == "torch" and tags & _ERRANDS else first or "user"
+    call.origin = first or "user"
     call.tags = frozenset(tags)
     return call
 
 
 #: Torch asked for it when one of its layers did; its other Python code only passes calls on.
 _LAYERS = os.path.join("torch", "nn", "")
-#: What torch does on the user's behalf: these do not make torch the one who asked.
-_ERRANDS = frozenset({"load", "deepcopy", "apply", "to_empty"})
+#: What torch does on the user's behalf (conversions, copies, loading) does not make torch the one who asked.
+_ERRANDS = (os.path.join("nn", "modules", "module.py"), os.path.join("nn", "parameter.py"))
 _INIT_NAMES = frozenset(
     name for name in vars(torch.nn.init) if name.endswith("_") and not name.startswith("_")
 )

@@ -23,10 +23,10 @@ from initlint.probe.provenance_store import (
     storage_of,
 )
 from initlint.probe.provenance_values import Value, derive, factory, resolved
-from initlint.probe.sites import Origins
+from initlint.probe.sites import Noted, Origins, user_frames
 
-#: Conversions of Module.to() and the like: the values stay what they were.
-_CONVERTED = frozenset({"apply"})
+#: Functions that write a constant without being told it.
+_CONSTANTS: dict[str, dict[str, Plain]] = {"zeros_": {"val": 0.0}, "ones_": {"val": 1.0}, "zero_": {"val": 0.0}}
 
 
 class Log:
@@ -37,6 +37,7 @@ class Log:
         self.stores: dict[int, Store] = {}
         self.by_number: list[Store] = []
         self.events: list[Event] = []
+        self.touches: list[tuple[Noted, ...]] = []  # assignments of ``.data`` that left no event
         self.order = 0
         self.operations: dict[Any, Operation] = {}
         self._init: tuple[FrameType, dict[Store, Event], list[str]] | None = None
@@ -141,6 +142,7 @@ class Log:
     def _event(self, op: str, store: Store, tensor: Any, call: Call, region: Region | None = None) -> Event:
         self.order += 1
         event = Event(op, self.order, store, region or region_of(tensor), call.frames, origin=call.origin)
+        event.call = self.order
         store.events.append(event)
         self.events.append(event)
         return event
@@ -341,7 +343,7 @@ class Log:
             return merged
         name = "load" if "load" in call.tags else operation.name
         event = self._event(name, store, tensor, call)
-        event.args, event.overwrites = known, overwrites
+        event.args, event.overwrites = {**_CONSTANTS.get(name, {}), **known}, overwrites
         event.random = operation.random or bool(value is not None and value.random)
         event.generator = generator
         if operation.partial:
@@ -370,12 +372,14 @@ class Log:
     def _begin_init(self, event: Event, call: Call, store: Store, generator: str) -> None:
         assert call.init is not None and self._init is not None
         event.op = call.init.f_code.co_name
-        event.args = arguments(call.init)
+        event.args = {**_CONSTANTS.get(event.op, {}), **arguments(call.init)}
         event.overwrites = True
         event.share, event.index = None, ""
         drawn = self._init[2]
         if drawn:
             event.random, event.generator = True, drawn[0]
+        first = next(iter(self._init[1].values()), None)
+        event.call = event.call if first is None else first.call
         self._init[1][store] = event
 
     def _group(self, event: Event, call: Call) -> None:
@@ -386,6 +390,7 @@ class Log:
             self._helper = (call.helper, self._groups)
             event.args = {**event.args, "helper": arguments(call.helper)}
         event.group = self._helper[1]
+        event.call = -event.group
         event.helper = call.helper.f_code.co_name
 
     def _revalue(self, event: Event, store: Store, operation: Operation, tensor: Any, value: Value | None,
@@ -424,11 +429,10 @@ class Log:
         old = self.ensure(target)
         result = function(*args, **kwargs)
         new = self.ensure(target)
-        if new is None or old is None or new is old:
-            return result
-        if not isinstance(source, torch.Tensor):
-            return result
-        self._move(old, new, target)
+        if new is None or old is None or new is old or not isinstance(source, torch.Tensor):
+            self.touches.append(user_frames(sys._getframe(2), self.origins))
+        else:
+            self._move(old, new, target)
         return result
 
     def _move(self, old: Store, new: Store, target: Any) -> None:
@@ -446,6 +450,8 @@ class Log:
             new.previous = (old, len(old.events))
             new.continues = "assign"
             self._group(event, call)
+        else:
+            self.touches.append(user_frames(sys._getframe(3), self.origins))
         if registration is not None:
             new.registrations.append(registration)
             self._stamp(new, target)

@@ -32,6 +32,7 @@ class Patches:
         self._recorder = recorder
         self.seeds: list[SeedCall] = []
         self.applied: dict[int, Any] = {}  # id of code -> code of functions that were passed to Module.apply
+        self.calls: dict[int, int] = {}  # id of code -> how many modules it was applied to
         self._forks: list[int] = []
         self._saved: list[tuple[Any, str, Any]] = []
 
@@ -66,13 +67,14 @@ class Patches:
 
     def _module_apply(self) -> None:
         original = torch.nn.Module.apply
-        applied = self.applied
+        applied, calls = self.applied, self.calls
 
         @functools.wraps(original)
         def apply(module: Any, fn: Any) -> Any:
             code = getattr(getattr(fn, "__func__", getattr(fn, "func", fn)), "__code__", None)
             if code is not None:
                 applied[id(code)] = code
+                calls[id(code)] = calls.get(id(code), 0) + 1
             return original(module, fn)
 
         self._replace(torch.nn.Module, "apply", apply)

@@ -54,6 +54,7 @@ class Event:
     value: Value | None = None  # what the region holds after an overwrite
     parametrised: bool = False  # made while a parametrization computed a weight
     nan: bool = False  # wrote NaN on purpose, or may have
+    call: int = 0  # events of one nn.init call (or of one helper call) share it
 
 
 @dataclass(slots=True, eq=False)

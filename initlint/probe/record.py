@@ -11,7 +11,8 @@ import torch
 from initlint.facts import InitStatement, ModuleFacts, ParameterFacts, Reseed, Site
 from initlint.probe.provenance import is_lazy
 from initlint.probe.provenance_store import Store, fingerprint, region_of, storage_of
-from initlint.probe.record_generated import generated_weights
+from initlint.probe.record_generated import find_generated, generated_weights
+from initlint.probe.record_lost import Fates
 from initlint.probe.record_modules import module_facts
 from initlint.probe.record_uninitialised import unwritten_share
 from initlint.probe.record_writes import Histories
@@ -76,9 +77,10 @@ def make_record(recorder: Recorder, model: torch.nn.Module) -> Record:
                 recorder.log.ensure(item.tensor)
         histories = Histories(recorder.log, held, places)
         parameters = [_facts(recorder, item, histories, places) for item in held]
-        parameters += generated_weights(recorder, model, histories)
+        generated = find_generated(model, histories)
+        parameters += generated_weights(recorder, generated, histories, places)
         modules = module_facts(recorder, model, places)
-        statements = init_statements(recorder, model, histories, parameters)
+        statements = init_statements(recorder, model, Fates(model, histories, generated), places)
         notes = _notes(recorder)
     return Record(tuple(parameters), modules, statements, _reseeds(recorder, places), notes)
 

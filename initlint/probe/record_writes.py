@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from initlint.facts import Plain, Site, Write
 from initlint.probe.provenance_store import Event, Region, Store
@@ -22,6 +22,7 @@ class Histories:
         self._places = places
         self._numbers: dict[int, int] = {}  # number of a store in the log -> number in the facts
         self.names: dict[int, tuple[str, ...]] = {}  # number of a store -> names of the tensors that it holds
+        self._roots: dict[int, tuple[str, ...]] = {}
         for item in held:
             store = None if item.module is None else log.find_safely(item.tensor)
             if store is not None:
@@ -32,9 +33,32 @@ class Histories:
         """A small number of the memory, by first appearance in the model."""
         return self._numbers.setdefault(store.number, len(self._numbers) + 1)
 
+    def held(self) -> list[Store]:
+        """The memories that the model's parameters and buffers use."""
+        return [self._log.by_number[number - 1] for number in self.names]
+
+    def all_events(self) -> list[Event]:
+        """Every event of the build, in order."""
+        return self._log.events
+
+    def store_of(self, tensor: Any) -> Store | None:
+        """The memory of a tensor, if it is known."""
+        return self._log.find_safely(tensor)
+
     def events(self, store: Store) -> list[Event]:
         """All events in the history of a memory, oldest first."""
         return history(store)
+
+    def roots(self, store: Store) -> tuple[str, ...]:
+        """Names of the model's tensors that a memory was computed from (or shaped like)."""
+        known = self._roots.get(store.number)
+        if known is None:
+            self._roots[store.number] = ()  # memories written with out= may form cycles
+            found: list[str] = []
+            for parent in store.parents:
+                found += self.names.get(parent.number) or self.roots(parent)
+            known = self._roots[store.number] = tuple(dict.fromkeys(found))
+        return known
 
     def created(self, store: Store, place: tuple[Noted, ...]) -> Site | None:
         """The user's line that registered the parameter first, else that made its memory, else the module."""

@@ -11,6 +11,7 @@ import operator
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
 from types import MethodDescriptorType, MethodType, WrapperDescriptorType
 from typing import Any
 
@@ -45,13 +46,21 @@ _MAX_NODES = 30_000
 
 # Questions about tensors that neither make nor change one; the most frequent calls of a forward.
 _QUESTIONS = frozenset(
-    "size dim ndimension numel nelement stride is_contiguous is_floating_point is_complex is_signed storage_offset "
-    "element_size data_ptr get_device untyped_storage __len__ __repr__ __format__ __hash__ __bool__ __int__ __float__ "
-    "__index__ item tolist equal allclose is_same_size requires_grad_ register_hook retain_grad __set_name__ "
-    "is_tensor is_nonzero result_type can_cast broadcast_shapes __contains__ is_inference is_shared dim_order".split()
+    ["size", "dim", "ndimension", "numel", "nelement", "stride", "is_contiguous", "is_floating_point", "is_complex", "is_signed", "storage_offset", "element_size", "data_ptr", "get_device", "untyped_storage", "__len__", "__repr__", "__format__", "__hash__", "__bool__", "__int__", "__float__", "__index__", "item", "tolist", "equal", "allclose", "is_same_size", "requires_grad_", "register_hook", "retain_grad", "__set_name__", "is_tensor", "is_nonzero", "result_type", "can_cast", "broadcast_shapes", "__contains__", "is_inference", "is_shared", "dim_order"]
 )
 # Attributes of tensors that are tensors computed from it.
 _VIEWS = frozenset({"T", "mT", "H", "mH", "real", "imag", "data"})
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """The op that raised first: as its node would have been, and the shapes of its tensors."""
+
+    op: str
+    target: Any
+    args: Any
+    kwargs: Any
+    shapes: tuple[tuple[int, ...], ...]
 
 
 class Recorder(TorchFunctionMode):
@@ -82,7 +91,7 @@ class Recorder(TorchFunctionMode):
         self.edges: dict[fx.Node, Any] = {}
         self.notes: list[str] = []
         self.outputs: tuple[fx.Node, ...] = ()
-        self.failure: tuple[str, str, tuple[tuple[int, ...], ...]] | None = None
+        self.failure: Failure | None = None
         self._batch, self._measure, self._gradients, self._answers = batch, measure, gradients, answers
         self._names = names_of(root)
         self._stack = [""]
@@ -121,13 +130,14 @@ class Recorder(TorchFunctionMode):
             found.append(self._node(tensor))
             return found[-1]
 
-        self.graph.output(map_output(result, node))
+        output = self.graph.output(map_output(result, node))
+        output.meta[KEY] = Meta(value_kind="other", batch=None)
         self.outputs = tuple(dict.fromkeys(found))
 
     def close(self) -> None:
         """End a graph whose run failed: an output node without outputs."""
         if not any(node.op == "output" for node in self.graph.nodes):
-            self.graph.output(())
+            self.graph.output(()).meta[KEY] = Meta(value_kind="other", batch=None)
 
     # -- the two hooks ---------------------------------------------------------------------------
 
@@ -226,7 +236,7 @@ class Recorder(TorchFunctionMode):
             try:
                 result = call()
             except BaseException:
-                self._failed(target, operands)
+                self.failure = self.failure or Failure(op, target, *mapped, tuple(tuple(t.shape) for t in operands))
                 raise
             written = [t for t, v in zip(operands, before, strict=True) if version_of(t) != v]
             if written or any(True for _ in tensors_in(result)):
@@ -264,11 +274,6 @@ class Recorder(TorchFunctionMode):
         if isinstance(value, torch.Tensor) and value.requires_grad:
             with suppress(RuntimeError):
                 self.edges[node] = torch.autograd.graph.get_gradient_edge(value)
-
-    def _failed(self, target: Any, operands: list[torch.Tensor]) -> None:
-        if self.failure is None:
-            name = target if isinstance(target, str) else getattr(target, "__name__", str(target))
-            self.failure = (self._stack[-1], name, tuple(tuple(t.shape) for t in operands))
 
     def _argument(self, value: Any) -> Any:
         if isinstance(value, torch.Tensor):

@@ -10,7 +10,9 @@ from torch import nn
 # Library layers whose own code is known to the op table.
 _LAYER_PACKAGES = ("torch.nn.modules.", "torch.nn.quantized.", "torch.nn.qat.", "torch.ao.nn.")
 # Redefining these does not change what a layer computes from its weights.
-_HARMLESS = frozenset({"reset_parameters", "_reset_parameters", "extra_repr", "train", "eval", "apply", "to", "device", "dtype"})
+_HARMLESS = frozenset(
+    {"reset_parameters", "_reset_parameters", "extra_repr", "train", "eval", "apply", "to", "device", "dtype"}
+)
 _WRAPPERS = ("OptimizedModule", "DistributedDataParallel", "DataParallel", "FullyShardedDataParallel")
 
 

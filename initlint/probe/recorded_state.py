@@ -9,14 +9,18 @@ from contextlib import contextmanager
 
 import torch
 from torch import nn
+from torch.nn.modules.lazy import LazyModuleMixin
 
 
 @contextmanager
 def preserved(model: nn.Module) -> Iterator[None]:
     """Restore buffers (running statistics), train modes and plain attributes of all modules afterwards."""
-    modules = list(model.modules())
+    # A lazy layer becomes an ordinary one in its first forward: there is no way back.
+    modules = [m for m in model.modules() if not isinstance(m, LazyModuleMixin)]
     modes = [m.training for m in modules]
     plain = [dict(vars(m)) for m in modules]
+    # Caches: what tracing leaves in them (proxies) would break the next run.
+    caches = [(v, v.copy()) for table in plain for v in table.values() if type(v) in (dict, list, set)]
     tables = [(m._buffers, dict(m._buffers)) for m in modules]
     contents = {id(b): (b, b.detach().clone()) for b in model.buffers() if b.device.type != "meta"}
     try:
@@ -28,6 +32,9 @@ def preserved(model: nn.Module) -> Iterator[None]:
                 del now[name]
             now.update(table)
             module.training = mode
+        for cache, content in caches:
+            cache.clear()
+            cache.extend(content) if isinstance(cache, list) else cache.update(content)
         for current, before in tables:
             current.clear()
             current.update(before)

@@ -78,9 +78,22 @@ class Scan:
         return _made_elsewhere(name, self.path)
 
 
-@functools.lru_cache(maxsize=4096)
 def scan(path: str) -> Scan | None:
     """Read and scan a file; ``None`` when it cannot be read or is no valid Python."""
+    return _scan(path, *_stamp(path))
+
+
+def _stamp(path: str) -> tuple[int, int]:
+    """What changes when a file does, so that what was read of it before is not used again."""
+    try:
+        status = os.stat(path)
+    except OSError:
+        return 0, 0
+    return status.st_mtime_ns, status.st_size
+
+
+@functools.lru_cache(maxsize=4096)
+def _scan(path: str, _time: int, _size: int) -> Scan | None:
     tree = parse_file(path)
     return None if tree is None else scan_tree(path, tree)
 
@@ -200,11 +213,12 @@ def _reaches_torch(result: Scan, depth: int = 4) -> bool:
         top = origin.split(".")[0]
         if top in TORCH_PACKAGES or top.startswith("torch"):
             return True
-    return any(_file_reaches_torch(path, depth - 1) for path in _imported_files(result)) if depth else False
+    files = _imported_files(result) if depth else ()
+    return any(_file_reaches_torch(path, depth - 1, *_stamp(path)) for path in files)
 
 
 @functools.lru_cache(maxsize=4096)
-def _file_reaches_torch(path: str, depth: int) -> bool:
+def _file_reaches_torch(path: str, depth: int, _time: int, _size: int) -> bool:
     tree = parse_file(path)
     if tree is None:
         return False

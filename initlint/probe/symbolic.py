@@ -79,7 +79,9 @@ class _Tracer(fx.Tracer):
         finally:
             self.path.pop()
 
-    def create_node(self, kind: str, target: Any, args: Any, kwargs: Any, name: Any = None, type_expr: Any = None) -> Any:
+    def create_node(
+        self, kind: str, target: Any, args: Any, kwargs: Any, name: Any = None, type_expr: Any = None
+    ) -> Any:
         node = super().create_node(kind, target, args, kwargs, name, type_expr)
         node.meta[KEY] = Meta(module=self.path[-1], site=user_site(2))
         return node
@@ -136,9 +138,7 @@ class _Tracer(fx.Tracer):
         kwargs: dict[str, Any] = {}
         parameters = list(inspect.signature(root.forward).parameters.values())
         for p in parameters:
-            if p.kind is p.VAR_POSITIONAL and not args:
-                args.append(self.create_proxy("placeholder", p.name, (), {}))
-            elif p.default is p.empty and p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD):
+            if (p.kind is p.VAR_POSITIONAL and not args) or (p.default is p.empty and p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)):
                 args.append(self.create_proxy("placeholder", p.name, (), {}))
             elif p.default is p.empty and p.kind is p.KEYWORD_ONLY:
                 kwargs[p.name] = self.create_proxy("placeholder", p.name, (), {})

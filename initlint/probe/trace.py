@@ -21,6 +21,7 @@ from initlint.probe.inputs import Inputs
 from initlint.probe.recorded import Recorder
 from initlint.probe.recorded_cover import cover
 from initlint.probe.recorded_gradients import gradient_seconds
+from initlint.probe.recorded_output import map_output
 from initlint.probe.recorded_state import exporting, preserved, seeded
 from initlint.probe.traced import KEY, MARKERS, Meta, Traced, argument_names, meta_of, tensors_in
 
@@ -28,6 +29,10 @@ __all__ = ["KEY", "MARKERS", "Meta", "Traced", "meta_of", "trace"]
 
 # Relative difference of outputs (second moments) up to which two runs count as the same computation.
 _SAME = 1e-3
+# Up to these sizes a model is run twice (symbolic graph and its check); beyond, one recorded run is cheaper.
+_SMALL_MODEL = 5_000_000
+_SMALL_INPUT = 200_000
+_SMALL_RUN = 5_000_000
 
 
 def trace(model: nn.Module, inputs: Inputs | None, *, measure: bool = False, seed: int = 0) -> Traced:
@@ -37,31 +42,63 @@ def trace(model: nn.Module, inputs: Inputs | None, *, measure: bool = False, see
         inputs: what to run it with; ``None`` or empty when nothing is known.
         measure: also run one backward and fill ``Measured.gradient_second``.
         seed: of the run (dropout, noise, cotangents).
-
-    Raises:
-        ProbeError: neither way gives any graph.
     """
     start = time.perf_counter()
     notes: list[str] = []
     with preserved(model):
         model.train()
-        if inputs is None or inputs.empty:
+        if inputs is None:
             traced = _without_inputs(model, notes)
         else:
-            traced = _symbolic(model, inputs, measure, seed, notes) or _recorded(model, inputs, measure, seed, notes)
+            traced = _with_inputs(model, inputs, measure, seed, notes)
     traced.coverage, traced.not_reached = cover(model, traced.graph)
     traced.notes = (*(inputs.notes if inputs is not None else ()), *notes)
     traced.seconds = time.perf_counter() - start
     return traced
 
 
+def _with_inputs(model: nn.Module, inputs: Inputs, measure: bool, seed: int, notes: list[str]) -> Traced:
+    traced = _symbolic(model, inputs, measure, seed, notes) if _small(model, inputs) else None
+    if traced is not None:
+        return traced
+    if inputs.recording is not None and not measure:
+        return _from_recorder(model, inputs, inputs.recording, ran=True, training=True)
+    traced = _recorded(model, inputs, measure, seed, notes)
+    if traced.ran:
+        return traced
+    # The run failed half-way: what can be traced without values may show more of the model.
+    blind: list[str] = []
+    other = _without_inputs(model, blind)
+    if cover(model, other.graph)[0] <= cover(model, traced.graph)[0]:
+        return traced
+    notes.extend(blind)
+    return other
+
+
+def _small(model: nn.Module, inputs: Inputs) -> bool:
+    """Whether a second forward, to check the symbolic graph against the model, costs next to nothing.
+
+    By sizes and not by time: the same model must be traced in the same way each time.
+    """
+    if _on_meta(model) or inputs.notes:
+        return False
+    parameters = sum(p.numel() for p in model.parameters())
+    values = sum(t.numel() for t in tensors_in((inputs.args, dict(inputs.kwargs))))
+    if inputs.recording is not None:
+        values += sum(t.numel() for v, _ in inputs.recording.values.values() for t in tensors_in(v))
+        return parameters <= _SMALL_MODEL and values <= _SMALL_RUN
+    return parameters <= _SMALL_MODEL and values <= _SMALL_INPUT
+
+
 def _without_inputs(model: nn.Module, notes: list[str]) -> Traced:
     try:
-        found = symbolic.trace_whole(model)
+        with preserved(model):
+            found = symbolic.trace_whole(model)
         method = "symbolic"
     except ProbeError as error:
         notes.append(error.message)
-        found = symbolic.trace_mixed(model)
+        with preserved(model):
+            found = symbolic.trace_mixed(model)
         notes.extend(found.failures)
         method = "mixed"
     symbolic_run.resolve_named_writes(found.graph)
@@ -72,12 +109,11 @@ def _without_inputs(model: nn.Module, notes: list[str]) -> Traced:
 
 
 def _symbolic(model: nn.Module, inputs: Inputs, measure: bool, seed: int, notes: list[str]) -> Traced | None:
-    if _on_meta(model):
-        return None
     try:
-        found = symbolic.trace_whole(model, (inputs.args, inputs.kwargs))
+        with preserved(model):
+            found = symbolic.trace_whole(model, (inputs.args, inputs.kwargs))
         attributes = {**_attributes(model), **found.constants}
-        given, tensors = _fresh(inputs, measure)
+        _, tensors = _fresh(inputs, measure)
         run = symbolic_run.GraphRun(found.graph, model, attributes, batch=inputs.batch, gradients=measure)
         traced = Traced(found.graph, model, "symbolic", ran=True, constants=found.constants, attributes=attributes)
         traced.values, traced.batch_size = run.values, inputs.batch
@@ -98,18 +134,20 @@ def _symbolic(model: nn.Module, inputs: Inputs, measure: bool, seed: int, notes:
 
 def _check_same(model: nn.Module, inputs: Inputs, seed: int, result: Any) -> None:
     """Compare with the model's own forward: proxies may have taken another branch than tensors do."""
-    given, _ = _fresh(inputs, False)
-    with seeded(seed), torch.no_grad(), preserved(model):
-        expected = model(*given[0], **given[1])
-    ours, theirs = list(_all_tensors(result)), list(_all_tensors(expected))
+    if inputs.recording is not None:
+        theirs = [inputs.recording.values[n][0] for n in inputs.recording.outputs]
+        ours = list(dict.fromkeys(_all_tensors(result)))
+    else:
+        given, _ = _fresh(inputs, False)
+        with seeded(seed), torch.no_grad(), preserved(model):
+            theirs = _all_tensors(model(*given[0], **given[1]))
+        ours = _all_tensors(result)
     same = len(ours) == len(theirs) and all(_alike(a, b) for a, b in zip(ours, theirs, strict=True))
     if not same:
         raise ProbeError("the symbolic graph computes something else than the model")
 
 
 def _all_tensors(value: Any) -> list[torch.Tensor]:
-    from initlint.probe.recorded_output import map_output
-
     found: list[torch.Tensor] = []
     map_output(value, found.append)
     return found
@@ -119,6 +157,13 @@ def _alike(a: torch.Tensor, b: torch.Tensor) -> bool:
     if a.shape != b.shape or a.dtype != b.dtype:
         return False
     return bool(torch.allclose(a.detach(), b.detach(), rtol=_SAME, atol=1e-6, equal_nan=True))
+
+
+def _from_recorder(model: nn.Module, inputs: Inputs, recorder: Recorder, *, ran: bool, training: bool) -> Traced:
+    traced = Traced(recorder.graph, model, "recorded", ran=ran, training=training, constants=recorder.constants)
+    traced.values, traced.batch_size, traced.attributes = recorder.values, inputs.batch, _attributes(model)
+    traced.outputs = recorder.outputs
+    return traced
 
 
 def _recorded(model: nn.Module, inputs: Inputs, measure: bool, seed: int, notes: list[str]) -> Traced:
@@ -133,20 +178,15 @@ def _recorded(model: nn.Module, inputs: Inputs, measure: bool, seed: int, notes:
         if traced.ran:
             break
     assert best is not None
-    given = len(list(tensors_in((tuple(inputs.args), dict(inputs.kwargs)))))
-    # Only placeholders and the output: the forward failed at once.
-    return best[1] if len(best[1].graph.nodes) > given + 1 else _without_inputs(model, notes)
+    return best[1]
 
 
-def _attempt(
-    model: nn.Module, inputs: Inputs, measure: bool, seed: int, notes: list[str], training: bool
-) -> Traced:
+def _attempt(model: nn.Module, inputs: Inputs, measure: bool, seed: int, notes: list[str], training: bool) -> Traced:
     meta = _on_meta(model)
     given, _ = _fresh(inputs, measure and not meta, device="meta" if meta else None)
     recorder = Recorder(model, batch=inputs.batch, measure=not meta, gradients=measure and not meta, answers=meta)
     names = argument_names(model, *given)
-    traced = Traced(recorder.graph, model, "recorded", training=training, constants=recorder.constants)
-    traced.values, traced.batch_size, traced.attributes = recorder.values, inputs.batch, _attributes(model)
+    traced = _from_recorder(model, inputs, recorder, ran=False, training=training)
     try:
         with preserved(model), seeded(seed), exporting(meta):
             recorder.run(given[0], given[1], names)

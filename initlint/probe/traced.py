@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import inspect
 import operator
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -181,6 +182,23 @@ def _name_tensors(name: str, value: Any, names: list[str]) -> None:
     elif isinstance(value, Mapping):
         for key, item in value.items():
             _name_tensors(f"{name}_{key}", item, names)
+
+
+def batch_of(tensors: Sequence[torch.Tensor]) -> int | None:
+    """Size of axis 0 of all tensors that have axes, ``None`` when they differ."""
+    sizes = Counter(int(t.shape[0]) for t in tensors if t.dim() > 0)
+    return next(iter(sizes)) if len(sizes) == 1 else None
+
+
+def to_device(value: Any, device: str | None) -> Any:
+    """Nested arguments with their tensors on a device (``None``: as they are)."""
+    if isinstance(value, torch.Tensor):
+        return value if device is None else value.detach().to(device)
+    if isinstance(value, (tuple, list)) and not hasattr(value, "_fields"):
+        return type(value)(to_device(v, device) for v in value)
+    if type(value) is dict:
+        return {k: to_device(v, device) for k, v in value.items()}
+    return value
 
 
 #: Python's reflected operators as torch sees them -> the plain operator with swapped operands.

@@ -145,7 +145,7 @@ def _preload() -> None:
     """Import what every child needs, once, before the first fork; a missing helper is its user's problem."""
     import importlib
 
-    for name in ("job", "pipeline", "build", "script", "provenance", "inputs", "trace", "normalise", "pair", "measure"):
+    for name in ("job", "provenance", "record", "redirect", "inputs", "trace", "normalise", "pair", "measure"):
         try:
             importlib.import_module(f"initlint.probe.{name}")
         except ImportError:

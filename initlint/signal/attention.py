@@ -6,13 +6,14 @@ weights a has sum 1 and energy S = E sum a^2; averaging values with it keeps wha
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from initlint.facts import Node
-from initlint.signal.moments import Grad, State, Unknown, bounded, state
+from initlint.signal.moments import Grad, NoRuleError, State, bounded, state
 from initlint.signal.order import log_sum_exp, softmax_energy
 from initlint.signal.scene import Op, Scene, number, text
 
@@ -37,13 +38,11 @@ def _causal_energy(sigma: float, keys: int) -> float:
     values = [t * softmax_energy(sigma, t) for t in rows]
     # sum over t of (t S_t) / t with t S_t piecewise linear in log t
     total = sum(v / t for v, t in zip(values[:3], rows[:3], strict=True))
-    for (a, b), (x, y) in zip(
-        zip(rows[3:-1], rows[4:], strict=True), zip(values[3:-1], values[4:], strict=True), strict=True
-    ):
-        width = math.log(b / a)
-        total += (x + y) / 2 * width
+    tail = list(zip(rows, values, strict=True))[3:]
+    for (a, x), (b, y) in itertools.pairwise(tail):
+        total += (x + y) / 2 * math.log(b / a)
     total += 0.5 * (values[3] / rows[3] + values[-1] / rows[-1])
-    return min(total / keys, 1.0)
+    return float(min(total / keys, 1.0))
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +119,7 @@ def attention_back(node: Node, xs: tuple[State, ...], y: State, g: Grad, scene: 
 
 def mha(node: Node, xs: tuple[State, ...], scene: Scene) -> State:
     """nn.MultiheadAttention: projections, attention, output projection."""
-    q, k, v, found, _ = _projected(node, xs)
+    _, _, v, found, _ = _projected(node, xs)
     y = attended(v, found)
     dim = max(number(node, "embed_dim", 1.0), 1.0)
     gain = dim * number(node, "second_out", 1.0 / (3.0 * dim))
@@ -175,7 +174,7 @@ def _projected(node: Node, xs: tuple[State, ...]) -> tuple[State, State, State, 
 
 def _three(node: Node, xs: tuple[State, ...]) -> tuple[State, State, State]:
     if len(xs) < 3:
-        raise Unknown(f"{node.label or node.op}: attention needs queries, keys and values")
+        raise NoRuleError(f"{node.label or node.op}: attention needs queries, keys and values")
     return xs[0], xs[1], xs[2]
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from initlint.facts import Node
-from initlint.signal.moments import Unknown
+from initlint.signal.moments import NoRuleError
 from initlint.theory import activations, correlation
 from initlint.theory.quadrature import Elementwise, expand, expectation
 
@@ -68,31 +68,31 @@ FLAT = Shape(0.0, 1.0, 0.0)
 
 
 def function_of(node: Node, key: str = "fn") -> Elementwise:
-    """The elementwise function of a node. Raises Unknown where it is not known."""
+    """The elementwise function of a node. Raises NoRuleError where it is not known."""
     if node.table:
         return activations.table(node.table["x"], node.table["y"], node.table["dy"])
     name = node.attrs.get(key)
     if not isinstance(name, str):
-        raise Unknown(f"{node.label or node.op}: no elementwise function given")
+        raise NoRuleError(f"{node.label or node.op}: no elementwise function given")
     return named(name, node.attrs)
 
 
 def named(name: str, args: Mapping[str, object] | None = None) -> Elementwise:
-    """The function of that canonical name. Raises Unknown for one that the registry lacks."""
+    """The function of that canonical name. Raises NoRuleError for one that the registry lacks."""
     try:
         return activations.bind(name, {k: v for k, v in (args or {}).items() if k != "fn"})
     except activations.UnknownActivation as error:
-        raise Unknown(error.message) from None
+        raise NoRuleError(error.message) from None
 
 
 def curve(function: Elementwise, m: float, v: float) -> Curve:
-    """Moments of the function of N(m, v). Raises Unknown where they do not exist."""
+    """Moments of the function of N(m, v). Raises NoRuleError where they do not exist."""
     try:
         got = activations.moments_of(function, m, v)
     except (ValueError, ZeroDivisionError, OverflowError):
-        raise Unknown(f"{function.name} has no moments at mean {m:.3g} and variance {v:.3g}") from None
+        raise NoRuleError(f"{function.name} has no moments at mean {m:.3g} and variance {v:.3g}") from None
     if got.mean != got.mean:
-        raise Unknown(f"{function.name} has no moments at mean {m:.3g} and variance {v:.3g}")
+        raise NoRuleError(f"{function.name} has no moments at mean {m:.3g} and variance {v:.3g}")
     return Curve(function, m, v if v >= 1e-24 * m * m else 0.0, got.mean, got.second, got.slope_second)
 
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from initlint.facts import Node
 from initlint.signal.curves import Curve, curve, function_of, named
-from initlint.signal.moments import Grad, State, Unknown, bounded, state, tied
+from initlint.signal.moments import Grad, NoRuleError, State, bounded, state, tied
 from initlint.signal.scene import Op, Scene, number, text
 from initlint.theory.quadrature import Elementwise
 
@@ -138,7 +138,7 @@ def shift(node: Node, xs: tuple[State, ...], scene: Scene) -> State:
 def passed(node: Node, xs: tuple[State, ...], scene: Scene) -> State:
     """The signal unchanged."""
     if not xs:
-        raise Unknown(f"{node.label or node.op} has no signal input")
+        raise NoRuleError(f"{node.label or node.op} has no signal input")
     return replace(xs[0], ties=tied(xs[0], node.inputs[0]))
 
 

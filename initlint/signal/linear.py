@@ -12,7 +12,7 @@ from dataclasses import replace
 
 from initlint.facts import Node, Operator
 from initlint.signal.elementwise import times, width_of
-from initlint.signal.moments import Grad, State, Unknown, bounded, state
+from initlint.signal.moments import Grad, NoRuleError, State, bounded, state
 from initlint.signal.scene import Op, Scene, number, text
 
 #: Gaussian units: the mean square of n of them has relative variance 2 / n.
@@ -20,9 +20,9 @@ GAUSSIAN = 2.0
 
 
 def operator_of(node: Node) -> Operator:
-    """The node's operator. Raises Unknown when the probe could not compute one."""
+    """The node's operator. Raises NoRuleError when the probe could not compute one."""
     if node.operator is None:
-        raise Unknown(f"{node.label or node.op}: the weights' fans are not known (shapes are missing)")
+        raise NoRuleError(f"{node.label or node.op}: the weights' fans are not known (shapes are missing)")
     return node.operator
 
 
@@ -89,7 +89,7 @@ def embedding(node: Node, xs: tuple[State, ...], scene: Scene) -> State:
     """Rows of a table: what all rows share is shared by samples and positions, the rest differs."""
     stats = scene.stats(node.parameters.get("weight"))
     if stats is None:
-        raise Unknown(f"{node.label or node.op}: the table's statistics are not known")
+        raise NoRuleError(f"{node.label or node.op}: the table's statistics are not known")
     rows = max(number(node, "num", 1.0), 1.0)
     second, mean = stats.second, stats.mean
     common = mean * mean

@@ -17,11 +17,46 @@ from initlint.facts import ModelFacts, Node, ParameterFacts
 
 #: Elementwise functions that map 0 to something else than 0.
 _LIFTS_ZERO = frozenset(
-    ["sigmoid", "logsigmoid", "softplus", "hardsigmoid", "exp", "cos", "rsqrt", "reciprocal", "log", "softmax", "log_softmax", "pow0", "cosh", "erfc"]
+    [
+        "sigmoid",
+        "logsigmoid",
+        "softplus",
+        "hardsigmoid",
+        "exp",
+        "cos",
+        "rsqrt",
+        "reciprocal",
+        "log",
+        "softmax",
+        "log_softmax",
+        "pow0",
+        "cosh",
+        "erfc",
+    ]
 )
 #: Elementwise functions whose derivative at exactly 0 is 0 in PyTorch (relu's subgradient is 0).
 _FLAT_AT_ZERO = frozenset(
-    ["relu", "relu6", "abs", "square", "relu_squared", "cos", "sign", "hardshrink", "softshrink", "threshold", "threshold_0_0", "heaviside", "round", "floor", "ceil", "log1p_relu", "tanhshrink", "clamp_min", "sqrt"]
+    [
+        "relu",
+        "relu6",
+        "abs",
+        "square",
+        "relu_squared",
+        "cos",
+        "sign",
+        "hardshrink",
+        "softshrink",
+        "threshold",
+        "threshold_0_0",
+        "heaviside",
+        "round",
+        "floor",
+        "ceil",
+        "log1p_relu",
+        "tanhshrink",
+        "clamp_min",
+        "sqrt",
+    ]
 )
 #: A parameter whose tensor is smaller than this share of non-zero values counts as non-zero all the same:
 #: a single non-zero entry is enough to pass a signal.

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from initlint.facts import Node
 from initlint.signal.elementwise import times
-from initlint.signal.moments import Grad, State, Unknown, bounded, carried, common, state, tied
+from initlint.signal.moments import Grad, NoRuleError, State, bounded, carried, common, state, tied
 from initlint.signal.scene import Op, Scene, number, numbers, text
 
 #: A constant with a second moment beyond this is a mask (-inf, -1e4 in half precision, -1e9 ...), no signal.
@@ -115,7 +115,7 @@ def div_back(node: Node, xs: tuple[State, ...], y: State, g: Grad, scene: Scene)
 def _inverse(node: Node, b: State) -> State:
     steady = b.kind == "constant" or b.v <= STEADY * b.m * b.m
     if b.q <= 0 or not steady:
-        raise Unknown(f"{node.label or node.op}: division by a signal that comes near zero")
+        raise NoRuleError(f"{node.label or node.op}: division by a signal that comes near zero")
     square = b.q * b.q
     return replace(
         b, q=bounded(1.0 / b.q), m=b.m / b.q, d=b.d / square, e=b.e / square, u=b.u / square, kind=b.kind, ties=()
@@ -124,7 +124,7 @@ def _inverse(node: Node, b: State) -> State:
 
 def _pair(node: Node, xs: tuple[State, ...]) -> tuple[State, State]:
     if not xs:
-        raise Unknown(f"{node.label or node.op} has no signal input")
+        raise NoRuleError(f"{node.label or node.op} has no signal input")
     return (xs[0], xs[1]) if len(xs) > 1 else (xs[0], xs[0])
 
 
@@ -179,7 +179,7 @@ def where_back(node: Node, xs: tuple[State, ...], y: State, g: Grad, scene: Scen
 def cat(node: Node, xs: tuple[State, ...], scene: Scene) -> State:
     """Parts side by side. A linear layer that follows sees their average, weighted by channels."""
     if not xs:
-        raise Unknown(f"{node.label or node.op} has no signal input")
+        raise NoRuleError(f"{node.label or node.op} has no signal input")
     sizes = numbers(node.attrs.get("sizes"))
     if len(sizes) != len(xs):
         sizes = tuple(float(scene.layout(i).batch * scene.layout(i).elements) for i in node.inputs)

@@ -106,7 +106,7 @@ class Grad(NamedTuple):
 NO_GRADIENT = Grad(0.0, 0.0, 0.0)
 
 
-class Unknown(Exception):
+class NoRuleError(Exception):
     """Raised by a rule that lacks what it needs; the sweep falls back on measurements or gives up, with the reason."""
 
 

@@ -13,7 +13,7 @@ from initlint.facts import Node
 from initlint.signal.moments import Grad, State, bounded, state, tied
 from initlint.signal.scene import Op, Scene, number, text
 
-#: A statistic over fewer elements than this depends on the batch that happened to be traced; it is treated as this many.
+#: A statistic over fewer elements than this depends on the batch that happened to be traced; it counts as this many.
 FEWEST = 16.0
 #: PyTorch's defaults of nn.LocalResponseNorm: alpha, beta, k.
 LOCAL = (1e-4, 0.75, 1.0)

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from initlint.facts import Node, Response
-from initlint.signal.moments import Grad, State, Unknown, bounded, state
+from initlint.signal.moments import Grad, NoRuleError, State, bounded, state
 from initlint.signal.scene import Op, Scene, text
 
 
@@ -63,10 +63,10 @@ def _reason(node: Node) -> str:
 
 
 def measured(node: Node, xs: tuple[State, ...], scene: Scene, reason: str) -> State:
-    """The output's measured moments, scaled by how far the prediction is from what went in. Raises Unknown."""
+    """The output's measured moments, scaled by how far the prediction is from what went in. Raises NoRuleError."""
     got = node.measured
     if got is None or not got.finite:
-        raise Unknown(reason)
+        raise NoRuleError(reason)
     scale = 1.0
     for source, x in zip(node.inputs, xs, strict=False):
         before = scene.nodes[source].measured

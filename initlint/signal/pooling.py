@@ -9,7 +9,7 @@ from dataclasses import replace
 from initlint.facts import Node
 from initlint.signal.curves import curve, function_of
 from initlint.signal.elementwise import apply, width_of
-from initlint.signal.moments import Grad, State, Unknown, bounded, state, tied
+from initlint.signal.moments import Grad, NoRuleError, State, bounded, state, tied
 from initlint.signal.order import maximum
 from initlint.signal.scene import Op, Scene, number, text
 
@@ -98,7 +98,7 @@ def reduce(node: Node, xs: tuple[State, ...], scene: Scene) -> State:
     if fn == "logsumexp":
         m = x.m + math.log(n) + 0.5 * x.v
         return state(m * m + x.v / n, m, x.d / n, x.e / n, x.u / n, kind="post", like=(x,))
-    raise Unknown(f"{node.label or node.op}: the reduction {fn!r} is not modelled")
+    raise NoRuleError(f"{node.label or node.op}: the reduction {fn!r} is not modelled")
 
 
 def _extreme(x: State, n: float, over: str, sign: float) -> State:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from initlint.facts import Node
 from initlint.signal.curves import Curve, curve, named
 from initlint.signal.elementwise import apply, times
-from initlint.signal.moments import Grad, State, Unknown, bounded, state
+from initlint.signal.moments import Grad, NoRuleError, State, bounded, state
 from initlint.signal.scene import Op, Scene, number, numbers, text
 
 #: Steps after which the recursion is taken to have settled; it stops earlier when nothing changes.
@@ -147,7 +147,7 @@ def _step(cell: Cell, x: State, h: State, c: State, step: int) -> tuple[State, S
         slope = curve(named("tanh"), 0.0, inner.v).slope
         cross = 0.5 * bias * slope * (1.0 - 0.5**step)
         return pre, _plus(times(_complement(z), new), times(z, h), cross), inner
-    raise Unknown(f"the recurrent cell {cell.kind!r} is not modelled")
+    raise NoRuleError(f"the recurrent cell {cell.kind!r} is not modelled")
 
 
 def recurrent(node: Node, xs: tuple[State, ...], scene: Scene) -> State:
@@ -228,10 +228,10 @@ def recurrent_back(node: Node, xs: tuple[State, ...], y: State, g: Grad, scene: 
     runs, x = [], xs[0]
     for row in rows:
         made = run(row[0], x, steps)
-        runs.append((row, made, x))
+        runs.append((row, made))
         x = made.mean
     p, noise = g.p, g.noise
-    for row, made, before in reversed(runs):
+    for row, made in reversed(runs):
         cell = row[0]
         passed = lags(*transition(cell, made), steps)
         weights = [1.0 - lag / steps for lag in range(len(passed))]

@@ -52,6 +52,11 @@ class Scene:
         fact = self.parameters.get(name) if name else None
         return fact.stats if fact else None
 
+    def proper(self, name: str) -> str:
+        """The one name of a tensor that has several."""
+        fact = self.parameters.get(name)
+        return fact.name if fact else name
+
     def layout(self, index: int) -> Layout:
         """Samples, channels and positions of a node's output; (1, 1, 1) where the shape is unknown."""
         found = self._layouts.get(index)

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from initlint.facts import Node
 from initlint.signal.elementwise import passed, passed_back
-from initlint.signal.moments import Grad, State, Unknown, bounded, state, tied
+from initlint.signal.moments import Grad, NoRuleError, State, bounded, state, tied
 from initlint.signal.scene import Op, Scene, number, text
 
 
@@ -29,7 +29,7 @@ def source_value(node: Node, xs: tuple[State, ...], scene: Scene) -> State:
     m = number(node, "mean", stats.mean if stats else 0.0)
     if q != q:
         if node.op == "parameter":
-            raise Unknown(f"the statistics of {node.parameters.get('value', node.label)} are not known")
+            raise NoRuleError(f"the statistics of {node.parameters.get('value', node.label)} are not known")
         q = float("inf") if "second" in node.attrs else 0.0
     # only a tensor of two or more proper axes can differ between positions as well as between channels
     varied = sum(1 for size in node.shape or () if size > 1) > 1

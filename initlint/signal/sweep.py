@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from math import isfinite
 
 from initlint.facts import Node
-from initlint.signal.moments import Grad, Moments, State, Unknown, bounded
+from initlint.signal.moments import Grad, Moments, NoRuleError, State, bounded
 from initlint.signal.opaque import measured
 from initlint.signal.scene import Scene
 from initlint.signal.table import OPS
@@ -32,9 +32,9 @@ def forward_one(node: Node, states: Sequence[State], scene: Scene) -> State:
     op = OPS.get(node.op)
     try:
         if op is None:
-            raise Unknown(f"the op {node.op!r} is not modelled")
+            raise NoRuleError(f"the op {node.op!r} is not modelled")
         found = op.forward(node, xs, scene)
-    except Unknown as doubt:
+    except NoRuleError as doubt:
         found = _instead(node, xs, scene, str(doubt))
     except (ArithmeticError, ValueError, IndexError) as error:
         found = _instead(node, xs, scene, f"{node.label or node.op}: {type(error).__name__} in its moments")
@@ -46,7 +46,7 @@ def forward_one(node: Node, states: Sequence[State], scene: Scene) -> State:
 def _instead(node: Node, xs: tuple[State, ...], scene: Scene, reason: str) -> State:
     try:
         return measured(node, xs, scene, reason)
-    except Unknown:
+    except NoRuleError:
         like = next((x for x in xs if x.kind not in ("index", "constant")), xs[0] if xs else State(1.0))
         return replace(like, ties=(), undetermined=reason)
 
@@ -61,7 +61,7 @@ def backward_one(node: Node, states: Sequence[State], g: Grad, scene: Scene) -> 
     op = OPS["opaque"] if op is None or unmodelled else op
     try:
         sent = op.backward(node, xs, y, g, scene)
-    except (Unknown, ArithmeticError, ValueError, IndexError):
+    except (NoRuleError, ArithmeticError, ValueError, IndexError):
         sent = OPS["opaque"].backward(node, xs, y, g, scene)
     sent = tuple(one if isfinite(one.p) else Grad(bounded(one.p), 0.0, g.noise) for one in sent[: len(xs)])
     return sent + (Grad(0.0),) * (len(xs) - len(sent))

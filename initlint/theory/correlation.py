@@ -12,16 +12,21 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import lru_cache
+from operator import mul
 
 from initlint.theory import closed_forms
-from initlint.theory.quadrature import STEP, Elementwise, expand, hermite
+from initlint.theory.functions import normal_pdf
+from initlint.theory.quadrature import STEP, Elementwise, at_grid, hermite
 
 #: Coefficients kept; beyond it the tail of a kinked function (a_k^2 ~ k^-5/2) holds 1e-3 of the mass.
 COUNT = 25
 #: Exponents of the tail: jump k^-3/2, kink k^-5/2; smooth functions have no tail to speak of.
 JUMP, KINK, SMOOTH = 1.5, 2.5, 6.0
+#: Where the tail starts, and the integral of k^-3/2 and k^-5/2 from there.
+START = COUNT - 0.5
+JUMP_MASS, KINK_MASS = 2.0 * START**-0.5, START**-1.5 / 1.5
 #: Points per factor e of k in the sum over the tail.
-TAIL_POINTS = 4
+TAIL_POINTS = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,14 +37,15 @@ class Series:
     sigma: float
     squares: tuple[float, ...]
     by_mean: tuple[float, ...]  # a_k a_(k+1) sqrt(k+1)
-    by_var: tuple[float, ...]  # a_k a_(k+2) sqrt((k+1)(k+2))
-    tail: tuple[tuple[float, float], ...]  # (k, mass) beyond the kept coefficients
+    by_var: tuple[float, ...]  # a_k a_(k+2) sqrt((k+1)(k+2)) + k a_k^2
+    tail: tuple[float, ...]  # orders that stand for those beyond the kept ones
+    tail_masses: tuple[float, ...]
 
 
 def contrast(function: Elementwise, mean: float, var: float, gap: float) -> float:
     """E f(x)^2 - E f(x) f(x') where var - cov(x, x') is ``gap``; exact as ``gap`` goes to zero.
 
-    Accuracy: 1e-3 relative, and closed forms where they are known.
+    Accuracy: 1e-3 relative (a few per cent for functions that jump); closed forms where they are known.
     """
     if not gap > 0 or not var > 0 or not math.isfinite(var):
         return 0.0 if math.isfinite(var) else math.nan
@@ -49,15 +55,11 @@ def contrast(function: Elementwise, mean: float, var: float, gap: float) -> floa
     sigma = math.sqrt(var)
     series = _series(function, round(math.log(var) / STEP), round(mean / sigma / STEP))
     a, b = (mean - series.mean) / series.sigma, 0.5 * (var / (series.sigma * series.sigma) - 1.0)
-    e = min(gap / var, 2.0)
-    # 1 - rho^k without cancellation; for rho <= 0 there is none to fear
-    log_rho = math.log1p(-e) if e < 1 else None
-    total = 0.0
-    for k, (square, by_mean, by_var) in enumerate(zip(series.squares, series.by_mean, series.by_var, strict=True)):
-        missing = _one_minus(k, e, log_rho)
-        # first order in the distance from the grid: dE ff' = 2 a E f f'_x' + 2 b (E f f''_x' + rho E f' f'_x')
-        total += missing * (square + 2.0 * a * by_mean + 2.0 * b * (by_var + k * square))
-    return max(0.0, total + (1.0 + 2.0 * b) * sum(mass * _one_minus(k, e, log_rho) for k, mass in series.tail))
+    missing, beyond = _one_minus(series, min(gap / var, 2.0))
+    # first order in the distance from the grid: dE ff' = 2 a E f f'_x' + 2 b (E f f''_x' + rho E f' f'_x')
+    total = sum(map(mul, missing, series.squares))
+    total += 2.0 * a * sum(map(mul, missing, series.by_mean)) + 2.0 * b * sum(map(mul, missing, series.by_var))
+    return max(0.0, total + (1.0 + 2.0 * b) * sum(map(mul, beyond, series.tail_masses)))
 
 
 def correlation(function: Elementwise, second: float, mean: float, var: float, cov: float) -> float:
@@ -65,13 +67,13 @@ def correlation(function: Elementwise, second: float, mean: float, var: float, c
     return second - contrast(function, mean, var, max(0.0, var - cov))
 
 
-def _one_minus(k: float, e: float, log_rho: float | None) -> float:
-    if k == 0:
-        return 0.0
-    if log_rho is not None:
-        return -math.expm1(k * log_rho)
+def _one_minus(series: Series, e: float) -> tuple[list[float], list[float]]:
+    """1 - rho^k for the kept orders and for the tail, without cancellation; rho = 1 - e."""
+    if e < 1.0:
+        log_rho = math.log1p(-e)
+        return [-math.expm1(k * log_rho) for k in range(COUNT)], [-math.expm1(k * log_rho) for k in series.tail]
     rho = 1.0 - e
-    return 1.0 - (math.pow(rho, k) if float(k).is_integer() else 0.0)
+    return [1.0 - math.pow(rho, k) for k in range(COUNT)], [1.0] * len(series.tail)
 
 
 @lru_cache(maxsize=8192)
@@ -79,38 +81,72 @@ def _series(function: Elementwise, log_var: int, ratio: int) -> Series:
     sigma = math.exp(0.5 * STEP * log_var)
     mean = ratio * STEP * sigma
     a = hermite(function, mean, sigma, COUNT + 2)
-    point = expand(function, mean, sigma)
+    point = at_grid(function, log_var, ratio)
     squares = tuple(x * x for x in a[:COUNT])
     by_mean = tuple(a[k] * a[k + 1] * math.sqrt(k + 1) for k in range(COUNT))
-    by_var = tuple(a[k] * a[k + 2] * math.sqrt((k + 1) * (k + 2)) for k in range(COUNT))
+    by_var = tuple(a[k] * a[k + 2] * math.sqrt((k + 1) * (k + 2)) + k * squares[k] for k in range(COUNT))
     mass = max(0.0, point.second[0] - sum(squares))
     slope = point.slope[0] * sigma * sigma - sum(k * s for k, s in enumerate(squares))
-    return Series(mean, sigma, squares, by_mean, by_var, _tail(function, mass, slope, point.second[0]))
+    tail = _tail(function, mean, sigma, mass, slope, point.second[0])
+    return Series(mean, sigma, squares, by_mean, by_var, tuple(k for k, _ in tail), tuple(m for _, m in tail))
 
 
-def _tail(function: Elementwise, mass: float, slope: float, total: float) -> tuple[tuple[float, float], ...]:
+def _tail(
+    function: Elementwise, mean: float, sigma: float, mass: float, slope: float, total: float
+) -> tuple[tuple[float, float], ...]:
     """Geometric points k > COUNT with masses that sum to ``mass`` and, for no jumps, k mass to ``slope``."""
-    if mass <= 1e-13 * total or not math.isfinite(mass):
+    if not abs(mass) > 1e-13 * total or not math.isfinite(mass):
         return ()
-    start = COUNT - 0.5
-    exponent = JUMP if function.jumps else KINK if function.kinks else SMOOTH
-    if not function.jumps and slope > 1.01 * start * mass:
-        # the power law k^-p from ``start`` on has mean k of start (p-1)/(p-2)
-        mean_k = slope / mass / start
+    jumps, bends = _edges(function, mean, sigma)
+    if jumps or bends:
+        points = [*_power_law(JUMP, jumps * JUMP_MASS), *_power_law(KINK, bends * KINK_MASS)]
+        rest = mass - sum(m for _, m in points)
+        if jumps:
+            return (*points, (COUNT + 0.5, rest))
+        steep = slope - sum(k * m for k, m in points)
+        first, second = COUNT + 0.5, 2.0 * COUNT
+        upper = (steep - first * rest) / (second - first)
+        return (*points, (first, rest - upper), (second, upper))
+    exponent = SMOOTH
+    if slope > 1.01 * START * mass > 0:
+        # the power law k^-p from START on has mean k of START (p - 1) / (p - 2)
+        mean_k = slope / mass / START
         exponent = min(max((2.0 * mean_k - 1.0) / (mean_k - 1.0), 2.05), 40.0)
-    points = []
-    edge, factor = start, math.exp(1.0 / TAIL_POINTS)
-    # far enough that what is left of the slope, k^(2-p), is below 1e-6; jumps have none: 1e24
-    limit = 1e24
-    while edge < limit:
+    return tuple(_power_law(exponent, mass))
+
+
+def _edges(function: Elementwise, mean: float, sigma: float) -> tuple[float, float]:
+    """Factors A of the asymptotic a_k^2 ~ A k^-3/2 of the jumps of f, and A k^-5/2 of the jumps of f'.
+
+    Two Gaussians with a small gap lie on either side of x0 with probability pdf(x0) E|x - x'|, so that
+    E(f - f')^2 / 2 tends to J^2 pdf(x0) sqrt(gap / pi); the power law gives 2 A sqrt(pi gap / var).
+    """
+    jumps = bends = 0.0
+    for kink in function.kinks:
+        z = (kink - mean) / sigma
+        weight = normal_pdf(z) / (2.0 * math.pi)
+        step = 1e-9 * max(1.0, abs(kink))
+        low, high = max(kink - step, function.domain[0] + step), kink + step
+        jumps += (function.value(high) - function.value(low)) ** 2 * weight if function.jumps else 0.0
+        bends += (sigma * (function.slope(high) - function.slope(low))) ** 2 * weight
+    return jumps, bends
+
+
+def _power_law(exponent: float, mass: float) -> list[tuple[float, float]]:
+    """Points (k, mass) of the density k^-exponent from START on, with this mass in all."""
+    points: list[tuple[float, float]] = []
+    if mass <= 0:
+        return points
+    edge, factor = START, math.exp(1.0 / TAIL_POINTS)
+    # beyond 1e24 not even a jump has mass left that a gap of 1e-24 would see
+    while edge < 1e24:
         following = edge * factor
-        share = (edge / start) ** (1.0 - exponent) - (following / start) ** (1.0 - exponent)
+        share = (edge / START) ** (1.0 - exponent) - (following / START) ** (1.0 - exponent)
         if share < 1e-13:
             break
-        first = _moment(edge / start, following / start, exponent) * start
-        points.append((first / share, share * mass))
+        points.append((_moment(edge / START, following / START, exponent) * START / share, share * mass))
         edge = following
-    return tuple(points)
+    return points
 
 
 def _moment(low: float, high: float, exponent: float) -> float:
@@ -118,4 +154,4 @@ def _moment(low: float, high: float, exponent: float) -> float:
     p = exponent
     if abs(p - 2.0) < 1e-9:
         return math.log(high / low)
-    return (p - 1.0) / (p - 2.0) * (low ** (2.0 - p) - high ** (2.0 - p))
+    return (p - 1.0) / (p - 2.0) * (math.pow(low, 2.0 - p) - math.pow(high, 2.0 - p))

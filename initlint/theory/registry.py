@@ -72,69 +72,8 @@ def _clamp_limits(low: float, high: float) -> Callable[[Arguments], Limits]:
     return limits
 
 
-def _over_omega(limit: float) -> Callable[[Arguments], Limits]:
-    return lambda args: (-limit, limit)
-
-
 _INF = math.inf
 _POSITIVE = (0.0, _INF)
-
-
-def _all() -> tuple[Activation, ...]:
-    a, s = Activation, f.simple
-    return (
-        a("identity", f.identity, 1.0),
-        a("relu", f.leaky("relu", "unused", 0.0), math.sqrt(2.0)),
-        a("leaky_relu", f.leaky("leaky_relu", "negative_slope", 0.01), _leaky_gain("negative_slope", 0.01)),
-        a("prelu", f.leaky("prelu", "negative_slope", 0.25), _leaky_gain("negative_slope", 0.25)),
-        a("rrelu", f.rrelu),
-        a("threshold", f.threshold),
-        a("abs", f.leaky("abs", "unused", -1.0)),
-        a("elu", f.elu),
-        a("celu", f.celu),
-        a("selu", f.selu, 0.75),
-        a("gelu", f.gelu),
-        a("gelu_tanh", f.gelu_tanh),
-        a("quick_gelu", f.swish("quick_gelu", 1.702)),
-        a("silu", f.swish("silu", 1.0)),
-        a("mish", f.mish),
-        a("softplus", f.softplus),
-        a("softsign", f.softsign, None, (-2.76, 2.76)),
-        a("tanh", f.tanh, 5.0 / 3.0, (-2.0, 2.0)),
-        a("sigmoid", f.sigmoid, 1.0, (-4.0, 4.0)),
-        a("logsigmoid", f.logsigmoid),
-        a("hardtanh", f.clamp("hardtanh", -1.0, 1.0), None, _clamp_limits(-1.0, 1.0)),
-        a("relu6", f.clamp("relu6", 0.0, 6.0)),
-        a("clamp", f.clamp("clamp", None, None)),
-        a("hardswish", f.hardswish),
-        a("hardsigmoid", f.hardsigmoid, None, (-3.0, 3.0)),
-        a("hardshrink", f.hardshrink),
-        a("softshrink", f.softshrink),
-        a("tanhshrink", f.tanhshrink),
-        a("sin", f.sine),
-        a("cos", f.cosine),
-        a("snake", f.snake),
-        a("square", f.square),
-        a("pow", f.power),
-        a("relu_squared", s("relu_squared", lambda x: max(x, 0.0) ** 2, lambda x: 2.0 * max(x, 0.0), (0.0,))),
-        a("exp", f.exponential),
-        a("expm1", s("expm1", lambda x: f.safe_exp(x) - 1.0, f.safe_exp, width=3.0)),
-        a("erf", s("erf", math.erf, _erf_slope, width=1.2, closed=("erf", 0.0)), None, (-1.63, 1.63)),
-        a("arctan", s("arctan", math.atan, lambda x: 1.0 / (1.0 + x * x), width=1.0), None, (-3.64, 3.64)),
-        a("asinh", s("asinh", math.asinh, lambda x: 1.0 / math.sqrt(1.0 + x * x), width=1.0)),
-        a("sinh", s("sinh", lambda x: 0.5 * (f.safe_exp(x) - f.safe_exp(-x)), _cosh, width=3.0)),
-        a("cosh", s("cosh", _cosh, lambda x: 0.5 * (f.safe_exp(x) - f.safe_exp(-x)), width=3.0)),
-        a("log1p_relu", s("log1p_relu", _log1p_relu, lambda x: 1.0 / (1.0 + x) if x > 0 else 0.0, (0.0,), 1.0)),
-        a("sign", s("sign", lambda x: math.copysign(1.0, x) if x else 0.0, lambda x: 0.0, (0.0,), jumps=True)),
-        a("log", s("log", math.log, lambda x: 1.0 / x, width=1.0, domain=_POSITIVE)),
-        a("log1p", s("log1p", math.log1p, lambda x: 1.0 / (1.0 + x), width=1.0, domain=(-1.0, _INF))),
-        a("sqrt", s("sqrt", math.sqrt, lambda x: 0.5 / math.sqrt(x), width=1.0, domain=_POSITIVE)),
-        a("rsqrt", s("rsqrt", lambda x: x**-0.5, lambda x: -0.5 * x**-1.5, width=1.0, domain=_POSITIVE)),
-        a("reciprocal", s("reciprocal", lambda x: 1.0 / x, lambda x: -1.0 / (x * x), width=1.0, domain=_POSITIVE)),
-        a("affine", f.affine, 1.0),
-        a("scale", f.affine, 1.0),
-        a("shift", f.affine, 1.0),
-    )
 
 
 def _erf_slope(x: float) -> float:
@@ -149,7 +88,64 @@ def _log1p_relu(x: float) -> float:
     return math.log1p(x) if x > 0 else 0.0
 
 
-ACTIVATIONS: Mapping[str, Activation] = {activation.name: activation for activation in _all()}
+def _table(*entries: Activation) -> Mapping[str, Activation]:
+    return {entry.name: entry for entry in entries}
+
+
+_a, _s = Activation, f.simple
+ACTIVATIONS: Mapping[str, Activation] = _table(
+    _a("identity", f.identity, 1.0),
+    _a("relu", f.leaky("relu", "unused", 0.0), math.sqrt(2.0)),
+    _a("leaky_relu", f.leaky("leaky_relu", "negative_slope", 0.01), _leaky_gain("negative_slope", 0.01)),
+    _a("prelu", f.leaky("prelu", "negative_slope", 0.25), _leaky_gain("negative_slope", 0.25)),
+    _a("rrelu", f.rrelu),
+    _a("threshold", f.threshold),
+    _a("abs", f.leaky("abs", "unused", -1.0)),
+    _a("elu", f.elu),
+    _a("celu", f.celu),
+    _a("selu", f.selu, 0.75),
+    _a("gelu", f.gelu),
+    _a("gelu_tanh", f.gelu_tanh),
+    _a("quick_gelu", f.swish("quick_gelu", 1.702)),
+    _a("silu", f.swish("silu", 1.0)),
+    _a("mish", f.mish),
+    _a("softplus", f.softplus),
+    _a("softsign", f.softsign, None, (-2.76, 2.76)),
+    _a("tanh", f.tanh, 5.0 / 3.0, (-2.0, 2.0)),
+    _a("sigmoid", f.sigmoid, 1.0, (-4.0, 4.0)),
+    _a("logsigmoid", f.logsigmoid),
+    _a("hardtanh", f.clamp("hardtanh", -1.0, 1.0), None, _clamp_limits(-1.0, 1.0)),
+    _a("relu6", f.clamp("relu6", 0.0, 6.0)),
+    _a("clamp", f.clamp("clamp", None, None)),
+    _a("hardswish", f.hardswish),
+    _a("hardsigmoid", f.hardsigmoid, None, (-3.0, 3.0)),
+    _a("hardshrink", f.hardshrink),
+    _a("softshrink", f.softshrink),
+    _a("tanhshrink", f.tanhshrink),
+    _a("sin", f.sine),
+    _a("cos", f.cosine),
+    _a("snake", f.snake),
+    _a("square", f.square),
+    _a("pow", f.power),
+    _a("relu_squared", _s("relu_squared", lambda x: max(x, 0.0) ** 2, lambda x: 2.0 * max(x, 0.0), (0.0,))),
+    _a("exp", f.exponential),
+    _a("expm1", _s("expm1", lambda x: f.safe_exp(x) - 1.0, f.safe_exp, width=3.0)),
+    _a("erf", _s("erf", math.erf, _erf_slope, width=1.2, closed=("erf", 0.0)), None, (-1.63, 1.63)),
+    _a("arctan", _s("arctan", math.atan, lambda x: 1.0 / (1.0 + x * x), width=1.0), None, (-3.64, 3.64)),
+    _a("asinh", _s("asinh", math.asinh, lambda x: 1.0 / math.sqrt(1.0 + x * x), width=1.0)),
+    _a("sinh", _s("sinh", lambda x: 0.5 * (f.safe_exp(x) - f.safe_exp(-x)), _cosh, width=3.0)),
+    _a("cosh", _s("cosh", _cosh, lambda x: 0.5 * (f.safe_exp(x) - f.safe_exp(-x)), width=3.0)),
+    _a("log1p_relu", _s("log1p_relu", _log1p_relu, lambda x: 1.0 / (1.0 + x) if x > 0 else 0.0, (0.0,), 1.0)),
+    _a("sign", _s("sign", lambda x: math.copysign(1.0, x) if x else 0.0, lambda x: 0.0, (0.0,), jumps=True)),
+    _a("log", _s("log", math.log, lambda x: 1.0 / x, width=1.0, domain=_POSITIVE)),
+    _a("log1p", _s("log1p", math.log1p, lambda x: 1.0 / (1.0 + x), width=1.0, domain=(-1.0, _INF))),
+    _a("sqrt", _s("sqrt", math.sqrt, lambda x: 0.5 / math.sqrt(x), width=1.0, domain=_POSITIVE)),
+    _a("rsqrt", _s("rsqrt", lambda x: x**-0.5, lambda x: -0.5 * x**-1.5, width=1.0, domain=_POSITIVE)),
+    _a("reciprocal", _s("reciprocal", lambda x: 1.0 / x, lambda x: -1.0 / (x * x), width=1.0, domain=_POSITIVE)),
+    _a("affine", f.affine, 1.0),
+    _a("scale", f.affine, 1.0),
+    _a("shift", f.affine, 1.0),
+)
 
 #: Other spellings, in lower case without underscores: torch modules, functions, tensor methods, common code.
 _ALIASES: Mapping[str, str] = {

@@ -20,13 +20,13 @@ class RecurrentDefaults(Rule):
     """An RNN, LSTM or GRU keeps PyTorch's default: uniform recurrent weights, forget gates at zero.
 
     ## What it does
-    Reports recurrent layers whose hidden-to-hidden matrix is the default U(-1/sqrt(H), 1/sqrt(H)) and, for an LSTM, whose
-    forget gate has a bias near zero (the sum of `bias_ih` and `bias_hh`).
+    Reports recurrent layers whose hidden-to-hidden matrix is the default U(-1/sqrt(H), 1/sqrt(H)) and, for an LSTM,
+    whose forget gate has a bias near zero (the sum of `bias_ih` and `bias_hh`).
 
     ## Why is this bad?
-    The default recurrent matrix has spectral radius 0.58: a gradient loses a factor 4 of its second moment at every step
-    of a plain RNN. With a forget bias of 0 an LSTM keeps half of its cell at each step, so it remembers 1.4 steps
-    at the start. Orthogonal recurrent weights and a forget bias of 1 are the usual remedy, and cost nothing.
+    The default recurrent matrix has spectral radius 0.58: a gradient loses a factor 4 of its second moment at every
+    step of a plain RNN. With a forget bias of 0 an LSTM keeps half of its cell at each step, so it remembers 1.4
+    steps at the start. Orthogonal recurrent weights and a forget bias of 1 are the usual remedy, and cost nothing.
 
     ## Example
     ```python

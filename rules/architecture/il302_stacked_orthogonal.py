@@ -14,8 +14,8 @@ class StackedOrthogonal(Rule):
     """`orthogonal_` on a matrix that packs several gates or projections: none of them is orthogonal.
 
     ## What it does
-    Finds packed weights (the (4H, H) recurrent matrix of an LSTM, (3H, H) of a GRU, stacked tensors of three axes) that
-    were initialised by one call of `orthogonal_`.
+    Finds packed weights (the (4H, H) recurrent matrix of an LSTM, (3H, H) of a GRU, stacked tensors of three axes)
+    that were initialised by one call of `orthogonal_`.
 
     ## Why is this bad?
     The columns of the (4H, H) stack are orthonormal, so each (H, H) gate has only a quarter of the spectral

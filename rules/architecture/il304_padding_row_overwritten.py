@@ -18,8 +18,8 @@ class PaddingRowOverwritten(Rule):
 
     ## Why is this bad?
     `nn.Embedding(padding_idx=i)` sets row i to zero once, in its own reset, and blocks its gradient. An
-    `nn.init` call on `.weight` afterwards fills it with noise that no step will ever change: every padded position adds
-    the same random vector.
+    `nn.init` call on `.weight` afterwards fills it with noise that no step will ever change: every padded position
+    adds the same random vector.
 
     ## Example
     ```python

@@ -73,7 +73,8 @@ class OutputTableScale(Rule):
         if logit_std <= _NOTE:
             return None
         parameter = context.parameter(name)
-        assert parameter is not None and parameter.stats is not None
+        assert parameter is not None
+        assert parameter.stats is not None
         width = head.fan_in or 1.0
         severity = Severity.ERROR if logit_std > _ERROR else Severity.WARNING if logit_std > _WARNING else Severity.NOTE
         classes = int(head.fan_out or parameter.shape[0])

@@ -20,12 +20,13 @@ class MisplacedResidualScaling(Rule):
 
     ## What it does
     In nets with several residual blocks of one kind, finds a group of weights whose std is the base std divided by
-    sqrt(N) or sqrt(2N) of the N blocks. If these are not the last weights of their branches while the last ones keep the
-    base std, the scaling went to the wrong matrices.
+    sqrt(N) or sqrt(2N) of the N blocks. If these are not the last weights of their branches while the last ones
+    keep the base std, the scaling went to the wrong matrices.
 
     ## Why is this bad?
     GPT-2 divides the std of the matrices that write into the residual stream by sqrt(2N), so that the stream does not
-    grow with depth. On the gate or the input projection it does nothing for the stream and shrinks the branch's inside.
+    grow with depth. On the gate or the input projection it does nothing for the stream and shrinks the branch's
+    inside.
 
     ## Example
     ```python

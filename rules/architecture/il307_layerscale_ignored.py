@@ -72,7 +72,7 @@ class BranchScaleIgnored(Rule):
             _, attribute, value = found[group[0].name]
             yield self.finding(
                 context,
-                f"`{group[0].name}` scales a residual branch and starts at 1, although its module holds {attribute}={value:g}",
+                f"`{group[0].name}` scales a residual branch and starts at 1; its module holds {attribute}={value:g}",
                 parameters=[p.name for p in group],
                 site=site_of(group[0]),
                 expected={"value": value},

@@ -25,8 +25,8 @@ class SirenFirstLayer(Rule):
 
     ## Why is this bad?
     The first layer of a SIREN sets the frequencies of the representation: omega * W x is meant to span several
-    periods over the coordinates. With the hidden layers' bound it spans a fraction of one, and the network fits slowly
-    and blurred.
+    periods over the coordinates. With the hidden layers' bound it spans a fraction of one, and the network fits
+    slowly and blurred.
 
     ## Example
     ```python

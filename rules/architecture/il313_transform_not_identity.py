@@ -21,9 +21,9 @@ class TransformNotIdentity(Rule):
     Finds layers whose output is added to a constant identity matrix (flattened or not) and whose weight is not zero.
 
     ## Why is this bad?
-    Adding the identity says that the transform should start as one. A default-initialised last layer adds a random matrix
-    whose norm can exceed the identity's: for a 64 x 64 feature transform the input arrives scrambled. Spatial transformers
-    zero the last layer.
+    Adding the identity says that the transform should start as one. A default-initialised last layer adds a random
+    matrix whose norm can exceed the identity's: for a 64 x 64 feature transform the input arrives scrambled.
+    Spatial transformers zero the last layer.
 
     ## Example
     ```python

@@ -84,7 +84,7 @@ class InitNeverRan(Rule):
         effect = "these parameters keep PyTorch's default"
         if prior is not None:
             effect = (
-                f"the prior {prior.args.get('val')} is missing from the output's bias: with it all classes start near their"
+                f"the prior {prior.args.get('val')} is missing from the output's bias: with it classes start near their"
                 " base rate, without it at one half"
             )
         return self.finding(

@@ -5,22 +5,21 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from initlint.signal.verdict import intent
-
 from initlint.diagnosis import suspects
 from initlint.facts import Guard, InitStatement
 from initlint.findings import Related, Severity
 from initlint.rule import Context, Outcome, Rule, bad, good
 from initlint.signal import Nominal
+from initlint.signal.verdict import intent
 
 
 class SelectorMatchesNothing(Rule):
     """An init branch that never runs because its condition matches no module or parameter of the model.
 
     ## What it does
-    Evaluates the conditions around init statements (isinstance checks, comparisons of parameter and class names, names of
-    schemes) against the modules and parameters that the model has. Reports one that matches nothing while layers of the
-    same operation stay at PyTorch's default, and a branch for the chosen scheme that does nothing.
+    Evaluates the conditions around init statements (isinstance checks, comparisons of parameter and class names,
+    names of schemes) against the modules and parameters that the model has. Reports one that matches nothing while
+    layers of the same operation stay at PyTorch's default, and a branch for the chosen scheme that does nothing.
 
     ## Why is this bad?
     `isinstance(m, nn.Conv2d)` in a 3-D model and a name filter from another model fail without a sign: the
@@ -39,8 +38,8 @@ class SelectorMatchesNothing(Rule):
     ```
 
     ## Known problems
-    Init functions shared by many models have branches for layers this model lacks. They are not reported: something must
-    have been left at its default that the branch would have suited.
+    Init functions shared by many models have branches for layers this model lacks. They are not reported: something
+    must have been left at its default that the branch would have suited.
 
     ## References
     - https://github.com/SCIInstitute/ShapeWorks/issues/1900

@@ -16,13 +16,13 @@ class LayerMissed(Rule):
     """A layer keeps PyTorch's default although its kin were initialised by the model's own function.
 
     ## What it does
-    Finds weights at PyTorch's default beside layers of the same operation that one init statement of the model reached,
-    where the record shows the slip: the statement ran for this layer too but wrote another one (`self.proj` in the
-    place of the argument), or packed and differently named weights fell through its selection.
+    Finds weights at PyTorch's default beside layers of the same operation that one init statement of the model
+    reached, where the record shows the slip: the statement ran for this layer too but wrote another one
+    (`self.proj` in the place of the argument), or packed and differently named weights fell through its selection.
 
     ## Why is this bad?
-    The layer starts from another distribution than its designer says: several times larger or smaller than its kin, with
-    biases where there should be none.
+    The layer starts from another distribution than its designer says: several times larger or smaller than its kin,
+    with biases where there should be none.
 
     ## Example
     ```python

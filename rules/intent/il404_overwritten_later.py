@@ -20,9 +20,9 @@ class OverwrittenLater(Rule):
     """A value set on purpose is lost to a generic init loop that runs afterwards.
 
     ## What it does
-    Finds parameters whose record shows first a deliberate value (a zero weight, a non-zero constant, a computed tensor) from
-    the model's own code and then a write of the whole tensor from another statement that sweeps over many
-    parameters. The last write wins; both lines are shown.
+    Finds parameters whose record shows first a deliberate value (a zero weight, a non-zero constant, a computed
+    tensor) from the model's own code and then a write of the whole tensor from another statement that sweeps over
+    many parameters. The last write wins; both lines are shown.
 
     ## Why is this bad?
     A zero convolution, a time-step bias, a prior or an identity is set in the submodule's constructor, and the outer

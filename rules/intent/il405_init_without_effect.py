@@ -25,12 +25,12 @@ class InitWithoutEffect(Rule):
     """An init statement runs and changes nothing that the model uses.
 
     ## What it does
-    Finds init statements that wrote a weight which `weight_norm`, `spectral_norm` or a parametrization recomputes from other
-    parameters, a temporary tensor, or a tensor that was replaced afterwards.
+    Finds init statements that wrote a weight which `weight_norm`, `spectral_norm` or a parametrization recomputes
+    from other parameters, a temporary tensor, or a tensor that was replaced afterwards.
 
     ## Why is this bad?
-    `weight_norm` keeps `weight_g` and `weight_v` and overwrites `.weight` before each forward. `normal_(m.weight, 0, 0.01)`
-    after wrapping is lost in the first forward, and the layer runs with its default.
+    `weight_norm` keeps `weight_g` and `weight_v` and overwrites `.weight` before each forward. `normal_(m.weight,
+    0, 0.01)` after wrapping is lost in the first forward, and the layer runs with its default.
 
     ## Example
     ```python

@@ -16,8 +16,8 @@ class NotReproducible(Rule):
     parameters are compared. Uninitialised memory is IL001 and not counted here.
 
     ## Why is this bad?
-    Runs cannot be repeated, and a difference between two experiments may be the draw. Typical sources: iteration over a
-    set, a generator seeded from the clock, `os.urandom`.
+    Runs cannot be repeated, and a difference between two experiments may be the draw. Typical sources: iteration
+    over a set, a generator seeded from the clock, `os.urandom`.
 
     ## Example
     ```python

@@ -12,9 +12,9 @@ class ResetLostOnMeta(Rule):
     """Built on the meta device, the model's own reset functions do not restore its initialisation.
 
     ## What it does
-    With `--thorough` the model is also built on the meta device, moved with `to_empty`, and initialised by its own reset
-    functions, as FSDP and large-model loaders do. Reports parameters that nothing writes then, or that come out with
-    other statistics than in an ordinary build.
+    With `--thorough` the model is also built on the meta device, moved with `to_empty`, and initialised by its own
+    reset functions, as FSDP and large-model loaders do. Reports parameters that nothing writes then, or that come
+    out with other statistics than in an ordinary build.
 
     ## Why is this bad?
     Values set in `__init__` outside of any reset function are lost on meta: the parameter holds garbage, or keeps the

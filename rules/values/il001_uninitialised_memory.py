@@ -65,7 +65,7 @@ class UninitialisedMemory(Rule):
             what = (
                 "was never initialised"
                 if whole
-                else f"is only partly initialised ({share:.0%} of its memory was never written)"
+                else f"is only partly initialised ({share:.0%} of it was never written)"
             )
             yield self.finding(
                 context,
@@ -78,7 +78,7 @@ class UninitialisedMemory(Rule):
                 effect="values differ from run to run and machine to machine; NaN or 1e38 are possible",
                 fix=_remedy(group[0]),
                 topic="memory",
-                why="torch.empty and its kin return memory without clearing it; only a later write makes a value of it.",
+                why="torch.empty and its kin return memory as it is; only a later write makes a value of it.",
             )
 
     @bad

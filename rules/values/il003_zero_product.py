@@ -80,7 +80,7 @@ class ZeroProduct(Rule):
                 expected={"zero_factors": 1},
                 actual={"zero_factors": 2, "stuck_parameters": len(stuck)},
                 effect=f"no optimiser step changes these parameters{more}",
-                fix="leave exactly one factor at zero (the last layer of the branch) and give the others their usual scheme",
+                fix="leave exactly one factor at zero (the branch's last layer); give the others their usual scheme",
                 topic="value",
                 why="The gradient of each factor of a product carries the other factors; two zeros block each other.",
             )

@@ -18,9 +18,9 @@ class DeadUnits(Rule):
     """Part of a weight is exactly zero: some units, groups, experts or members output nothing.
 
     ## What it does
-    Reports weights in which whole rows (output units) or whole slices of the leading axis (experts, members, relations)
-    are exactly zero while the others are not. A padding row, biases and weights that are zero altogether are other
-    matters.
+    Reports weights in which whole rows (output units) or whole slices of the leading axis (experts, members,
+    relations) are exactly zero while the others are not. A padding row, biases and weights that are zero altogether
+    are other matters.
 
     ## Why is this bad?
     A unit without weights outputs a constant. It was meant to be initialised like its neighbours: `dirac_`

@@ -12,8 +12,8 @@ from initlint.signal.liveness import cuts_input
 
 # A gain drawn around 0 has a mean within a few standard errors of 0: 5 keeps chance below 1e-6 for each tensor.
 _MEAN_SIGMAS = 5.0
-# Below this root-mean-square every norm on the way takes more than a factor 10 of the second moment: two or three of them
-# pass the 1e3 at which THEORY 6.1 measures lost accuracy.
+# Below this root-mean-square every norm on the way takes more than a factor 10 of the second moment: two or three
+# of them pass the 1e3 at which THEORY 6.1 measures lost accuracy.
 _RMS_ERROR = 0.3
 # An effective gain within this factor of 1 changes the second moment by less than 2, which is noise for training.
 _FACTOR = 2**0.5
@@ -23,13 +23,14 @@ class NormGain(Rule):
     """The gain of a normalisation layer starts at zero, at random around zero, or away from one.
 
     ## What it does
-    Looks at the effective gain, `weight` or `1 + weight` as the forward uses it. It reports gains that are drawn around
-    zero, gains that are all zero where no other path carries the signal, and gains off by the other convention
-    (ones in a norm that multiplies by `1 + weight`).
+    Looks at the effective gain, `weight` or `1 + weight` as the forward uses it. It reports gains that are drawn
+    around zero, gains that are all zero where no other path carries the signal, and gains off by the other
+    convention (ones in a norm that multiplies by `1 + weight`).
 
     ## Why is this bad?
     A normalisation layer is there to hand on a signal of unit scale. A gain around 0 takes the signal away and
-    flips half of the channels; a zero gain on the only path makes the output constant; gain and bias swapped do so too.
+    flips half of the channels; a zero gain on the only path makes the output constant; gain and bias swapped do so
+    too.
 
     ## Example
     ```python
@@ -98,19 +99,19 @@ class NormGain(Rule):
         if kind == "random":
             return self.finding(
                 context,
-                f"the gain of `{names[0]}` is drawn around {stats.mean + offset:.2g} (rms {rms:.3g}) instead of around 1",
+                f"the gain of `{names[0]}` is drawn around {stats.mean + offset:.2g} (rms {rms:.3g}), not 1",
                 parameters=names,
                 severity=Severity.ERROR if rms < _RMS_ERROR else Severity.WARNING,
                 site=site_of(group[0]),
                 expected={"gain_mean": 1.0},
                 actual=actual,
-                effect=f"each of these norms multiplies the signal by {rms:.3g} and flips the sign of about half the channels",
+                effect=f"each norm multiplies the signal by {rms:.3g} and flips the sign of half the channels",
                 fix="nn.init.ones_(norm.weight)  # or nn.init.normal_(norm.weight, 1.0, 0.02)",
                 topic="norm",
             )
         return self.finding(
             context,
-            f"`{names[0]}` holds {stats.mean:.3g} in a norm that multiplies by (1 + weight): the effective gain is {rms:.3g}",
+            f"`{names[0]}` is {stats.mean:.3g} in a norm that multiplies by (1 + weight): the gain is {rms:.3g}",
             parameters=names,
             severity=Severity.WARNING,
             site=site_of(group[0]),

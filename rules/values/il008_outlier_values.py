@@ -20,8 +20,8 @@ class OutlierValues(Rule):
     """A tensor holds values that its own init call cannot have drawn.
 
     ## What it does
-    Compares the largest absolute value with the distribution that the last recorded init call declares: its bounds for a
-    uniform or truncated one, eight standard deviations for a normal one.
+    Compares the largest absolute value with the distribution that the last recorded init call declares: its bounds
+    for a uniform or truncated one, eight standard deviations for a normal one.
 
     ## Why is this bad?
     A few weights of size 2 among weights of size 0.02 dominate their units. Truncated sampling in
@@ -97,9 +97,9 @@ def _limit(parameter: ParameterFacts) -> float | None:
     asked = requested(write, parameter.shape)
     if asked is None or asked.std is None or asked.std <= 0:
         return None
-    if asked.family in ("uniform", "truncated") and asked.low is not None and asked.high is not None:
+    if asked.family in ("uniform", "truncated") and asked.bound_low is not None and asked.bound_high is not None:
         # absolute truncation bounds far outside of the distribution bound nothing (trunc_normal_'s default is +-2)
-        bound = max(abs(asked.low), abs(asked.high)) * _ROUNDING
+        bound = max(abs(asked.bound_low), abs(asked.bound_high)) * _ROUNDING
         return min(bound, abs(asked.mean or 0.0) + _SIGMAS * asked.std) if asked.family == "truncated" else bound
     if asked.family == "normal":
         return abs(asked.mean or 0.0) + _SIGMAS * asked.std

@@ -9,7 +9,7 @@ from initlint.facts import ParameterFacts
 from initlint.findings import Severity
 from initlint.rule import Context, Outcome, Rule, bad, by_cause, good, site_of
 
-# One subnormal per ten weights: an ordinary normal draw at a sound scale (std >= 1e-3) leaves 5 % below 6.1e-5 in float16.
+# One subnormal per ten weights: a normal draw of std 1e-3 leaves 5 % below 6.1e-5, the least in float16.
 _SHARE = 0.10
 
 

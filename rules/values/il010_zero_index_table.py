@@ -14,8 +14,8 @@ class ZeroIndexTable(Rule):
     """An integer table that selects weights holds only zeros: everything is routed to entry 0.
 
     ## What it does
-    Reports integer buffers (or parameters) that are all zero, were never written after their creation, are looked up by
-    the input, and whose values select among stacked weights (experts, relations).
+    Reports integer buffers (or parameters) that are all zero, were never written after their creation, are looked
+    up by the input, and whose values select among stacked weights (experts, relations).
 
     ## Why is this bad?
     A routing table meant to be filled from a checkpoint or a hash sends every token to expert 0 when it is not:
@@ -55,7 +55,7 @@ class ZeroIndexTable(Rule):
             entries = weight.shape[0] if weight is not None else 0
             yield self.finding(
                 context,
-                f"the table `{parameter.name}` is all zeros: every lookup selects entry 0 of the {entries} in `{chosen}`",
+                f"the table `{parameter.name}` is all zeros: it always selects entry 0 of the {entries} in `{chosen}`",
                 parameters=[parameter.name],
                 site=parameter.created,
                 expected={"distinct_entries": entries},

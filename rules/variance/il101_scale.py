@@ -5,12 +5,11 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from initlint.signal.verdict import distance
-
 from initlint.diagnosis import Suspect
 from initlint.findings import Severity
 from initlint.rule import Context, Outcome, bad, good
 from initlint.signal import Effect
+from initlint.signal.verdict import distance
 from initlint.suspect_rule import SuspectRule
 
 # THEORY 6.1: a whole-net ratio of second moments within a factor 10 is harmless; below that a choice is a choice.
@@ -21,9 +20,9 @@ class VarianceOutOfScale(SuspectRule):
     """Weights whose variance is far from every scheme that suits the layer.
 
     ## What it does
-    Reports weights that the code initialised with a variance more than four times away from every scheme that suits the
-    layer and its downstream activation, where no more specific mistake explains it. The severity is that of the whole
-    net: the depth profile of signals and gradients, with the weights in question against what suits them.
+    Reports weights that the code initialised with a variance more than four times away from every scheme that suits
+    the layer and its downstream activation, where no more specific mistake explains it. The severity is that of the
+    whole net: the depth profile of signals and gradients, with the weights in question against what suits them.
 
     ## Why is this bad?
     A variance that is off by a factor r multiplies the signal by r at every layer: r^20 after twenty.

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from initlint.signal.verdict import distance
-
 from initlint.diagnosis import suspects
 from initlint.findings import Severity
 from initlint.rule import Context, Outcome, bad, good
 from initlint.signal import Nominal
+from initlint.signal.verdict import distance
 from initlint.suspect_rule import SuspectRule
 
 
@@ -19,8 +18,8 @@ class DefaultOverDepth(SuspectRule):
 
     ## What it does
     Sums up what the default of `nn.Linear` and `nn.Conv*d`, variance 1 / (3 fan_in), does over the whole depth. One
-    finding for each model, never one for each layer, and only where signals, gradients or the part that depends on the input
-    shrink beyond what training survives.
+    finding for each model, never one for each layer, and only where signals, gradients or the part that depends on
+    the input shrink beyond what training survives.
 
     ## Why is this bad?
     The default keeps a sixth of the second moment at each ReLU layer. Biases keep the activations from vanishing, so

@@ -78,7 +78,13 @@ def test_every_class_survives_json(cls: Any, compact: bool) -> None:
 
 def test_compact_leaves_out_defaults_only() -> None:
     node = Node(0, "linear", (1,), shape=(2, 3), attrs={"a": 1})
-    assert to_plain(node, compact=True) == {"index": 0, "op": "linear", "inputs": [1], "shape": [2, 3], "attrs": {"a": 1}}
+    assert to_plain(node, compact=True) == {
+        "index": 0,
+        "op": "linear",
+        "inputs": [1],
+        "shape": [2, 3],
+        "attrs": {"a": 1},
+    }
     assert set(to_plain(node)) == {field.name for field in dataclasses.fields(Node)}
 
 

@@ -91,7 +91,9 @@ def test_resolve_prefers_the_more_specific() -> None:
     assert resolve(table, RULES) == {"IL001": "a", "IL101": "b", "IL105": "c", "IL201": "a"}
 
 
-_SELECTORS = st.lists(st.sampled_from(["ALL", "IL", "IL1", "IL10", "IL101", "IL105", "scale", "IL2", "IL0"]), max_size=4)
+_SELECTORS = st.lists(
+    st.sampled_from(["ALL", "IL", "IL1", "IL10", "IL101", "IL105", "scale", "IL2", "IL0"]), max_size=4
+)
 
 
 @given(_SELECTORS, _SELECTORS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 from initlint.facts import (
@@ -86,7 +87,7 @@ def histogram(std: float, *, uniform: bool = False, bins: int = 24, count: int =
             return (b - a) / (2 * reach)
         return (math.erf(b / std / math.sqrt(2)) - math.erf(a / std / math.sqrt(2))) / 2
 
-    return Histogram(edges, tuple(round(count * share(a, b)) for a, b in zip(edges, edges[1:], strict=False)))
+    return Histogram(edges, tuple(round(count * share(a, b)) for a, b in itertools.pairwise(edges)))
 
 
 def parameter(

@@ -1,0 +1,77 @@
+"""The common body of the rules on the depth profile: one finding for each way in which depth spoils a net."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import ClassVar
+
+from initlint.facts import ParameterFacts
+from initlint.findings import Severity
+from initlint.rule import Context, Outcome, Rule, site_of
+from initlint.signal import Span
+from initlint.signal.verdict import thresholds
+
+
+class DepthRule(Rule):
+    """A rule that judges one span of the trunk's profile in one direction."""
+
+    abstract: ClassVar[bool] = True
+    span: ClassVar[str]  # "forward" | "gradient" | "dependent"
+    shrinks: ClassVar[bool]
+    what: ClassVar[str]  # "activations", "gradients" ...
+    remedy: ClassVar[str] = 'nn.init.kaiming_normal_(w, nonlinearity="relu")  # or the scheme of the activation'
+
+    def check(self, context: Context) -> Iterator[Outcome]:
+        facts = context.facts
+        if not facts.nodes or facts.loaded:
+            return
+        span = context.signal.spans.get(self.span)
+        if span is None or span.shrinks != self.shrinks:
+            return
+        warning, error = thresholds(context.settings.optimizer)
+        if span.value < warning:
+            return
+        severity = Severity.ERROR if span.value >= error else Severity.WARNING
+        if _unrolled(context, span):
+            severity = min(severity, Severity.WARNING)  # steps of time are not depth (DESIGN, section 4)
+        culprits = _culprits(context, span)
+        if not culprits:
+            return
+        first, last = _label(context, span.first), _label(context, span.last)
+        verb = "shrink" if self.shrinks else "grow"
+        yield self.finding(
+            context,
+            f"{self.what} {verb} 1e{span.raw / 2:.0f}-fold (standard deviation) between {first} and {last}",
+            parameters=[p.name for p in culprits],
+            severity=severity,
+            site=site_of(culprits[0]),
+            expected={"log10_ratio": 0.0, "threshold": warning},
+            actual={"log10_ratio": -span.raw if self.shrinks else span.raw, "band": span.noise},
+            effect=f"the second moment changes 1e{span.raw:.0f}-fold, {span.value:.1f} decades beyond chance",
+            fix=self.remedy,
+            topic="scale",
+        )
+
+
+def _label(context: Context, index: int) -> str:
+    nodes = context.facts.nodes
+    return f"`{nodes[index].label or nodes[index].op}`" if 0 <= index < len(nodes) else "the input"
+
+
+def _unrolled(context: Context, span: Span) -> bool:
+    low, high = sorted((span.first, span.last))
+    return any(node.op == "recurrent" for node in context.facts.nodes[max(low, 0) : high + 1])
+
+
+def _culprits(context: Context, span: Span) -> list[ParameterFacts]:
+    """Weights of the trunk's layers in the span, largest contribution first, down to a tenth of the worst."""
+    low, high = sorted((span.first, span.last))
+    size = {c.node: max(abs(c.forward), abs(c.gradient)) for c in context.signal.culprits}
+    worst = max(size.values(), default=0.0)
+    found: list[tuple[float, ParameterFacts]] = []
+    for layer in context.facts.layers:
+        inside = [n for n in layer.nodes if low <= n <= high and size.get(n, 0.0) >= 0.1 * worst]
+        parameter = context.parameter(layer.weight)
+        if inside and parameter is not None and all(parameter is not p for _, p in found):
+            found.append((max(size[n] for n in inside), parameter))
+    return [p for _, p in sorted(found, key=lambda item: -item[0])]

@@ -1,0 +1,270 @@
+"""Calls of a class or function found in the repository: Python, notebooks, fenced code in Markdown. Pure syntax."""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import re
+import textwrap
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from initlint.probe.names import Definition, statements
+from initlint.probe.scan import Scan, file_of, scan_tree
+
+# A repository with more text than this is searched near the file only: a second of reading, at most.
+_FILES = 3000
+_FILE_BYTES = 1 << 20
+_SITES = 12  # more call sites than this do not make better arguments
+_SKIPPED = frozenset("__pycache__ build dist site-packages node_modules venv env virtualenv wandb runs outputs".split())
+_MARKS = (".git", "pyproject.toml", "setup.py", "setup.cfg")
+_FENCE = re.compile(r"^[ \t]*```[ \t]*(?:python|py|pycon|python3)\b[^\n]*\n(.*?)^[ \t]*```", re.DOTALL | re.MULTILINE)
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A piece of code with what its names mean."""
+
+    path: str
+    tree: ast.Module
+    offset: int = 0  # line of the piece's first line in the file, minus one
+
+    def line(self, node: ast.expr) -> int:
+        """The line of a node in the file."""
+        return node.lineno + self.offset
+
+
+@dataclass(frozen=True, slots=True)
+class CallSite:
+    """A call, with the definitions around it (innermost first) to look names up in."""
+
+    source: Source
+    call: ast.Call
+    around: tuple[Definition, ...] = field(default=())
+
+    @property
+    def line(self) -> int:
+        """The line of the call in its file."""
+        return self.source.line(self.call)
+
+
+def find(name: str, path: str) -> list[CallSite]:
+    """Calls of ``name`` (also as an attribute, ``models.Net(...)``) in the repository of a file, nearest first."""
+    found: list[CallSite] = []
+    pattern = re.compile(rf"\b{re.escape(name)}\s*\(")
+    for file in _ordered(path):
+        try:
+            if os.path.getsize(file) > _FILE_BYTES:
+                continue
+            with open(file, encoding="utf-8", errors="replace") as stream:
+                text = stream.read()
+        except OSError:
+            continue
+        if not pattern.search(text):
+            continue
+        for source in _sources(file, text):
+            found += [site for site in _calls(source, name)]
+            if len(found) >= _SITES:
+                return found[:_SITES]
+    return found
+
+
+def repository(path: str) -> str:
+    """The root of the project that a file belongs to: the nearest folder with project files, else its own."""
+    folder = own = os.path.dirname(path)
+    for _ in range(8):
+        if any(os.path.exists(os.path.join(folder, mark)) for mark in _MARKS):
+            return folder
+        parent = os.path.dirname(folder)
+        if parent == folder:
+            break
+        folder = parent
+    return own
+
+
+def _ordered(path: str) -> Iterator[str]:
+    """The file itself, other modules, tests and examples, notebooks, Markdown."""
+    yield path
+    root = repository(path)
+    files: list[str] = []
+    for current, folders, names in os.walk(root):
+        folders[:] = sorted(n for n in folders if not n.startswith(".") and n not in _SKIPPED)
+        folders[:] = [n for n in folders if not os.path.isfile(os.path.join(current, n, "pyvenv.cfg"))]
+        files += [os.path.join(current, n) for n in sorted(names) if n.endswith((".py", ".ipynb", ".md"))]
+        if len(files) > _FILES:
+            break
+    own = os.path.dirname(path)
+
+    def rank(file: str) -> tuple[int, int, str]:
+        parts = os.path.relpath(file, root).lower().split(os.sep)
+        kind = 0
+        if any(part.startswith(("test", "example", "demo")) for part in parts):
+            kind = 1
+        kind = 2 if file.endswith(".ipynb") else 3 if file.endswith(".md") else kind
+        return kind, len(os.path.relpath(file, own).split(os.sep)), file
+
+    yield from (file for file in sorted(files, key=rank) if file != path)
+
+
+def _sources(path: str, text: str) -> Iterator[Source]:
+    if path.endswith(".ipynb"):
+        yield from _notebook(path, text)
+        return
+    if path.endswith(".md"):
+        for match in _FENCE.finditer(text):
+            code = textwrap.dedent(match.group(1))
+            yield from _parsed(path, _plain(code), text.count("\n", 0, match.start(1)))
+        return
+    yield from _parsed(path, text, 0)
+
+
+def _notebook(path: str, text: str) -> Iterator[Source]:
+    """All code cells as one piece, since later cells use names of earlier ones."""
+    try:
+        cells = json.loads(text).get("cells", [])
+    except (ValueError, AttributeError):
+        return
+    lines: list[str] = []
+    for cell in cells:
+        if isinstance(cell, dict) and cell.get("cell_type") == "code":
+            source = cell.get("source", "")
+            code = "".join(source) if isinstance(source, list) else str(source)
+            code = "\n".join("" if line.lstrip().startswith(("%", "!")) else line for line in code.splitlines())
+            if _parses(code):
+                lines.append(code)
+    yield from _parsed(path, "\n".join(lines), 0)
+
+
+def _plain(code: str) -> str:
+    """Code of an interactive session without its prompts and outputs."""
+    if ">>> " not in code:
+        return code
+    return "\n".join(line[4:] for line in code.splitlines() if line.startswith((">>> ", "... ")))
+
+
+def _parses(code: str) -> bool:
+    try:
+        ast.parse(code)
+    except (SyntaxError, ValueError):
+        return False
+    return True
+
+
+def _parsed(path: str, code: str, offset: int) -> Iterator[Source]:
+    try:
+        yield Source(path, ast.parse(code), offset)
+    except (SyntaxError, ValueError, RecursionError):
+        return
+
+
+def _calls(source: Source, name: str) -> Iterator[CallSite]:
+    def visit(node: ast.AST, around: tuple[Definition, ...]) -> Iterator[CallSite]:
+        for child in ast.iter_child_nodes(node):
+            if isinstance(child, ast.Call) and _called(child) == name:
+                yield CallSite(source, child, around)
+            inner = (child, *around) if isinstance(child, Definition) else around
+            yield from visit(child, inner)
+
+    # Calls at module level and in plain functions say more than calls inside other models.
+    sites = list(visit(source.tree, ()))
+    yield from sorted(sites, key=lambda site: any(isinstance(d, ast.ClassDef) for d in site.around))
+
+
+def _called(call: ast.Call) -> str:
+    if isinstance(call.func, ast.Attribute):
+        return call.func.attr
+    return call.func.id if isinstance(call.func, ast.Name) else ""
+
+
+def means(site: CallSite, path: str) -> bool:
+    """Whether the called name can be the one defined in ``path``: not when another class of that name is meant."""
+    if os.path.samefile(site.source.path, path):
+        return True
+    scan = scan_of(site.source)
+    name = _called(site.call)
+    if isinstance(site.call.func, ast.Name):
+        if name in scan.definitions:
+            return False
+        origin = scan.imports.get(name)
+        if origin is not None:
+            place = file_of(origin, site.source.path)
+            return place is None or os.path.samefile(place[0], path) or place[1] != name or _reexports(place[0], path)
+    return True
+
+
+def _reexports(file: str, path: str) -> bool:
+    """Whether a package's ``__init__`` may hand on names of ``path``, which lies below it."""
+    return os.path.basename(file) == "__init__.py" and path.startswith(os.path.dirname(file) + os.sep)
+
+
+_scans: dict[int, tuple[Source, Scan]] = {}
+
+
+def scan_of(source: Source) -> Scan:
+    """What the imports and definitions of a piece of code mean (kept: several sites share one piece)."""
+    key = id(source)
+    if key not in _scans:
+        _scans[key] = (source, scan_tree(source.path, source.tree))
+    return _scans[key][1]
+
+
+def assigned(site: CallSite, name: str) -> ast.expr | None:
+    """The expression that a name was last given before the call: locally, as a default, or at module level."""
+    for definition in site.around:
+        if isinstance(definition, ast.ClassDef):
+            continue
+        value = _last_value(definition.body, name, site.call.lineno)
+        if value is not None:
+            return value
+        arguments = definition.args
+        positional = [*arguments.posonlyargs, *arguments.args]
+        defaults = dict(zip([a.arg for a in positional][::-1], arguments.defaults[::-1], strict=False))
+        defaults |= {a.arg: d for a, d in zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True) if d is not None}
+        if name in defaults:
+            return defaults[name]
+        if any(argument.arg == name for argument in (*positional, *arguments.kwonlyargs)):
+            return None
+    before = site.call.lineno if not site.around else 1 << 30
+    return _last_value(site.source.tree.body, name, before)
+
+
+def option_default(site: CallSite, name: str) -> ast.expr | None:
+    """The default of a command-line option: ``add_argument("--name", default=...)``, or of a flag."""
+    for node in ast.walk(site.source.tree):
+        if not isinstance(node, ast.Call) or _called(node) not in ("add_argument", "add_option"):
+            continue
+        flags = [a.value for a in node.args if isinstance(a, ast.Constant) and isinstance(a.value, str)]
+        keywords = {k.arg: k.value for k in node.keywords}
+        target = keywords.get("dest")
+        names = {flag.lstrip("-").replace("-", "_") for flag in flags}
+        if isinstance(target, ast.Constant):
+            names = {str(target.value)}
+        if name not in names:
+            continue
+        if "default" in keywords:
+            return keywords["default"]
+        action = keywords.get("action")
+        if isinstance(action, ast.Constant) and action.value in ("store_true", "store_false"):
+            return ast.Constant(action.value == "store_false")
+        return None
+    return None
+
+
+def _last_value(body: list[ast.stmt], name: str, before: int) -> ast.expr | None:
+    """The last simple assignment to a name before a line (straight code; loops may have changed it)."""
+    value: ast.expr | None = None
+    for node in statements(body):
+        if node.lineno >= before:
+            continue
+        if isinstance(node, ast.Assign):
+            for target in node.targets:
+                if isinstance(target, ast.Name) and target.id == name:
+                    value = node.value
+                elif isinstance(target, ast.Tuple) and isinstance(node.value, ast.Tuple):
+                    for one, expression in zip(target.elts, node.value.elts, strict=False):
+                        if isinstance(one, ast.Name) and one.id == name:
+                            value = expression
+        elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and node.target.id == name:
+            value = node.value or value
+    return value

@@ -1,0 +1,336 @@
+"""Values for constructor arguments by their annotation, by how the constructor uses them, and by the
+names that the field has settled on. Small sizes, chosen to fit each other: 64 is a multiple of 4 heads,
+an image of 32 holds whole patches of 8.
+"""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import enum
+import inspect
+import re
+import textwrap
+import types
+import typing
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import nn
+
+from initlint.probe.names import dotted
+
+NOTHING = object()  # no value is known
+
+# Names as in PyTorch, torchvision, timm, nanoGPT, Hugging Face and common GAN, RL and detection code;
+# compared without underscores and case. The first entry that matches the whole name wins.
+_NAMES: tuple[tuple[str, Any], ...] = (
+    (r"(num|n|no|number(of)?|out(put)?)?(classes|class|labels|categories|cls)(num|count)?", 10),
+    (r"(in|input|img|image)(put)?(channels?|chans?|ch|c|planes)|(n|num)?channels?(in)?|cin|nc|nch|inplanes", 3),
+    (r"(out|output)(put)?(channels?|chans?|ch|planes)|cout|planes|(base|n|num|mid|hidden)?(filters?|channels?|width|ch)|ngf|ndf|nf", 16),
+    (r"(num|n|no)?(attn|attention|key|kv|query)?(heads?|nhead)|nheads?|(num|n)(kv|key|keyvalue)heads", 4),
+    (r"(num|n|no)?(hidden|encoder|decoder|enc|dec|transformer|res(idual)?|conv)?(layers?|blocks?|resblocks?|stages?)|depths?|nlayers?", 2),
+    (r"(image|img|input|spatial|in)?(size|resolution|res)|(img|image)?(height|width|h|w)", 32),
+    (r"patch(size|h|w)?", 8),
+    (r"(num|n)?(vocab(ulary)?|tokens?|words?|embeddings|items?|users?|entities|nodes|relations|characters?)(size|s|num)?|ntokens?|(src|tgt|trg|source|target)vocab(size)?", 100),
+    (r"(max|context|block|seq(uence)?|maxseq(uence)?|n|maxposition|num|window)?(len(gth)?|positions?|positionembeddings|ctx|contextlength|blocksize|sequencelength|seqlen|frames)|blocksize|windowsize", 32),
+    (r"kernel(size)?|ks|k", 3),
+    (r"strides?|dilation|groups|scale|temperature|gain|gamma|beta|multiplier|widthmult(iplier)?", 1),
+    (r"padding|pad|paddingidx|padidx|padtoken(id)?|padid", 0),
+    (r"(attn|attention|emb(ed)?|path|resid|ffn?|proj|hidden|drop|layer)*(dropout|drop(out)?(prob|rate|p|path|pathrate)?|pdrop)|p|droprate", 0.0),
+    (r"(layernorm|norm|rms(norm)?|bn)?eps(ilon)?", 1e-5),
+    (r"momentum|negativeslope|slope|alpha", 0.1),
+    (r"(mlp|ffn?|expand|expansion|hidden|reduction|squeeze|se)?(ratio|factor|expansion)", 4),
+    (r"(n|num)?(experts?|groups|components|mixtures|basis|bases|codebooks)|rank|r|topk", 4),
+    (r"batch(size)?|bs", 4),
+    (r"(out|output|action|act|target)(put)?(dim(ension)?s?|size|features?|feats?|units)|nout(puts?)?|nactions?|numactions|numoutputs?|actiondim|dout", 8),
+    (r"(in|input|obs(ervation)?|state|z|latent|noise|code|cond|context|feature|feat)(put)?(dim(ension)?s?|size|features?|feats?|shape)?|nz|nin(puts?)?|numinputs?|numfeatures|din|latent", 16),
+    (r"(d|n|hidden|embed(ding)?|emb|model|inner|mlp|ffn?|dff|intermediate|feedforward|key|value|head|qk|v|k|q)?(dim(ension)?s?|size|embd|model|inner|hidden|ff|feedforward|units|features?|width|emb(ed(ding)?)?)|hidden(units)?|dk|dv|nhid|ninp|nembd|h", 64),
+    (r"(time|diffusion|num|n|max)?(steps|timesteps|t)|iterations?|iters", 8),
+    (r"bias|useb?ias|affine|bn|usebn|batchnorm|usebatchnorm|residual|causal", True),
+    (r"device", "cpu"),
+    (r"dtype", torch.float32),
+)
+_TABLE = tuple((re.compile(pattern), value) for pattern, value in _NAMES)
+# Sizes of two successive stages, for arguments that are walked over.
+_STAGES = [16, 32]
+
+
+@dataclass(slots=True)
+class Usage:
+    """How a constructor (and the class's forward) uses one argument."""
+
+    iterated: bool = False
+    called: int = -1  # number of positional arguments it is called with, -1: never
+    module: bool = False  # used as a sub-module: its result is never asked for in the constructor
+    compared: list[Any] = field(default_factory=list)  # constants it is compared with or looked up among
+    attributes: dict[str, None] = field(default_factory=dict)
+    counted: bool = False  # range(x), x layers
+    numeric: bool = False  # in arithmetic, or an argument of a torch layer
+    tested: bool = False
+
+
+def value_for(name: str, annotation: Any, usage: Usage, namespace: Mapping[str, Any]) -> tuple[Any, str]:
+    """A value and where it comes from; ``NOTHING`` when no rule fits."""
+    if annotation is not inspect.Parameter.empty:
+        value = by_annotation(name, annotation, usage, namespace)
+        if value is not NOTHING:
+            usual = by_name(name)
+            return value, "convention" if usual is not NOTHING and usual == value else "annotation"
+        if not _is_plain(annotation):
+            return NOTHING, ""
+    for value, origin in (
+        (by_usage(name, usage), "use in the constructor"),
+        (by_name(name), "convention"),
+        (2 if usage.counted else NOTHING, "use in the constructor"),
+        (8 if usage.numeric else NOTHING, "use in the constructor"),
+        (False if usage.tested else NOTHING, "use in the constructor"),
+    ):
+        if value is not NOTHING:
+            return value, origin
+    return NOTHING, ""
+
+
+def by_name(name: str) -> Any:
+    """The field's usual meaning of an argument name, at a small size."""
+    key = name.replace("_", "").lower()
+    return next((value for pattern, value in _TABLE if pattern.fullmatch(key)), NOTHING)
+
+
+def by_annotation(name: str, annotation: Any, usage: Usage, namespace: Mapping[str, Any]) -> Any:
+    """A value of the annotated type: by name where the type is a number, an instance of a config class."""
+    if isinstance(annotation, str):
+        annotation = namespace.get(annotation, _BASIC.get(annotation, annotation))
+    origin = typing.get_origin(annotation)
+    arguments = typing.get_args(annotation)
+    if origin in (typing.Union, types.UnionType):
+        if type(None) in arguments:
+            return None
+        return next((v for a in arguments if (v := by_annotation(name, a, usage, namespace)) is not NOTHING), NOTHING)
+    if origin is typing.Literal:
+        return arguments[0]
+    if origin is typing.Annotated:
+        return by_annotation(name, arguments[0], usage, namespace)
+    if annotation is bool:
+        value = by_name(name)
+        return value if isinstance(value, bool) else False
+    if annotation in (int, float):
+        return _number(name, annotation, usage)
+    if annotation is str:
+        texts = [v for v in usage.compared if isinstance(v, str)]
+        return texts[0] if texts else NOTHING
+    base = origin or annotation
+    if isinstance(base, type) and issubclass(base, (list, tuple, Sequence)) and base is not str:
+        return _sequence(base, arguments, name)
+    if base in (type, Callable) or base is getattr(typing, "Type", None):
+        return by_usage(name, usage)
+    if annotation in (torch.device, "torch.device"):
+        return torch.device("cpu")
+    if annotation is torch.dtype:
+        return torch.float32
+    if isinstance(annotation, type) and issubclass(annotation, enum.Enum):
+        return next(iter(annotation), NOTHING)
+    if isinstance(annotation, type) and not issubclass(annotation, nn.Module):
+        return instance_of(annotation)
+    return NOTHING
+
+
+def by_usage(name: str, usage: Usage) -> Any:
+    """What the code around the argument says about it."""
+    if usage.compared:
+        return usage.compared[0]
+    if usage.module:
+        return NOTHING
+    if usage.called >= 0:
+        return nn.ReLU if usage.called == 0 else nn.LayerNorm
+    if usage.iterated:
+        return list(_STAGES)
+    return NOTHING
+
+
+def instance_of(cls: type) -> Any:
+    """An instance of a configuration class whose fields all have defaults, or can be filled by name."""
+    if cls.__module__ in ("builtins", "typing", "collections.abc"):
+        return NOTHING
+    kwargs: dict[str, Any] = {}
+    try:
+        for parameter in inspect.signature(cls).parameters.values():
+            if parameter.default is not parameter.empty or parameter.kind in (
+                parameter.VAR_KEYWORD,
+                parameter.VAR_POSITIONAL,
+            ):
+                continue
+            value = value_for(parameter.name, parameter.annotation, Usage(), {})[0]
+            if value is NOTHING:
+                return NOTHING
+            kwargs[parameter.name] = value
+        return cls(**kwargs)
+    except Exception:  # a configuration class of user code may refuse for any reason
+        return NOTHING
+
+
+def config_for(attributes: Mapping[str, None], namespace: Mapping[str, Any]) -> tuple[Any, str]:
+    """An object with the attributes that the code reads: of a class of the module, else made by convention."""
+    wanted = set(attributes)
+    for value in namespace.values():
+        if isinstance(value, type) and not issubclass(value, (nn.Module, enum.Enum)) and _offers(value, wanted):
+            instance = instance_of(value)
+            if instance is not NOTHING and all(hasattr(instance, attribute) for attribute in wanted):
+                return instance, f"defaults of {value.__name__}"
+    values = {attribute: by_name(attribute) for attribute in attributes}
+    if any(value is NOTHING for value in values.values()):
+        return NOTHING, ""
+    return types.SimpleNamespace(**values), "convention"
+
+
+def uses(subject: Any) -> dict[str, Usage]:
+    """How each argument is used in the constructor of a class, or in a function."""
+    function = subject.__init__ if isinstance(subject, type) else subject
+    found: dict[str, Usage] = {}
+    tree = _tree(function)
+    if tree is None:
+        return found
+    names = [a.arg for a in (*tree.args.posonlyargs, *tree.args.args, *tree.args.kwonlyargs)]
+    found = {name: Usage() for name in names}
+    for node in ast.walk(tree):
+        for name, usage in _roles(node, found):
+            usage(found[name])
+    if isinstance(subject, type):
+        _mark_modules(subject, tree, found)
+    return found
+
+
+_BASIC: Mapping[str, Any] = {"int": int, "float": float, "bool": bool, "str": str, "list": list, "tuple": tuple}
+
+
+def _number(name: str, kind: type, usage: Usage) -> Any:
+    numbers = [v for v in usage.compared if isinstance(v, kind) and not isinstance(v, bool)]
+    if numbers:
+        return numbers[0]
+    value = by_name(name)
+    if value is NOTHING or isinstance(value, (str, bool)) or not isinstance(value, (int, float)):
+        return 2 if usage.counted else 8 if kind is int else 1.0
+    if kind is int:
+        return int(value) if float(value).is_integer() else 1
+    return float(value)
+
+
+def _sequence(base: type, arguments: tuple[Any, ...], name: str) -> Any:
+    items = [argument for argument in arguments if argument is not Ellipsis]
+    make = tuple if issubclass(base, tuple) else list
+    if not items or items[0] is int or isinstance(items[0], typing.TypeVar):
+        if base is tuple and len(items) > 1 and Ellipsis not in arguments:
+            return tuple(8 for _ in items)
+        return make(_STAGES)
+    if items[0] is float:
+        return make((1.0, 1.0))
+    if items[0] is str:
+        return NOTHING
+    return NOTHING
+
+
+def _is_plain(annotation: Any) -> bool:
+    return annotation in (int, float, bool, str, list, tuple, Any, "int", "float", "bool", "str", "list", "tuple", "Any")
+
+
+def _offers(cls: type, wanted: set[str]) -> bool:
+    if not wanted or cls.__module__.startswith(("torch", "builtins", "typing")):
+        return False
+    if dataclasses.is_dataclass(cls):
+        return wanted <= {f.name for f in dataclasses.fields(cls)} | set(dir(cls))
+    return wanted <= set(dir(cls)) or len(wanted & set(getattr(cls.__init__, "__code__", _NO_CODE).co_names)) == len(wanted)
+
+
+_NO_CODE = (lambda: None).__code__
+
+
+def _tree(function: Any) -> ast.FunctionDef | None:
+    try:
+        tree = ast.parse(textwrap.dedent(inspect.getsource(function)))
+    except (OSError, TypeError, SyntaxError, ValueError):
+        return None
+    node = tree.body[0] if tree.body else None
+    return node if isinstance(node, ast.FunctionDef) else None
+
+
+def _is(node: ast.AST | None, known: Mapping[str, Usage]) -> str | None:
+    return node.id if isinstance(node, ast.Name) and node.id in known else None
+
+
+def _roles(node: ast.AST, known: Mapping[str, Usage]) -> Iterator[tuple[str, Callable[[Usage], None]]]:
+    """Each use of an argument in one node, as a change of its :class:`Usage`."""
+
+    def mark(attribute: str, value: Any = True) -> Callable[[Usage], None]:
+        return lambda usage: setattr(usage, attribute, value)
+
+    if isinstance(node, (ast.For, ast.comprehension)):
+        if name := _is(node.iter, known):
+            yield name, mark("iterated")
+    elif isinstance(node, ast.Subscript):
+        if name := _is(node.value, known):
+            yield name, mark("iterated")
+        if (name := _is(node.slice, known)) and isinstance(node.value, ast.Dict):
+            constants = [key.value for key in node.value.keys if isinstance(key, ast.Constant)]
+            yield name, lambda usage: usage.compared.extend(constants)
+    elif isinstance(node, ast.Starred):
+        if name := _is(node.value, known):
+            yield name, mark("iterated")
+    elif isinstance(node, ast.Attribute):
+        if name := _is(node.value, known):
+            attribute = node.attr
+            yield name, lambda usage: usage.attributes.setdefault(attribute)
+    elif isinstance(node, ast.Compare):
+        if name := _is(node.left, known):
+            constants = list(_compared(node))
+            yield name, lambda usage: usage.compared.extend(constants)
+    elif isinstance(node, ast.BinOp):
+        for side in (node.left, node.right):
+            if name := _is(side, known):
+                yield name, mark("numeric")
+    elif isinstance(node, (ast.If, ast.IfExp)):
+        if name := _is(node.test, known):
+            yield name, mark("tested")
+    elif isinstance(node, ast.Call):
+        yield from _call_roles(node, known, mark)
+
+
+def _call_roles(
+    node: ast.Call, known: Mapping[str, Usage], mark: Callable[..., Callable[[Usage], None]]
+) -> Iterator[tuple[str, Callable[[Usage], None]]]:
+    if name := _is(node.func, known):
+        yield name, mark("called", len(node.args))
+    function = dotted(node.func).rpartition(".")[2]
+    for argument in (*node.args, *(keyword.value for keyword in node.keywords)):
+        if name := _is(argument, known):
+            if function == "range":
+                yield name, mark("counted")
+            elif function in ("len", "zip", "enumerate", "list", "tuple", "reversed", "sum"):
+                yield name, mark("iterated")
+            elif function[:1].isupper() or function in ("randn", "zeros", "ones", "empty", "rand", "full", "sqrt", "int"):
+                yield name, mark("numeric")
+
+
+def _compared(node: ast.Compare) -> Iterator[Any]:
+    for operation, right in zip(node.ops, node.comparators, strict=True):
+        if isinstance(operation, (ast.Eq, ast.In)):
+            items = right.elts if isinstance(right, (ast.Tuple, ast.List, ast.Set)) else [right]
+            yield from (i.value for i in items if isinstance(i, ast.Constant) and isinstance(i.value, str))
+
+
+def _mark_modules(cls: type, tree: ast.FunctionDef, found: dict[str, Usage]) -> None:
+    """Arguments kept as attributes and called in forward are sub-networks: no convention provides those."""
+    forward = _tree(cls.__dict__.get("forward"))
+    if forward is None:
+        return
+    called = {
+        call.func.attr
+        for call in ast.walk(forward)
+        if isinstance(call, ast.Call) and isinstance(call.func, ast.Attribute) and dotted(call.func.value) == "self"
+    }
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Assign) and (name := _is(node.value, found)):
+            for target in node.targets:
+                if isinstance(target, ast.Attribute) and target.attr in called:
+                    found[name].module = True

@@ -1,0 +1,230 @@
+"""Values of simple expressions at call sites, computed by walking the tree; nothing of the call site is run.
+
+Literals, arithmetic, names that resolve to such, options of ``argparse`` by their defaults, and classes
+of the model's own module or of torch. What is called is limited to those classes and plain builtins.
+"""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import functools
+import operator
+import sys
+from collections.abc import Callable, Mapping
+from types import ModuleType
+from typing import Any
+
+import torch
+
+from initlint.probe.callsites import CallSite, assigned, option_default, scan_of
+from initlint.probe.names import dotted
+
+#: Numbers and lengths beyond this are no sizes of layers; computing with them could take for ever.
+_LARGEST = 10**10
+_LONGEST = 10_000
+_DEPTH = 12
+
+_BINARY: Mapping[type[ast.operator], Callable[[Any, Any], Any]] = {
+    ast.Add: operator.add,
+    ast.Sub: operator.sub,
+    ast.Mult: operator.mul,
+    ast.Div: operator.truediv,
+    ast.FloorDiv: operator.floordiv,
+    ast.Mod: operator.mod,
+    ast.Pow: operator.pow,
+}
+_COMPARE: Mapping[type[ast.cmpop], Callable[[Any, Any], Any]] = {
+    ast.Eq: operator.eq,
+    ast.NotEq: operator.ne,
+    ast.Lt: operator.lt,
+    ast.LtE: operator.le,
+    ast.Gt: operator.gt,
+    ast.GtE: operator.ge,
+    ast.Is: operator.is_,
+    ast.IsNot: operator.is_not,
+}
+_BUILTINS: Mapping[str, Any] = {
+    f.__name__: f
+    for f in (int, float, bool, str, len, list, tuple, dict, set, min, max, sum, round, abs, range, sorted)
+} | {"partial": functools.partial}
+
+
+class Unknown(Exception):  # noqa: N818 - a signal, not an error
+    """The expression's value cannot be told without running code."""
+
+
+class Evaluator:
+    """Evaluates expressions of one call site, with the model's module as the source of classes."""
+
+    def __init__(self, site: CallSite, namespace: Mapping[str, Any], module: str) -> None:
+        self.site = site
+        self.namespace = namespace
+        self.module = module
+        self.scan = scan_of(site.source)
+
+    def value(self, node: ast.expr, depth: int = 0) -> Any:
+        """The value of an expression.
+
+        Raises:
+            Unknown: it is none of the simple forms.
+        """
+        if depth > _DEPTH:
+            raise Unknown
+        method = getattr(self, f"_{type(node).__name__.lower()}", None)
+        if method is None:
+            raise Unknown
+        try:
+            return _small(method(node, depth + 1))
+        except Unknown:
+            raise
+        except Exception as error:
+            raise Unknown from error
+
+    def _constant(self, node: ast.Constant, _: int) -> Any:
+        return node.value
+
+    def _list(self, node: ast.List, depth: int) -> Any:
+        return self._items(node.elts, depth)
+
+    def _tuple(self, node: ast.Tuple, depth: int) -> Any:
+        return tuple(self._items(node.elts, depth))
+
+    def _set(self, node: ast.Set, depth: int) -> Any:
+        return set(self._items(node.elts, depth))
+
+    def _items(self, nodes: list[ast.expr], depth: int) -> list[Any]:
+        values: list[Any] = []
+        for node in nodes:
+            if isinstance(node, ast.Starred):
+                values += list(self.value(node.value, depth))
+            else:
+                values.append(self.value(node, depth))
+        return values
+
+    def _dict(self, node: ast.Dict, depth: int) -> Any:
+        result: dict[Any, Any] = {}
+        for key, value in zip(node.keys, node.values, strict=True):
+            if key is None:
+                result |= self.value(value, depth)
+            else:
+                result[self.value(key, depth)] = self.value(value, depth)
+        return result
+
+    def _unaryop(self, node: ast.UnaryOp, depth: int) -> Any:
+        value = self.value(node.operand, depth)
+        if isinstance(node.op, ast.Not):
+            return not value
+        return -value if isinstance(node.op, ast.USub) else +value
+
+    def _binop(self, node: ast.BinOp, depth: int) -> Any:
+        left, right = self.value(node.left, depth), self.value(node.right, depth)
+        if isinstance(node.op, ast.Pow) and (not isinstance(right, (int, float)) or abs(right) > 64):
+            raise Unknown
+        if isinstance(node.op, ast.Mult):
+            for sequence, count in ((left, right), (right, left)):
+                if isinstance(sequence, (list, tuple, str)) and (not isinstance(count, int) or count > _LONGEST):
+                    raise Unknown
+        function = _BINARY.get(type(node.op))
+        if function is None:
+            raise Unknown
+        return function(left, right)
+
+    def _compare(self, node: ast.Compare, depth: int) -> Any:
+        function = _COMPARE.get(type(node.ops[0]))
+        if len(node.ops) != 1 or function is None:
+            raise Unknown
+        return function(self.value(node.left, depth), self.value(node.comparators[0], depth))
+
+    def _boolop(self, node: ast.BoolOp, depth: int) -> Any:
+        value: Any = None
+        for item in node.values:
+            value = self.value(item, depth)
+            if bool(value) == isinstance(node.op, ast.Or):
+                return value
+        return value
+
+    def _ifexp(self, node: ast.IfExp, depth: int) -> Any:
+        return self.value(node.body if self.value(node.test, depth) else node.orelse, depth)
+
+    def _subscript(self, node: ast.Subscript, depth: int) -> Any:
+        container = self.value(node.value, depth)
+        if not isinstance(container, (list, tuple, dict, str)):
+            raise Unknown
+        return container[self.value(node.slice, depth)]
+
+    def _name(self, node: ast.Name, depth: int) -> Any:
+        expression = assigned(self.site, node.id)
+        if expression is not None:
+            return self.value(expression, depth)
+        return self._resolved(self.scan.imports.get(node.id, node.id))
+
+    def _attribute(self, node: ast.Attribute, depth: int) -> Any:
+        if node.attr.startswith("_"):
+            raise Unknown
+        name = dotted(node)
+        if name:
+            head = name.split(".")[0]
+            if head in self.scan.imports:
+                return self._resolved(self.scan.canonical(node))
+            if name.count(".") == 1:
+                default = option_default(self.site, node.attr)
+                if default is not None and self._is_options(head):
+                    return self.value(default, depth)
+        value = self.value(node.value, depth)
+        if not (dataclasses.is_dataclass(value) or type(value).__name__ == "SimpleNamespace"):
+            raise Unknown
+        return getattr(value, node.attr)
+
+    def _is_options(self, name: str) -> bool:
+        """Whether a name may hold parsed options: assigned from a call, or handed to the function around."""
+        expression = assigned(self.site, name)
+        return expression is None or isinstance(expression, (ast.Call, ast.Subscript))
+
+    def _call(self, node: ast.Call, depth: int) -> Any:
+        function = self.value(node.func, depth)
+        if not self._may_call(function):
+            raise Unknown
+        args = self._items(node.args, depth)
+        kwargs: dict[str, Any] = {}
+        for keyword in node.keywords:
+            value = self.value(keyword.value, depth)
+            kwargs |= value if keyword.arg is None else {keyword.arg: value}
+        return function(*args, **kwargs)
+
+    def _may_call(self, function: Any) -> bool:
+        if function in _BUILTINS.values():
+            return True
+        if not isinstance(function, type):
+            return False
+        return function.__module__ == self.module or function.__module__.startswith("torch.nn.") or (
+            dataclasses.is_dataclass(function) and function in self.namespace.values()
+        )
+
+    def _resolved(self, name: str) -> Any:
+        """An imported or module-level name: torch's own, the model's module's, or a builtin."""
+        head, _, rest = name.partition(".")
+        if head == "torch":
+            value: Any = torch
+            for part in rest.split(".") if rest else []:
+                value = getattr(value, part)
+            return value
+        last = name.rpartition(".")[2]
+        if last in self.namespace:
+            value = self.namespace[last]
+            if isinstance(value, (type, int, float, str, bool, tuple, list, dict)) or value is None:
+                return value
+            raise Unknown
+        if name in _BUILTINS or name == "functools.partial":
+            return _BUILTINS[last]
+        if head in ("math",) and isinstance(sys.modules.get(head), ModuleType):
+            return getattr(sys.modules[head], last)
+        raise Unknown
+
+
+def _small(value: Any) -> Any:
+    if isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) > _LARGEST:
+        raise Unknown
+    if isinstance(value, (list, tuple, str, dict, set, range)) and len(value) > _LONGEST:
+        raise Unknown
+    return value

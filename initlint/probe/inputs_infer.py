@@ -1,0 +1,337 @@
+"""Infer inputs by trying small tensors until the forward passes.
+
+Candidates come from the layers that read an argument (symbolic graph), else from the first
+weighted layers; a failing attempt is recorded, and the op that failed says what to change.
+"""
+
+from __future__ import annotations
+
+import heapq
+import inspect
+import itertools
+import math
+import re
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from torch import nn
+
+from initlint.errors import ProbeError
+from initlint.probe import symbolic
+from initlint.probe.inputs_leads import first_layers, leads
+from initlint.probe.inputs_library import library_inputs
+from initlint.probe.inputs_repair import Assignment, Failed, missing_key, repairs
+from initlint.probe.inputs_spec import HINT, build, smallest_table
+from initlint.probe.inputs_wants import TOKENS, Guess, spatial, variants
+from initlint.probe.recorded import Recorder
+from initlint.probe.recorded_state import exporting, preserved, seeded
+from initlint.probe.traced import argument_names, batch_of, meta_of, tensors_in, to_device
+
+# Samples: enough for a correlation between samples; fewer for large models, whose runs take long.
+_SAMPLES = 4
+_LARGE_MODEL = 20_000_000
+# Attempts at most; most models pass within five.
+_ATTEMPTS = 80
+# Cost of a later candidate and of a later repair, in repairs: the search takes the cheapest attempt first.
+_NEXT = 0.6
+_RANK = 0.15
+# Elements of an input beyond which trying is too slow.
+_LARGEST_INPUT = 2_000_000
+# Repairs taken up from one failed attempt.
+_FIXES = 24
+# A 3x3 kernel on a map of 4x4 or more sees mostly inside; below, padding would halve the effective fan-in.
+_SMALLEST_MAP = 4
+_LARGEST_IMAGE = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Argument:
+    """A parameter of the forward that needs a value."""
+
+    name: str
+    keyword: bool
+    annotation: str
+    variadic: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A call: one that passes, or (``notes`` say so) the one that got furthest."""
+
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    origin: str
+    recording: Recorder | None = None
+    notes: tuple[str, ...] = ()
+
+
+def infer(model: nn.Module, *, seed: int, budget: float) -> Found:
+    """Arguments with which the forward passes, else those with which it reaches most layers.
+
+    Raises:
+        ProbeError: no attempt reached a single layer.
+    """
+    batch = _SAMPLES if sum(p.numel() for p in model.parameters()) < _LARGE_MODEL else 2
+    search = _Search(model, seed, time.monotonic() + budget)
+    for training in (True, False):
+        search.training = training
+        found = search.library(batch) or search.general(batch)
+        if found is not None:
+            return found
+        if training and "train" not in search.reason.lower():
+            break  # only models that say so behave differently in eval mode (detection wants targets)
+    if search.best is not None:
+        note = f"no inputs found for which the forward passes ({search.best.notes[0]}); {HINT}"
+        return replace(search.best, notes=(note,))
+    raise ProbeError(f"no inputs found for which the forward passes ({search.reason})", HINT)
+
+
+def needed(model: nn.Module) -> list[Argument]:
+    """Arguments without default; when all have one, the first; ``*args`` as one."""
+    try:
+        parameters = list(inspect.signature(model.forward).parameters.values())
+    except (TypeError, ValueError):
+        return [Argument("input", False, "")]
+    found: list[Argument] = []
+    for p in parameters:
+        if p.kind is p.VAR_POSITIONAL:
+            if not found:
+                found.append(Argument(p.name, False, _annotation(p), variadic=True))
+        elif p.kind is not p.VAR_KEYWORD and p.default is p.empty:
+            found.append(Argument(p.name, p.kind is p.KEYWORD_ONLY, _annotation(p)))
+    if not found and parameters and parameters[0].kind is not inspect.Parameter.VAR_KEYWORD:
+        first = parameters[0]
+        found.append(Argument(first.name, first.kind is first.KEYWORD_ONLY, _annotation(first)))
+    return found
+
+
+def _annotation(parameter: inspect.Parameter) -> str:
+    a = parameter.annotation
+    return "" if a is parameter.empty else a if isinstance(a, str) else getattr(a, "__name__", str(a))
+
+
+class _Search:
+    """Attempts under one budget; remembers the failed one that got furthest."""
+
+    def __init__(self, model: nn.Module, seed: int, until: float) -> None:
+        self.model, self.seed, self.until = model, seed, until
+        self.reason = ""
+        self.training = True
+        self.best: Found | None = None
+        self._reached = 0
+        self._origin = "inferred"
+
+    def library(self, batch: int) -> Found | None:
+        """Calls that the model's own declarations suggest."""
+        self._origin = "library"
+        for args, kwargs in library_inputs(self.model, batch, self.seed):
+            found = self.attempt(args, kwargs, {})
+            if isinstance(found, Found):
+                return found
+            if time.monotonic() > self.until:
+                break
+        return None
+
+    def general(self, batch: int) -> Found | None:
+        """Candidates of the layers, repairs of failed attempts first; ``None`` when the budget is spent."""
+        self._origin = "inferred"
+        arguments = needed(self.model)
+        first = _assignments(self.model, arguments, batch) if arguments else iter([Assignment()])
+        order = itertools.count()
+        queue = [(_NEXT * index, next(order), guesses) for index, guesses in enumerate(first)]
+        seen: set[str] = set()
+        while queue and len(seen) < _ATTEMPTS and time.monotonic() < self.until:
+            cost, _, guesses = heapq.heappop(queue)
+            key = repr(sorted(guesses.items()))
+            if key in seen or _elements(guesses) > _LARGEST_INPUT:
+                continue
+            seen.add(key)
+            found = self._try(arguments, guesses)
+            if isinstance(found, Found):
+                return self._enlarged(arguments, guesses, found)
+            fixes = _asked(found, batch) if found.missing else repairs(found, self.model, batch)
+            for index, fix in enumerate(itertools.islice(fixes, _FIXES)):
+                heapq.heappush(queue, (cost + 1.0 + _RANK * index, next(order), fix))
+        return None
+
+    def _try(self, arguments: list[Argument], guesses: Assignment) -> Found | Failed:
+        args, kwargs = values(arguments, guesses, self.model, self.seed)
+        return self.attempt(args, kwargs, guesses)
+
+    def _enlarged(self, arguments: list[Argument], guesses: Assignment, found: Found) -> Found:
+        """Larger images where the maps inside shrink to almost nothing: borders would dominate there."""
+        images = [n for n, g in guesses.items() if g.kind == "image"]
+        if not images or found.recording is None:
+            return found
+        smallest = _smallest_map(found.recording)
+        factor = 1
+        while smallest * factor < _SMALLEST_MAP:
+            factor *= 2
+        while factor > 1 and time.monotonic() < self.until:
+            larger = {n: _magnified(g, factor) if n in images else g for n, g in guesses.items()}
+            if max(larger[n].shape[-1] for n in images) <= _LARGEST_IMAGE:
+                attempt = self._try(arguments, larger)
+                if isinstance(attempt, Found):
+                    return attempt
+            factor //= 2
+        return found
+
+    def attempt(self, args: tuple[Any, ...], kwargs: Mapping[str, Any], guesses: Assignment) -> Found | Failed:
+        """Run the forward once, recorded."""
+        batch = batch_of(list(tensors_in((args, kwargs))))
+        meta = any(p.is_meta for p in self.model.parameters())
+        given = to_device((args, dict(kwargs)), "meta" if meta else None)
+        recorder = Recorder(self.model, batch=batch, measure=not meta, answers=meta)
+        names = argument_names(self.model, *given)
+        with preserved(self.model), seeded(self.seed), exporting(meta):
+            self.model.train(self.training)
+            try:
+                recorder.run(given[0], given[1], names)
+            except Exception as error:
+                recorder.close()
+                reason = symbolic.reason_of(error)
+                self.reason = self.reason or reason
+                self._remember(Found(args, dict(kwargs), self._origin, None, (reason,)), recorder)
+                return Failed(guesses, error, recorder.failure, recorder.graph, missing_key(error))
+        return Found(args, dict(kwargs), self._origin, recorder if self.training else None)
+
+    def _remember(self, found: Found, recorder: Recorder) -> None:
+        reached = sum(n.op in ("call_module", "get_attr") for n in recorder.graph.nodes)
+        if reached > self._reached:
+            self._reached, self.best = reached, found
+
+
+def _elements(guesses: Assignment) -> int:
+    return sum(math.prod(g.shape) for g in guesses.values())
+
+
+def _smallest_map(recorder: Recorder) -> int:
+    """Smallest side of the inputs of convolutions with a kernel larger than one."""
+    sides = [1 << 16]
+    for node in recorder.graph.nodes:
+        if node.op != "call_module" or not node.all_input_nodes:
+            continue
+        module = recorder.root.get_submodule(str(node.target))
+        shape = meta_of(node.all_input_nodes[0]).shape
+        if isinstance(module, nn.Conv2d) and shape is not None and max(module.kernel_size) > 1 and len(shape) == 4:
+            sides.append(min(shape[2:]))
+    return min(sides)
+
+
+def _magnified(guess: Guess, factor: int) -> Guess:
+    axes = spatial(guess)
+    return guess.resized(tuple(n * factor if i in axes else n for i, n in enumerate(guess.shape)))
+
+
+def _asked(failed: Failed, batch: int) -> Iterable[Assignment]:
+    """A composite argument was asked for a key: give it one."""
+    owners = [n for n, g in failed.guesses.items() if g.kind in ("dict", "object")]
+    found: list[Assignment] = []
+    for owner in owners:
+        features = Guess("features", (batch, TOKENS))
+        found.append({**failed.guesses, f"{owner}[{failed.missing}]": _named(failed.missing, batch, 10) or features})
+    return found
+
+
+def values(
+    arguments: list[Argument], guesses: Assignment, model: nn.Module, seed: int
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Tensors for an assignment, as a call."""
+    args: list[Any] = []
+    kwargs: dict[str, Any] = {}
+    with seeded(seed):
+        for argument in arguments:
+            value = _value(argument.name, guesses, model)
+            if argument.keyword:
+                kwargs[argument.name] = value
+            else:
+                args.append(value)
+    return tuple(args), kwargs
+
+
+def _value(name: str, guesses: Assignment, model: nn.Module) -> Any:
+    guess = guesses[name]
+    if guess.kind in ("dict", "object"):
+        parts = {n[len(name) + 1 : -1]: _value(n, guesses, model) for n in guesses if n.startswith(f"{name}[")}
+        return parts if guess.kind == "dict" else SimpleNamespace(**parts)
+    if guess.kind == "scalar":
+        return {"1": 1, "1.0": 1.0, "False": False, "": ""}.get(guess.fill)
+    return build(guess.spec(), model)
+
+
+def _assignments(model: nn.Module, arguments: list[Argument], batch: int) -> Iterator[Assignment]:
+    """First candidates of all arguments, then each argument's others in turn."""
+    options = _options(model, arguments, batch)
+    first = {a.name: options[a.name][0] for a in arguments}
+    yield first
+    longest = max(len(o) for o in options.values())
+    for index in range(1, longest):
+        for argument in arguments:
+            if index < len(options[argument.name]):
+                yield {**first, argument.name: options[argument.name][index]}
+
+
+def _options(model: nn.Module, arguments: list[Argument], batch: int) -> dict[str, list[Guess]]:
+    found = _symbolic_leads(model, batch)
+    layers = first_layers(model, batch)
+    high = smallest_table(model)
+    options: dict[str, list[Guess]] = {}
+    for index, argument in enumerate(arguments):
+        scalar = _SCALARS.get(argument.annotation)
+        if scalar is not None:
+            options[argument.name] = [Guess("scalar", (), fill=scalar)]
+            continue
+        guesses = list(found.get(argument.name, ()))
+        named = _named(argument.name, batch, high)
+        if not guesses and named is not None and (index > 0 or named.kind == "ids"):
+            guesses.append(named)
+        others = [g for layer in layers for g in layer]
+        for guess in others:
+            if guess not in guesses:
+                guesses.append(guess)
+        guesses.extend(v for g in guesses[:2] for v in variants(g) if v not in guesses)
+        options[argument.name] = guesses or [Guess("features", (batch, 16)), Guess("image", (batch, 3, 32, 32))]
+    return options
+
+
+_SCALARS = {"int": "1", "float": "1.0", "bool": "False", "str": ""}
+
+
+def _symbolic_leads(model: nn.Module, batch: int) -> dict[str, list[Guess]]:
+    with preserved(model):
+        try:
+            return leads(symbolic.trace_whole(model).graph, model, batch)
+        except ProbeError:
+            return {}
+
+
+_NAMED: tuple[tuple[str, str], ...] = (
+    (r"(^|_)mask(s)?($|_)|padding", "mask"),
+    (r"^(t|ts|time|times|timestep|timesteps|sigma|sigmas|noise_level|step|steps)$", "time"),
+    (r"edge_(index|idx)|^edges$", "edges"),
+    (r"^(adj|adjacency|a_hat|graph)$", "adjacency"),
+    (r"(^|_)(ids?|idx|index|indices|tokens?|labels?|src|tgt|words?|users?|items?|classes|y)($|_)", "ids"),
+)
+
+
+def _named(name: str, batch: int, high: int) -> Guess | None:
+    """A guess from the field's customary argument names, where the structure says nothing."""
+    for pattern, kind in _NAMED:
+        if re.search(pattern, name.lower()):
+            return {
+                "mask": Guess("mask", (batch, TOKENS), torch.bool, fill="ones"),
+                "time": Guess("time", (batch,), torch.float32),
+                "edges": Guess("edges", (2, 4 * batch), torch.int64, batch),
+                "adjacency": Guess("adjacency", (batch, batch)),
+                "ids": Guess(
+                    "ids",
+                    (batch,) if re.search("label|class|^y$|user|item", name) else (batch, TOKENS),
+                    torch.int64,
+                    high,
+                ),
+            }[kind]
+    return None

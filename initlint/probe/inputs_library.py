@@ -1,0 +1,159 @@
+"""Inputs of models that declare them: Hugging Face style configurations and ``dummy_inputs``."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import nn
+
+from initlint.probe.inputs_spec import indices
+from initlint.probe.recorded_state import seeded
+
+Call = tuple[tuple[Any, ...], dict[str, Any]]
+
+_TOKENS = 16
+_TARGET_TOKENS = 8
+# Keys under which composite configurations keep the parts that know sizes.
+_PARTS = ("vision_config", "backbone_config", "audio_config", "text_config", "encoder", "decoder", "perceiver_config")
+
+
+def library_inputs(model: nn.Module, batch: int, seed: int) -> Iterator[Call]:
+    """Calls to try for a model with a ``config`` and field-standard argument names; none for others."""
+    config = getattr(model, "config", None)
+    if config is None or isinstance(config, nn.Module):
+        return
+    try:
+        names = set(inspect.signature(model.forward).parameters)
+    except (TypeError, ValueError):
+        return
+    maker = _Maker(model, config, names, batch)
+    with seeded(seed):
+        made = [((), kwargs) for kwargs in maker.calls()]
+        dummy = _dummy(model)
+    yield from made
+    if dummy:
+        yield (), dummy
+
+
+def _dummy(model: nn.Module) -> dict[str, Any]:
+    try:
+        given = getattr(model, "dummy_inputs", None)
+    except Exception:  # a property of the library that needs what this model lacks
+        return {}
+    return dict(given) if isinstance(given, Mapping) else {}
+
+
+class _Maker:
+    def __init__(self, model: nn.Module, config: Any, names: set[str], batch: int) -> None:
+        self.model, self.config, self.names, self.batch = model, config, names, batch
+        self.main = str(getattr(model, "main_input_name", "") or "")
+
+    def calls(self) -> Iterator[dict[str, Any]]:
+        """Keyword arguments to try, the model's main input first."""
+        sources = [n for n in _MAKERS if n in self.names]
+        sources.sort(key=lambda n: n != self.main)
+        fixed = {"use_cache": False} if "use_cache" in self.names else {}
+        decoder = {"decoder_input_ids": self.ids(_TARGET_TOKENS)} if "decoder_input_ids" in self.names else {}
+        for extra in [decoder, {}] if decoder else [{}]:
+            for first in sources:
+                for value in self.values(first):
+                    alone = {first: value, **extra, **fixed}
+                    yield alone
+                    for second in sources:
+                        if second != first and second in ("input_ids", "pixel_values", "bbox", "input_features"):
+                            for other in self.values(second):
+                                yield {**alone, second: other}
+                    if first == "input_ids" and "attention_mask" in self.names:
+                        yield {**alone, "attention_mask": torch.ones_like(value)}
+
+    def values(self, name: str) -> list[torch.Tensor]:
+        """Candidate tensors for an argument."""
+        values: list[torch.Tensor] = _MAKERS[name](self)
+        return values
+
+    def size(self, *names: str, default: int) -> int:
+        """First integer under one of the names in the configuration or its parts."""
+        for part in (self.config, *(getattr(self.config, p, None) for p in _PARTS)):
+            for name in names:
+                value = getattr(part, name, None)
+                if isinstance(value, Mapping):
+                    value = value.get("height")
+                if isinstance(value, (list, tuple)) and value:
+                    value = value[0]
+                if isinstance(value, int) and not isinstance(value, bool) and value > 0:
+                    return value
+        return default
+
+    def ids(self, length: int) -> torch.Tensor:
+        """Token ids that are no special tokens, as far as the configuration names them."""
+        rows = self.size("vocab_size", "n_vocab", "n_token", default=100)
+        try:
+            table = self.model.get_input_embeddings()  # type: ignore[operator]
+            rows = min(rows, int(table.num_embeddings))
+        except Exception:  # models without a table of tokens
+            pass
+        special = {v for k, v in _plain(self.config).items() if k.endswith(("token_id", "token_index"))}
+        ids = indices((self.batch, length), rows, low=min(10, rows // 4))
+        ordinary = next((i for i in range(rows // 2, rows) if i not in special), 0)
+        for value in special:
+            if isinstance(value, int):
+                ids[ids == value] = ordinary
+        return ids
+
+    def images(self) -> list[torch.Tensor]:
+        side = self.size("image_size", "img_size", default=64)
+        channels = self.size("num_channels", "in_channels", default=3)
+        frames = self.size("num_frames", "frames_per_clip", default=0)
+        plain = torch.randn(self.batch, channels, side, side)
+        clip = torch.randn(self.batch, frames, channels, side, side) if frames else None
+        return [clip, plain] if clip is not None else [plain]
+
+    def clips(self) -> list[torch.Tensor]:
+        side = self.size("image_size", "crop_size", default=64)
+        frames = self.size("num_frames", "frames_per_clip", default=2)
+        return [torch.randn(self.batch, frames, self.size("num_channels", "in_chans", default=3), side, side)]
+
+    def spectra(self) -> list[torch.Tensor]:
+        bins = self.size("num_mel_bins", "feature_size", "input_dim", default=80)
+        length = 2 * self.size("max_source_positions", default=50)
+        return [torch.randn(self.batch, 100, bins), torch.randn(self.batch, bins, length)]
+
+    def waves(self) -> list[torch.Tensor]:
+        bins = self.size("num_mel_bins", default=0)
+        waves = torch.randn(self.batch, 8000)
+        if not bins:
+            return [waves]
+        return [torch.randn(self.batch, self.size("max_length", default=128), bins), waves]
+
+    def boxes(self) -> list[torch.Tensor]:
+        high = self.size("max_2d_position_embeddings", default=100)
+        corner = indices((self.batch, _TOKENS, 2), max(2, high // 2))
+        return [torch.cat([corner, corner + 1], -1)]
+
+    def vectors(self) -> list[torch.Tensor]:
+        width = self.size("d_model", "hidden_size", default=32)
+        return [torch.randn(self.batch, _TOKENS, width), self.ids(_TOKENS)]
+
+    def series(self) -> list[torch.Tensor]:
+        length = self.size("context_length", default=32)
+        channels = self.size("num_input_channels", default=1)
+        return [torch.randn(self.batch, length, channels), torch.randn(self.batch, length)]
+
+
+_MAKERS: Mapping[str, Any] = {
+    "input_ids": lambda m: [m.ids(_TOKENS)],
+    "pixel_values": _Maker.images,
+    "pixel_values_videos": _Maker.clips,
+    "input_features": _Maker.spectra,
+    "input_values": _Maker.waves,
+    "bbox": _Maker.boxes,
+    "inputs": _Maker.vectors,
+    "past_values": _Maker.series,
+}
+
+
+def _plain(config: Any) -> dict[str, Any]:
+    return {k: v for k, v in getattr(config, "__dict__", {}).items() if isinstance(v, int)}

@@ -1,0 +1,261 @@
+"""What to try next after a forward failed: read the failing op and the error, change one argument."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+
+import torch
+from torch import fx, nn
+
+from initlint.probe.inputs_leads import consumer_wants
+from initlint.probe.inputs_spec import smallest_table
+from initlint.probe.inputs_wants import IMAGE_SIZES, SEQUENCE_SIZES, VOLUME_SIZES, Guess, spatial, variants
+from initlint.probe.recorded import Failure
+
+Assignment = dict[str, Guess]
+
+# Numbers of tokens tried: patches of small images, windows, powers of two.
+_LENGTHS = (8, 32, 64, 4, 49, 196, 128, 50, 197, 10, 20, 100)
+
+_NEEDS_INDEX = re.compile(
+    r"must be (long|int)|scalar types: Long|used as indices|expected .*Long|integer tensors|Float.*instead.*indices|"
+    r"one_hot is only applicable|index.*int64|only support integer",
+    re.IGNORECASE,
+)
+_NEEDS_FLOAT = re.compile(
+    r"must have the same dtype|not implemented for '(Long|Int|Bool)'|expected .*(Float|Half|Double)|"
+    r"floating point|found dtype Long",
+    re.IGNORECASE,
+)
+_ATTRIBUTE = re.compile(r"object has no attribute '(\w+)'")
+_UNPACK = re.compile(r"(?:not enough|too many) values to unpack \(expected(?: at least)? (\d+)")
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """A failed attempt."""
+
+    guesses: Mapping[str, Guess]
+    error: BaseException
+    failure: Failure | None  # the torch op that raised, None when Python code did
+    graph: fx.Graph
+    missing: str = ""  # key or attribute that a composite argument was asked for
+
+
+def repairs(attempt: Failed, root: nn.Module, batch: int) -> Iterator[Assignment]:
+    """Changed assignments, the likeliest first."""
+    if attempt.missing:
+        return
+    yield from _composites(attempt)
+    yield from _dtypes(attempt, root)
+    if attempt.failure is not None:
+        yield from _by_failure(attempt, attempt.failure, root, batch)
+    yield from _by_rank(attempt)
+
+
+def _with(attempt: Failed, name: str, guess: Guess) -> Assignment:
+    return {**attempt.guesses, name: guess}
+
+
+def _composites(attempt: Failed) -> Iterator[Assignment]:
+    """A tensor where a dict, an object or a list is expected."""
+    text = str(attempt.error)
+    plain = [n for n, g in attempt.guesses.items() if g.kind not in ("dict", "object", "list") and "[" not in n]
+    found = _ATTRIBUTE.search(text)
+    if isinstance(attempt.error, AttributeError) and found and "'Tensor'" in text:
+        for name in plain:
+            yield _with(attempt, name, Guess("object", ()))
+    elif isinstance(attempt.error, (IndexError, TypeError, KeyError)) and (
+        "str" in text or "valid indices" in text or isinstance(attempt.error, KeyError)
+    ):
+        for name in plain:
+            yield _with(attempt, name, Guess("dict", ()))
+
+
+def _dtypes(attempt: Failed, root: nn.Module) -> Iterator[Assignment]:
+    text = str(attempt.error)
+    names = _feeders(attempt) or list(attempt.guesses)
+    if "index out of range" in text or "out of bounds" in text:
+        for name in names:
+            guess = attempt.guesses[name]
+            if guess.high is not None and guess.high > 2:
+                yield _with(attempt, name, replace(guess, high=max(2, min(smallest_table(root), guess.high // 4))))
+    if _NEEDS_INDEX.search(text):
+        high = smallest_table(root)
+        for name in names:
+            if attempt.guesses[name].dtype.is_floating_point:
+                shape = attempt.guesses[name].shape
+                yield _with(attempt, name, Guess("ids", shape[:2] or shape, torch.int64, high))
+                yield _with(attempt, name, Guess("ids", shape[:1], torch.int64, high))
+    if _NEEDS_FLOAT.search(text):
+        for name in names:
+            if not attempt.guesses[name].dtype.is_floating_point:
+                yield _with(attempt, name, replace(attempt.guesses[name], dtype=torch.float32, high=None, kind="other"))
+
+
+def _feeders(attempt: Failed, operand: int | None = None) -> list[str]:
+    """Names of the arguments that reach the failing op (or only one operand of it)."""
+    if attempt.failure is None:
+        return []
+    nodes = _operands(attempt.failure)
+    chosen = nodes if operand is None else nodes[operand : operand + 1]
+    seen: set[fx.Node] = set()
+    stack = list(chosen)
+    while stack:
+        node = stack.pop()
+        if node not in seen:
+            seen.add(node)
+            stack.extend(node.all_input_nodes)
+    return [n for n in attempt.guesses if any(s.op == "placeholder" and s.target == placeholder(n) for s in seen)]
+
+
+def placeholder(name: str) -> str:
+    """Placeholder that stands for an argument, or for a part of one (``batch[x]``)."""
+    return name.replace("[", "_").replace("]", "")
+
+
+def _operands(failure: Failure) -> list[fx.Node]:
+    found: list[fx.Node] = []
+    fx.node.map_arg((failure.args, failure.kwargs), found.append)
+    return found
+
+
+def _by_failure(attempt: Failed, failure: Failure, root: nn.Module, batch: int) -> Iterator[Assignment]:
+    operands = _operands(failure)
+    for index, operand in enumerate(operands):
+        direct = operand.op == "placeholder"
+        for name in _feeders(attempt, index):
+            if direct and placeholder(name) == operand.target:
+                yield from (_with(attempt, name, g) for g in _accepted(failure, operand, root, batch))
+    if failure.op == "call_module":
+        module = root.get_submodule(str(failure.target))
+        yield from _sizes(attempt, failure, module)
+    else:
+        yield from _mismatch(attempt, failure)
+        for name in _feeders(attempt):
+            yield from _resized(attempt, name)
+
+
+def _accepted(failure: Failure, operand: fx.Node, root: nn.Module, batch: int) -> Iterator[Guess]:
+    direct = list(consumer_wants(failure, operand, root, batch))
+    for guess in direct[:3]:
+        yield guess
+    for guess in direct[:1]:
+        yield from variants(guess)
+
+
+def _sizes(attempt: Failed, failure: Failure, module: nn.Module) -> Iterator[Assignment]:
+    """A layer inside got the wrong number of features or channels."""
+    shape = failure.shapes[0] if failure.shapes else ()
+    want, axis = _wanted(module, len(shape))
+    names = _feeders(attempt, 0)
+    if want is not None and axis is not None and -len(shape) <= axis < len(shape):
+        have = shape[axis]
+        if len(names) > 1:  # a concatenation of several arguments: equal parts
+            yield {**attempt.guesses, **dict(_shares(attempt, names, have, want))}
+        for name in names:
+            for fixed in _scaled(attempt.guesses[name], have, want, channels_second=axis == 1):
+                yield _with(attempt, name, fixed)
+    for name in names:
+        yield from _resized(attempt, name)
+
+
+def _shares(attempt: Failed, names: list[str], have: int, want: int) -> Iterator[tuple[str, Guess]]:
+    for name in names:
+        guess = attempt.guesses[name]
+        if guess.shape and guess.high is None and guess.shape[-1] * want % have == 0 and guess.shape[-1] * want >= have:
+            yield name, guess.resized((*guess.shape[:-1], guess.shape[-1] * want // have))
+
+
+def _wanted(module: nn.Module, rank: int) -> tuple[int | None, int | None]:
+    """Size that a layer wants, and on which axis."""
+    if isinstance(module, nn.Linear):
+        return module.in_features, -1
+    if isinstance(module, nn.modules.conv._ConvNd):
+        return module.in_channels, 1
+    if isinstance(module, (nn.RNNBase, nn.RNNCellBase)):
+        return module.input_size, -1
+    if isinstance(module, nn.modules.batchnorm._NormBase):
+        return module.num_features, 1
+    if isinstance(module, nn.LayerNorm):
+        return int(module.normalized_shape[-1]), -1
+    return None, None
+
+
+def _scaled(guess: Guess, have: int, want: int, *, channels_second: bool) -> Iterator[Guess]:
+    """Guesses whose change would turn ``have`` features into ``want``."""
+    if have == want or have <= 0:
+        return
+    axes = spatial(guess)
+    shape = list(guess.shape)
+    if axes and not channels_second:  # a flattened map: scale its sides
+        for side in {round(shape[axes[0]] * (want / have) ** (1 / len(axes))), shape[axes[0]] * want // have}:
+            if 0 < side <= 1024:
+                yield guess.resized(tuple(side if i in axes else n for i, n in enumerate(shape)))
+    axis = 1 if channels_second and len(shape) > 1 else len(shape) - 1
+    if axis > 0 and guess.high is None:  # a concatenation: the rest comes from elsewhere
+        for size in (shape[axis] + want - have, shape[axis] * want // have):
+            if size > 0:
+                yield guess.resized((*shape[:axis], size, *shape[axis + 1 :]))
+
+
+def _resized(attempt: Failed, name: str) -> Iterator[Assignment]:
+    """Other sizes of positions."""
+    guess = attempt.guesses[name]
+    axes = spatial(guess)
+    if not axes:
+        return
+    if guess.kind == "volume":
+        options: list[tuple[int, ...]] = [tuple(v) for v in VOLUME_SIZES]
+    else:
+        table = IMAGE_SIZES if guess.kind == "image" else SEQUENCE_SIZES if guess.kind == "sequence" else _LENGTHS
+        options = [(n,) * len(axes) for n in table]
+    for sizes in options:
+        by_axis = dict(zip(axes, sizes, strict=True))
+        yield _with(attempt, name, guess.resized(tuple(by_axis.get(i, n) for i, n in enumerate(guess.shape))))
+
+
+def _mismatch(attempt: Failed, failure: Failure) -> Iterator[Assignment]:
+    """Two operands that do not fit: give an argument's axis of positions the other's length."""
+    if len(failure.shapes) < 2:
+        return
+    first, second = failure.shapes[0], failure.shapes[1]
+    for index, (mine, other) in enumerate(((first, second), (second, first))):
+        for a, b in zip(reversed(mine), reversed(other), strict=False):
+            if a == b or 1 in (a, b):
+                continue
+            for name in _feeders(attempt, index):
+                shape = attempt.guesses[name].shape
+                if a in shape[1:]:
+                    axis = shape.index(a, 1)
+                    yield _with(attempt, name, attempt.guesses[name].resized((*shape[:axis], b, *shape[axis + 1 :])))
+                for axis in spatial(attempt.guesses[name])[:1]:
+                    if a > 0 and shape[axis] * b % a == 0:
+                        fixed = attempt.guesses[name].resized((*shape[:axis], shape[axis] * b // a, *shape[axis + 1 :]))
+                        yield _with(attempt, name, fixed)
+
+
+def _by_rank(attempt: Failed) -> Iterator[Assignment]:
+    """``b, c, h, w = x.shape`` and indices past the last axis: other ranks."""
+    found = _UNPACK.search(str(attempt.error))
+    rank = int(found[1]) if found else None
+    grow = isinstance(attempt.error, IndexError) or "imension" in str(attempt.error) or rank is not None
+    if not grow:
+        return
+    for name, guess in attempt.guesses.items():
+        for other in variants(guess):
+            if rank is None or len(other.shape) == rank:
+                yield _with(attempt, name, other)
+        if rank is not None and 0 < len(guess.shape) < rank and guess.dtype.is_floating_point:
+            middle = (8,) * (rank - len(guess.shape))
+            yield _with(attempt, name, guess.resized((*guess.shape[:1], *middle, *guess.shape[1:])))
+
+
+def missing_key(error: BaseException) -> str:
+    """The key or attribute that a composite argument lacks, "" for other errors."""
+    if isinstance(error, KeyError) and error.args and isinstance(error.args[0], str):
+        return error.args[0]
+    found = _ATTRIBUTE.search(str(error)) if isinstance(error, AttributeError) else None
+    return found[1] if found and "SimpleNamespace" in str(error) else ""

@@ -1,0 +1,102 @@
+"""Which source files took part in a build, read and parsed."""
+
+from __future__ import annotations
+
+import re
+import sys
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from initlint.probe.sites import USER
+from initlint.probe.statements_source import Source, read
+
+if TYPE_CHECKING:
+    from initlint.probe.provenance import Recorder
+
+#: Parsing costs a millisecond per hundred lines: only files that were seen, and few others.
+_FILES = 40
+_SIZE = 400_000
+#: A file without any of these holds no init statement.
+_CLUES = re.compile(r"\binit\b|\.data\b|\w_\(|no_grad")
+
+
+def model_classes(recorder: Recorder, model: torch.nn.Module) -> dict[type, tuple[str, ...]]:
+    """User classes in the MRO of each module's class, as ``file:qualified name``."""
+    found: dict[type, tuple[str, ...]] = {}
+    for module in model.modules():
+        cls = type(module)
+        if cls in found:
+            continue
+        keys = []
+        for base in cls.__mro__:
+            file = file_of(base)
+            if file and recorder.origins.of(file) == USER:
+                keys.append(f"{file}:{base.__qualname__}")
+        found[cls] = tuple(keys)
+    return found
+
+
+def file_of(cls: type) -> str:
+    """The file that defines a class, "" when it has none."""
+    for value in vars(cls).values():
+        code = getattr(value, "__code__", None)
+        if code is not None and not code.co_filename.startswith("<"):
+            return str(code.co_filename)
+    return str(getattr(sys.modules.get(cls.__module__), "__file__", None) or "")
+
+
+def read_sources(recorder: Recorder, classes: dict[type, tuple[str, ...]]) -> dict[str, Source]:
+    """Parsed user files: of the frames seen, of the model's classes, and of modules loaded meanwhile."""
+    paths: dict[str, None] = {}
+    for noted in _frames(recorder):
+        if recorder.origins.of(noted.co_filename) == USER:
+            paths.setdefault(noted.co_filename)
+    for keys in classes.values():
+        paths.update(dict.fromkeys(key.rpartition(":")[0] for key in keys))
+    for name in list(sys.modules):
+        if name in recorder.loaded_before:
+            continue
+        file = getattr(sys.modules.get(name), "__file__", None)
+        if isinstance(file, str) and file.endswith(".py") and recorder.origins.of(file) == USER:
+            paths.setdefault(file)
+    found: dict[str, Source] = {}
+    for path in list(paths)[:_FILES]:
+        source = _read(path)
+        if source is not None:
+            found[path] = source
+    return found
+
+
+def _frames(recorder: Recorder) -> list[Any]:
+    codes: dict[int, Any] = dict(recorder.patches.applied)
+    for event in recorder.log.events:
+        for code, _ in event.frames:
+            codes.setdefault(id(code), code)
+    for _, frames in (*recorder.modules.values(), *recorder.attached.values()):
+        for code, _ in frames:
+            codes.setdefault(id(code), code)
+    for store in recorder.log.by_number:
+        for registration in store.registrations:
+            for code, _ in registration.frames:
+                codes.setdefault(id(code), code)
+    for call in recorder.patches.seeds:
+        for code, _ in call.frames:
+            codes.setdefault(id(code), code)
+    return list(codes.values())
+
+
+def seen_codes(recorder: Recorder) -> list[Any]:
+    """Code objects of all functions that were seen running or passed to ``Module.apply``."""
+    return _frames(recorder)
+
+
+def _read(path: str) -> Source | None:
+    try:
+        with open(path, encoding="utf-8") as handle:
+            text = handle.read(_SIZE + 1)
+    except (OSError, UnicodeDecodeError):
+        return None
+    if len(text) > _SIZE or not _CLUES.search(text):
+        return None
+    return read(path, text)

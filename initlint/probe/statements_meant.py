@@ -1,0 +1,203 @@
+"""Which parameters a statement was meant to initialise and did not, where structure tells."""
+
+from __future__ import annotations
+
+import ast
+from typing import Any
+
+import torch
+
+from initlint.facts import Guard, Plain
+from initlint.probe.statements_guards import Condition, Guards, Subjects
+from initlint.probe.statements_names import Names
+from initlint.probe.statements_source import Candidate, Scope, Source
+
+#: Classes that are everybody's base say nothing about kinship.
+_ROOTS = (object, torch.nn.Module)
+
+
+class Meant:
+    """Answers for one model.
+
+    Args:
+        model: the built model.
+        names: resolves names of the source.
+        guards: compiles conditions.
+        subjects: the model's modules and names.
+    """
+
+    def __init__(self, model: torch.nn.Module, names: Names, guards: Guards, subjects: Subjects) -> None:
+        self._names = names
+        self._guards = guards
+        self._subjects = subjects
+        self._paths = dict(zip(map(id, subjects.modules), subjects.module_names, strict=True))
+        self._tensors = dict(model.named_parameters(remove_duplicate=False))
+        self._by_tensor: dict[int, str] = {}
+        for name, tensor in self._tensors.items():
+            self._by_tensor.setdefault(id(tensor), name)
+
+    def never_called(self, candidate: Candidate, source: Source) -> tuple[str, ...]:
+        """Parameters that a statement of a function that never ran would have written."""
+        if candidate.target is None:
+            return ()
+        direct = self._through_self(candidate.target, candidate.scope, source)
+        return direct if direct else self._selected(candidate, source)
+
+    def other_than_tested(self, candidate: Candidate, source: Source, written: tuple[str, ...]) -> tuple[str, ...]:
+        """For ``if isinstance(module, T): init(self.proj.weight)``: the same parameter of all tested modules."""
+        if candidate.target is None:
+            return ()
+        tested = {_root(name) for test in candidate.tests if test.positive for name in _subjects_of(test.expr)}
+        if not tested or _root_name(candidate.target) in tested or _root_name(candidate.target) in candidate.scope.loops:
+            return ()
+        return tuple(name for name in self._selected(candidate, source) if name not in written)
+
+    def kin(self, candidate: Candidate, source: Source, guards: tuple[Guard, ...], bindings: dict[str, Any],
+            args: dict[str, Plain]) -> tuple[str, ...]:
+        """For a class selector that matched nothing: the same parameter of modules of the same op family."""
+        failed = [guard for guard in guards if guard.matched == 0]
+        if not failed or any(guard.kind not in ("isinstance", "type", "class_name") for guard in failed):
+            return ()
+        local = _local(candidate.target)
+        if not local:
+            return ()
+        wanted: list[type] = []
+        for condition in self._guards.conditions(candidate.tests, candidate.scope, source, bindings):
+            if condition.kind in ("isinstance", "type") and self._count(condition) == 0:
+                wanted += condition.classes
+        modules = [item for item in self._subjects.modules if any(_kin(type(item), cls) for cls in wanted)]
+        return self._locals(modules, local, candidate.op, args)
+
+    def passed_over(self, candidate: Candidate, siblings: list[Candidate], source: Source) -> tuple[str, ...]:
+        """For a branch that does nothing: what the other branches initialise, of the selected modules."""
+        found: dict[str, None] = {}
+        for sibling in siblings:
+            stand_in = Candidate(sibling.op, sibling.target, sibling.node, candidate.scope, candidate.tests)
+            found.update(dict.fromkeys(self._selected(stand_in, source)))
+        return tuple(found)
+
+    # -- parts ---------------------------------------------------------------------------------
+
+    def _through_self(self, target: ast.expr, scope: Scope, source: Source) -> tuple[str, ...]:
+        """``self.head.bias`` on the instances of the class that the model has."""
+        path = _attribute_path(target)
+        owner = self._names.owner(scope)
+        if len(path) < 2 or owner is None or path[0] != owner[1]:
+            return ()
+        found = []
+        for instance in self._names.instances(source.path, owner[0]):
+            value: Any = instance
+            for part in path[1:]:
+                value = _member(value, part)
+            if isinstance(value, torch.Tensor) and id(value) in self._by_tensor:
+                found.append(self._by_tensor[id(value)])
+        return tuple(found)
+
+    def _selected(self, candidate: Candidate, source: Source) -> tuple[str, ...]:
+        """The target's parameter in all modules that satisfy the conditions on classes."""
+        local = _local(candidate.target)
+        conditions = [
+            condition
+            for condition in self._guards.conditions(candidate.tests, candidate.scope, source, {})
+            if condition.subject == "module"
+        ]
+        if not local or not conditions:
+            return ()
+        modules = [item for item in self._subjects.modules if all(c.test(item) for c in conditions)]
+        return self._locals(modules, local, "", {})
+
+    def _locals(self, modules: list[torch.nn.Module], local: str, op: str, args: dict[str, Plain]) -> tuple[str, ...]:
+        found = []
+        for module in modules:
+            path = self._paths[id(module)]
+            name = f"{path}.{local}" if path else local
+            tensor = self._tensors.get(name)
+            if tensor is not None and not _holds_already(tensor, op, args):
+                found.append(name)
+        return tuple(found)
+
+    def _count(self, condition: Condition) -> int:
+        return sum(bool(condition.test(item)) for item in self._subjects.of(condition.subject))
+
+
+def _holds_already(tensor: Any, op: str, args: dict[str, Plain]) -> bool:
+    """Whether a constant init would change nothing."""
+    constants = {"ones_": 1.0, "zeros_": 0.0, "zero_": 0.0}
+    value = constants.get(op, args.get("val") if op in ("constant_", "fill_", "constant") else None)
+    if not isinstance(value, int | float) or isinstance(tensor, torch.nn.parameter.UninitializedTensorMixin):
+        return False
+    return not tensor.is_meta and bool((tensor == value).all())
+
+
+def _kin(cls: type, wanted: type) -> bool:
+    """Whether two module classes are variants of one operation: they share a base below ``nn.Module``.
+
+    ``Conv1d`` and ``Conv3d`` share ``_ConvNd``; transposed convolutions have a layout of their own and
+    are kin among themselves only.
+    """
+    if any("Transpose" in part.__name__ for part in cls.__mro__) != any(
+        "Transpose" in part.__name__ for part in wanted.__mro__
+    ):
+        return False
+    common = set(cls.__mro__) & set(wanted.__mro__) - set(_ROOTS)
+    return any(issubclass(base, torch.nn.Module) and base.__module__.startswith("torch.nn.") for base in common)
+
+
+def _local(target: ast.expr | None) -> str:
+    """``weight`` of ``m.weight.data[0]``."""
+    path = _attribute_path(target) if target is not None else []
+    path = [part for part in path if part != "data"]
+    return path[-1] if len(path) > 1 else ""
+
+
+def _attribute_path(node: ast.expr) -> list[str]:
+    """``["self", "head", "0", "bias"]`` of ``self.head[0].bias``; empty when it is something else."""
+    parts: list[str] = []
+    while not isinstance(node, ast.Name):
+        if isinstance(node, ast.Attribute):
+            parts.append(node.attr)
+            node = node.value
+        elif isinstance(node, ast.Subscript):
+            if isinstance(node.slice, ast.Constant) and parts:
+                parts.append(str(node.slice.value))
+            elif isinstance(node.slice, ast.UnaryOp) and parts:
+                parts.append(ast.unparse(node.slice))
+            node = node.value
+        else:
+            return []
+    parts.append(node.id)
+    return parts[::-1]
+
+
+def _member(value: Any, part: str) -> Any:
+    if part == "data":
+        return value
+    if isinstance(value, torch.nn.Sequential | torch.nn.ModuleList | torch.nn.ParameterList | list | tuple):
+        try:
+            return value[int(part)]
+        except (ValueError, IndexError):
+            return None
+    if isinstance(value, torch.nn.Module):
+        for table in (value._parameters, value._buffers, value._modules):
+            if part in table:
+                return table[part]
+    return None
+
+
+def _subjects_of(expr: ast.expr) -> list[ast.expr]:
+    """What the class tests in a condition are about: ``m`` of ``isinstance(m, nn.Linear)``."""
+    found: list[ast.expr] = []
+    for node in ast.walk(expr):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.args:
+            if node.func.id in ("isinstance", "type"):
+                found.append(node.args[0])
+    return found
+
+
+def _root(node: ast.expr) -> str:
+    return node.id if isinstance(node, ast.Name) else ""
+
+
+def _root_name(node: ast.expr) -> str:
+    path = _attribute_path(node)
+    return path[0] if path else ""

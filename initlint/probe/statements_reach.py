@@ -1,0 +1,133 @@
+"""Which functions ran during the build, as far as the record and the source tell."""
+
+from __future__ import annotations
+
+import ast
+from typing import TYPE_CHECKING
+
+from initlint.probe.statements_files import seen_codes
+from initlint.probe.statements_guards import Guards
+from initlint.probe.statements_source import Candidate, Scope, Source, Test, parameter_like
+
+if TYPE_CHECKING:
+    from initlint.probe.provenance import Recorder
+
+#: What a model runs after it is built: statements in there initialise nothing.
+_RUN_TIME = frozenset({"forward", "__call__"})
+
+
+class Reach:
+    """Functions that were seen in a recorded stack, passed to ``apply``, or are used by such functions."""
+
+    def __init__(self, recorder: Recorder, sources: dict[str, Source], guards: Guards, classes: set[str]) -> None:
+        self._sources = sources
+        self._guards = guards
+        self._classes = classes  # "file:qualified name" of the classes that the model is made of
+        self._files = {key.rpartition(":")[0] for key in classes}
+        seen = {(code.co_filename, code.co_firstlineno, code.co_name) for code in seen_codes(recorder)}
+        self._reached: set[int] = set()
+        self._named: dict[str, list[tuple[Scope, Source]]] = {}
+        for source in sources.values():
+            for scope in source.scopes:
+                name = scope.name.rpartition(".")[2]
+                if scope.node is None or (source.path, scope.first_line, name) in seen:
+                    self._reached.add(id(scope))
+                if scope.node is not None:
+                    self._named.setdefault(name, []).append((scope, source))
+        self._spread()
+
+    def reached(self, scope: Scope) -> bool:
+        """Whether the function was seen running, or what was seen running must have used it."""
+        return id(scope) in self._reached
+
+    def referenced(self, scope: Scope, source: Source) -> bool:
+        """Whether anything in the user's files mentions the function, its own body apart."""
+        if scope.node is None or isinstance(scope.node, ast.Lambda):
+            return True
+        name = scope.node.name
+        for other in self._sources.values():
+            for user, node, _ in other.references.get(name, ()):
+                if not _inside(user, scope) and (other is source or isinstance(node, ast.Attribute) or not scope.cls):
+                    return True
+        outer = scope.parent
+        return outer is not None and outer.node is not None and self.referenced(outer, source)
+
+    def relevant(self, candidate: Candidate, source: Source) -> bool:
+        """Whether a statement that did not run says anything about this model."""
+        scope = candidate.scope
+        if _main_guard(candidate.tests) or _runs_later(scope):
+            return False
+        if candidate.result_unused:
+            return False
+        if scope.node is None:
+            return False  # module level: ran when imported, on something else
+        owner = _class_of(scope)
+        if owner:
+            return f"{source.path}:{owner}" in self._classes
+        if self.reached(scope):
+            return True
+        plain = candidate.target is None or parameter_like(candidate.target)
+        return plain and source.path in self._files and not self.referenced(scope, source)
+
+    def _spread(self) -> None:
+        """Add functions that reached functions use, unless a condition that is known to be false forbids it."""
+        pending = True
+        while pending:
+            pending = False
+            for name, owners in self._named.items():
+                for scope, source in owners:
+                    if id(scope) not in self._reached and self._used(name, scope, source):
+                        self._reached.add(id(scope))
+                        pending = True
+
+    def _used(self, name: str, scope: Scope, source: Source) -> bool:
+        if isinstance(scope.node, ast.Lambda):
+            return False
+        for other in self._sources.values():
+            for user, node, tests in other.references.get(name, ()):
+                if id(user) not in self._reached or _inside(user, scope) or user.node is None or _runs_later(user):
+                    continue
+                if scope.cls and not isinstance(node, ast.Attribute):
+                    continue
+                if not scope.cls and other is not source and isinstance(node, ast.Attribute):
+                    continue
+                if not self._forbidden(tests, user, other):
+                    return True
+        return False
+
+    def _forbidden(self, tests: tuple[Test, ...], scope: Scope, source: Source) -> bool:
+        return any(guard.matched == 0 for guard in self._guards.of(tests, scope, source))
+
+
+def _inside(scope: Scope, outer: Scope) -> bool:
+    inner: Scope | None = scope
+    while inner is not None:
+        if inner is outer:
+            return True
+        inner = inner.parent
+    return False
+
+
+def _class_of(scope: Scope) -> str:
+    inner: Scope | None = scope
+    while inner is not None:
+        if inner.cls:
+            return inner.cls
+        inner = inner.parent
+    return ""
+
+
+def _runs_later(scope: Scope) -> bool:
+    inner: Scope | None = scope
+    while inner is not None:
+        if inner.cls and inner.name.rpartition(".")[2] in _RUN_TIME:
+            return True
+        inner = inner.parent
+    return False
+
+
+def _main_guard(tests: tuple[Test, ...]) -> bool:
+    """``if __name__ == "__main__"``."""
+    return any(
+        isinstance(node, ast.Name) and node.id == "__name__" for test in tests for node in ast.walk(test.expr)
+    )

@@ -1,0 +1,307 @@
+"""Finds the statements in a source file that look like an initialisation, with what surrounds them."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+#: Public functions of ``torch.nn.init``; libraries keep the names for their own versions.
+INIT_FUNCTIONS = frozenset(
+    f"{name}{tail}"
+    for name in """uniform normal trunc_normal constant ones zeros eye dirac xavier_uniform xavier_normal
+    kaiming_uniform kaiming_normal orthogonal sparse""".split()
+    for tail in ("_", "")
+) - {"uniform", "normal", "constant", "ones", "zeros", "eye"}
+#: Bare names that only mean an init function when they come from an ``init`` module.
+_AMBIGUOUS = frozenset({"uniform", "normal", "constant", "eye", "dirac", "sparse", "orthogonal"})
+#: In-place tensor methods that set values whatever was there.
+_SETTING = frozenset(
+    "normal_ uniform_ zero_ fill_ copy_ exponential_ log_normal_ cauchy_ bernoulli_ random_ fill_diagonal_".split()
+)
+#: In-place methods that change values: an init only on something that is plainly a parameter.
+_CHANGING = frozenset("mul_ div_ add_ sub_ clamp_ clip_ masked_fill_ index_fill_ neg_ abs_".split())
+#: Methods without underscore whose result is thrown away when used as a statement.
+_OUT_OF_PLACE = frozenset("mul div add sub clamp clip fill masked_fill neg".split())
+
+Function = ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda
+
+
+@dataclass(slots=True)
+class Scope:
+    """A function (or the module) and what encloses it."""
+
+    name: str  # qualified as Python does: "Model._init_weights", "weight_init.<locals>.foo"
+    node: Function | None
+    parent: Scope | None = None
+    cls: str = ""  # qualified name of the class whose method it is
+    assigned: dict[str, list[ast.expr]] = field(default_factory=dict)  # local name -> what it was assigned
+    loops: dict[str, tuple[ast.expr, int | None]] = field(default_factory=dict)  # loop variable -> iterable, position
+
+    @property
+    def first_line(self) -> int:
+        """As ``co_firstlineno``: the first decorator's line when there is one."""
+        if self.node is None:
+            return 1
+        decorators = getattr(self.node, "decorator_list", [])
+        return min([self.node.lineno, *(item.lineno for item in decorators)])
+
+
+@dataclass(frozen=True, slots=True)
+class Test:
+    """A condition around a statement and which way it was taken."""
+
+    expr: ast.expr
+    positive: bool
+    chain: bool = False  # an earlier test of the same if/elif chain
+
+
+@dataclass(slots=True)
+class Candidate:
+    """A statement that looks like an initialisation."""
+
+    op: str
+    target: ast.expr | None  # None for ``pass``
+    node: ast.AST  # the call, or the assignment
+    scope: Scope
+    tests: tuple[Test, ...]  # innermost first
+    statement: ast.AST | None = None  # for ``p.data *= 2``: the whole statement
+    result_unused: bool = False  # an out-of-place method whose result is thrown away
+
+
+@dataclass(slots=True)
+class Call:
+    """Any call in the file, to find out who calls what."""
+
+    node: ast.Call
+    scope: Scope
+    tests: tuple[Test, ...]
+
+
+@dataclass(slots=True)
+class Source:
+    """What one file holds."""
+
+    path: str
+    text: str
+    scopes: list[Scope] = field(default_factory=list)
+    candidates: list[Candidate] = field(default_factory=list)
+    calls: list[Call] = field(default_factory=list)
+    references: dict[str, list[tuple[Scope, ast.expr, tuple[Test, ...]]]] = field(default_factory=dict)  # name or attribute -> uses
+    imported: frozenset[str] = frozenset()  # local names that are modules or come from an import
+
+    def segment(self, node: ast.AST) -> str:
+        """Source of a node on one line."""
+        return " ".join((ast.get_source_segment(self.text, node) or "").split())
+
+
+def read(path: str, text: str) -> Source | None:
+    """Parse a file; ``None`` when it is no valid Python."""
+    try:
+        tree = ast.parse(text)
+    except (SyntaxError, ValueError):
+        return None
+    source = Source(path, text, imported=frozenset(_imports(tree)))
+    _Walker(source).run(tree)
+    return source
+
+
+def _imports(tree: ast.Module) -> Iterator[str]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.asname or alias.name.partition(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield from (alias.asname or alias.name for alias in node.names)
+
+
+class _Walker:
+    """Walks a tree in source order with the scope and the conditions at hand."""
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
+        self._passes: list[Candidate] = []
+
+    def run(self, tree: ast.Module) -> None:
+        scope = Scope("<module>", None)
+        self._source.scopes.append(scope)
+        self._block(tree.body, scope, (), "", "")
+
+    def _block(self, body: list[ast.stmt], scope: Scope, tests: tuple[Test, ...], prefix: str, cls: str) -> None:
+        for statement in body:
+            self._statement(statement, scope, tests, prefix, cls)
+
+    def _statement(self, node: ast.stmt, scope: Scope, tests: tuple[Test, ...], prefix: str, cls: str) -> None:
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            inner = Scope(prefix + node.name, node, scope, cls)
+            self._source.scopes.append(inner)
+            for expr in (*node.decorator_list, *node.args.defaults, *filter(None, node.args.kw_defaults)):
+                self._expression(expr, scope, tests)
+            self._block(node.body, inner, (), f"{prefix}{node.name}.<locals>.", "")
+        elif isinstance(node, ast.ClassDef):
+            name = prefix + node.name
+            for expr in (*node.bases, *node.decorator_list):
+                self._expression(expr, scope, tests)
+            self._block(node.body, scope, tests, f"{name}.", name)
+        elif isinstance(node, ast.If):
+            self._if(node, scope, tests, prefix, cls)
+        elif isinstance(node, ast.For | ast.AsyncFor):
+            _loop_names(node.target, node.iter, scope)
+            self._expression(node.iter, scope, tests)
+            self._block(node.body, scope, tests, prefix, cls)
+            self._block(node.orelse, scope, tests, prefix, cls)
+        else:
+            self._plain(node, scope, tests, prefix, cls)
+
+    def _plain(self, node: ast.stmt, scope: Scope, tests: tuple[Test, ...], prefix: str, cls: str) -> None:
+        if isinstance(node, ast.Assign | ast.AugAssign | ast.AnnAssign):
+            self._assignment(node, scope, tests)
+        if isinstance(node, ast.Expr):
+            self._thrown_away(node, scope, tests)
+        for child in ast.iter_child_nodes(node):
+            if isinstance(child, ast.stmt):
+                self._statement(child, scope, tests, prefix, cls)
+            elif isinstance(child, ast.expr):
+                self._expression(child, scope, tests)
+            elif isinstance(child, ast.ExceptHandler | ast.match_case):
+                self._block(child.body, scope, tests, prefix, cls)
+            elif isinstance(child, ast.withitem):
+                self._expression(child.context_expr, scope, tests)
+            elif isinstance(child, ast.keyword):
+                self._expression(child.value, scope, tests)
+
+    def _if(self, node: ast.If, scope: Scope, tests: tuple[Test, ...], prefix: str, cls: str) -> None:
+        self._expression(node.test, scope, tests)
+        before = len(self._source.candidates)
+        inside = (Test(node.test, True), *tests)
+        self._block(node.body, scope, inside, prefix, cls)
+        alone = len(node.orelse) == 1 and isinstance(node.orelse[0], ast.If)
+        self._block(node.orelse, scope, (Test(node.test, False, chain=alone), *tests), prefix, cls)
+        for body, branch in ((node.body, inside), (node.orelse, (Test(node.test, False), *tests))):
+            if len(body) == 1 and isinstance(body[0], ast.Pass):
+                self._passes.append(Candidate("pass", None, body[0], scope, branch))
+        if not any(test.chain for test in tests[:1]):
+            self._settle_passes(before)
+
+    def _settle_passes(self, before: int) -> None:
+        """A branch that does nothing matters when another branch of the chain initialises."""
+        if len(self._source.candidates) > before:
+            self._source.candidates += self._passes
+        self._passes.clear()
+
+    def _assignment(self, node: ast.Assign | ast.AugAssign | ast.AnnAssign, scope: Scope, tests: tuple[Test, ...]
+                    ) -> None:
+        targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+        for target in targets:
+            if isinstance(target, ast.Name) and node.value is not None and not isinstance(node, ast.AugAssign):
+                scope.assigned.setdefault(target.id, []).append(node.value)
+            elif isinstance(target, ast.Attribute) and target.attr == "data":
+                self._add("copy_", target.value, target, scope, tests, node)
+            elif isinstance(target, ast.Subscript) and parameter_like(target.value, strict=True):
+                self._add("setitem", target.value, target, scope, tests, node)
+
+    def _thrown_away(self, node: ast.Expr, scope: Scope, tests: tuple[Test, ...]) -> None:
+        call = node.value
+        if (isinstance(call, ast.Call) and isinstance(call.func, ast.Attribute) and call.func.attr in _OUT_OF_PLACE
+                and parameter_like(call.func.value, strict=True)):
+            self._add(call.func.attr, call.func.value, call, scope, tests, result_unused=True)
+
+    def _expression(self, node: ast.expr, scope: Scope, tests: tuple[Test, ...]) -> None:
+        if isinstance(node, ast.Lambda):
+            inner = Scope(f"{'' if scope.node is None else scope.name + '.<locals>.'}<lambda>", node, scope)
+            self._source.scopes.append(inner)
+            self._expression(node.body, inner, ())
+            return
+        if isinstance(node, ast.IfExp):
+            self._expression(node.test, scope, tests)
+            self._expression(node.body, scope, (Test(node.test, True), *tests))
+            self._expression(node.orelse, scope, (Test(node.test, False), *tests))
+            return
+        if isinstance(node, ast.BoolOp):
+            seen: list[Test] = []
+            for value in node.values:
+                self._expression(value, scope, (*seen, *tests))
+                seen.insert(0, Test(value, isinstance(node.op, ast.And)))
+            return
+        if isinstance(node, ast.Name | ast.Attribute):
+            key = node.id if isinstance(node, ast.Name) else node.attr
+            self._source.references.setdefault(key, []).append((scope, node, tests))
+        if isinstance(node, ast.Call):
+            self._source.calls.append(Call(node, scope, tests))
+            self._call(node, scope, tests)
+        for generator in getattr(node, "generators", []):
+            _loop_names(generator.target, generator.iter, scope)
+        for child in ast.walk(node) if isinstance(node, ast.comprehension) else ast.iter_child_nodes(node):
+            if isinstance(child, ast.expr):
+                self._expression(child, scope, tests)
+            elif isinstance(child, ast.keyword):
+                self._expression(child.value, scope, tests)
+            elif isinstance(child, ast.comprehension):
+                for part in (child.target, child.iter, *child.ifs):
+                    self._expression(part, scope, tests)
+
+    def _call(self, node: ast.Call, scope: Scope, tests: tuple[Test, ...]) -> None:
+        function = node.func
+        if isinstance(function, ast.Attribute):
+            root = _root(function.value)
+            if self._init_module(function.value) and (function.attr in INIT_FUNCTIONS | _AMBIGUOUS):
+                self._add(function.attr, _first(node), node, scope, tests)
+            elif root in self._source.imported and function.attr in INIT_FUNCTIONS and _is_module(function.value):
+                self._add(function.attr, _first(node), node, scope, tests)
+            elif function.attr in _SETTING and parameter_like(function.value):
+                self._add(function.attr, function.value, node, scope, tests)
+            elif function.attr in _CHANGING and parameter_like(function.value, strict=True):
+                self._add(function.attr, function.value, node, scope, tests)
+        elif isinstance(function, ast.Name) and function.id in INIT_FUNCTIONS and node.args:
+            self._add(function.id, _first(node), node, scope, tests)
+
+    def _init_module(self, value: ast.expr) -> bool:
+        """Whether an expression reads like the module ``torch.nn.init``."""
+        last = value.attr if isinstance(value, ast.Attribute) else value.id if isinstance(value, ast.Name) else ""
+        return last == "init" and _root(value) in self._source.imported
+
+    def _add(
+        self, op: str, target: ast.expr | None, node: ast.AST, scope: Scope, tests: tuple[Test, ...],
+        statement: ast.AST | None = None, *, result_unused: bool = False,
+    ) -> None:
+        whole = statement if isinstance(statement, ast.AugAssign) else None
+        self._source.candidates.append(Candidate(op, target, node, scope, tests, whole, result_unused))
+
+
+def _loop_names(target: ast.expr, iterable: ast.expr, scope: Scope) -> None:
+    if isinstance(target, ast.Name):
+        scope.loops[target.id] = (iterable, None)
+    elif isinstance(target, ast.Tuple):
+        for position, item in enumerate(target.elts):
+            if isinstance(item, ast.Name):
+                scope.loops[item.id] = (iterable, position)
+
+
+def _first(node: ast.Call) -> ast.expr | None:
+    if node.args:
+        return node.args[0]
+    return next((keyword.value for keyword in node.keywords if keyword.arg == "tensor"), None)
+
+
+def _root(node: ast.expr) -> str:
+    while isinstance(node, ast.Attribute | ast.Subscript | ast.Call):
+        node = node.func if isinstance(node, ast.Call) else node.value
+    return node.id if isinstance(node, ast.Name) else ""
+
+
+def _is_module(node: ast.expr) -> bool:
+    return isinstance(node, ast.Name) or isinstance(node, ast.Attribute) and _is_module(node.value)
+
+
+def parameter_like(node: ast.expr, *, strict: bool = False) -> bool:
+    """Whether an expression could name a parameter: ``m.weight``, ``self.bias.data``, ``p.data[0]``.
+
+    ``strict`` asks for ``.data``, or an attribute of an attribute or of a plain name other than a
+    single local variable.
+    """
+    while isinstance(node, ast.Subscript):
+        node = node.value
+    if isinstance(node, ast.Attribute):
+        return node.attr == "data" or isinstance(node.value, ast.Attribute | ast.Subscript | ast.Name)
+    if isinstance(node, ast.Call):
+        return False
+    return isinstance(node, ast.Name) and not strict

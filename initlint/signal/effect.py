@@ -1,0 +1,213 @@
+"""Counterfactuals: what would change if some parameters had other moments."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from initlint.facts import ModelFacts, Node
+from initlint.signal.diagnostics import dead_share, saturated_share
+from initlint.signal.loss import init_loss
+from initlint.signal.moments import Grad, Nominal, State
+from initlint.signal.profile import Point, Span, log10, points, spans
+from initlint.signal.propagate import Signal, propagate
+from initlint.signal.scene import Scene
+from initlint.signal.substitute import substituted
+from initlint.signal.sweep import Sweep, changed_grads, changed_states
+from initlint.signal.trunk import returned
+
+#: Effects below this (log10 of second moments, nats of loss) are none: 2 % of a second moment.
+NOTHING = 0.01
+
+
+@dataclass(frozen=True, slots=True)
+class Effect:
+    """What the actual weights do, compared with the expected ones.
+
+    ``forward``, ``dependent`` and ``gradient`` are log10 ratios of second moments, actual over expected, the largest
+    in magnitude along the trunk (gradients relative to the one next to the head); ``local`` the same at the changed
+    layers' own outputs. ``loss`` is in nats. ``before`` are the spans as they are, ``after`` as they would be.
+    """
+
+    forward: float = 0.0
+    gradient: float = 0.0
+    dependent: float = 0.0
+    loss: float = 0.0
+    log10: float = 0.0  # the one of largest magnitude, signed
+    local: float = 0.0
+    hidden: bool = False  # a norm cancels the scale, or nothing changes
+    before: Mapping[str, Span] = field(default_factory=dict)
+    after: Mapping[str, Span] = field(default_factory=dict)
+    saturated: float = 0.0  # change of the largest saturated share
+    dead: float = 0.0  # change of the largest dead share
+    head: bool = False  # only the layer that writes the output is concerned
+    branch: bool = False  # none of the layers concerned is on the trunk
+    touched: int = 0  # nodes that differ
+    sentence: str = ""
+
+
+class _View(Sequence[State]):
+    """A tuple with some entries replaced."""
+
+    def __init__(self, base: Sequence[State], changes: Mapping[int, State]) -> None:
+        self._base, self._changes = base, changes
+
+    def __getitem__(self, index: int) -> State:  # type: ignore[override]
+        found = self._changes.get(index)
+        return self._base[index] if found is None else found
+
+    def __len__(self) -> int:
+        return len(self._base)
+
+
+class _Grads(Sequence[Grad]):
+    def __init__(self, base: Sequence[Grad], changes: Mapping[int, Grad]) -> None:
+        self._base, self._changes = base, changes
+
+    def __getitem__(self, index: int) -> Grad:  # type: ignore[override]
+        found = self._changes.get(index)
+        return self._base[index] if found is None else found
+
+    def __len__(self) -> int:
+        return len(self._base)
+
+
+def counterfactual(facts: ModelFacts, signal: Signal, changes: Mapping[str, Nominal]) -> Effect:
+    """The effect of the actual values of these parameters against the given ones.
+
+    Propagation starts again at the nodes that read them and stops where the state has converged.
+    """
+    if signal.scene is None or signal.sweeps is None:
+        signal = propagate(facts)
+    scene, sweeps = signal.scene, signal.sweeps
+    if scene is None or sweeps is None or not scene.nodes:
+        return Effect(hidden=True, sentence="the graph is not known, so that the effect cannot be told")
+    base = sweeps[1]
+    nodes = substituted(changes, scene)
+    if not nodes:
+        return Effect(hidden=True, before=signal.spans, after=signal.spans, sentence="no traced op reads these values")
+    outputs = returned(scene, facts.outputs)
+    states = changed_states(nodes, base, scene)
+    grads = changed_grads(nodes, states, base, scene, outputs)
+    view, grad_view = _View(base.states, states), _Grads(base.grads, grads)
+    expected = points(scene, signal.trunk, signal.guards, view, grad_view)
+    return _effect(signal, scene, base, nodes, view, expected, outputs, len(states) + len(grads))
+
+
+def _effect(
+    signal: Signal,
+    scene: Scene,
+    base: Sweep,
+    nodes: Mapping[int, Node],
+    view: Sequence[State],
+    expected: Sequence[Point],
+    outputs: Sequence[int],
+    touched: int,
+) -> Effect:
+    forward, dependent, gradient = _compare(signal.profile, expected)
+    actual_loss, wanted_loss = signal.init_loss, init_loss(scene, outputs, view)
+    loss = actual_loss.predicted - wanted_loss.predicted if actual_loss and wanted_loss else 0.0
+    local = _largest([log10(base.states[i].q) - log10(view[i].q) for i in nodes])
+    changed = [i for i in nodes if nodes[i].operator is not None or nodes[i].op != "parameter"]
+    guarded = bool(changed) and all(signal.guards[i] for i in changed)
+    largest = _largest([forward, dependent, gradient])
+    after = spans(expected)
+    hidden = (abs(largest) < NOTHING and abs(loss) < NOTHING) or (guarded and abs(largest) < 0.3)
+    found = Effect(
+        forward=forward,
+        gradient=gradient,
+        dependent=dependent,
+        loss=loss,
+        log10=largest,
+        local=local,
+        hidden=hidden,
+        before=signal.spans,
+        after=after,
+        saturated=_share(saturated_share, scene, base.states, view, nodes, base),
+        dead=_share(dead_share, scene, base.states, view, nodes, base),
+        head=_only_head(signal, scene, nodes),
+        branch=not any(i in set(signal.trunk) for i in nodes),
+        touched=touched,
+    )
+    return _worded(found, scene, signal)
+
+
+def _share(
+    measure: object, scene: Scene, before: Sequence[State], after: Sequence[State], nodes: object, base: Sweep
+) -> float:
+    assert callable(measure)
+    return float(measure(scene, before)) - float(measure(scene, after))
+
+
+def _compare(actual: Sequence[Point], expected: Sequence[Point]) -> tuple[float, float, float]:
+    """Largest log ratios along the trunk: q, q(1-c), and gradient energy relative to the point next to the head."""
+    open_pairs = [(a, b) for a, b in _matched(actual, expected) if not a.guarded]
+    forward = _largest([a.q - b.q for a, b in open_pairs])
+    dependent = _largest([a.dependent - b.dependent for a, b in open_pairs])
+    body = [(a.energy - b.energy) for a, b in open_pairs if a.body and a.energy is not None and b.energy is not None]
+    gradient = _largest([value - body[-1] for value in body]) if body else 0.0
+    return forward, dependent, gradient
+
+
+def _matched(actual: Sequence[Point], expected: Sequence[Point]) -> list[tuple[Point, Point]]:
+    known = {point.node: point for point in expected}
+    return [(point, known[point.node]) for point in actual if point.node in known]
+
+
+def _largest(values: Sequence[float]) -> float:
+    return max(values, key=abs, default=0.0)
+
+
+def _only_head(signal: Signal, scene: Scene, nodes: Mapping[int, Node]) -> bool:
+    head = signal.init_loss.head if signal.init_loss else None
+    if head is None:
+        body = [point.node for point in signal.profile if point.judged]
+        last = max(body, default=-1)
+        return bool(nodes) and all(index > last for index in nodes)
+    return set(nodes) <= {head}
+
+
+def _worded(effect: Effect, scene: Scene, signal: Signal) -> Effect:
+    from dataclasses import replace
+
+    return replace(effect, sentence=sentence(effect, scene))
+
+
+def sentence(effect: Effect, scene: Scene) -> str:
+    """The effect in words, with the number that matters most."""
+    if effect.hidden:
+        return "no effect on the signal: a norm that follows cancels the scale, or other layers dominate"
+    parts = {"dependent": effect.dependent, "forward": effect.forward, "gradient": effect.gradient}
+    kind = max(parts, key=lambda name: abs(parts[name]))
+    value = parts[kind]
+    if abs(effect.loss) >= 0.5 and abs(value) < 2.0:
+        more = "above" if effect.loss > 0 else "below"
+        return f"the loss at initialisation is {abs(effect.loss):.3g} nats {more} what the expected values give"
+    if abs(value) < NOTHING:
+        return f"the layer's own output changes by a factor {fold(effect.local)}, the rest of the net hardly"
+    span, wanted = effect.before.get(kind), effect.after.get(kind)
+    what = {"forward": "the signal", "dependent": "the input-dependent signal", "gradient": "the gradient"}[kind]
+    if span is None or span.raw < 0.5 or span.first < 0:
+        size = "larger" if value > 0 else "smaller"
+        return f"{what} is {fold(value)} times {size} in its second moment than with the expected values"
+    verb = "shrinks" if span.shrinks else "grows"
+    first, last = (name(scene, i) for i in (span.first, span.last))
+    start, end = (first, last) if kind != "gradient" else (last, first)
+    rest = "about equal" if wanted is None or wanted.raw < 0.5 else f"{fold(wanted.raw)}-fold"
+    return f"{what} {verb} {fold(span.raw)}-fold from {start} to {end} (expected: {rest})"
+
+
+def fold(log_ratio: float) -> str:
+    """A ratio of second moments, given as log10 and without its sign, for reading."""
+    value = abs(log_ratio)
+    if value < 2.0:
+        return f"{10.0**value:.2g}"
+    exponent = math.floor(value)
+    return f"{10 ** (value - exponent):.1f}e{exponent}"
+
+
+def name(scene: Scene, index: int) -> str:
+    """What a reader should call a node."""
+    node = scene.nodes[index]
+    return node.module or node.label or node.op

@@ -1,0 +1,214 @@
+"""Elementwise expressions of one signal, written from several ops: x * sigmoid(x), exp(-x^2), x + relu(x) ...
+
+Each such expression is one function of the last signal that is no elementwise function itself, and is given its true
+moments as one. It gets the name of a known activation where it has the values of one, else a table of samples.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+
+from initlint.facts import Node, Plain
+from initlint.signal.curves import function_of
+from initlint.signal.moments import NoRuleError
+from initlint.signal.scene import number
+from initlint.theory.activations import ACTIVATIONS
+
+Dual = tuple[float, float]  # value and slope
+Dualised = Callable[[float], Dual]
+
+BINARY = frozenset({"add", "sub", "mul", "div"})
+#: Longer chains than this are left alone: their tables would cost more than they are worth.
+LONGEST = 32
+#: Where two functions must agree to be called the same, and how well. The tanh and erf forms of GELU differ by 1e-4.
+PROBES = (-4.0, -2.3, -1.1, -0.6, -0.2, 0.15, 0.5, 1.2, 2.1, 4.0)
+AGREE = 2e-6
+#: Samples of a table, on either side of zero, in geometric steps.
+NEAREST, FARTHEST, STEP = 1e-3, 60.0, 1.06
+
+
+@dataclass(frozen=True, slots=True)
+class Expression:
+    """A function of node ``base``; ``straight``: it is linear in it."""
+
+    base: int
+    at: Dualised
+    straight: bool
+    length: int
+
+
+def fuse_functions(nodes: Sequence[Node]) -> list[Node]:
+    """Nodes that compose functions of one signal, as one ``activation`` of that signal each."""
+    known: dict[int, Expression] = {}
+    found = list(nodes)
+    for node in nodes:
+        made = _expression(node, nodes, known)
+        if made is None:
+            continue
+        known[node.index] = made
+        if _needs(node, known) and not made.straight:
+            function = _described(made.at)
+            if function is not None:
+                attrs, table = function
+                found[node.index] = replace(
+                    node, op="activation", inputs=(made.base,), attrs=attrs, table=table, parameters={}
+                )
+    return found
+
+
+def _needs(node: Node, known: Mapping[int, Expression]) -> bool:
+    """Whether the node's own rule would be wrong: it combines functions of one signal."""
+    if node.op == "activation":
+        inner = known.get(node.inputs[0])
+        return inner is not None and not inner.straight
+    return node.op in BINARY
+
+
+def _expression(node: Node, nodes: Sequence[Node], known: Mapping[int, Expression]) -> Expression | None:
+    if not node.inputs or (node.shape is None and node.op in BINARY):
+        return None
+    if node.op in ("scale", "shift", "identity"):
+        return _affine(node, known)
+    if node.op == "activation":
+        return _applied(node, known)
+    if node.op in BINARY:
+        return _combined(node, nodes, known)
+    return None
+
+
+def _inner(index: int, known: Mapping[int, Expression]) -> Expression:
+    return known.get(index) or Expression(index, lambda x: (x, 1.0), True, 0)
+
+
+def _affine(node: Node, known: Mapping[int, Expression]) -> Expression | None:
+    inner = _inner(node.inputs[0], known)
+    if inner.length >= LONGEST:
+        return None
+    factor = number(node, "factor", 1.0) if node.op == "scale" else 1.0
+    value = number(node, "value") if node.op == "shift" else 0.0
+    f = inner.at
+
+    def at(x: float) -> Dual:
+        y, dy = f(x)
+        return factor * y + value, factor * dy
+
+    return Expression(inner.base, at, inner.straight, inner.length + 1)
+
+
+def _applied(node: Node, known: Mapping[int, Expression]) -> Expression | None:
+    try:
+        function = function_of(node)
+    except NoRuleError:
+        return None
+    inner = _inner(node.inputs[0], known)
+    if inner.length >= LONGEST:
+        return None
+    f, value, slope = inner.at, function.value, function.slope
+
+    def at(x: float) -> Dual:
+        y, dy = f(x)
+        return value(y), slope(y) * dy
+
+    return Expression(inner.base, at, False, inner.length + 1)
+
+
+def _combined(node: Node, nodes: Sequence[Node], known: Mapping[int, Expression]) -> Expression | None:
+    """Two functions of one signal, or one and a single number."""
+    left, right = node.inputs[0], node.inputs[-1]
+    a, b = _operand(left, nodes, known), _operand(right, nodes, known)
+    if a is None or b is None:
+        return None
+    bases = {e.base for e in (a, b) if e.base >= 0}
+    if len(bases) != 1 or a.length + b.length >= LONGEST:
+        return None
+    base = bases.pop()
+    if nodes[base].shape != node.shape and nodes[base].shape is not None:
+        return None  # broadcast: not elementwise
+    straight = node.op in ("add", "sub") and a.straight and b.straight
+    straight = straight or (node.op in ("mul", "div") and a.straight and b.base < 0)
+    at = _arithmetic(node.op, a.at, b.at, number(node, "alpha", 1.0))
+    return Expression(base, at, straight, a.length + b.length + 1)
+
+
+def _operand(index: int, nodes: Sequence[Node], known: Mapping[int, Expression]) -> Expression | None:
+    """An operand as an expression; a parameter or constant of a single element is a number (base -1)."""
+    node = nodes[index]
+    if node.op in ("parameter", "constant"):
+        if node.shape is None or math.prod(node.shape) != 1:
+            return None
+        value = number(node, "mean", float("nan"))
+        return Expression(-1, lambda x: (value, 0.0), True, 0) if math.isfinite(value) else None
+    return _inner(index, known)
+
+
+def _arithmetic(op: str, f: Dualised, g: Dualised, alpha: float) -> Dualised:
+    sign = -alpha if op == "sub" else alpha
+
+    def add(x: float) -> Dual:
+        (a, da), (b, db) = f(x), g(x)
+        return a + sign * b, da + sign * db
+
+    def mul(x: float) -> Dual:
+        (a, da), (b, db) = f(x), g(x)
+        return a * b, a * db + b * da
+
+    def div(x: float) -> Dual:
+        (a, da), (b, db) = f(x), g(x)
+        return a / b, (da * b - a * db) / (b * b)
+
+    return mul if op == "mul" else div if op == "div" else add
+
+
+def _described(at: Dualised) -> tuple[dict[str, Plain], dict[str, tuple[float, ...]]] | None:
+    """``fn`` of a known activation with these values, or ``callable`` with a table."""
+    try:
+        probes = tuple(at(x)[0] for x in PROBES)
+    except (ArithmeticError, ValueError):
+        return None
+    if not all(math.isfinite(y) for y in probes):
+        return None
+    name = _named(probes)
+    if name is not None:
+        return {"fn": name}, {}
+    table = _table(at)
+    return ({"fn": "callable"}, table) if table else None
+
+
+def _named(probes: tuple[float, ...]) -> str | None:
+    for name, values in _signatures().items():
+        if all(abs(y - z) <= AGREE * max(1.0, abs(y)) for y, z in zip(probes, values, strict=True)):
+            return name
+    return None
+
+
+@lru_cache(maxsize=1)
+def _signatures() -> Mapping[str, tuple[float, ...]]:
+    found: dict[str, tuple[float, ...]] = {}
+    for name, activation in ACTIVATIONS.items():
+        try:
+            values = tuple(activation.value(x) for x in PROBES)
+        except (ArithmeticError, ValueError):
+            continue
+        if all(isinstance(y, float) and math.isfinite(y) for y in values) and values not in found.values():
+            found[name] = values
+    return found
+
+
+def _table(at: Dualised) -> dict[str, tuple[float, ...]]:
+    count = math.ceil(math.log(FARTHEST / NEAREST) / math.log(STEP))
+    side = [NEAREST * STEP**k for k in range(count + 1)]
+    rows = []
+    for x in (*(-x for x in reversed(side)), 0.0, *side):
+        try:
+            y, dy = at(x)
+        except (ArithmeticError, ValueError):
+            continue
+        if math.isfinite(y) and math.isfinite(dy) and abs(y) < 1e60:
+            rows.append((x, y, dy))
+    if len(rows) < count:
+        return {}
+    xs, ys, dys = zip(*rows, strict=True)
+    return {"x": xs, "y": ys, "dy": dys}

@@ -1,0 +1,139 @@
+"""The depth profile: signal, input-dependent signal and gradient energy along the trunk, and how far they span."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from initlint.signal.moments import SMALLEST, Grad, State
+from initlint.signal.scene import Scene
+from initlint.signal.trunk import WEIGHTED
+
+#: How many standard deviations of chance are taken off a span before it is judged: 2.5 leaves 0.6 % to chance.
+BAND = 2.5
+LN10 = math.log(10.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """A node of the trunk. Logarithms are to base 10, of second moments; ``energy`` is p times elements per sample."""
+
+    node: int
+    label: str
+    q: float
+    dependent: float
+    energy: float | None  # None: no gradient arrives
+    forward_std: float
+    gradient_std: float
+    share: float  # q(1-c)/q
+    noise_q: float  # one standard deviation of log10 q
+    noise_p: float
+    guarded: bool
+    judged: bool  # counts for the forward spans (not hidden by a norm, not the head)
+    body: bool  # counts for the gradient span
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """Largest ratio along the profile, in log10 of second moments.
+
+    ``value`` is what is left beyond chance; ``shrinks``: in the direction in which it travels (forward for signals,
+    backward for gradients) it gets smaller.
+    """
+
+    value: float = 0.0
+    raw: float = 0.0
+    noise: float = 0.0
+    first: int = -1
+    last: int = -1
+    shrinks: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Culprit:
+    """What a layer of the trunk, with all up to the next one, contributes to the spans (log10, signed)."""
+
+    node: int
+    label: str
+    forward: float
+    gradient: float
+
+
+def log10(value: float) -> float:
+    """log10 of a second moment; zero counts as the smallest that is carried."""
+    return math.log10(max(value, SMALLEST))
+
+
+def points(
+    scene: Scene,
+    trunk: Sequence[int],
+    hidden: Sequence[bool],
+    states: Sequence[State],
+    grads: Sequence[Grad],
+) -> tuple[Point, ...]:
+    """The profile; nodes whose state is undetermined are left out."""
+    weighted = [index for index in trunk if scene.nodes[index].op in WEIGHTED]
+    head = weighted[-1] if len(weighted) > 1 else len(scene.nodes)
+    first = weighted[0] if weighted else 0
+    found = []
+    for index in trunk:
+        x, g, node = states[index], grads[index], scene.nodes[index]
+        if x.undetermined or (x.kind in ("index", "constant") and x.d == 0 and node.op == "input"):
+            continue
+        layout = scene.layout(index)
+        energy = log10(g.p * layout.elements) if g.p > 0 else None
+        found.append(
+            Point(
+                node=index,
+                label=node.label or node.module or node.op,
+                q=log10(x.q),
+                dependent=log10(x.d),
+                energy=energy,
+                forward_std=math.sqrt(x.q),
+                gradient_std=math.sqrt(g.p),
+                share=min(x.d / x.q, 1.0) if x.q > 0 else 0.0,
+                noise_q=math.sqrt(x.noise + x.own) / LN10,
+                noise_p=math.sqrt(g.noise) / LN10,
+                guarded=hidden[index],
+                judged=not hidden[index] and index < head,
+                body=not hidden[index] and first <= index < head and energy is not None,
+            )
+        )
+    return tuple(found)
+
+
+def spans(profile: Sequence[Point]) -> Mapping[str, Span]:
+    """``forward`` (q), ``dependent`` (q(1-c)) and ``gradient`` (energy per sample)."""
+    judged = [p for p in profile if p.judged]
+    body = [p for p in profile if p.body]
+    return {
+        "forward": _span([(p.node, p.q, p.noise_q) for p in judged], forward=True),
+        "dependent": _span([(p.node, p.dependent, p.noise_q) for p in judged], forward=True),
+        "gradient": _span([(p.node, p.energy or 0.0, p.noise_p) for p in body], forward=False),
+    }
+
+
+def _span(rows: Sequence[tuple[int, float, float]], *, forward: bool) -> Span:
+    if len(rows) < 2:
+        return Span()
+    low = min(rows, key=lambda row: row[1])
+    high = max(rows, key=lambda row: row[1])
+    raw = high[1] - low[1]
+    noise = math.sqrt(abs(high[2] ** 2 - low[2] ** 2))
+    first, last = sorted((low[0], high[0]))
+    shrinks = (low[0] > high[0]) == forward
+    return Span(max(raw - BAND * noise, 0.0), raw, noise, first, last, shrinks)
+
+
+def culprits(scene: Scene, profile: Sequence[Point]) -> tuple[Culprit, ...]:
+    """Layers of the trunk by how much they contribute to the spans, the largest first."""
+    rows = [p for p in profile if not p.guarded]
+    starts = [i for i, p in enumerate(rows) if scene.nodes[p.node].op in WEIGHTED]
+    found = []
+    for at, start in enumerate(starts):
+        before = rows[start - 1] if start else rows[start]
+        end = rows[(starts[at + 1] if at + 1 < len(starts) else len(rows)) - 1]
+        gradient = (before.energy or 0.0) - (end.energy or 0.0) if before.energy and end.energy else 0.0
+        found.append(Culprit(rows[start].node, rows[start].label, end.dependent - before.dependent, gradient))
+    return tuple(sorted(found, key=lambda c: -max(abs(c.forward), abs(c.gradient))))

@@ -1,0 +1,109 @@
+"""The trunk of a graph: the nodes that every path from the main input to the main output crosses.
+
+In a topological order a node is on every path exactly if no edge between nodes that lie on some path jumps over it,
+which takes one pass over the edges. Depth verdicts are taken here: branches, gates and auxiliary heads off the trunk
+have spans that say nothing of trainability.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from initlint.facts import Node
+from initlint.signal.scene import Scene, text
+
+#: Ops that hold weights through which a signal passes.
+WEIGHTED = frozenset({"linear", "conv", "conv_transpose", "bilinear", "embedding", "mha", "recurrent"})
+#: Inputs considered as the main one; further ones are conditions or masks.
+MOST_INPUTS = 6
+#: Ops after which a norm still cancels the scale of what came before: homogeneous of degree one.
+HOMOGENEOUS = frozenset({"reshape", "identity", "scale", "dropout", "pad", "pool", "resize", "select", "cat", "stack"})
+RECTIFIERS = frozenset({"relu", "leaky_relu", "prelu", "rrelu", "abs", "identity"})
+
+
+def returned(scene: Scene, outputs: Sequence[int]) -> tuple[int, ...]:
+    """The nodes whose signal the model returns: inputs of ``output`` nodes stand in for them."""
+    found: list[int] = []
+    for index in outputs:
+        node = scene.nodes[index]
+        found += node.inputs if node.op == "output" else (index,)
+    return tuple(dict.fromkeys(found))
+
+
+def trunk(scene: Scene, outputs: Sequence[int]) -> tuple[int, ...]:
+    """Indices of the trunk's nodes, in order; the input with the most weights on its trunk is the main one."""
+    ends = returned(scene, outputs)
+    if not ends:
+        return ()
+    end = max(ends, key=lambda index: (_depth(scene, index), index))
+    starts = [
+        n.index for n in scene.nodes if n.op == "input" and text(n, "kind") != "mask" and scene.consumers[n.index]
+    ]
+    best: tuple[int, ...] = ()
+    score = (-1, -1)
+    for start in starts[:MOST_INPUTS]:
+        found = between(scene, start, end)
+        mark = (sum(scene.nodes[i].op in WEIGHTED for i in found), len(found))
+        if mark > score:
+            best, score = found, mark
+    return best
+
+
+def _depth(scene: Scene, end: int) -> int:
+    """How many weighted nodes feed an output."""
+    seen, stack, count = {end}, [end], 0
+    while stack:
+        node = scene.nodes[stack.pop()]
+        count += node.op in WEIGHTED
+        for source in node.inputs:
+            if source not in seen:
+                seen.add(source)
+                stack.append(source)
+    return count
+
+
+def between(scene: Scene, start: int, end: int) -> tuple[int, ...]:
+    """Nodes on every path from ``start`` to ``end``; empty where there is no path."""
+    nodes = scene.nodes
+    forward = _reached(nodes, start, end)
+    if end not in forward:
+        return ()
+    relevant = {end}
+    for index in range(end, start - 1, -1):
+        if index in relevant:
+            relevant.update(source for source in nodes[index].inputs if source in forward)
+    found, reach = [], start
+    for index in range(start, end + 1):
+        if index not in relevant:
+            continue
+        # ``reach``: the farthest node that an edge from before this one leads to
+        if reach <= index:
+            found.append(index)
+        users = [user for user in scene.consumers[index] if user in relevant]
+        reach = max([reach, *users])
+    return tuple(found)
+
+
+def _reached(nodes: Sequence[Node], start: int, end: int) -> set[int]:
+    found = {start}
+    for index in range(start + 1, end + 1):
+        if any(source in found for source in nodes[index].inputs):
+            found.add(index)
+    return found
+
+
+def guarded(scene: Scene) -> tuple[bool, ...]:
+    """For each node whether all that reads it is a norm, through ops that only scale along: its scale is cancelled."""
+    found = [False] * len(scene.nodes)
+    for node in reversed(scene.nodes):
+        users = scene.consumers[node.index]
+        found[node.index] = bool(users) and all(_cancels(scene.nodes[user], found) for user in users)
+    return tuple(found)
+
+
+def _cancels(node: Node, known: Sequence[bool]) -> bool:
+    if node.op == "norm":
+        trained = text(node, "kind") != "batch" or bool(node.attrs.get("training", True))
+        return trained and text(node, "kind") != "local_response"
+    passes = node.op in HOMOGENEOUS or (node.op == "activation" and node.attrs.get("fn") in RECTIFIERS)
+    return passes and known[node.index]

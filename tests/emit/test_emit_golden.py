@@ -1,0 +1,56 @@
+"""Every format on the sample run, compared with files that were read by a person."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+
+import pytest
+from emit_sample import healthy, sample, sources
+
+from initlint.emit import FORMATS, Options, emit, render
+from initlint.errors import UsageError
+
+SUFFIX = {"json": "json", "sarif": "sarif", "gitlab": "json", "junit": "xml", "markdown": "md", "html": "html"}
+
+
+@pytest.mark.parametrize("format", list(FORMATS))
+def test_each_format_writes_what_was_agreed(format: str, golden: Callable[[str, str], None]) -> None:
+    text = render(format, sample(), Options(sources=sources))
+    golden(f"{format}.{SUFFIX.get(format, 'txt')}", text)
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("text_verbose_130.txt", Options(width=130, verbose=1, statistics=True, sources=sources)),
+        ("text_80.txt", Options(width=80, sources=sources)),
+        ("text_quiet.txt", Options(verbose=-1, sources=sources)),
+        ("text_color.txt", Options(color=True, sources=sources)),
+    ],
+)
+def test_text_follows_its_options(name: str, options: Options, golden: Callable[[str, str], None]) -> None:
+    golden(name, render("text", sample(), options))
+
+
+def test_a_healthy_model_alone_gets_its_table(golden: Callable[[str, str], None]) -> None:
+    golden("text_healthy.txt", render("text", healthy(), Options(sources=sources)))
+
+
+@pytest.mark.parametrize("format", list(FORMATS))
+def test_the_same_run_gives_the_same_bytes(format: str) -> None:
+    assert render(format, sample(), Options(sources=sources)) == render(format, sample(), Options(sources=sources))
+
+
+@pytest.mark.parametrize("format", list(FORMATS))
+def test_emit_writes_what_render_returns(format: str) -> None:
+    out = io.StringIO()
+    emit(format, sample(), out, sources=sources, summary="")
+    assert out.getvalue() == render(format, sample(), Options(sources=sources))
+
+
+def test_an_unknown_format_is_a_usage_error_that_names_the_known_ones() -> None:
+    with pytest.raises(UsageError) as caught:
+        emit("yaml", sample(), io.StringIO())
+    assert "text" in caught.value.hint
+    assert "html" in caught.value.hint

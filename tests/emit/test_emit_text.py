@@ -1,0 +1,193 @@
+"""The text report: widths, folding of alike layers, numbers, code frames."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+from emit_sample import NOTE, TIED, XAVIER, healthy, sample, sources
+from hypothesis import given
+from hypothesis import strategies as st
+
+from initlint.emit import Options, render
+from initlint.emit.common import cells, clean, number, place, relative, shorten, times, truncate
+from initlint.emit.text_findings import frame_lines
+from initlint.emit.view import folds, listing, span_of
+from initlint.facts import Site
+from initlint.findings import Run
+
+
+def text(run: Run, **options: object) -> str:
+    return render("text", run, Options(sources=sources, **options))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("width", [72, 80, 100, 120, 160])
+def test_tables_and_prose_keep_to_the_width(width: int) -> None:
+    for line in text(sample(), width=width).splitlines():
+        # code, addresses and hints cannot be broken; everything else is
+        if "|" in line or "http" in line or "= write" in line or "= expected" in line or "hint:" in line:
+            continue
+        assert cells(line) <= width or line.startswith(("models/", "not analysed", "85 layers")), line
+
+
+def test_the_last_line_is_the_summary() -> None:
+    last = text(sample()).splitlines()[-1]
+    assert last == "85 layers: 63 ok, 4 findings, 0 undetermined (2 errors, 1 warning, 1 note; 4 models, 3.21 s)"
+
+
+def test_an_empty_run_says_so() -> None:
+    empty = Run(notes=("no files with nn.Module",))
+    assert text(empty).splitlines()[0] == "no files with nn.Module"
+    assert text(empty).splitlines()[-1].startswith("0 layers: 0 ok, 0 findings")
+
+
+def test_quiet_shows_findings_only() -> None:
+    quiet = text(sample(), verbose=-1)
+    assert quiet.startswith("models/gpt.py:9:9: error IL001")
+    assert " analysed" not in quiet
+    assert " ok, " not in quiet
+    assert text(healthy(), verbose=-1) == ""
+
+
+def test_a_model_without_findings_takes_one_line_among_others() -> None:
+    assert "models/resnet.py::ResNet  ok  12 layers\nmodels/tiny.py::Tiny  ok  2 layers\n" in text(sample())
+    assert "stage0" not in text(sample())
+    assert "stage0" in text(sample(), verbose=1)
+
+
+def test_suppressed_findings_are_counted_by_cause() -> None:
+    hidden = (
+        dataclasses.replace(TIED, suppressed="baseline"),
+        dataclasses.replace(NOTE, suppressed="comment"),
+        dataclasses.replace(XAVIER, suppressed="comment"),
+    )
+    run = dataclasses.replace(sample(), suppressed=hidden, baseline_stale=1)
+    assert "3 findings suppressed (1 by baseline, 2 by comment)" in text(run)
+    assert "1 baseline entry no longer found" in text(run)
+
+
+def test_colour_is_only_there_when_asked_for() -> None:
+    assert "\x1b[" not in text(sample())
+    assert "\x1b[" in text(sample(), color=True)
+
+
+def test_statistics_count_by_code() -> None:
+    assert "     1  IL105  scheme-for-another-activation" in text(sample(), statistics=True)
+    run = dataclasses.replace(sample(), findings=(XAVIER, TIED, XAVIER))
+    counted = render("concise", run, Options(statistics=True))
+    assert counted.splitlines()[0] == "     2  IL105  scheme-for-another-activation"
+
+
+def test_alike_layers_fold_by_pattern_not_by_neighbourhood() -> None:
+    gpt = sample().models[0]
+    labels = [fold.label for fold in folds(gpt, ())]
+    assert labels == [
+        "wte",
+        "h.{0…11}.attn.c_attn",
+        "h.{0…11}.attn.c_proj",
+        "h.{0…11}.mlp.c_fc",
+        "h.{0…11}.mlp.c_proj",
+        "temperature",
+    ]
+
+
+def test_a_layer_that_differs_is_not_folded_away() -> None:
+    mlp = sample().models[1]
+    odd = dataclasses.replace(mlp.rows[7], ratio=1.0)
+    changed = dataclasses.replace(mlp, rows=(*mlp.rows[:7], odd, *mlp.rows[8:]))
+    sizes = [len(fold.rows) for fold in folds(changed, ())]
+    assert sizes == [19, 1, 1]
+
+
+def test_a_layer_in_a_finding_is_not_folded_with_those_that_are_fine() -> None:
+    mlp = sample().models[1]
+    finding = dataclasses.replace(XAVIER, layers=("layers.3",), parameters=("layers.3.weight",))
+    assert sorted(len(fold.rows) for fold in folds(mlp, [finding])) == [1, 1, 19]
+
+
+@pytest.mark.parametrize(
+    ("names", "label"),
+    [
+        (["fc"], "fc"),
+        (["layers.0", "layers.1", "layers.2"], "layers.{0…2}"),
+        (["h.0.mlp.fc", "h.1.mlp.fc"], "h.{0…1}.mlp.fc"),
+        (["a.0.b.0", "a.1.b.1"], "a.0.b.0 … a.1.b.1"),
+        (["fc1", "fc2"], "fc1 … fc2"),
+    ],
+)
+def test_spans_are_named_shortly(names: list[str], label: str) -> None:
+    assert span_of(names) == label
+
+
+def test_long_lists_of_names_are_cut() -> None:
+    assert listing([f"layers.{i}.weight" for i in range(20)]) == "layers.{0…19}.weight (20)"
+    assert listing(["a", "b"]) == "a, b"
+    assert listing([f"n{c}" for c in "abcdef"]) == "na, nb, nc, nd and 2 more"
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        (0.08838, "0.0884"),
+        (1.0, "1"),
+        (12345.6, "12346"),
+        (1.2e-7, "1.2e-7"),
+        (1e20, "1e20"),
+        (50257, "50257"),
+        (True, "True"),
+        (None, "-"),
+        (float("nan"), "nan"),
+        (0.0, "0"),
+        ("text\x1b", "text\ufffd"),
+    ],
+)
+def test_numbers_are_written_for_people(value: object, said: str) -> None:
+    assert number(value) == said
+
+
+@pytest.mark.parametrize(
+    ("ratio", "said"), [(0.7071, "0.71×"), (8.0, "8×"), (123.4, "123×"), (None, "-"), (float("inf"), "-")]
+)
+def test_ratios_are_written_for_people(ratio: float | None, said: str) -> None:
+    assert times(ratio) == said
+
+
+@given(st.text(), st.integers(1, 30))
+def test_cutting_never_exceeds_the_width(given_text: str, width: int) -> None:
+    safe = clean(given_text)
+    assert cells(truncate(safe, width)) <= width
+    assert cells(shorten(safe, width)) <= width
+
+
+@given(st.text(st.characters(codec=None), max_size=40))
+def test_clean_text_is_one_printable_line(given_text: str) -> None:
+    safe = clean(given_text)
+    assert len(safe.splitlines()) <= 1
+    assert safe.encode("utf-8").decode() == safe
+    assert not any(ord(c) < 32 or 127 <= ord(c) < 160 for c in safe)
+
+
+def test_a_code_frame_shows_the_record_where_the_file_has_changed() -> None:
+    site = Site("models/mlp.py", 15, 13, "", "nn.init.ones_(something.else_)")
+    assert frame_lines(site, Options(sources=sources)) == [(15, "nn.init.ones_(something.else_)")]
+
+
+def test_a_code_frame_of_a_long_statement_is_cut() -> None:
+    lines = [f"    line{i}" for i in range(40)]
+    frame = frame_lines(Site("x.py", 5, end_line=40), Options(sources=lambda file: lines))
+    assert [n for n, _ in frame] == [3, 4, 5, 6, 7, 8, 9, 10]
+    assert frame[0][1] == "line2"
+
+
+def test_there_is_no_frame_without_source() -> None:
+    assert frame_lines(Site("gone.py", 5), Options(sources=lambda file: ())) == []
+    assert frame_lines(Site("short.py", 5), Options(sources=lambda file: ["x"])) == []
+
+
+def test_a_finding_without_a_place_names_its_model() -> None:
+    assert place(dataclasses.replace(XAVIER, site=None)) == "models/mlp.py::DeepMLP"
+
+
+def test_relative_paths_are_posix() -> None:
+    assert relative("./a/../b.py") == "b.py"
+    assert relative("") == ""
