@@ -45,11 +45,11 @@ def _absorb_model(findings: Sequence[Finding], rules: Mapping[str, Rule]) -> lis
     return standing
 
 
-def _rank(finding: Finding, rules: Mapping[str, Rule]) -> tuple[int, bool, int, int]:
+def _rank(finding: Finding, rules: Mapping[str, Rule]) -> tuple[bool, int, int, int]:
     """Where a finding comes in the order of standing; smaller stands first."""
     rule = rules.get(finding.code)
     family = rule.family if rule else "tool"
-    return (FAMILY_ORDER.index(family), bool(rule and rule.generic), -finding.severity, -len(finding.parameters))
+    return (bool(rule and rule.generic), FAMILY_ORDER.index(family), -finding.severity, -len(finding.parameters))
 
 
 def _explains(host: Finding, finding: Finding, rules: Mapping[str, Rule]) -> bool:

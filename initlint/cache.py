@@ -34,7 +34,10 @@ from initlint.files import write_atomically
 #: Raise when the facts or the layout of entries change within one version of initlint.
 FORMAT = 1
 #: Environment variables that change what a build does, by prefix.
-ENVIRONMENT = ("PYTHON", "TORCH", "PYTORCH", "HF_", "TRANSFORMERS_", "TIMM_", "CUDA_", "INITLINT_BUILD")
+ENVIRONMENT = (
+    *("PYTHONPATH", "PYTHONHASHSEED", "PYTHONOPTIMIZE", "PYTHONHOME"),
+    *("TORCH", "PYTORCH", "HF_", "TRANSFORMERS_", "TIMM_", "CUDA_"),
+)
 #: Entries that nobody has asked for in this many seconds (30 days) are removed when a new one is written.
 LIFETIME = 30 * 24 * 3600.0
 

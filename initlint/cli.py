@@ -104,16 +104,20 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     Args:
         arguments: replaces ``sys.argv[1:]``.
     """
+    from initlint.cli_output import drop_stdout
+
     code = run(list(sys.argv[1:] if arguments is None else arguments))
     try:
         sys.stdout.flush()
     except BrokenPipeError:
-        _drop_stdout()
+        drop_stdout()
     sys.exit(code)
 
 
 def run(arguments: list[str]) -> int:
     """Run the command line; returns the exit code. Errors are shown on stderr."""
+    from initlint.cli_output import drop_stdout
+
     try:
         result: Any = cli.main(arguments, prog_name="initlint", standalone_mode=False)
         return result if isinstance(result, int) else 0
@@ -127,8 +131,9 @@ def run(arguments: list[str]) -> int:
     except (click.Abort, KeyboardInterrupt):
         click.echo("interrupted", err=True)
         return 130
-    except BrokenPipeError:
-        _drop_stdout()
+    except SystemExit:
+        # click ends so when the reader of our output has gone (`| head`): not our failure.
+        drop_stdout()
         return 0
     except Exception as error:
         if os.environ.get("INITLINT_DEBUG"):
@@ -152,11 +157,6 @@ def _report_hint(error: Exception) -> str:
     frames = traceback.extract_tb(error.__traceback__)
     place = f" at {os.path.basename(frames[-1].filename)}:{frames[-1].lineno}" if frames else ""
     return f"This is a fault of initlint{place}. INITLINT_DEBUG=1 shows where; please report it."
-
-
-def _drop_stdout() -> None:
-    """The reader has gone (``| head``): say nothing more, also not when Python flushes at exit."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 if __name__ == "__main__":

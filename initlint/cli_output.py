@@ -86,12 +86,20 @@ def write(run: Run, sinks: Sequence[Sink], *, color: str, verbose: int, statisti
         shared: dict[str, Any] = {"verbose": verbose, "statistics": statistics, "rules": rules}
         if sink.file == "-":
             width = shutil.get_terminal_size((WIDTH, 24)).columns if sys.stdout.isatty() else WIDTH
-            emit(sink.format, run, sys.stdout, color=wants_color(color, sys.stdout), width=width, **shared)
-            sys.stdout.flush()
+            try:
+                emit(sink.format, run, sys.stdout, color=wants_color(color, sys.stdout), width=width, **shared)
+                sys.stdout.flush()
+            except BrokenPipeError:  # the reader has seen enough; the exit code still counts
+                drop_stdout()
         else:
             text = io.StringIO()
             emit(sink.format, run, text, width=WIDTH, **shared)
             write_atomically(Path(sink.file), text.getvalue())
+
+
+def drop_stdout() -> None:
+    """Say nothing more on standard output, also not when Python flushes it at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 class Progress:

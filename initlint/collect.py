@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from initlint import cache as caching
 from initlint.engine import Analysis
 from initlint.errors import UsageError
+from initlint.facts import ModelFacts, NotAnalysed
 from initlint.options import ProbeOptions
 
 if TYPE_CHECKING:
@@ -96,15 +97,29 @@ def _run(pool: Any, jobs: Sequence[Job], on_event: Callable[[Event], None] | Non
 
 
 def _analysis(
-    job: Job, models: tuple[Any, ...], not_analysed: tuple[Any, ...], targets: Sequence[Target], *, cached: bool = False
+    job: Job,
+    models: tuple[ModelFacts, ...],
+    not_analysed: tuple[NotAnalysed, ...],
+    targets: Sequence[Target],
+    *,
+    cached: bool = False,
 ) -> Analysis:
     return Analysis(
         target=_typed(job.target, targets),
         models=models,
-        not_analysed=not_analysed,
+        not_analysed=tuple(replace(entry, file=_shown(entry.file)) for entry in not_analysed),
         whole_file=not job.target.named,
         cached=cached,
     )
+
+
+def _shown(file: str) -> str:
+    """A file as models name theirs: relative to the working directory."""
+    if not os.path.isabs(file):
+        return file
+    from initlint.probe.target import relative
+
+    return relative(file, os.getcwd())
 
 
 def _typed(target: Target, targets: Sequence[Target]) -> str:

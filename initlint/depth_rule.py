@@ -11,6 +11,9 @@ from initlint.rule import Context, Outcome, Rule, site_of
 from initlint.signal import Span
 from initlint.signal.verdict import thresholds
 
+#: The culprits named are the fewest layers that together explain this share of what all layers in the span do.
+_EXPLAINED = 0.9
+
 
 class DepthRule(Rule):
     """A rule that judges one span of the trunk's profile in one direction."""
@@ -64,7 +67,7 @@ def _unrolled(context: Context, span: Span) -> bool:
 
 
 def _culprits(context: Context, span: Span) -> list[ParameterFacts]:
-    """Weights of the trunk's layers in the span, largest contribution first, down to a tenth of the worst."""
+    """Weights of the trunk's layers in the span, largest contribution first."""
     low, high = sorted((span.first, span.last))
     size = {c.node: max(abs(c.forward), abs(c.gradient)) for c in context.signal.culprits}
     worst = max(size.values(), default=0.0)
@@ -74,4 +77,11 @@ def _culprits(context: Context, span: Span) -> list[ParameterFacts]:
         parameter = context.parameter(layer.weight)
         if inside and parameter is not None and all(parameter is not p for _, p in found):
             found.append((max(size[n] for n in inside), parameter))
-    return [p for _, p in sorted(found, key=lambda item: -item[0])]
+    found.sort(key=lambda item: -item[0])
+    whole, so_far, chosen = sum(size for size, _ in found), 0.0, []
+    for amount, parameter in found:
+        if so_far >= _EXPLAINED * whole:
+            break
+        so_far += amount
+        chosen.append(parameter)
+    return chosen

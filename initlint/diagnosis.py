@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from initlint.facts import Layer, ModelFacts, ParameterFacts, Write
 from initlint.theory.schemes import Requested, Scheme, acceptable, requested
@@ -50,6 +50,7 @@ RECTIFIERS = frozenset(
     ("relu", "leaky_relu", "prelu", "rrelu", "relu6", "elu", "celu", "gelu", "gelu_tanh", "quick_gelu", "silu")
     + ("mish", "hardswish", "softplus", "threshold")
 )
+RELU_FAMILY = ("relu", "leaky_relu")
 #: Bounded odd functions, which Glorot derived his scheme for, and their shifted kin.
 SQUASHERS = frozenset(
     ("tanh", "sigmoid", "softsign", "hardtanh", "hardsigmoid", "erf", "arctan", "logsigmoid", "tanhshrink")
@@ -81,12 +82,14 @@ def suspects(facts: ModelFacts) -> tuple[Suspect, ...]:
     found = []
     by_name = {name: p for p in facts.parameters for name in (p.name, *p.aliases)}
     seen: set[str] = set()
+    tables = {p.name for layer in facts.layers if layer.kind == "embedding" and (p := by_name.get(layer.weight))}
     for layer in facts.layers:
         parameter = by_name.get(layer.weight)
         if parameter is None or parameter.name in seen or not _judged(layer, parameter):
             continue
         seen.add(parameter.name)
-        suspect = _suspect(layer, parameter)
+        # a matrix that is also looked up is a table: its rows are items, its columns the dimension
+        suspect = _suspect(replace(layer, layout="table") if parameter.name in tables else layer, parameter)
         if suspect is not None:
             found.append(suspect)
     return tuple(found)
@@ -200,7 +203,7 @@ def _slope(
 def wrong_fans(layer: Layer, parameter: ParameterFacts) -> Iterator[tuple[str, float, float, str]]:
     """(reason, wrong fan, right fan, clause) for each way in which this layer's fan is commonly miscounted."""
     shape = parameter.shape
-    fan_in, fan_out = layer.fan_in or 1.0, layer.fan_out or 1.0
+    fan_in = layer.fan_in or 1.0
     torch_in, torch_out = layer.torch_fans or (0, 0)
     if layer.kind == "conv" and layer.groups > 1:
         right = torch_out / layer.groups
@@ -235,16 +238,13 @@ def wrong_fans(layer: Layer, parameter: ParameterFacts) -> Iterator[tuple[str, f
             fan_in,
             (f"takes the stacked weight {shape} for one convolution: fan_in {torch_in} instead of {fan_in:g}"),
         )
-    if layer.layout == "table" or layer.kind in ("embedding", "matmul"):
-        items = shape[0] if shape else 1
-        if items != fan_in and len(shape) == 2 and layer.layout in ("table", "out_in"):
-            yield (
-                "fan_axis",
-                items,
-                shape[1],
-                f"scales with the number of entries ({items}) instead of their dimension ({shape[1]})",
-            )
-    del fan_out
+    if layer.layout == "table" and len(shape) == 2:
+        yield (
+            "fan_axis",
+            shape[0],
+            shape[1],
+            (f"scales with the number of entries ({shape[0]}) instead of their dimension ({shape[1]})"),
+        )
 
 
 def _fan(
@@ -281,10 +281,6 @@ def _named_fan(layer: Layer, parameter: ParameterFacts, write: Write, second: fl
     if reason == "fan_axis" and layer.kind == "conv_transpose" and mode != "fan_in":
         return None
     expected = second * used / right
-    # the named scheme may suit by luck: what counts is whether the right count would suit better
-    fit = [abs(math.log(s.var / second)) for s in acceptable(layer)]
-    if fit and min(fit) < math.log(_MIN_FACTOR) and reason != "fused_fan":
-        return None
     shown = f'mode="{mode}"' if not xavier else "fan_in + fan_out"
     return reason, f"{write.op} ({shown}) {clause}", f"nn.init.normal_(weight, std={math.sqrt(expected):.4g})", expected
 
@@ -372,9 +368,12 @@ def _mean(
 def _other_activation(layer: Layer, write: Write | None, second: float) -> str:
     if write is None or write.origin == "torch" or layer.consumer != "activation" or layer.activation is None:
         return ""
+    act = layer.activation
+    # the call names the activation that it is for: a mismatch even where the numbers lie close
+    if write.op.startswith("kaiming") and act in SQUASHERS and write.args.get("nonlinearity") in RELU_FAMILY:
+        return f"Kaiming for {write.args['nonlinearity']} before {act}"
     if _fits(layer, second):
         return ""
-    act = layer.activation
     if write.op.startswith("xavier") and act in RECTIFIERS:
         return f"Xavier (for tanh and linear layers) before {act}: half of the variance that {act} needs"
     if write.op.startswith("kaiming") and act in SQUASHERS | {"selu", "sin"}:

@@ -77,6 +77,8 @@ def run(
     known = rules if known is None else known
     severities = selection.resolve(config.severity, known)
     judged = [judge(facts, config, rules, cached=result.cached) for result in results for facts in result.models]
+    # By place, not in the order of the command line: the joined reports of shards are then those of one run.
+    judged.sort(key=lambda model: _model_order(model.report.facts))
     found = absorb((finding for model in judged for finding in model.findings), {rule.code: rule for rule in known})
     found = [replace(f, severity=severities.get(f.code, f.severity)) for f in found]
     found = baseline.with_fingerprints(sorted(found, key=_order), _base(config))
@@ -90,7 +92,7 @@ def run(
         models=tuple(model.report for model in judged),
         findings=tuple(sorted(active, key=_order)),
         suppressed=tuple(sorted([*silenced, *by_comment, *by_baseline], key=_order)),
-        not_analysed=tuple(entry for result in results for entry in result.not_analysed),
+        not_analysed=tuple(sorted((e for result in results for e in result.not_analysed), key=_model_order)),
         seed=config.seed,
         seconds=0.0 if started is None else time.perf_counter() - started,
         fail_on=config.fail_on,
@@ -233,6 +235,10 @@ def _order(finding: Finding) -> tuple[str, int, int, str, str, tuple[str, ...]]:
     site = finding.site
     place = (site.file, site.line, site.column or 0) if site else ("", 0, 0)
     return (*place, finding.code, finding.model, finding.parameters)
+
+
+def _model_order(entry: ModelFacts | NotAnalysed) -> tuple[str, int, str]:
+    return (entry.file, entry.line or 0, entry.target)
 
 
 def _base(config: Config) -> str:

@@ -133,7 +133,7 @@ class Rule:
     aliases: ClassVar[tuple[str, ...]] = ()
     thorough: ClassVar[bool] = False  # needs facts that only --thorough collects
     needs_config: ClassVar[bool] = False  # says something only when configured
-    generic: ClassVar[bool] = False  # yields to any other rule of its family that reports the same cause
+    generic: ClassVar[bool] = False  # yields to any more specific rule that reports the same cause
     by_engine: ClassVar[bool] = False  # the engine reports it; check() says nothing and no examples are needed
 
     def __init_subclass__(cls, **kwargs: Any) -> None:

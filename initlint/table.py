@@ -90,7 +90,9 @@ def _row(
             std = _finite(math.sqrt(parameter.stats.var))
         if best is not None:
             wanted = best.std
-            ratio = std / wanted if std is not None and wanted > 0 else None
+            # a constant has no spread to compare; that it is constant is another matter than its scale
+            constant = parameter.stats is not None and parameter.stats.var == 0 and parameter.stats.mean != 0
+            ratio = std / wanted if std is not None and wanted > 0 and not constant else None
         elif undetermined is None and layer.kind not in ("norm", "scale"):
             undetermined = "the fans of this layer are not known"
     return LayerRow(

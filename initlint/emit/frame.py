@@ -71,7 +71,8 @@ def _expression_end(text: str, start: int, limit: int) -> int:
         position = word.end()
     # an operand of a larger expression (`torch.randn(3) * 0.02`): the whole is meant
     rest = text[position:limit].strip()
-    return limit if position == start or not rest or rest[0] not in ")]},:" else position
+    ends = rest[:1] in tuple(")]},:") or rest.startswith(("for ", "if ", "else "))
+    return position if position > start and ends else limit
 
 
 def _closing(text: str, position: int, limit: int) -> int:

@@ -23,6 +23,7 @@ from initlint.emit.view import (
     findings_of,
     folds,
     listing,
+    places,
     profile_of,
     tally,
     undetermined_reasons,
@@ -291,7 +292,7 @@ def _card(finding: Finding, key: str, options: Options) -> Card:
         diff=_diff(fix, options) if fix else (),
         fix_title=clean(fix.title) if fix and not fix.title.startswith("write: ") else "",
         fix_status=_fix_status(fix) if fix else "",
-        related=tuple((clean(r.role), _where(r.file, r.line)) for r in finding.related),
+        related=tuple((clean(r.role), _where(r.file, r.line)) for r in places(finding)),
         sources=tuple(_source(source) for source in finding.sources),
     )
 

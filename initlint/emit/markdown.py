@@ -7,7 +7,7 @@ import re
 from initlint.emit.common import Options, clean, counted, number, relative, seconds, times
 from initlint.emit.frame import code_frame
 from initlint.emit.text_findings import compared_keys, ratio_of
-from initlint.emit.view import findings_of, listing, tally, undetermined_reasons, verdict
+from initlint.emit.view import findings_of, listing, places, tally, undetermined_reasons, verdict
 from initlint.findings import Finding, ModelReport, Run, Severity
 
 #: Findings told in full: 65,536 characters are what GitHub takes in a comment.
@@ -92,7 +92,7 @@ def _details(finding: Finding, options: Options) -> list[str]:
     facts = [("Parameters", code(listing(names)) if names else ""), ("Effect", escape(finding.effect))]
     facts.append(("Why", escape(finding.why)))
     items = [f"- {word}: {text}" for word, text in facts if text]
-    items += [f"- {escape(r.role)}: {code(f'{relative(r.file)}:{r.line}')}" for r in finding.related]
+    items += [f"- {escape(r.role)}: {code(f'{relative(r.file)}:{r.line}')}" for r in places(finding)]
     lines += ["", *items] if items else []
     if finding.fix is not None:
         lines += ["", "Write instead:" if finding.fix.snippet else f"Fix: {escape(finding.fix.title)}"]

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 
-from initlint.emit.common import Options, clean, counted, number, seconds, truncate
+from initlint.emit.common import Options, cells, clean, counted, number, seconds, truncate
 from initlint.emit.json_document import parameter_count
 from initlint.emit.style import Style
-from initlint.emit.text_findings import finding_lines
+from initlint.emit.text_findings import finding_lines, wrapped
 from initlint.emit.text_table import table_lines
 from initlint.emit.view import (
     findings_of,
@@ -130,16 +130,16 @@ def describe_loss(report: ModelReport) -> str:
     known = report.init_loss or {}
     parts = []
     if known.get("predicted") is not None:
-        parts.append(f"{number(known['predicted'])} predicted")
+        parts.append(f"{number(known['predicted'], 4)} predicted")
     if known.get("expected") is not None:
         classes = known.get("classes")
         parts.append(
-            f"ln {number(classes)} = {number(known['expected'])}"
+            f"ln {number(classes)} = {number(known['expected'], 4)}"
             if classes
-            else f"{number(known['expected'])} expected"
+            else f"{number(known['expected'], 4)} expected"
         )
     if report.facts.measured_loss is not None:
-        parts.append(f"{number(report.facts.measured_loss)} measured")
+        parts.append(f"{number(report.facts.measured_loss, 4)} measured")
     return ", ".join(parts)
 
 
@@ -160,7 +160,7 @@ def _not_analysed(run: Run, options: Options, style: Style) -> list[str]:
     shown = [entry for entry in run.not_analysed if not entry.harmless or options.verbose > 0]
     lines = []
     for entry in shown:
-        lines += _entry(entry, style)
+        lines += _entry(entry, options, style)
     hidden = len(run.not_analysed) - len(shown)
     if hidden and shown:
         lines.append(
@@ -169,11 +169,14 @@ def _not_analysed(run: Run, options: Options, style: Style) -> list[str]:
     return lines
 
 
-def _entry(entry: NotAnalysed, style: Style) -> list[str]:
+def _entry(entry: NotAnalysed, options: Options, style: Style) -> list[str]:
     word = style("not analysed", "red" if entry.named else "yellow", bold=True)
-    lines = [f"{word}  {style(clean(entry.target), bold=True)}: {clean(entry.reason)}"]
+    target = clean(entry.target)
+    first, *more = wrapped(clean(entry.reason), options.width, 14 + cells(target) + 2, 14)
+    lines = [f"{word}  {style(target, bold=True)}: {first}", *more]
     if entry.hint:
-        lines.append(f"              {style('hint:', 'cyan')} {clean(entry.hint)}")
+        first, *more = wrapped(clean(entry.hint), options.width, 20, 20)
+        lines += [f"{' ' * 14}{style('hint:', 'cyan')} {first}", *more]
     return lines
 
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from initlint.emit.common import Options, cells, clean, finite, number, place, relative, times
 from initlint.emit.frame import code_frame
 from initlint.emit.style import COLOURS, Style
-from initlint.emit.view import listing
+from initlint.emit.view import listing, places
 from initlint.facts import Scalar
 from initlint.findings import Finding
 
@@ -22,20 +22,20 @@ def finding_lines(finding: Finding, options: Options, style: Style) -> list[str]
     severity = style(f"{finding.severity.label} {clean(finding.code)}", colour, bold=True)
     name = style(clean(finding.name), bold=True)
     head = f"{place(finding)}: {finding.severity.label} {finding.code} {finding.name}: "
-    message = _wrapped(clean(finding.message), options.width, cells(clean(head)), 4)
+    message = wrapped(clean(finding.message), options.width, cells(clean(head)), 4)
     lines = [f"{style(place(finding), bold=True)}: {severity} {name}: {message[0]}", *message[1:]]
     frame, gutter = _frame_lines(finding, options, style)
     lines += frame
     for word, text in _evidence(finding):
         bar = " " * gutter + style(" = ", "blue", bold=True)
         indent = gutter + 3 + _WORD + 2
-        wrapped = _wrapped(text, options.width, indent, indent) if word not in _VERBATIM else text.split("\n")
-        wrapped = [wrapped[0], *(" " * indent + line.strip() for line in wrapped[1:])]
-        lines += [f"{bar}{style(f'{word:<{_WORD}}', bold=True)}  {wrapped[0]}", *wrapped[1:]]
+        parts = wrapped(text, options.width, indent, indent) if word not in _VERBATIM else text.split("\n")
+        parts = [parts[0], *(" " * indent + line.strip() for line in parts[1:])]
+        lines += [f"{bar}{style(f'{word:<{_WORD}}', bold=True)}  {parts[0]}", *parts[1:]]
     return lines
 
 
-def _wrapped(text: str, width: int, used: int, indent: int) -> list[str]:
+def wrapped(text: str, width: int, used: int, indent: int) -> list[str]:
     """Text in lines; ``used`` columns of the first are taken, the others are indented."""
     lines = textwrap.wrap(
         text,
@@ -84,7 +84,7 @@ def _evidence(finding: Finding) -> list[tuple[str, str]]:
         found.append(("write", "\n".join(clean(line) for line in finding.fix.snippet.splitlines())))
     elif finding.fix is not None:
         found.append(("fix", clean(finding.fix.title)))
-    found += [("see", f"{clean(relative(r.file))}:{r.line} {clean(r.role)}") for r in finding.related]
+    found += [("see", f"{clean(relative(r.file))}:{r.line} {clean(r.role)}") for r in places(finding)]
     if finding.sources:
         found.append(("source", clean("; ".join(finding.sources))))
     return found

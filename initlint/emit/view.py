@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from initlint.emit.common import clean, finite
 from initlint.facts import Histogram, Node, Scalar
-from initlint.findings import Finding, LayerRow, ModelReport, Run, Severity, Undetermined
+from initlint.findings import Finding, LayerRow, ModelReport, Related, Run, Severity, Undetermined
 
 OK, FINDING, UNDETERMINED = "ok", "finding", "undetermined"
 
@@ -170,7 +170,7 @@ def _alike(row: LayerRow) -> tuple[object, ...]:
         row.kind,
         row.fan_in,
         row.activation,
-        row.path,
+        tuple(_INDEX.sub("#", step) for step in row.path),
         row.consumer,
         row.scheme,
         row.undetermined,
@@ -203,6 +203,14 @@ def listing(names: Sequence[str], limit: int = 4) -> str:
         parts += [f"{span_of(group)} ({len(group)})"] if len(group) > 2 else group
     rest = len(parts) - limit
     return ", ".join(parts[:limit]) + (f" and {rest} more" if rest > 0 else "")
+
+
+def places(finding: Finding) -> list[Related]:
+    """The related places, one for each line: a loop that makes ten layers is one place."""
+    found: dict[tuple[str, int], Related] = {}
+    for place in finding.related:
+        found.setdefault((place.file, place.line), place)
+    return list(found.values())
 
 
 def statistics(run: Run) -> list[tuple[str, str, int]]:

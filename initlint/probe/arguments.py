@@ -95,7 +95,9 @@ def _from_command_line(subject: Any, name: str, call: Call) -> Proposal:
     try:
         bound = inspect.signature(subject).bind(*call.args, **dict(call.kwargs))
     except TypeError as error:
-        parameters = ", ".join(str(p).split(":")[0] if p.default is p.empty else f"{p.name}={p.default!r}" for p in parameters_of(subject))
+        parameters = ", ".join(
+            str(p).split(":")[0] if p.default is p.empty else f"{p.name}={p.default!r}" for p in parameters_of(subject)
+        )
         raise ProbeError(f"the arguments do not fit {name}: {error}", f"It is {name}({parameters}).") from None
     except ValueError:
         bound = None
@@ -112,15 +114,15 @@ def _check_names(subject: Any, name: str, given: Mapping[str, Any]) -> None:
     wrong = [n for n in given if n not in {p.name for p in known}]
     if wrong:
         names = ", ".join(p.name for p in known)
-        raise ProbeError(f"the configuration gives {name} an argument {wrong[0]!r}, which it does not have", f"It has: {names}.")
+        raise ProbeError(
+            f"the configuration gives {name} an argument {wrong[0]!r}, which it does not have", f"It has: {names}."
+        )
 
 
 Chosen = dict[str, tuple[Any, str]]  # name -> value, origin
 
 
-def _from_call_sites(
-    subject: Any, name: str, script: Script, directory: str, chosen: Chosen
-) -> Iterator[Chosen]:
+def _from_call_sites(subject: Any, name: str, script: Script, directory: str, chosen: Chosen) -> Iterator[Chosen]:
     from initlint.probe import callsites
 
     if not os.path.isabs(script.path):

@@ -17,7 +17,21 @@ from initlint.probe.scan import Scan, file_of, scan_tree
 _FILES = 3000
 _FILE_BYTES = 1 << 20
 _SITES = 12  # more call sites than this do not make better arguments
-_SKIPPED = frozenset("__pycache__ build dist site-packages node_modules venv env virtualenv wandb runs outputs".split())
+_SKIPPED = frozenset(
+    [
+        "__pycache__",
+        "build",
+        "dist",
+        "site-packages",
+        "node_modules",
+        "venv",
+        "env",
+        "virtualenv",
+        "wandb",
+        "runs",
+        "outputs",
+    ]
+)
 _MARKS = (".git", "pyproject.toml", "setup.py", "setup.cfg")
 _FENCE = re.compile(r"^[ \t]*```[ \t]*(?:python|py|pycon|python3)\b[^\n]*\n(.*?)^[ \t]*```", re.DOTALL | re.MULTILINE)
 
@@ -220,7 +234,9 @@ def assigned(site: CallSite, name: str) -> ast.expr | None:
         arguments = definition.args
         positional = [*arguments.posonlyargs, *arguments.args]
         defaults = dict(zip([a.arg for a in positional][::-1], arguments.defaults[::-1], strict=False))
-        defaults |= {a.arg: d for a, d in zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True) if d is not None}
+        defaults |= {
+            a.arg: d for a, d in zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True) if d is not None
+        }
         if name in defaults:
             return defaults[name]
         if any(argument.arg == name for argument in (*positional, *arguments.kwonlyargs)):

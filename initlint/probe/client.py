@@ -10,27 +10,23 @@ import contextlib
 import json
 import os
 import selectors
-import signal
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import IO, Any
+from typing import IO
 
 from initlint.errors import ProbeError
 from initlint.options import ProbeOptions
 from initlint.probe import limits
-from initlint.probe.isolate import Ending, ending
-from initlint.probe.outcome import Event, Job, ProbeResult
+from initlint.probe.isolate import ending
+from initlint.probe.outcome import Event, Job, Parts, ProbeResult
+from initlint.probe.running import Running
 from initlint.probe.target import Target
 
 #: Seconds between two looks at memory and deadlines: a process writes a few hundred MB in it.
 POLL = 0.05
-#: Seconds beyond a candidate's own deadline (kept in the child) before the parent kills the whole target.
-GRACE = 5.0
-#: Bytes kept of what a target printed (its end: that is where errors are).
-OUTPUT_KEPT = 8192
 #: Seconds the worker may take to import torch (cold disk, slow network file system).
 START_LIMIT = 300.0
 
@@ -121,30 +117,38 @@ class Pool:
 
     def run(self, jobs: Sequence[Job], on_event: Callable[[Event], None] | None = None) -> Iterator[ProbeResult]:
         """Run the jobs, a few at a time, and yield their results in order."""
-        waiting = list(enumerate(jobs))[::-1]
+        # Files whose classes seem to be parts of other files' models come last: by then it is known.
+        waiting = sorted(enumerate(jobs), key=lambda entry: bool(entry[1].target.covered))[::-1]
+        parts = Parts(jobs)
         finished: dict[int, ProbeResult] = {}
-        position = 0
+        position = counted = 0
         report = on_event or (lambda _: None)
         while position < len(jobs):
             while waiting and len(self.running) < self.options.parallel and self.starting is None:
-                index, job = waiting.pop()
+                index, job = waiting[-1]
+                if job.target.covered and any(not other.job.target.covered for other in self.running.values()):
+                    break
+                waiting.pop()
+                job = parts.settle(job)
                 if not job.runs:
                     finished[index] = ProbeResult(job.target, not_analysed=job.not_analysed)
+                    counted += 1
                     continue
                 self.start()
                 self._submit(index, job, report)
             while position in finished:
-                result = finished.pop(position)
-                report(Event("done", result.target.text, len(jobs), position + 1))
-                yield result
+                yield finished.pop(position)
                 position += 1
             if self.running:
                 for done in self._step():
                     again = done.retry()
                     if again is not None:
                         waiting.append((done.index, again))
-                    else:
-                        finished[done.index] = done.result()
+                        continue
+                    finished[done.index] = done.result()
+                    parts.add(finished[done.index])
+                    counted += 1
+                    report(Event("done", done.job.target.text, len(jobs), counted))
 
     def close(self) -> None:
         """Kill what runs and end the worker."""
@@ -180,7 +184,9 @@ class Pool:
         assert self.control is not None
         with theirs:
             try:
-                socket.send_fds(self.control, [json.dumps({"run": number}).encode() + b"\n"], [theirs.fileno(), output_write])
+                socket.send_fds(
+                    self.control, [json.dumps({"run": number}).encode() + b"\n"], [theirs.fileno(), output_write]
+                )
             except OSError:
                 raise self._broken() from None
             finally:
@@ -276,141 +282,9 @@ class Pool:
                 f"torch is not installed for {sys.executable}.",
                 "Install initlint into the environment of your models, or install torch here: pip install torch",
             )
-        return ProbeError(f"The worker that imports torch has ended: {last}", f"Does `{sys.executable} -c 'import torch'` work?")
-
-
-class Running:
-    """A target being analysed: its channel, what it has said so far, how it ended."""
-
-    def __init__(self, number: int, index: int, job: Job, options: ProbeOptions, channel: socket.socket, output: int) -> None:
-        self.number = number
-        self.index = index
-        self.job = job
-        self.options = options
-        self.channel = channel
-        self.output = output
-        self.selector: selectors.BaseSelector | None = None
-        self.pid: int | None = None
-        self.ended: Ending | None = None
-        self.killed = ""  # "" | "timeout" | "memory"
-        self.deadline = 0.0
-        self.peak = 0
-        self.began = time.monotonic()
-        self.pending = job.encode(options)
-        self.received = bytearray()
-        self.scanned = 0
-        self.printed = b""
-        self.state = job.state()
-
-    def touch(self) -> None:
-        """Start the clock anew: the target got on to its next step."""
-        if self.options.timeout > 0:
-            self.deadline = time.monotonic() + self.options.timeout + GRACE
-
-    def on_channel(self, events: int) -> None:
-        """Send what is left of the job, read what has come."""
-        if events & selectors.EVENT_WRITE and self.pending:
-            try:
-                self.pending = self.pending[self.channel.send(self.pending) :]
-            except BlockingIOError:
-                pass
-            except OSError:
-                self.pending = b""
-        if not self.pending and self.selector is not None:
-            self.selector.modify(self.channel, selectors.EVENT_READ, self.on_channel)
-        if events & selectors.EVENT_READ:
-            self.read_channel()
-
-    def read_channel(self) -> bool:
-        """Read what is there; False when nothing (more) will come."""
-        try:
-            data = self.channel.recv(1 << 20)
-        except BlockingIOError:
-            return False
-        except OSError:
-            data = b""
-        if not data:
-            if self.selector is not None:
-                with contextlib.suppress(KeyError, ValueError):
-                    self.selector.unregister(self.channel)
-            return False
-        self.received += data
-        while (end := self.received.find(b"\n", self.scanned)) >= 0:
-            line = bytes(self.received[:end])
-            del self.received[: end + 1]
-            self.scanned = 0
-            self.handle(line)
-        self.scanned = len(self.received)
-        return True
-
-    def on_output(self, _: int = 0) -> bool:
-        """Keep the end of what the target prints."""
-        try:
-            data = os.read(self.output, 1 << 16)
-        except BlockingIOError:
-            return False
-        except OSError:
-            data = b""
-        if not data:
-            if self.selector is not None:
-                with contextlib.suppress(KeyError, ValueError):
-                    self.selector.unregister(self.output)
-            return False
-        self.state.lines_printed += data.count(b"\n")
-        self.printed = (self.printed + data)[-OUTPUT_KEPT:]
-        return True
-
-    def handle(self, line: bytes) -> None:
-        """Take one message; unreadable lines come from a process killed while writing."""
-        if not line.strip():
-            return
-        try:
-            message: dict[str, Any] = json.loads(line)
-        except ValueError:
-            return
-        if not isinstance(message, dict):
-            return
-        self.touch()
-        self.state.take(message)
-
-    def drain(self) -> None:
-        """Read what the ended target left in the pipes."""
-        while self.read_channel():
-            pass
-        for _ in range(64):  # at most the pipe's size; a stray grandchild may print for ever
-            if not self.on_output():
-                break
-
-    def close(self, selector: selectors.BaseSelector) -> None:
-        """Forget the descriptors."""
-        for item in (self.channel, self.output):
-            with contextlib.suppress(KeyError, ValueError):
-                selector.unregister(item)
-        self.channel.close()
-        with contextlib.suppress(OSError):
-            os.close(self.output)
-
-    def retry(self) -> Job | None:
-        """The rest of the job, when the target was killed with candidates left; ``None`` when there is none."""
-        return self.state.rest(self.job, self._trouble(), self.options.directory)
-
-    def result(self) -> ProbeResult:
-        """The result of an ended job."""
-        seconds = time.monotonic() - self.began
-        output = self.printed.decode(errors="replace")
-        return self.state.finish(self.job, self._trouble(), output, seconds, self.options.directory)
-
-    def _trouble(self) -> str:
-        """Why the child ended before it was done, as the end of a sentence; "" when it was done."""
-        if self.killed == "timeout":
-            return f"did not finish within {self.options.timeout:g} s"
-        if self.killed == "memory":
-            limit = self.options.memory_limit or limits.default_limit()
-            return f"used more memory than the limit of {limit / (1 << 30):.3g} GiB"
-        assert self.ended is not None
-        if self.ended.kind == "signal" and self.ended.code == signal.SIGKILL:
-            return "was killed (out of memory, most likely)"
-        return "" if self.ended.kind == "ok" else self.ended.text
+        return ProbeError(
+            f"The worker that imports torch has ended: {last}", f"Does `{sys.executable} -c 'import torch'` work?"
+        )
 
 
 def _scratch() -> IO[bytes]:

@@ -29,25 +29,49 @@ NOTHING = object()  # no value is known
 _NAMES: tuple[tuple[str, Any], ...] = (
     (r"(num|n|no|number(of)?|out(put)?)?(classes|class|labels|categories|cls)(num|count)?", 10),
     (r"(in|input|img|image)(put)?(channels?|chans?|ch|c|planes)|(n|num)?channels?(in)?|cin|nc|nch|inplanes", 3),
-    (r"(out|output)(put)?(channels?|chans?|ch|planes)|cout|planes|(base|n|num|mid|hidden)?(filters?|channels?|width|ch)|ngf|ndf|nf", 16),
+    (
+        r"(out|output)(put)?(channels?|chans?|ch|planes)|cout|planes|(base|n|num|mid|hidden)?(filters?|channels?|width|ch)|ngf|ndf|nf",
+        16,
+    ),
     (r"(num|n|no)?(attn|attention|key|kv|query)?(heads?|nhead)|nheads?|(num|n)(kv|key|keyvalue)heads", 4),
-    (r"(num|n|no)?(hidden|encoder|decoder|enc|dec|transformer|res(idual)?|conv)?(layers?|blocks?|resblocks?|stages?)|depths?|nlayers?", 2),
+    (
+        r"(num|n|no)?(hidden|encoder|decoder|enc|dec|transformer|res(idual)?|conv)?(layers?|blocks?|resblocks?|stages?)|depths?|nlayers?",
+        2,
+    ),
     (r"(image|img|input|spatial|in)?(size|resolution|res)|(img|image)?(height|width|h|w)", 32),
     (r"patch(size|h|w)?", 8),
-    (r"(num|n)?(vocab(ulary)?|tokens?|words?|embeddings|items?|users?|entities|nodes|relations|characters?)(size|s|num)?|ntokens?|(src|tgt|trg|source|target)vocab(size)?", 100),
-    (r"(max|context|block|seq(uence)?|maxseq(uence)?|n|maxposition|num|window)?(len(gth)?|positions?|positionembeddings|ctx|contextlength|blocksize|sequencelength|seqlen|frames)|blocksize|windowsize", 32),
+    (
+        r"(num|n)?(vocab(ulary)?|tokens?|words?|embeddings|items?|users?|entities|nodes|relations|characters?)(size|s|num)?|ntokens?|(src|tgt|trg|source|target)vocab(size)?",
+        100,
+    ),
+    (
+        r"(max|context|block|seq(uence)?|maxseq(uence)?|n|maxposition|num|window)?(len(gth)?|positions?|positionembeddings|ctx|contextlength|blocksize|sequencelength|seqlen|frames)|blocksize|windowsize",
+        32,
+    ),
     (r"kernel(size)?|ks|k", 3),
     (r"strides?|dilation|groups|scale|temperature|gain|gamma|beta|multiplier|widthmult(iplier)?", 1),
     (r"padding|pad|paddingidx|padidx|padtoken(id)?|padid", 0),
-    (r"(attn|attention|emb(ed)?|path|resid|ffn?|proj|hidden|drop|layer)*(dropout|drop(out)?(prob|rate|p|path|pathrate)?|pdrop)|p|droprate", 0.0),
+    (
+        r"(attn|attention|emb(ed)?|path|resid|ffn?|proj|hidden|drop|layer)*(dropout|drop(out)?(prob|rate|p|path|pathrate)?|pdrop)|p|droprate",
+        0.0,
+    ),
     (r"(layernorm|norm|rms(norm)?|bn)?eps(ilon)?", 1e-5),
     (r"momentum|negativeslope|slope|alpha", 0.1),
     (r"(mlp|ffn?|expand|expansion|hidden|reduction|squeeze|se)?(ratio|factor|expansion)", 4),
     (r"(n|num)?(experts?|groups|components|mixtures|basis|bases|codebooks)|rank|r|topk", 4),
     (r"batch(size)?|bs", 4),
-    (r"(out|output|action|act|target)(put)?(dim(ension)?s?|size|features?|feats?|units)|nout(puts?)?|nactions?|numactions|numoutputs?|actiondim|dout", 8),
-    (r"(in|input|obs(ervation)?|state|z|latent|noise|code|cond|context|feature|feat)(put)?(dim(ension)?s?|size|features?|feats?|shape)?|nz|nin(puts?)?|numinputs?|numfeatures|din|latent", 16),
-    (r"(d|n|hidden|embed(ding)?|emb|model|inner|mlp|ffn?|dff|intermediate|feedforward|key|value|head|qk|v|k|q)?(dim(ension)?s?|size|embd|model|inner|hidden|ff|feedforward|units|features?|width|emb(ed(ding)?)?)|hidden(units)?|dk|dv|nhid|ninp|nembd|h", 64),
+    (
+        r"(out|output|action|act|target)(put)?(dim(ension)?s?|size|features?|feats?|units)|nout(puts?)?|nactions?|numactions|numoutputs?|actiondim|dout",
+        8,
+    ),
+    (
+        r"(in|input|obs(ervation)?|state|z|latent|noise|code|cond|context|feature|feat)(put)?(dim(ension)?s?|size|features?|feats?|shape)?|nz|nin(puts?)?|numinputs?|numfeatures|din|latent",
+        16,
+    ),
+    (
+        r"(d|n|hidden|embed(ding)?|emb|model|inner|mlp|ffn?|dff|intermediate|feedforward|key|value|head|qk|v|k|q)?(dim(ension)?s?|size|embd|model|inner|hidden|ff|feedforward|units|features?|width|emb(ed(ding)?)?)|hidden(units)?|dk|dv|nhid|ninp|nembd|h",
+        64,
+    ),
     (r"(time|diffusion|num|n|max)?(steps|timesteps|t)|iterations?|iters", 8),
     (r"bias|useb?ias|affine|bn|usebn|batchnorm|usebatchnorm|residual|causal", True),
     (r"device", "cpu"),
@@ -187,7 +211,7 @@ def config_for(attributes: Mapping[str, None], namespace: Mapping[str, Any]) -> 
 
 def uses(subject: Any) -> dict[str, Usage]:
     """How each argument is used in the constructor of a class, or in a function."""
-    function = subject.__init__ if isinstance(subject, type) else subject
+    function = _constructor(subject) if isinstance(subject, type) else subject
     found: dict[str, Usage] = {}
     tree = _tree(function)
     if tree is None:
@@ -232,7 +256,22 @@ def _sequence(base: type, arguments: tuple[Any, ...], name: str) -> Any:
 
 
 def _is_plain(annotation: Any) -> bool:
-    return annotation in (int, float, bool, str, list, tuple, Any, "int", "float", "bool", "str", "list", "tuple", "Any")
+    return annotation in (
+        int,
+        float,
+        bool,
+        str,
+        list,
+        tuple,
+        Any,
+        "int",
+        "float",
+        "bool",
+        "str",
+        "list",
+        "tuple",
+        "Any",
+    )
 
 
 def _offers(cls: type, wanted: set[str]) -> bool:
@@ -240,10 +279,13 @@ def _offers(cls: type, wanted: set[str]) -> bool:
         return False
     if dataclasses.is_dataclass(cls):
         return wanted <= {f.name for f in dataclasses.fields(cls)} | set(dir(cls))
-    return wanted <= set(dir(cls)) or len(wanted & set(getattr(cls.__init__, "__code__", _NO_CODE).co_names)) == len(wanted)
+    code = getattr(_constructor(cls), "__code__", None)
+    return wanted <= set(dir(cls)) or wanted <= set(code.co_names if code is not None else ())
 
 
-_NO_CODE = (lambda: None).__code__
+def _constructor(cls: type) -> Any:
+    """The ``__init__`` of a class, its own or inherited."""
+    return next((vars(base)["__init__"] for base in cls.__mro__ if "__init__" in vars(base)), None)
 
 
 def _tree(function: Any) -> ast.FunctionDef | None:
@@ -308,7 +350,16 @@ def _call_roles(
                 yield name, mark("counted")
             elif function in ("len", "zip", "enumerate", "list", "tuple", "reversed", "sum"):
                 yield name, mark("iterated")
-            elif function[:1].isupper() or function in ("randn", "zeros", "ones", "empty", "rand", "full", "sqrt", "int"):
+            elif function[:1].isupper() or function in (
+                "randn",
+                "zeros",
+                "ones",
+                "empty",
+                "rand",
+                "full",
+                "sqrt",
+                "int",
+            ):
                 yield name, mark("numeric")
 
 

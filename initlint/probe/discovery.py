@@ -20,7 +20,9 @@ from initlint.probe.slicing import is_light
 from initlint.probe.target import Target, relative
 
 #: Folders that hold no source of the project; environments are also known by their pyvenv.cfg.
-_SKIPPED = frozenset("__pycache__ build dist site-packages node_modules venv env virtualenv eggs wheels".split())
+_SKIPPED = frozenset(
+    ["__pycache__", "build", "dist", "site-packages", "node_modules", "venv", "env", "virtualenv", "eggs", "wheels"]
+)
 
 
 def discover(targets: Sequence[Target], options: ProbeOptions) -> list[Job]:
@@ -42,7 +44,7 @@ def expand(targets: Sequence[Target], options: ProbeOptions) -> Iterator[Target]
             yield target
             continue
         files = [path for path in walk(target.path) if _mentions_torch(path)]
-        contained = _contained(files)
+        contained = _contained(files, options.directory)
         for path in files:
             yield Target(
                 text=relative(path, options.directory),
@@ -120,7 +122,7 @@ def _mentioned_by(result: Scan) -> dict[str, tuple[str, ...]]:
     return {name: tuple(sorted(found)) for name, found in users.items()}
 
 
-def _contained(files: Sequence[str]) -> dict[str, dict[str, str]]:
+def _contained(files: Sequence[str], directory: str) -> dict[str, dict[str, str]]:
     """Classes that model classes of *other* files of the walk use: file -> class -> who uses it."""
     contained: dict[str, dict[str, str]] = {}
     for path in files:
@@ -132,7 +134,7 @@ def _contained(files: Sequence[str]) -> dict[str, dict[str, str]]:
                 origin = result.imports.get(name)
                 place = scanning.file_of(origin, path) if origin and "." in origin else None
                 if place is not None and place[1] and place[0] != path:
-                    contained.setdefault(place[0], {}).setdefault(place[1], f"{os.path.basename(path)}::{user}")
+                    contained.setdefault(place[0], {}).setdefault(place[1], f"{relative(path, directory)}::{user}")
     return contained
 
 

@@ -197,8 +197,10 @@ class Evaluator:
             return True
         if not isinstance(function, type):
             return False
-        return function.__module__ == self.module or function.__module__.startswith("torch.nn.") or (
-            dataclasses.is_dataclass(function) and function in self.namespace.values()
+        return (
+            function.__module__ == self.module
+            or function.__module__.startswith("torch.nn.")
+            or (dataclasses.is_dataclass(function) and function in self.namespace.values())
         )
 
     def _resolved(self, name: str) -> Any:

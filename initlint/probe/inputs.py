@@ -25,7 +25,8 @@ class Inputs:
     facts: tuple[InputFacts, ...] = ()
     batch: int | None = None  # size of axis 0 that all inputs share: the number of samples
     notes: tuple[str, ...] = ()
-    recording: Any = None  # the ``Recorder`` of the attempt that passed (``seed``, train mode), when inferred
+    recording: Any = None  # the ``Recorder`` of the attempt that passed (under ``seed``), when inferred
+    training: bool = True  # mode of that attempt
 
     @property
     def empty(self) -> bool:
@@ -73,7 +74,7 @@ def find(
 
     found = infer(model, seed=seed, budget=budget)
     given = describe(model, found.args, found.kwargs, found.origin)
-    return replace(given, notes=found.notes, recording=found.recording)
+    return replace(given, notes=found.notes, recording=found.recording, training=found.training)
 
 
 def _specified(model: nn.Module, specs: Sequence[str], seed: int, origin: str) -> Inputs:

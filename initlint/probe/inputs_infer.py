@@ -66,6 +66,7 @@ class Found:
     kwargs: dict[str, Any]
     origin: str
     recording: Recorder | None = None
+    training: bool = True
     notes: tuple[str, ...] = ()
 
 
@@ -195,9 +196,9 @@ class _Search:
                 recorder.close()
                 reason = symbolic.reason_of(error)
                 self.reason = self.reason or reason
-                self._remember(Found(args, dict(kwargs), self._origin, None, (reason,)), recorder)
+                self._remember(Found(args, dict(kwargs), self._origin, notes=(reason,)), recorder)
                 return Failed(guesses, error, recorder.failure, recorder.graph, missing_key(error))
-        return Found(args, dict(kwargs), self._origin, recorder if self.training else None)
+        return Found(args, dict(kwargs), self._origin, recorder, self.training)
 
     def _remember(self, found: Found, recorder: Recorder) -> None:
         reached = sum(n.op in ("call_module", "get_attr") for n in recorder.graph.nodes)

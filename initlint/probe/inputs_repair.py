@@ -53,6 +53,8 @@ def repairs(attempt: Failed, root: nn.Module, batch: int) -> Iterator[Assignment
     if attempt.failure is not None:
         yield from _by_failure(attempt, attempt.failure, root, batch)
     yield from _by_rank(attempt)
+    if attempt.failure is None and isinstance(attempt.error, (ValueError, AssertionError, RuntimeError)):
+        yield from _by_demand(attempt)
 
 
 def _with(attempt: Failed, name: str, guess: Guess) -> Assignment:
@@ -251,6 +253,25 @@ def _by_rank(attempt: Failed) -> Iterator[Assignment]:
         if rank is not None and 0 < len(guess.shape) < rank and guess.dtype.is_floating_point:
             middle = (8,) * (rank - len(guess.shape))
             yield _with(attempt, name, guess.resized((*guess.shape[:1], *middle, *guess.shape[1:])))
+
+
+def _by_demand(attempt: Failed) -> Iterator[Assignment]:
+    """The model's own check of its inputs failed: the sizes that the message names, then the usual ones."""
+    numbers = [int(n) for n in re.findall(r"\d+", str(attempt.error))]
+    for name, guess in attempt.guesses.items():
+        axes = spatial(guess)
+        for size in dict.fromkeys(n for n in numbers if 4 <= n <= 1024):
+            if axes:
+                yield _with(
+                    attempt, name, guess.resized(tuple(size if i in axes else n for i, n in enumerate(guess.shape)))
+                )
+    same = {n: g for n, g in attempt.guesses.items() if spatial(g)}
+    if len(same) > 1 and len({g.shape for g in same.values()}) == 1:  # a pair of images
+        first = next(iter(same))
+        for changed in _resized(attempt, first):
+            yield {**attempt.guesses, **{n: g.resized(changed[first].shape) for n, g in same.items()}}
+    for name in same:
+        yield from _resized(attempt, name)
 
 
 def missing_key(error: BaseException) -> str:

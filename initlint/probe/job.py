@@ -12,6 +12,7 @@ import json
 import os
 import sys
 import time
+import traceback
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -23,6 +24,7 @@ from initlint.errors import InitlintError, ProbeError
 from initlint.facts import ModelFacts, NotAnalysed
 from initlint.options import ProbeOptions
 from initlint.probe import build, isolate, pipeline, script
+from initlint.probe.arguments import required
 from initlint.probe.channel import Channel
 from initlint.probe.dependencies import Files
 from initlint.probe.outcome import OUTPUT_MARK, Candidate
@@ -50,7 +52,7 @@ class Session:
         self.options: ProbeOptions = codec.from_plain(ProbeOptions, message["options"])
         self.static = [codec.from_plain(Candidate, entry) for entry in message["candidates"]]
         self.skip = set(message["skip"])
-        self.covered: dict[str, str] = dict(self.target.covered) | {name: "" for name in message["covered"]}
+        self.covered: dict[str, str] = dict(self.target.covered) | dict.fromkeys(message["covered"], "")
         self.directory: str = message["directory"]
         self.files = Files()
         self.redirect: Any = None
@@ -139,7 +141,7 @@ class Session:
         else:
             with _scratch() as shared:
                 how = isolate.run(lambda: work.run_and_note(shared), self.options.timeout)
-                classes = _read(shared)
+                classes = set(_read(shared))
             if how.kind != "ok":
                 self.channel.send({"event": "broken", "candidate": candidate.name, "how": self._phrase(how)})
         for name in classes:
@@ -159,6 +161,9 @@ class Session:
         if candidate.name.startswith("_"):
             return "a private class"
         subject = loaded.namespace.get(candidate.name)
+        whole = next((user for user in candidate.inside if user in self.covered), "")
+        if whole and required(subject):
+            return f"a part of {whole}, which is analysed"
         bare = isinstance(subject, type) and subject.forward is nn.Module.forward  # type: ignore[attr-defined]
         if bare and any(
             isinstance(other, type) and other is not subject and issubclass(other, subject)  # type: ignore[arg-type]
@@ -232,15 +237,28 @@ class Work:
             built = self._build()
         except InitlintError as error:
             named = session.target.named
-            session._not_analysed(self.candidate.name if not named else "", self._hinted(error), self.candidate.line or None, named=named)
+            session._not_analysed(
+                self.candidate.name if not named else "", self._hinted(error), self.candidate.line or None, named=named
+            )
             return
         model = built.model
         if not self._worth_it(model):
             return
         with contextlib.suppress(Exception):
             self.recorder.__exit__(None, None, None)
-        record = self.recorder.record(model)
-        facts = pipeline.describe(model, record, self._identity(built), options)
+        try:
+            record = self.recorder.record(model)
+            facts = pipeline.describe(model, record, self._identity(built), options)
+        except Exception as error:  # ours, not the user's: one clear line all the same
+            traceback.print_exc()
+            ours = ProbeError(
+                f"initlint failed while describing it: {type(error).__name__}: {error}",
+                "This is a bug in initlint; please report it.",
+            )
+            session._not_analysed(
+                self.candidate.name if not session.target.named else "", ours, built.line, named=session.target.named
+            )
+            return
         self.classes = {type(m).__name__ for m in model.modules() if type(m).__module__ == self.loaded.name}
         self._send(facts, start)
         self._trace(model, record, facts, start)
@@ -248,7 +266,9 @@ class Work:
     def _build(self) -> build.Built:
         session, options = self.session, self.session.options
         name = self.candidate.name
-        given = options.arguments.get(name) or options.arguments.get(session.target.identity(session.directory, name)) or {}
+        given = (
+            options.arguments.get(name) or options.arguments.get(session.target.identity(session.directory, name)) or {}
+        )
         return build.construct(
             self.loaded,
             name,
@@ -297,7 +317,9 @@ class Work:
         for with_inputs in (True, False):
 
             def attempt(ways: bool = with_inputs) -> None:
-                found = pipeline.graph(model, record, facts, self.loaded.namespace, self.session.options, with_inputs=ways)
+                found = pipeline.graph(
+                    model, record, facts, self.loaded.namespace, self.session.options, with_inputs=ways
+                )
                 notes = tuple(dict.fromkeys((*facts.notes, *self.session.redirect.notes)))
                 trace = replace(found.trace, notes=(*reasons, *found.trace.notes))
                 found = replace(found, trace=trace)
@@ -305,7 +327,9 @@ class Work:
                 fields["notes"] = list(notes)
                 fields.setdefault("status", found.status)
                 fields["seconds"] = time.perf_counter() - start
-                self.session.channel.send({"event": "facts", "candidate": self.candidate.name, "facts": fields, "final": True})
+                self.session.channel.send(
+                    {"event": "facts", "candidate": self.candidate.name, "facts": fields, "final": True}
+                )
 
             how = isolate.run(attempt, limit)
             if how.kind == "ok":
@@ -313,7 +337,12 @@ class Work:
             phrase = f"did not finish within {limit:g} s" if how.kind == "timeout" else how.text
             reasons.append(f"the trace {phrase}")
         self.session.channel.send(
-            {"event": "facts", "candidate": self.candidate.name, "facts": {"status": "partial", "reason": reasons[0]}, "final": True}
+            {
+                "event": "facts",
+                "candidate": self.candidate.name,
+                "facts": {"status": "partial", "reason": reasons[0]},
+                "final": True,
+            }
         )
 
     def _send(self, facts: ModelFacts, start: float) -> None:

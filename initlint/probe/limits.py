@@ -5,6 +5,7 @@ Where /proc is missing (macOS) the answers are ``None`` and no memory limit is e
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import signal
@@ -38,10 +39,8 @@ def parse_size(text: str) -> int:
 def machine_memory() -> int:
     """Bytes of memory that this process may use: the machine's, or its control group's when that is less."""
     total = _FALLBACK
-    try:
+    with contextlib.suppress(ValueError, OSError, AttributeError):
         total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (ValueError, OSError, AttributeError):
-        pass
     for path in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
         try:
             with open(path) as file:

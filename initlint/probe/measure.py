@@ -12,8 +12,10 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Iterable
+from itertools import pairwise
 
 import torch
+from torch import nn
 
 from initlint.facts import Chunk, Histogram, TensorStats, Units
 from initlint.probe.measure_matrix import block_gram_residual, gram_residual, singular_values
@@ -60,7 +62,7 @@ def measure(tensor: torch.Tensor, groups: int = 1) -> TensorStats | None:
 
 def _readable(tensor: torch.Tensor) -> torch.Tensor | None:
     """The values as a dense contiguous real tensor on the CPU, without a copy where possible."""
-    if isinstance(tensor, torch.nn.parameter.UninitializedTensorMixin) or tensor.is_meta or tensor.is_quantized:
+    if isinstance(tensor, (nn.UninitializedParameter, nn.UninitializedBuffer)) or tensor.is_meta or tensor.is_quantized:
         return None
     values = tensor.detach()
     if values.layout != torch.strided:
@@ -109,9 +111,7 @@ def _constant(values: torch.Tensor, value: float, groups: int) -> TensorStats:
 
 def _constant_units(count: int, length: int, value: float) -> Units:
     energy, total = length * value * value, length * value
-    return Units(
-        count, count - 1, count if value == 0 else 0, energy, energy, energy, 0.0, total, total * total
-    )
+    return Units(count, count - 1, count if value == 0 else 0, energy, energy, energy, 0.0, total, total * total)
 
 
 def _is_subnormal(value: float, dtype: torch.dtype) -> bool:
@@ -247,7 +247,7 @@ def _histogram(x: torch.Tensor, low: float, high: float) -> Histogram | None:
         return None
     counts = torch.histc(x, BINS, low, high)
     step = (high - low) / BINS
-    edges = tuple(low + step * i for i in range(BINS)) + (high,)
+    edges = (*(low + step * i for i in range(BINS)), high)
     return Histogram(edges, tuple(int(c) for c in counts))
 
 
@@ -257,8 +257,8 @@ def _boundaries(rows: int, columns: int, parts: Iterable[int]) -> list[tuple[int
     for n in parts:
         cuts.update(rows * i // n for i in range(1, n))
     ordered, step = sorted(cuts), max(1, BLOCK // columns)
-    blocks = []
-    for start, stop in zip(ordered, ordered[1:], strict=False):
+    blocks: list[tuple[int, int]] = []
+    for start, stop in pairwise(ordered):
         blocks.extend((first, min(first + step, stop)) for first in range(start, stop, step))
     return blocks
 

@@ -207,9 +207,9 @@ class _Run:
         if call.name in ("max", "min") and len(call.args) == 2 and isinstance(call.args[1], Signal):
             call = dataclasses.replace(call, name=call.name + "imum")
             handler = HANDLERS[call.name]
-        if call.meta.value_kind == "other" and handler is not None and call.name not in ("getitem",):
-            if self._has_unknown(call) or not any(True for v in call.args for _ in signals_in(v)):
-                return Unknown(f"result of {call.name}")
+        blind = self._has_unknown(call) or not any(True for v in call.args for _ in signals_in(v))
+        if call.meta.value_kind == "other" and handler is not None and call.name != "getitem" and blind:
+            return Unknown(f"result of {call.name}")
         if handler is None or (call.meta.unknown and call.name not in ("unknown_source",)):
             return opaque(self.b, call)
         return handler(self.b, call)

@@ -8,8 +8,9 @@ from typing import Any
 from initlint.probe import normalise_elementwise as elementwise
 from initlint.probe import normalise_layers as layers
 from initlint.probe import normalise_matmul as products
+from initlint.probe import normalise_pools as pools
 from initlint.probe import normalise_shapes as shapes
-from initlint.probe.normalise_builder import Builder, Call
+from initlint.probe.normalise_builder import Builder, Call, share
 from initlint.probe.normalise_tables import (
     ACTIVATIONS,
     ALIASES,
@@ -21,6 +22,7 @@ from initlint.probe.normalise_tables import (
     RESHAPES,
     SELECTS,
     STOPS,
+    words,
 )
 from initlint.probe.normalise_values import Items, Signal, Unknown, Value
 from initlint.probe.traced import custom_backward, merge_view, unknown_source, view_again
@@ -41,24 +43,29 @@ def identity(b: Builder, c: Call) -> Value:
         return target if target is not None else Unknown(c.name)
     before, after = b.nodes[source].shape, c.meta.shape
     if before is not None and after is not None and before != after:  # the same view of a newer tensor
-        kept = shapes.share(after, before)
+        kept = share(after, before)
         op = "select" if kept is not None and kept < 1 else "reshape"
         attrs = {"share": kept, "axis": "other"} if op == "select" else {"kind": c.name}
         return b.emit(c, op, (source,), attrs=attrs)
-    if c.name not in ("type", "to") and source is not None:
-        signal = Signal(source)
-        return signal
+    if c.name not in ("type", "to"):
+        return Signal(source)
     return b.emit(c, "identity", (source,), roles=b.roles[source])
 
 
 def opaque(b: Builder, c: Call) -> Value:
     """An op without a rule: its inputs and, from the oracle, its response."""
-    inputs = [i for i in (b.signal(v, c) for v in (*c.args, *c.kwargs.values()) if isinstance(v, (Signal, Items))) if i is not None]
+    inputs = [
+        i
+        for i in (b.signal(v, c) for v in (*c.args, *c.kwargs.values()) if isinstance(v, (Signal, Items)))
+        if i is not None
+    ]
     attrs = {"name": c.name, "why": c.meta.unknown or "no rule for this function"}
     if c.meta.value_kind == "other":
         return Unknown(f"result of {c.name}")
     if c.meta.value_kind == "tuple":
-        return Items(tuple(b.emit(c, "opaque", inputs, attrs=attrs | {"of": i}, meta=m) for i, m in enumerate(c.meta.elements)))
+        return Items(
+            tuple(b.emit(c, "opaque", inputs, attrs=attrs | {"of": i}, meta=m) for i, m in enumerate(c.meta.elements))
+        )
     return b.emit(c, "opaque", inputs, attrs=attrs)
 
 
@@ -78,8 +85,8 @@ def _table() -> dict[str, Handler]:
         (SELECTS, shapes.select),
         (IDENTITIES, identity),
         (ACTIVATIONS, elementwise.activation),
-        (REDUCES, shapes.reduce),
-        (PAIRED, shapes.reduce),
+        (REDUCES, pools.reduce),
+        (PAIRED, pools.reduce),
         (LOSSES, layers.loss),
         (("add", "sub", "mul", "div", "rsub", "rdiv"), elementwise.arithmetic),
         (("cat", "stack", "hstack", "vstack", "dstack", "column_stack"), shapes.join),
@@ -95,9 +102,16 @@ def _table() -> dict[str, Handler]:
     for names, handler in groups:
         table.update(dict.fromkeys(names, handler))
     for d in (1, 2, 3):
-        for name in ("avg_pool", "max_pool", "lp_pool", "adaptive_avg_pool", "adaptive_max_pool", "fractional_max_pool"):
-            table[f"{name}{d}d"] = shapes.pool
-            table[f"{name}{d}d_with_indices"] = shapes.pool
+        for name in (
+            "avg_pool",
+            "max_pool",
+            "lp_pool",
+            "adaptive_avg_pool",
+            "adaptive_max_pool",
+            "fractional_max_pool",
+        ):
+            table[f"{name}{d}d"] = pools.pool
+            table[f"{name}{d}d_with_indices"] = pools.pool
         table[f"dropout{d}d"] = elementwise.dropout
     for name in ("dropout", "alpha_dropout", "feature_alpha_dropout", "feature_dropout"):
         table[name] = elementwise.dropout
@@ -125,19 +139,24 @@ HANDLERS: Mapping[str, Handler] = {
     "local_response_norm": layers.local_response,
     "normalize": layers.normalize,
     "scaled_dot_product_attention": layers.attention,
-    "interpolate": shapes.resize,
-    "pad": shapes.pad,
-    "cumsum": shapes.cumulate,
+    "interpolate": pools.resize,
+    "pad": pools.pad,
+    "cumsum": pools.cumulate,
     "custom_backward": custom,
     "unknown_source": opaque,
 }
 
 #: With static operands these are layers all the same: a parameter sent through a layer is a signal.
-LAYERS = frozenset(
+LAYERS = words(
     "linear bilinear embedding embedding_bag conv1d conv2d conv3d conv_transpose1d conv_transpose2d conv_transpose3d "
-    "layer_norm rms_norm batch_norm group_norm instance_norm scaled_dot_product_attention".split()
+    "layer_norm rms_norm batch_norm group_norm instance_norm scaled_dot_product_attention"
 )
-_MARKERS = {unknown_source: "unknown_source", view_again: "view_again", merge_view: "merge_view", custom_backward: "custom_backward"}
+_MARKERS = {
+    unknown_source: "unknown_source",
+    view_again: "view_again",
+    merge_view: "merge_view",
+    custom_backward: "custom_backward",
+}
 
 
 def canonical(target: Any, method: bool) -> tuple[str, bool]:

@@ -78,7 +78,7 @@ class Editor:
     def compact(self) -> tuple[tuple[Node, ...], tuple[int, ...]]:
         """The nodes that are left, in topological order, with new indices."""
         dead: set[int] = set()
-        queue = [i for i in self.touched]
+        queue = list(self.touched)
         while queue:
             index = queue.pop()
             if index in dead or self.users[index] or index in self.outputs:

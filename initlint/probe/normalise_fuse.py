@@ -70,9 +70,7 @@ def _on_channels(node: Node, operand: Node) -> bool:
 
 def _with_bias(operator: Operator, mean: float, second: float) -> Operator:
     """The operator with a bias of these moments, taken as independent of the row sums."""
-    return dataclasses.replace(
-        operator, bias_mean=mean, bias_second=second, total_bias=operator.total_mean * mean
-    )
+    return dataclasses.replace(operator, bias_mean=mean, bias_second=second, total_bias=operator.total_mean * mean)
 
 
 def _fuse_gated(editor: Editor, node: Node) -> None:

@@ -86,7 +86,7 @@ def emit_convolution(
         "dilation": list(geometry.dilation),
         "padding_mode": options.get("padding_mode", "zeros"),
         "nominal": nominal,
-        "fixed": None if weight.owners or not weight.sources and not weight.value.is_leaf else not weight.owners,
+        "fixed": None if weight.owners else True,
     }
     if weight.owners:
         attrs |= b.weight_attrs(weight, weight.owners[0])
@@ -263,7 +263,13 @@ def norm(b: Builder, c: Call) -> Value:
 
 
 def emit_norm(
-    b: Builder, c: Call, source: Value | None, kind: str, weight: Value | None, bias: Value | None, options: dict[str, Any]
+    b: Builder,
+    c: Call,
+    source: Value | None,
+    kind: str,
+    weight: Value | None,
+    bias: Value | None,
+    options: dict[str, Any],
 ) -> Value:
     """A normalisation with optional static gain and bias."""
     index = b.signal(source, c)
@@ -353,7 +359,9 @@ def attention(b: Builder, c: Call) -> Value:
     }
     if isinstance(mask, Signal) or _tensor(mask) is not None:
         attrs |= {"mask": True} | _mask_attrs(_tensor(mask))
-    return b.emit(c, "attention", known, attrs=attrs, roles=b.roles[known[2]] if q == c.meta.shape else b.roles[known[0]])
+    return b.emit(
+        c, "attention", known, attrs=attrs, roles=b.roles[known[2]] if q == c.meta.shape else b.roles[known[0]]
+    )
 
 
 def _mask_attrs(mask: torch.Tensor | None) -> dict[str, Any]:
@@ -362,13 +370,17 @@ def _mask_attrs(mask: torch.Tensor | None) -> dict[str, Any]:
         return {}
     hidden = ~mask if mask.dtype == torch.bool else mask <= -1e4
     last = hidden.reshape(-1, *hidden.shape[-2:])[0]
-    causal = last.shape[0] == last.shape[1] and last.shape[0] > 1 and bool((last == torch.ones_like(last).triu(1)).all())
+    causal = (
+        last.shape[0] == last.shape[1] and last.shape[0] > 1 and bool((last == torch.ones_like(last).triu(1)).all())
+    )
     return {"masked": float(hidden.double().mean()), "causal": causal}
 
 
 def loss(b: Builder, c: Call) -> Value:
     """Losses inside forward."""
-    inputs = [i for i in (b.signal(v, c) for v in (*c.args, *c.kwargs.values()) if isinstance(v, Signal)) if i is not None]
+    inputs = [
+        i for i in (b.signal(v, c) for v in (*c.args, *c.kwargs.values()) if isinstance(v, Signal)) if i is not None
+    ]
     shape = b.nodes[inputs[0]].shape if inputs else None
     attrs = {"kind": c.name, "classes": shape[1] if shape is not None and len(shape) >= 2 else None}
     return b.emit(c, "loss", inputs, attrs=attrs, roles=())

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -19,25 +18,8 @@ from initlint.facts import Operator
 from initlint.probe import normalise_axes as axes
 from initlint.probe import operators
 from initlint.probe.normalise_builder import ROWS_LIMIT, Builder, Call
+from initlint.probe.normalise_labels import Labels, Split, layout, parse
 from initlint.probe.normalise_values import Items, Signal, Static, Unknown, Value
-
-Labels = tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Split:
-    """The axes of a weight, sorted by what they do."""
-
-    stack: Labels
-    out: Labels
-    inner: Labels
-
-    @classmethod
-    def of(cls, weight: Labels, signal: Labels, result: Labels) -> Split:
-        """Sort the labels of ``weight``."""
-        stack = tuple(x for x in weight if x in signal and x in result)
-        inner = tuple(x for x in weight if x in signal and x not in result)
-        return cls(stack, tuple(x for x in weight if x not in signal), inner)
 
 
 def linear(b: Builder, c: Call) -> Value:
@@ -140,34 +122,6 @@ def _single(b: Builder, c: Call, operand: Value, labels: Labels, result: Labels)
     return b.emit(c, "reduce", (source,), attrs={"fn": "sum", "n": n, "over": "position", "keepdim": False})
 
 
-def parse(equation: str, ranks: Sequence[int]) -> tuple[list[Labels], Labels]:
-    """Labels of each operand and of the result; an ellipsis becomes labels of its own."""
-    text = equation.replace(" ", "")
-    left, arrow, right = text.partition("->")
-    parts = left.split(",")
-    if len(parts) != len(ranks):
-        raise ValueError("operands do not match the equation")
-    labels = [_labels(part, rank) for part, rank in zip(parts, ranks, strict=True)]
-    if arrow:
-        widest = max((len(part) for part in (_dots(x) for x in labels)), default=0)
-        return labels, _labels(right, len(right.replace("...", "")) + widest)
-    flat = [x for part in labels for x in part]
-    result = sorted(x for x in set(flat) if flat.count(x) == 1 and not x.startswith("."))
-    return labels, (*sorted({x for x in flat if x.startswith(".")}, reverse=True), *result)
-
-
-def _dots(labels: Labels) -> list[str]:
-    return [x for x in labels if x.startswith(".")]
-
-
-def _labels(part: str, rank: int) -> Labels:
-    before, dots, after = part.partition("...")
-    width = rank - len(before) - len(after)
-    if width < 0 or (width and not dots):
-        raise ValueError(f"{part!r} does not fit a tensor of {rank} axes")
-    return (*before, *(f".{i}" for i in range(width, 0, -1)), *after)
-
-
 def tensordot(b: Builder, c: Call) -> Value:
     """``torch.tensordot``."""
     first, second, dims = c.value(0, "a"), c.value(1, "b"), c.plain(2, "dims", 2)
@@ -227,10 +181,20 @@ def _two(
     if not contracted:
         signal = b.emit(c, "mul", inputs, roles=roles, shape=_shape(sizes, result), inner=kept)
     else:
-        attrs = {"contraction": n, "kind": "other"}
+        attrs = {"contraction": n, "kind": "other"} | _gathered(b, inputs, (left, right), contracted)
         signal = b.emit(c, "matmul", inputs, attrs=attrs, roles=roles, shape=_shape(sizes, result), inner=kept)
     extra = b.signal(bias, c) if bias is not None and not _is_none(bias) else None
     return signal if extra is None else b.emit(c, "add", (signal.index, extra), roles=roles)
+
+
+def _gathered(b: Builder, inputs: list[int], labels: tuple[Labels, Labels], contracted: list[str]) -> dict[str, Any]:
+    """An operand that is a weight chosen from a stack: where its inputs and outputs lie."""
+    for place, (index, names) in enumerate(zip(inputs, labels, strict=True)):
+        node = b.nodes[index]
+        if node.op == "embedding" and node.attrs.get("gathered") and len(names) >= 2:
+            order = "stacked_out_in" if names[-1] in contracted else "stacked_in_out"
+            return {"gathered": place, "layout": order}
+    return {}
 
 
 def _is_none(value: Value | None) -> bool:
@@ -291,7 +255,10 @@ def _weighted(
     if static_bias is not None and static_bias.sources:
         parameters |= b.roles_of(static_bias, "bias")
     operator, stack = _operator(weight.value.detach(), labels, split, tensor_bias)
-    attrs: dict[str, Any] = {"layout": layout(weight.value, labels, split), "stack": stack if stack > 1 else None}
+    order = layout(weight.value, labels, split)
+    if order.startswith("stacked") and stack == 1:  # the same input goes to every matrix of the stack
+        stack = int(weight.value.shape[0])
+    attrs: dict[str, Any] = {"layout": order, "stack": stack if stack > 1 else None}
     if weight.value.is_meta:
         attrs["nominal"] = True
     attrs |= _weight_notes(b, weight, parameters)
@@ -351,24 +318,7 @@ def _part(b: Builder, weight: Static) -> list[int] | None:
     return [int(start), int(start) + count] if same and start.is_integer() else None
 
 
-def layout(weight: torch.Tensor, labels: Labels, split: Split) -> str:
-    """How the parameter behind a (view of a) weight lies in memory: the order of its strides."""
-    order = sorted(range(len(labels)), key=lambda i: -weight.stride(i))
-    kinds = []
-    for i in order:
-        if weight.shape[i] == 1 and len(labels) > 2:
-            continue
-        kind = "s" if labels[i] in split.stack else ("i" if labels[i] in split.inner else "o")
-        if not kinds or kinds[-1] != kind:
-            kinds.append(kind)
-    names = {"oi": "out_in", "io": "in_out", "sio": "stacked_in_out", "soi": "stacked_out_in"}
-    names |= {"i": "out_in", "o": "in_out", "si": "stacked_out_in", "so": "stacked_in_out"}
-    return names.get("".join(kinds), "other")
-
-
-def _operator(
-    weight: torch.Tensor, labels: Labels, split: Split, bias: torch.Tensor | None
-) -> tuple[Operator, int]:
+def _operator(weight: torch.Tensor, labels: Labels, split: Split, bias: torch.Tensor | None) -> tuple[Operator, int]:
     """The operator and the size of the stack."""
     sizes = dict(zip(labels, weight.shape, strict=True))
     stack, out, inner = (math.prod(sizes[x] for x in group) for group in (split.stack, split.out, split.inner))

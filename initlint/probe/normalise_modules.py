@@ -82,7 +82,7 @@ def norm(b: Builder, c: Call, module: nn.Module, path: str) -> Value:
         kind = "instance"
     elif isinstance(module, nn.modules.batchnorm._NormBase):
         kind = "batch"
-        options["training"] = b.traced.training and module.training or not module.track_running_stats
+        options["training"] = (b.traced.training and module.training) or not module.track_running_stats
     else:
         kind, options["normalized"] = "rms", getattr(module, "normalized_shape", None)
         if options["eps"] is None:
@@ -129,7 +129,9 @@ def recurrent(b: Builder, c: Call, module: nn.Module, path: str) -> Value:
     if metas and metas[0].shape is not None and len(metas[0].shape) == 3:
         roles = ("b", "p", "c") if module.batch_first else ("p", "b", "c")
     inputs = () if source is None else (source,)
-    out = b.emit(c, "recurrent", inputs, attrs=attrs, parameters=parameters, roles=roles, meta=metas[0] if metas else None)
+    out = b.emit(
+        c, "recurrent", inputs, attrs=attrs, parameters=parameters, roles=roles, meta=metas[0] if metas else None
+    )
     states = _states(b, c, out, metas[1] if len(metas) > 1 else None)
     return Items((out, states))
 
@@ -171,15 +173,25 @@ def recurrent_moments(module: nn.Module, mode: str) -> dict[str, Any]:
 def cell(b: Builder, c: Call, module: nn.Module, path: str) -> Value:
     """``nn.RNNCell``, ``nn.LSTMCell``, ``nn.GRUCell``: one step."""
     source = b.signal(c.value(0, "input"), c)
-    mode = {"LSTMCell": "lstm", "GRUCell": "gru"}.get(type(module).__name__, "rnn_" + getattr(module, "nonlinearity", "tanh"))
-    attrs: dict[str, Any] = {"cell": mode, "hidden": module.hidden_size, "layers": 1, "bidirectional": False, "steps": 1}
+    mode = {"LSTMCell": "lstm", "GRUCell": "gru"}.get(
+        type(module).__name__, "rnn_" + getattr(module, "nonlinearity", "tanh")
+    )
+    attrs: dict[str, Any] = {
+        "cell": mode,
+        "hidden": module.hidden_size,
+        "layers": 1,
+        "bidirectional": False,
+        "steps": 1,
+    }
     attrs |= recurrent_moments(module, mode) | {"single": True}
     parameters = {k: b.parameter_name(path, k) for k, _ in module.named_parameters(recurse=False)}
     states = [s.index for s in signals_in(c.value(1, "hx"))] if c.value(1, "hx") is not None else []  # type: ignore[arg-type]
     inputs = [] if source is None else [source, *states]
     metas = c.meta.elements
     roles = ("b", "c")
-    out = b.emit(c, "recurrent", inputs, attrs=attrs, parameters=parameters, roles=roles, meta=metas[0] if metas else None)
+    out = b.emit(
+        c, "recurrent", inputs, attrs=attrs, parameters=parameters, roles=roles, meta=metas[0] if metas else None
+    )
     if c.meta.value_kind != "tuple":
         return out
     state = {"axis": "position", "of": 1, "state": True}
@@ -222,7 +234,9 @@ def multihead(b: Builder, c: Call, module: nn.Module, path: str) -> Value:
     return Items((out, weights))
 
 
-def _multihead_parameters(b: Builder, module: nn.MultiheadAttention, path: str) -> tuple[dict[str, Any], dict[str, str]]:
+def _multihead_parameters(
+    b: Builder, module: nn.MultiheadAttention, path: str
+) -> tuple[dict[str, Any], dict[str, str]]:
     """Second moments of q, k, v, out and their biases, and the names by role."""
     parameters: dict[str, str] = {}
     moments: dict[str, Any] = {}
@@ -231,7 +245,7 @@ def _multihead_parameters(b: Builder, module: nn.MultiheadAttention, path: str) 
     parts: tuple[torch.Tensor | None, ...]
     if packed is not None:
         parameters["in_proj"] = b.parameter_name(path, "in_proj_weight")
-        parts = packed.split(size)
+        parts = tuple(torch.split(packed, size))
     else:
         parts = tuple(effective(module, f"{k}_proj_weight") for k in "qkv")
         parameters |= {f"{k}_proj": b.parameter_name(path, f"{k}_proj_weight") for k in "qkv"}
@@ -260,16 +274,25 @@ def _second(tensor: torch.Tensor | None) -> float | None:
     return float(torch.linalg.vector_norm(tensor.float())) ** 2 / tensor.numel()
 
 
+_POOLS = {
+    "Avg": "avg_pool",
+    "Max": "max_pool",
+    "LP": "lp_pool",
+    "FractionalMax": "fractional_max_pool",
+    "AdaptiveAvg": "adaptive_avg_pool",
+    "AdaptiveMax": "adaptive_max_pool",
+}
+
+
 def pooling(b: Builder, c: Call, module: nn.Module, path: str) -> Value:
     """Pooling modules: their arguments in the order of the functions."""
-    from initlint.probe.normalise_shapes import pool
+    from initlint.probe.normalise_pools import pool
 
     del path
     name = type(module).__name__
     spatial = name[-2:].lower()
     base = name[:-2].removesuffix("Pool")
-    function = {"Avg": "avg_pool", "Max": "max_pool", "LP": "lp_pool", "FractionalMax": "fractional_max_pool",
-                "AdaptiveAvg": "adaptive_avg_pool", "AdaptiveMax": "adaptive_max_pool"}.get(base, "avg_pool")  # fmt: skip
+    function = _POOLS.get(base, "avg_pool")
     keywords: dict[str, Value] = {
         k: literal(getattr(module, k))
         for k in ("kernel_size", "stride", "padding", "count_include_pad", "norm_type", "output_size")
@@ -280,7 +303,7 @@ def pooling(b: Builder, c: Call, module: nn.Module, path: str) -> Value:
 
 def resizing(b: Builder, c: Call, module: nn.Module, path: str) -> Value:
     """``nn.Upsample`` and its relatives."""
-    from initlint.probe.normalise_shapes import resize
+    from initlint.probe.normalise_pools import resize
 
     del path
     keywords: dict[str, Value] = {"mode": literal(module.mode), "align_corners": literal(module.align_corners)}
@@ -289,7 +312,7 @@ def resizing(b: Builder, c: Call, module: nn.Module, path: str) -> Value:
 
 def padding(b: Builder, c: Call, module: nn.Module, path: str) -> Value:
     """``nn.ZeroPad2d`` and its relatives."""
-    from initlint.probe.normalise_shapes import pad
+    from initlint.probe.normalise_pools import pad
 
     del path
     name = type(module).__name__

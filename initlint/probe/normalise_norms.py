@@ -70,14 +70,12 @@ def _candidate(editor: Editor, statistic: int) -> int | None:
         if node.op == "reduce":
             return _root(editor, node.inputs[0])
         live = [i for i in node.inputs if editor.nodes[i].op not in ("parameter", "constant")]
-        if node.op == "sub" and len(live) == 2:  # E[x^2] - E[x]^2
-            index = live[0]
-        elif node.op in ("activation", "scale", "shift", "identity", "reshape") and len(live) == 1:
-            index = live[0]
-        elif node.op in ("add", "mul") and len(set(live)) == 1:
-            index = live[0]
-        else:
+        difference = node.op == "sub" and len(live) == 2  # E[x^2] - E[x]^2
+        unary = node.op in ("activation", "scale", "shift", "identity", "reshape") and len(live) == 1
+        twice = node.op in ("add", "mul") and len(set(live)) == 1
+        if not (difference or unary or twice):
             return None
+        index = live[0]
     return None
 
 
@@ -85,9 +83,8 @@ def _root(editor: Editor, index: int) -> int | None:
     """x behind x^2, |x|^2 and x - mean(x)."""
     for _ in range(8):
         node = editor.nodes[index]
-        if node.op == "activation" and node.attrs.get("fn") in ("square", "pow", "abs"):
-            index = node.inputs[0]
-        elif node.op == "mul" and len(set(node.inputs)) == 1:
+        squared = node.op == "activation" and node.attrs.get("fn") in ("square", "pow", "abs")
+        if squared or (node.op == "mul" and len(set(node.inputs)) == 1):
             index = node.inputs[0]
         elif node.op == "sub" and len(node.inputs) == 2:
             other = editor.nodes[editor.through(node.inputs[1])]
@@ -248,8 +245,12 @@ def _make_norm(editor: Editor, node: Node, source: int, top: Term, bottom: Term)
             return
         attrs |= found
         parameters["weight"] = next(iter(value.parameters.values()))
-    label = "norm" if node.label in ("mul", "div") else node.label
-    editor.replace(node.index, "norm", (source,), attrs, label=label, parameters=parameters)
+    editor.replace(node.index, "norm", (source,), attrs, label=_label(parameters), parameters=parameters)
+
+
+def _label(parameters: dict[str, str]) -> str:
+    """A norm is called by the module that holds its gain."""
+    return parameters.get("weight", "").rpartition(".")[0] or "norm"
 
 
 def _kind(source: Node, dims: tuple[int, ...], centred: bool, rank: int) -> str:
@@ -285,10 +286,10 @@ def _affine(editor: Editor, index: int) -> None:
             continue
         inputs = norm.inputs
         parameters = {**norm.parameters, role: next(iter(value.parameters.values()))}
+        label = _label(parameters) if norm.label == "norm" else norm.label
         editor.replace(
-            user.index, "norm", inputs, {**norm.attrs, **found}, parameters=parameters, label=norm.label,
-            module=norm.module,
-        )  # fmt: skip
+            user.index, "norm", inputs, {**norm.attrs, **found}, parameters=parameters, label=label, module=norm.module
+        )
         editor.take_in(index)
         index = user.index
 
@@ -300,6 +301,8 @@ def _per_channel(norm: Node, operand: Node, user: Node) -> bool:
     shape = operand.shape
     if shape is None:
         return False
+    if math.prod(shape) == 1 and norm.attrs.get("n") != 1:
+        return False  # one factor for all (a temperature, a learned logit scale) stays a factor
     if sum(1 for s in shape if s != 1) <= 1:
         return True
     n = norm.attrs.get("n")
@@ -313,7 +316,7 @@ def _gain(value: Node, role: str) -> dict[str, Plain] | None:
         offset = value.attrs.get("offset")
         mean, second = value.attrs.get("mean"), value.attrs.get("second")
         if role != "weight" or offset != 1.0 or not isinstance(mean, float) or not isinstance(second, float):
-            return None if len(value.parameters) != 1 else attrs
+            return None  # some other function of the parameter
         return {"weight_mean": mean - 1.0, "weight_second": max(0.0, second - 2 * mean + 1.0), "unit_offset": True}
     return attrs
 

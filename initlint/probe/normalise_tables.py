@@ -5,6 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+
+def words(text: str) -> frozenset[str]:
+    """The words of a text."""
+    return frozenset(text.split())
+
+
 #: Elementwise functions: name -> (canonical fn, ((argument in facts, position, keyword, default), ...)).
 Spec = tuple[str, tuple[tuple[str, int, str, float | None], ...]]
 
@@ -15,10 +21,49 @@ def _simple(*names: str) -> dict[str, Spec]:
 
 ACTIVATIONS: Mapping[str, Spec] = {
     **_simple(
-        "relu", "relu6", "selu", "silu", "mish", "softsign", "tanh", "sigmoid", "logsigmoid", "hardswish",
-        "hardsigmoid", "tanhshrink", "sin", "cos", "tan", "exp", "expm1", "log", "log1p", "log2", "log10", "sqrt",
-        "rsqrt", "abs", "sign", "square", "reciprocal", "erf", "erfc", "asinh", "sinh", "cosh", "acos", "asin",
-        "acosh", "atanh", "exp2", "sinc", "logit", "erfinv", "i0", "digamma", "lgamma",
+        "relu",
+        "relu6",
+        "selu",
+        "silu",
+        "mish",
+        "softsign",
+        "tanh",
+        "sigmoid",
+        "logsigmoid",
+        "hardswish",
+        "hardsigmoid",
+        "tanhshrink",
+        "sin",
+        "cos",
+        "tan",
+        "exp",
+        "expm1",
+        "log",
+        "log1p",
+        "log2",
+        "log10",
+        "sqrt",
+        "rsqrt",
+        "abs",
+        "sign",
+        "square",
+        "reciprocal",
+        "erf",
+        "erfc",
+        "asinh",
+        "sinh",
+        "cosh",
+        "acos",
+        "asin",
+        "acosh",
+        "atanh",
+        "exp2",
+        "sinc",
+        "logit",
+        "erfinv",
+        "i0",
+        "digamma",
+        "lgamma",
     ),
     "swish": ("silu", ()),
     "log_sigmoid": ("logsigmoid", ()),
@@ -67,35 +112,33 @@ STATELESS: Mapping[str, tuple[str, tuple[str, ...]]] = {
 }  # fmt: skip
 
 #: Moments unchanged: views and rearrangements of the same elements.
-RESHAPES = frozenset(
+RESHAPES = words(
     "view reshape permute transpose t flatten unflatten unsqueeze squeeze swapaxes swapdims movedim moveaxis view_as "
     "reshape_as pixel_shuffle pixel_unshuffle channel_shuffle roll flip fliplr flipud rot90 T mT H ravel adjoint "
-    "native_channel_shuffle atleast_1d atleast_2d atleast_3d view_as_real view_as_complex real_view sort".split()
+    "native_channel_shuffle atleast_1d atleast_2d atleast_3d view_as_real view_as_complex real_view sort"
 )
 #: The same elements again, several times.
-REPEATS = frozenset(
-    "expand expand_as repeat tile repeat_interleave broadcast_to im2col unfold broadcast_tensors".split()
-)
+REPEATS = words("expand expand_as repeat tile repeat_interleave broadcast_to im2col unfold broadcast_tensors")
 #: Part of the elements.
-SELECTS = frozenset(
+SELECTS = words(
     "chunk split split_with_sizes tensor_split unbind narrow select getitem index_select gather take_along_dim "
     "masked_select unsafe_chunk unsafe_split hsplit vsplit dsplit index take diagonal triu tril topk real imag "
-    "narrow_copy select_copy slice".split()
+    "narrow_copy select_copy slice"
 )
 #: The value itself.
-IDENTITIES = frozenset(
+IDENTITIES = words(
     "contiguous clone to type type_as float double half bfloat16 cpu cuda requires_grad retain_grad alias positive "
     "pin_memory nan_to_num view_again identity checkpoint conj resolve_conj data as_tensor asarray tensor "
-    "set align_to refine_names rename lift_fresh wait_tensor".split()
+    "set align_to refine_names rename lift_fresh wait_tensor"
 )
 #: No gradient passes.
-STOPS = frozenset(
+STOPS = words(
     "detach argmax argmin argsort eq ne lt le gt ge isnan isinf isfinite logical_not logical_and logical_or "
     "logical_xor floor ceil round trunc frac int long bool short byte char one_hot bincount searchsorted bucketize "
     "multinomial nonzero unique unique_consecutive item tolist any all floordiv floor_divide bitwise_and bitwise_or "
     "bitwise_not bitwise_xor heaviside equal allclose is_nonzero count_nonzero histc invert not and or xor is is_not "
     "isclose signbit mod remainder fmod not_equal greater less greater_equal less_equal tril_indices triu_indices "
-    "numpy isin bernoulli lshift rshift where_indices contains".split()
+    "numpy isin bernoulli lshift rshift where_indices contains"
 )
 #: Dtypes that carry no gradient.
 INTEGER = frozenset(("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "bool"))
@@ -124,11 +167,11 @@ ALIASES: Mapping[str, str] = {
     "pairwise_distance": "pairwise_distance", "special_logsumexp": "logsumexp", "view_copy": "view",
 }  # fmt: skip
 
-LOSSES = frozenset(
+LOSSES = words(
     "cross_entropy nll_loss mse_loss l1_loss smooth_l1_loss huber_loss binary_cross_entropy "
     "binary_cross_entropy_with_logits kl_div ctc_loss hinge_embedding_loss cosine_embedding_loss margin_ranking_loss "
     "multi_margin_loss multilabel_margin_loss soft_margin_loss triplet_margin_loss poisson_nll_loss gaussian_nll_loss "
-    "multilabel_soft_margin_loss triplet_margin_with_distance_loss".split()
+    "multilabel_soft_margin_loss triplet_margin_with_distance_loss"
 )
 LOSS_MODULES: Mapping[str, str] = {
     "CrossEntropyLoss": "cross_entropy", "NLLLoss": "nll_loss", "MSELoss": "mse_loss", "L1Loss": "l1_loss",
@@ -137,12 +180,12 @@ LOSS_MODULES: Mapping[str, str] = {
 }  # fmt: skip
 
 #: Queries whose answer depends on the shape and type of a signal only.
-QUERIES = frozenset(
+QUERIES = words(
     "size dim ndimension numel nelement stride is_floating_point is_complex element_size is_contiguous get_device "
     "new_zeros new_ones new_full new_empty new_tensor zeros_like ones_like full_like empty_like rand_like randn_like "
     "randint_like len shape dtype device ndim is_cuda requires_grad result_type can_cast is_tensor broadcast_shapes "
     "layout is_sparse names itemsize nbytes storage_offset data_ptr is_meta isinstance hasattr type_query is_quantized "
-    "is_nested is_leaf grad_fn grad is_inference is_pinned promote_types get_default_dtype untyped_storage".split()
+    "is_nested is_leaf grad_fn grad is_inference is_pinned promote_types get_default_dtype untyped_storage"
 )
 
 

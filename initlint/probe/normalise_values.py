@@ -16,6 +16,8 @@ from typing import Any
 
 import torch
 
+from initlint.probe.normalise_tables import words
+
 #: An expression of parameters larger than this many elements is not evaluated (1 GB of float32).
 EVALUATE_LIMIT = 1 << 28
 
@@ -124,17 +126,17 @@ def merged(groups: Iterable[tuple[str, ...]]) -> tuple[str, ...]:
 
 
 #: Functions that only rearrange or cut: the values of a parameter stay what they are.
-VIEWS = frozenset(
+VIEWS = words(
     "t transpose permute view reshape unsqueeze squeeze flatten unflatten contiguous swapaxes swapdims movedim "
     "view_as reshape_as select narrow getitem chunk split unbind tensor_split split_with_sizes clone to type float "
     "double half bfloat16 cpu cuda detach T mT H flip roll expand expand_as type_as adjoint numpy_T data "
-    "requires_grad_ ravel moveaxis".split()
+    "requires_grad_ ravel moveaxis"
 )
 #: Functions that draw random numbers.
-RANDOM = frozenset(
-    "rand randn rand_like randn_like randint randint_like randperm normal normal_ uniform_ bernoulli bernoulli_ dropout "
-    "exponential_ multinomial dropout1d dropout2d dropout3d alpha_dropout poisson rrelu random_ new_empty empty "
-    "empty_like".split()
+RANDOM = words(
+    "rand randn rand_like randn_like randint randint_like randperm normal normal_ uniform_ bernoulli bernoulli_ "
+    "dropout exponential_ multinomial dropout1d dropout2d dropout3d alpha_dropout poisson rrelu random_ new_empty empty "
+    "empty_like"
 )
 #: Built-in functions that write into their first argument although their name has no underscore.
 WRITERS = frozenset(("setitem", "iadd", "isub", "imul", "itruediv", "imatmul", "ipow", "ifloordiv", "iand", "ior"))

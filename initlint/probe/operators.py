@@ -167,22 +167,35 @@ def conv_operator(weight: torch.Tensor, bias: torch.Tensor | None, geometry: Geo
 def conv_transpose_operator(weight: torch.Tensor, bias: torch.Tensor | None, geometry: Geometry) -> Operator:
     """Of a transposed convolution with W (in, out/g, *kernel): the adjoint of a convolution.
 
-    The pairs are those of the convolution that maps its output back to its input.
+    Each output sums over the taps that reach it, k/s of them for each axis in the interior.
     """
     w, groups = weight.detach(), geometry.groups
     inner, per_group = w.shape[0], w.shape[1]
     # (in, out/g, k) -> (out, in/g, k)
     w = w.reshape(groups, inner // groups, per_group, *w.shape[2:]).transpose(1, 2)
     w = w.reshape(groups * per_group, inner // groups, *weight.shape[2:])
-    swapped = Geometry(
-        geometry.size_out, geometry.size, geometry.kernel, geometry.stride, geometry.padding, geometry.dilation
-    )
-    masks = _conv_masks(swapped)
+    masks = [_reaching_taps(geometry, axis) for axis in range(len(geometry.kernel))]
     ratio = float(math.prod(geometry.stride))
     if geometry.size is not None and geometry.size_out is not None:
         ratio = math.prod(geometry.size_out) / max(1, math.prod(geometry.size))
-    # masks hold shares of the input's positions; an output position sees 1/ratio as many
-    return _conv(w, bias, masks, ratio, inner // groups, per_group, (inner, groups * per_group), transposed=True)
+    return _conv(w, bias, masks, ratio, inner // groups, per_group, (inner, groups * per_group))
+
+
+def _reaching_taps(geometry: Geometry, axis: int) -> torch.Tensor:
+    """0/1 matrix (kernel, outputs): whether tap t of a transposed convolution reaches output o.
+
+    Without sizes the outputs are the phases of the stride, which all interior positions repeat.
+    """
+    kernel, stride, dilation = geometry.kernel[axis], geometry.stride[axis], geometry.dilation[axis]
+    known = geometry.size is not None and geometry.size_out is not None
+    count = geometry.size_out[axis] if known and geometry.size_out is not None else stride
+    offset = geometry.padding[axis] if known else kernel * dilation * stride
+    reach = torch.arange(count)[None, :] + offset - torch.arange(kernel)[:, None] * dilation
+    source = torch.div(reach, stride, rounding_mode="floor")
+    inside = reach % stride == 0
+    if known and geometry.size is not None:
+        inside &= (source >= 0) & (source < geometry.size[axis])
+    return inside.double()
 
 
 def _conv_masks(geometry: Geometry) -> list[torch.Tensor]:
@@ -205,7 +218,6 @@ def _conv(
     per_in: int,
     per_out: int,
     widths: tuple[int, int],
-    transposed: bool = False,
 ) -> Operator:
     """Shared by both kinds; ``ratio`` is output positions over input positions."""
     w = weight.double() if weight.numel() <= 1 << 22 else weight.float()
@@ -213,16 +225,11 @@ def _conv(
     pairs = float(share.sum())
     axes = tuple(range(1, w.ndim))
     energies = torch.sum((w * w) * share, axes).double()
-    if transposed:
-        forward, backward = pairs / ratio, pairs
-        gain, back = float(energies.mean()) / ratio, float(energies.sum()) / widths[0]
-    else:
-        forward, backward = pairs, pairs * ratio
-        gain, back = float(energies.mean()), float(energies.sum()) / widths[0] * ratio
+    gain, back = float(energies.mean()), float(energies.sum()) / widths[0] * ratio
     taps = torch.sum(w, 1).double()  # sum over input channels: (out, *kernel)
-    first, second, totals = _tap_totals(taps, masks, ratio if transposed else None)
+    first, second, totals = _tap_totals(taps, masks)
     return _assemble(
-        fans=(per_in * forward, per_out * backward),
+        fans=(per_in * pairs, per_out * pairs * ratio),
         gain=gain,
         back=back,
         totals=totals,
@@ -232,7 +239,7 @@ def _conv(
         orthogonal=math.prod(w.shape[2:]) == 1 and per_in == widths[0] and _is_orthogonal(w.flatten(1), energies),
         total_second=second,
         total_mean=first,
-        positions=forward,
+        positions=pairs,
     )
 
 
@@ -244,22 +251,15 @@ def _tap_shares(masks: list[torch.Tensor], dtype: torch.dtype) -> torch.Tensor:
     return share.to(dtype)
 
 
-def _tap_totals(
-    taps: torch.Tensor, masks: list[torch.Tensor], ratio: float | None
-) -> tuple[float, float, torch.Tensor]:
-    """Mean and second moment over outputs and positions of the sum of the weights that reach them.
+def _tap_totals(taps: torch.Tensor, masks: list[torch.Tensor]) -> tuple[float, float, torch.Tensor]:
+    """Mean and second moment, over outputs and positions, of the sum of the weights that reach them.
 
-    ``taps`` is (out, *kernel). For a convolution the sum at output o is over the taps inside, and
-    the second moment needs pairs of taps that are inside together. A transposed convolution
-    (``ratio`` given) sums other taps at each phase; the taps that meet are those whose difference
-    is a multiple of the stride, which is approximated by the mean over phases.
+    ``taps`` is (out, *kernel), summed over input channels. The second moment needs the share of
+    positions at which two taps are inside together.
     """
     mean = taps
     for mask in reversed(masks):
         mean = mean @ mask.mean(1)
-    if ratio is not None:
-        totals = mean / ratio
-        return float(totals.mean()), float(torch.mean(totals * totals)), totals
     square = taps
     for axis, mask in enumerate(masks):
         joint = (mask @ mask.t()) / mask.shape[1]
@@ -306,8 +306,15 @@ def nominal_operator(operator: Operator, second: float, mean: float = 0.0) -> Op
 
 def meta_operator(fan_in: float, fan_out: float, widths: tuple[int, int], positions: float = 1.0) -> Operator:
     """Fans alone, for weights without values; gains are those of unit-variance weights over the fan."""
-    return Operator(fan_in, fan_out, 1.0, fan_out / fan_in if fan_in else 0.0, width_in=widths[0],
-                    width_out=widths[1], positions=positions)
+    return Operator(
+        fan_in,
+        fan_out,
+        1.0,
+        fan_out / fan_in if fan_in else 0.0,
+        width_in=widths[0],
+        width_out=widths[1],
+        positions=positions,
+    )
 
 
 def effective(module: nn.Module, name: str) -> torch.Tensor | None:

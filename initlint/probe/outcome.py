@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping
+import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -169,6 +170,29 @@ class State:
         if name in self.traced:
             return facts
         return dataclasses.replace(facts, status="partial", reason=facts.reason or "it was not traced")
+
+
+class Parts:
+    """Which classes of the files of a run are parts of models that were analysed in it."""
+
+    def __init__(self, jobs: Sequence[Job]) -> None:
+        self.files = {job.target.text for job in jobs}
+        self.classes: set[str] = set()  # "layers.Block"
+
+    def add(self, result: ProbeResult) -> None:
+        """Take in a finished target."""
+        for facts in result.models:
+            self.classes |= {".".join(module.cls.split(".")[-2:]) for module in facts.modules}
+
+    def settle(self, job: Job) -> Job:
+        """The job without the coverage that did not come true: the larger model was not analysed, or lacks the part."""
+        stem = os.path.splitext(os.path.basename(job.target.path))[0]
+        true = tuple(
+            (name, user)
+            for name, user in job.target.covered
+            if user.partition("::")[0] not in self.files or f"{stem}.{name}" in self.classes
+        )
+        return job if true == job.target.covered else replace(job, target=replace(job.target, covered=true))
 
 
 def _split(output: str) -> tuple[dict[str, str], str]:

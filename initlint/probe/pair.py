@@ -7,6 +7,7 @@ parameter in a product. From its output the graph is followed through whatever h
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from dataclasses import dataclass
 from initlint.facts import Block, Layer, ModuleFacts, Node, ParameterFacts, Plain
 from initlint.probe.pair_blocks import attention_blocks, gate_blocks
 from initlint.probe.pair_graph import Graph
-from initlint.probe.pair_walk import Consumer, consumers, is_head
+from initlint.probe.pair_walk import Consumer, consumers, is_head, order
 
 _SIMPLE = frozenset(("linear", "conv", "conv_transpose", "bilinear", "embedding"))
 
@@ -64,8 +65,6 @@ def pair(
 
 def _merged_calls(layers: Sequence[Layer]) -> list[Layer]:
     """Whole recurrent and attention modules that are called several times become one layer each."""
-    import dataclasses
-
     merged: dict[tuple[str, str], Layer] = {}
     for layer in layers:
         key = (layer.weight, layer.kind if layer.kind in ("embedding", "norm", "scale") else "")
@@ -107,13 +106,18 @@ def _name(context: Context, weight: str, bias: str | None, caller: str = "") -> 
 
 
 def _layer(context: Context, weight: str, members: Sequence[Node]) -> Layer:
-    node = members[0]
     graph = context.graph
+    members, chosen_from = _gathered(graph, members)
+    node = members[0]
     fact = context.parameters.get(weight)
     bias = next((n.parameters["bias"] for n in members if "bias" in n.parameters), None)
     chosen, all_of = _consumer(graph, members)
     shape = fact.shape if fact is not None else ()
     kind = node.op
+    if chosen_from:
+        contraction = node.attrs.get("contraction")
+        found = _layer_of_stack(context, weight, members, fact)
+        return dataclasses.replace(found, fan_in=float(contraction) if isinstance(contraction, int) else None)
     if node.op == "linear" and (len(shape) != 2 or node.attrs.get("stack")):
         kind = "matmul"
     blocks = attention_blocks(graph, members) or gate_blocks(graph, members)
@@ -141,6 +145,40 @@ def _layer(context: Context, weight: str, members: Sequence[Node]) -> Layer:
     )
 
 
+def _gathered(graph: Graph, members: Sequence[Node]) -> tuple[Sequence[Node], bool]:
+    """For weights chosen from a stack by an index: the products that they are used in."""
+    found = []
+    for node in members:
+        for user in graph.users[node.index]:
+            product = graph.nodes[user]
+            if node.attrs.get("gathered") and product.op == "matmul" and "gathered" in product.attrs:
+                found.append(product)
+    return (found, True) if found else (members, False)
+
+
+def _layer_of_stack(context: Context, weight: str, members: Sequence[Node], fact: ParameterFacts | None) -> Layer:
+    """A layer whose weight is one of a stack, chosen for each position."""
+    graph, node = context.graph, members[0]
+    chosen, every = _consumer(graph, members)
+    shape = fact.shape if fact is not None else ()
+    place = node.attrs.get("gathered")
+    return Layer(
+        name=_name(context, weight, None),
+        kind="matmul",
+        nodes=tuple(n.index for n in members),
+        weight=weight,
+        parameters=(weight,),
+        site=_site(context, fact),
+        torch_fans=torch_fans(shape),
+        layout=str(node.attrs.get("layout")),
+        stack=shape[0] if shape else 1,
+        fan_out=float(shape[-1] if node.attrs.get("layout") == "stacked_in_out" else shape[-2]) if shape else None,
+        before=_before_input(graph, node.inputs[1 if place == 0 else 0]),
+        head=any(is_head(graph, n.index) for n in members),
+        **_pairing(chosen, every),  # type: ignore[arg-type]
+    )
+
+
 def _layout(kind: str) -> str:
     return {"conv_transpose": "other", "bilinear": "other", "norm": "other"}.get(kind, "out_in")
 
@@ -165,23 +203,18 @@ def _pairing(chosen: Consumer | None, every: Sequence[Consumer]) -> dict[str, ob
 
 def _consumer(graph: Graph, members: Sequence[Node]) -> tuple[Consumer | None, tuple[Consumer, ...]]:
     """The consumer that says most, over all calls of the layer."""
-    from initlint.probe.pair_walk import PRIORITY
-
     every = [c for node in members for c in consumers(graph, node.index)]
-    every.sort(key=lambda c: (PRIORITY.index(c.kind), c.node))
+    every.sort(key=order)
     return (every[0] if every else None), tuple(every)
 
 
 def _before(graph: Graph, node: Node) -> str | None:
     """What produced the layer's input."""
-    if not node.inputs:
-        return None
-    found = None
-    for found in graph.backwards(node.inputs[0]):
-        pass
-    if found is None:
-        return None
-    source = graph.nodes[found]
+    return _before_input(graph, node.inputs[0]) if node.inputs else None
+
+
+def _before_input(graph: Graph, index: int) -> str | None:
+    source = graph.nodes[list(graph.backwards(index))[-1]]
     if source.op == "activation":
         return str(source.attrs.get("fn"))
     names = {"conv": "linear", "conv_transpose": "linear", "bilinear": "linear", "mha": "attention", "mul": "gate",
@@ -286,7 +319,11 @@ def _multihead(context: Context, node: Node) -> list[Layer]:
         fact = context.parameters.get(name)
         shape = fact.shape if fact is not None else ()
         packed = role == "in_proj" and isinstance(size, int)
-        blocks = tuple(Block(n, i * size, (i + 1) * size) for i, n in enumerate("qkv")) if packed and isinstance(size, int) else ()
+        blocks = (
+            tuple(Block(n, i * size, (i + 1) * size) for i, n in enumerate("qkv"))
+            if packed and isinstance(size, int)
+            else ()
+        )
         bias = node.parameters.get("in_bias")
         found.append(
             Layer(

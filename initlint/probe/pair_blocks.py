@@ -54,7 +54,9 @@ def _role(graph: Graph, start: int) -> str:
         index = stack.pop()
         for user in graph.users[index]:
             node = graph.nodes[user]
-            if node.op in ("attention", "mha") or (node.op == "matmul" and node.attrs.get("kind") in ("logits", "values")):
+            if node.op in ("attention", "mha") or (
+                node.op == "matmul" and node.attrs.get("kind") in ("logits", "values")
+            ):
                 role = attention_role(node, index)
                 if role:
                     return role

@@ -16,7 +16,19 @@ GATED = {
 #: Elementwise functions that end a model and leave its last layer the head.
 FINAL = frozenset(("sigmoid", "tanh", "logsigmoid", "softplus", "exp", "identity", "clamp", "hardsigmoid", "hardtanh"))
 #: Which consumer says most about a layer, when its output has several.
-PRIORITY = ("trunk", "activation", "gate", "softmax", "attention", "norm", "residual", "linear", "loss", "output", "none")
+PRIORITY = (
+    "trunk",
+    "activation",
+    "gate",
+    "softmax",
+    "attention",
+    "norm",
+    "residual",
+    "linear",
+    "loss",
+    "output",
+    "none",
+)
 #: Bounded functions whose output, multiplied with a signal, is a gate and not a hidden unit.
 GATES = frozenset(("sigmoid", "hardsigmoid", "tanh", "softmax", "hardtanh"))
 #: A walk that branches more often than this is cut; real models stay far below.
@@ -35,6 +47,11 @@ class Consumer:
     args: Mapping[str, Plain] = field(default_factory=dict)
     why: str = ""
     role: str = ""  # "query" "key" "value" "gate"
+
+
+def order(consumer: Consumer) -> tuple[int, int, int]:
+    """What says most first; then the shortest path."""
+    return PRIORITY.index(consumer.kind), len(consumer.path), consumer.node
 
 
 def consumers(graph: Graph, start: int) -> tuple[Consumer, ...]:
@@ -56,7 +73,7 @@ def consumers(graph: Graph, start: int) -> tuple[Consumer, ...]:
                 times = node.attrs.get("factor", 1.0) if node.op == "scale" else 1.0
                 more = factor * times if isinstance(times, (int, float)) else factor
                 stack.append((user, (*path, node.label), more))
-    return tuple(sorted(found, key=lambda c: (PRIORITY.index(c.kind), c.node)))
+    return tuple(sorted(found, key=order))
 
 
 def _consume(
@@ -85,6 +102,8 @@ def _consume(
     if op == "matmul":
         if node.attrs.get("kind") in ("logits", "values"):
             return made("attention", role=attention_role(node, source))
+        if all(_is_data(graph, i) for i in graph.others(node, source)):
+            return None  # aggregation over neighbours given as an input
         return made("gate")
     if op in ("attention", "mha"):
         return made("attention", role=attention_role(node, source))
@@ -165,7 +184,7 @@ def merge(graph: Graph, start: int, source: int, other: int) -> bool | None:
         return None
     ancestors = graph.ancestors
     if ancestors[other] >> start & 1 or other == start:
-        return False if not (ancestors[source] >> start & 1 and _deeper(graph, start, source, other)) else True
+        return bool(ancestors[source] >> start & 1) and _deeper(graph, start, source, other)
     root = graph.stripped(other)
     if ancestors[start] >> root & 1:
         return True
@@ -180,11 +199,16 @@ def merge(graph: Graph, start: int, source: int, other: int) -> bool | None:
         return True
     if weights[0] == 0 and bends[0] == 0:
         return False
-    if bends[0] != bends[1]:
-        return bends[0] > bends[1]
-    if weights[0] != weights[1] and max(weights) > 1:
-        return weights[0] > weights[1]
-    return None
+    if weights[0] == weights[1]:  # two maps of equal depth added up: W x + U h, base plus spline
+        return None
+    if bends == (0, 0):  # a low-rank correction beside a linear layer: the layer itself is no shortcut
+        return True if weights[0] > weights[1] else None
+    return weights[0] > weights[1]
+
+
+def _is_data(graph: Graph, index: int) -> bool:
+    """Whether an operand comes from inputs and constants alone, with no layer in between."""
+    return not (graph.ancestors[index] | 1 << index) & graph.weighted
 
 
 def _deeper(graph: Graph, start: int, source: int, other: int) -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -43,7 +43,7 @@ class GraphFacts:
     nodes: tuple[Node, ...] = ()
     outputs: tuple[int, ...] = ()
     layers: tuple[Layer, ...] = ()
-    trace: TraceFacts = TraceFacts()
+    trace: TraceFacts = field(default_factory=TraceFacts)
     inputs: tuple[InputFacts, ...] = ()
     status: str = "partial"
     reason: str = ""

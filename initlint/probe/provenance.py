@@ -67,6 +67,7 @@ class Recorder:
         self.modules: dict[int, tuple[Any, tuple[Noted, ...]]] = {}  # id -> (weak reference, frames of construction)
         self.attached: dict[int, tuple[Any, tuple[Noted, ...]]] = {}  # id -> (..., frames of registration)
         self.seen: dict[tuple[str, str], list[dict[str, Any]]] = {}  # (file, __init__) -> plain arguments of each call
+        self.namespaces: dict[str, dict[str, Any]] = {}  # file -> globals of the user code that runs there
         self.loaded_before = frozenset(sys.modules)
         self._restore = restore
         self._mode = _Mode(self.log)
@@ -93,7 +94,7 @@ class Recorder:
             gc.freeze()
             self._frozen = True
         fill_new_memory()
-        self._mode.__enter__()
+        self._mode.__enter__()  # type: ignore[no-untyped-call]
         return self
 
     def __exit__(
@@ -151,6 +152,7 @@ class Recorder:
             if not code.co_argcount or values.get(code.co_varnames[0]) is not module:
                 break
             if self.origins.of(code.co_filename) == USER:
+                self.namespaces[code.co_filename] = frame.f_globals
                 names = code.co_varnames[1 : code.co_argcount + code.co_kwonlyargcount]
                 given = {name: values[name] for name in names if isinstance(values.get(name), _PLAIN)}
                 self.seen.setdefault((code.co_filename, code.co_qualname), []).append(given)
@@ -168,7 +170,7 @@ class Recorder:
 
 def is_lazy(tensor: Any) -> bool:
     """Whether this is a parameter or buffer without shape and memory yet (``nn.Lazy...``)."""
-    return isinstance(tensor, torch.nn.parameter.UninitializedTensorMixin)
+    return bool(torch.nn.parameter.is_lazy(tensor))
 
 
 #: Argument values that are kept to evaluate conditions: options, classes, functions; no tensors.

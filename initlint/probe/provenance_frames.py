@@ -13,6 +13,7 @@ import torch
 from initlint.facts import Plain
 from initlint.probe.provenance_store import storage_of
 from initlint.probe.provenance_values import plain
+from initlint.probe.provenance_words import words
 from initlint.probe.sites import INIT, LIBRARY, TORCH, USER, Noted, Origins
 
 #: Functions of torch that give an operation a meaning of its own: (end of the file name, function) -> tag.
@@ -28,7 +29,7 @@ _TAGS = {
     ("torch/serialization.py", "load"): "file",
     ("torch/hub.py", "load_state_dict_from_url"): "file",
 }
-_CONVERSIONS = frozenset("half float double bfloat16 to cpu cuda type".split())
+_CONVERSIONS = words("half float double bfloat16 to cpu cuda type")
 
 
 @dataclass(slots=True)
@@ -55,7 +56,7 @@ def look(frame: FrameType | None, origins: Origins, tensor: Any = None) -> Call:
     while frame is not None:
         code = frame.f_code
         origin = origins.of(code.co_filename)
-        if origin == USER or origin == LIBRARY:
+        if origin in (USER, LIBRARY):
             if helping:
                 if key is None:
                     key = _key(tensor)
@@ -77,9 +78,8 @@ def look(frame: FrameType | None, origins: Origins, tensor: Any = None) -> Call:
                     call.conversion = _conversion(frame) or call.conversion
             if not first and _LAYERS in code.co_filename and not code.co_filename.endswith(_ERRANDS):
                 torch_frames += 1
-        elif origin == INIT:
-            if not frames and not first and code.co_name in _INIT_NAMES:
-                call.init = frame
+        elif origin == INIT and not frames and not first and code.co_name in _INIT_NAMES:
+            call.init = frame
         if frame is origins.boundary:
             break
         frame = frame.f_back
@@ -93,9 +93,7 @@ def look(frame: FrameType | None, origins: Origins, tensor: Any = None) -> Call:
 _LAYERS = os.path.join("torch", "nn", "")
 #: What torch does on the user's behalf (conversions, copies, loading) does not make torch the one who asked.
 _ERRANDS = (os.path.join("nn", "modules", "module.py"), os.path.join("nn", "parameter.py"))
-_INIT_NAMES = frozenset(
-    name for name in vars(torch.nn.init) if name.endswith("_") and not name.startswith("_")
-)
+_INIT_NAMES = frozenset(name for name in vars(torch.nn.init) if name.endswith("_") and not name.startswith("_"))
 
 
 def _is_swapped_init(code: CodeType) -> bool:
@@ -163,4 +161,3 @@ def active(held: FrameType) -> bool:
             return True
         frame = frame.f_back
     return False
-

@@ -21,8 +21,10 @@ def indexed(target: Any, index: Any) -> Part:
     """The part of ``target`` that ``target[index] = ...`` writes."""
     items = index if isinstance(index, tuple) else (index,)
     text = "[" + ", ".join(_text(item) for item in items) + "]"
-    if all(item is None or item is Ellipsis or isinstance(item, int | slice) and not isinstance(item, bool)
-           for item in items):
+    if all(
+        item is None or item is Ellipsis or (isinstance(item, int | slice) and not isinstance(item, bool))
+        for item in items
+    ):
         return Part(target[index], None, "" if items == (Ellipsis,) or items == (slice(None),) else text)
     if target.is_meta or target.numel() == 0:
         return Part(None, 0.5, text)

@@ -101,7 +101,7 @@ class Log:
 
     def find_safely(self, tensor: Any) -> Store | None:
         """As ``find``, and ``None`` for tensors without memory (lazy parameters)."""
-        return None if isinstance(tensor, torch.nn.parameter.UninitializedTensorMixin) else self.find(tensor)
+        return None if torch.nn.parameter.is_lazy(tensor) else self.find(tensor)
 
     def ensure(self, tensor: Any) -> Store | None:
         """The memory of a tensor; one that no seen function made is entered as of unseen origin."""
@@ -310,12 +310,20 @@ class Log:
             value = derive("copy_", [parents[0].value], (), {})
             known.update(value.described())
         else:
-            value = factory("fill_", {"val": source} if isinstance(source, int | float) else {}, target,
-                            random=False, generator="")
+            value = factory(
+                "fill_", {"val": source} if isinstance(source, int | float) else {}, target, random=False, generator=""
+            )
             if isinstance(source, int | float):
                 known["val"] = source
-        event = self._wrote(operation, part.tensor if part.tensor is not None else target, known, value.generator,
-                            overwrites=True, value=value, frame_tensor=target)
+        event = self._wrote(
+            operation,
+            part.tensor if part.tensor is not None else target,
+            known,
+            value.generator,
+            overwrites=True,
+            value=value,
+            frame_tensor=target,
+        )
         if event is not None:
             event.index = part.text
             event.share = part.share
@@ -370,7 +378,8 @@ class Log:
         return event
 
     def _begin_init(self, event: Event, call: Call, store: Store, generator: str) -> None:
-        assert call.init is not None and self._init is not None
+        assert call.init is not None
+        assert self._init is not None
         event.op = call.init.f_code.co_name
         event.args = {**_CONSTANTS.get(event.op, {}), **arguments(call.init)}
         event.overwrites = True
@@ -393,13 +402,22 @@ class Log:
         event.call = -event.group
         event.helper = call.helper.f_code.co_name
 
-    def _revalue(self, event: Event, store: Store, operation: Operation, tensor: Any, value: Value | None,
-                 call_args: tuple[tuple[Any, ...], dict[str, Any]] | None) -> None:
+    def _revalue(
+        self,
+        event: Event,
+        store: Store,
+        operation: Operation,
+        tensor: Any,
+        value: Value | None,
+        call_args: tuple[tuple[Any, ...], dict[str, Any]] | None,
+    ) -> None:
         """Describe what the memory holds now."""
         args, kwargs = call_args if call_args is not None else ((), {})
         if event.overwrites:
-            new = value if value is not None else factory(
-                event.op, event.args, tensor, random=event.random, generator=event.generator
+            new = (
+                value
+                if value is not None
+                else factory(event.op, event.args, tensor, random=event.random, generator=event.generator)
             )
         else:
             new = derive(operation.name, [store.value], args, kwargs)
@@ -410,8 +428,12 @@ class Log:
         elif store.value.function == "empty" or not event.overwrites:
             store.value = new if new.random else Value("derived", (event.op,), random=store.value.random)
         else:
-            store.value = Value("derived", (event.op,), random=store.value.random or new.random,
-                                generator=store.value.generator or new.generator)
+            store.value = Value(
+                "derived",
+                (event.op,),
+                random=store.value.random or new.random,
+                generator=store.value.generator or new.generator,
+            )
 
     def _stamp(self, store: Store, tensor: Any) -> None:
         """Remember the contents of registered memory, to notice changes that nothing recorded."""

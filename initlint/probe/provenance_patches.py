@@ -67,12 +67,14 @@ class Patches:
 
     def _module_apply(self) -> None:
         original = torch.nn.Module.apply
-        applied, calls = self.applied, self.calls
+        applied, calls, namespaces = self.applied, self.calls, self._recorder.namespaces
 
         @functools.wraps(original)
         def apply(module: Any, fn: Any) -> Any:
-            code = getattr(getattr(fn, "__func__", getattr(fn, "func", fn)), "__code__", None)
+            plain = getattr(fn, "__func__", getattr(fn, "func", fn))  # of a method, of a partial
+            code = getattr(plain, "__code__", None)
             if code is not None:
+                namespaces.setdefault(code.co_filename, getattr(plain, "__globals__", {}))
                 applied[id(code)] = code
                 calls[id(code)] = calls.get(id(code), 0) + 1
             return original(module, fn)

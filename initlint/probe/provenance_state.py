@@ -36,7 +36,6 @@ class GlobalState:
         if self._numpy_rng is not None:
             _numpy_random().set_state(self._numpy_rng)
 
-
     def restore_flags(self) -> None:
         """Put back only what recording itself changed: the deterministic flags."""
         torch._C._set_deterministic_algorithms(self._deterministic, warn_only=self._warn_only)

@@ -16,19 +16,16 @@ import torch
 
 from initlint.facts import Plain
 from initlint.probe.provenance_ops import RENAMED, SIGNATURES
+from initlint.probe.provenance_words import words
 
 #: A chain longer than this says nothing more to a reader.
 _CHAIN = 12
 #: Functions that return the same values: copies, casts, moves.
-COPIES = frozenset(
-    """clone to half float double bfloat16 type cpu cuda contiguous detach detach_copy type_as alias deepcopy
-    pin_memory to_dense requires_grad Parameter data copy_ as_tensor asarray""".split()
-)
+COPIES = words("""clone to half float double bfloat16 type cpu cuda contiguous detach detach_copy type_as alias deepcopy
+    pin_memory to_dense requires_grad Parameter data copy_ as_tensor asarray""")
 #: Functions that rearrange or select values: moments stay (as estimates), identity does not.
-_REARRANGED = frozenset(
-    """reshape view permute transpose t flatten unsqueeze squeeze expand repeat flip roll movedim view_as
-    expand_as swapaxes tile repeat_interleave getitem chunk split unbind narrow select""".split()
-)
+_REARRANGED = words("""reshape view permute transpose t flatten unsqueeze squeeze expand repeat flip roll movedim view_as
+    expand_as swapaxes tile repeat_interleave getitem chunk split unbind narrow select""")
 _SHIFTS = {"add": 1.0, "add_": 1.0, "radd": 1.0, "sub": -1.0, "sub_": -1.0, "subtract": -1.0}
 _PRODUCTS = frozenset({"mul", "mul_", "rmul", "multiply"})
 _QUOTIENTS = frozenset({"div", "div_", "true_divide", "truediv"})
@@ -135,8 +132,10 @@ def _affine(name: str, parent: Value, args: tuple[Any, ...], kwargs: Mapping[str
         return None
     mean = None if parent.mean is None else parent.mean * scale + shift
     std = None if parent.std is None else parent.std * abs(scale)
-    ends = None if parent.low is None or parent.high is None else sorted(
-        (parent.low * scale + shift, parent.high * scale + shift)
+    ends = (
+        None
+        if parent.low is None or parent.high is None
+        else sorted((parent.low * scale + shift, parent.high * scale + shift))
     )
     chain = (*parent.chain, name.rstrip("_"))[-_CHAIN:]
     low, high = ends if ends is not None else (None, None)

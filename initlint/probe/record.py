@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -80,7 +80,7 @@ def make_record(recorder: Recorder, model: torch.nn.Module) -> Record:
         generated = find_generated(model, histories)
         parameters += generated_weights(recorder, generated, histories, places)
         modules = module_facts(recorder, model, places)
-        statements = init_statements(recorder, model, Fates(model, histories, generated), places)
+        statements = init_statements(recorder, model, Fates(model, histories, generated))
         notes = _notes(recorder)
     return Record(tuple(parameters), modules, statements, _reseeds(recorder, places), notes)
 
@@ -108,33 +108,31 @@ def _facts(recorder: Recorder, item: Held, histories: Histories, places: Sites) 
     tensor = item.tensor
     lazy = is_lazy(tensor)
     store = None if lazy else recorder.log.find(tensor)
-    base = {
-        "name": item.names[0],
-        "kind": item.kind,
-        "shape": () if lazy else tuple(tensor.shape),
-        "dtype": str(tensor.dtype).removeprefix("torch."),
-        "module": item.module_name,
-        "local": item.local,
-        "requires_grad": bool(tensor.requires_grad),
-        "aliases": item.names[1:],
-        "persistent": item.persistent,
-    }
+    plain = ParameterFacts(
+        name=item.names[0],
+        kind=item.kind,
+        shape=() if lazy else tuple(tensor.shape),
+        dtype=str(tensor.dtype).removeprefix("torch."),
+        module=item.module_name,
+        local=item.local,
+        requires_grad=bool(tensor.requires_grad),
+        aliases=item.names[1:],
+        persistent=item.persistent,
+    )
     if store is None:
         place = recorder.place(item.module)
-        created = places.of(place[0]) if place else None
-        return ParameterFacts(**base, created=created, provenance="unknown")
+        return replace(plain, created=places.of(place[0]) if place else None, provenance="unknown")
     region = region_of(tensor)
     provenance = histories.provenance(store, region)
     if provenance == "recorded" and _changed(store, tensor):
         provenance = "unknown"
-    share = unwritten_share(store, region, tensor) if provenance == "recorded" else 0.0
-    return ParameterFacts(
-        **base,
+    return replace(
+        plain,
         storage=histories.number(store),
         created=histories.created(store, recorder.place(item.module)),
         writes=histories.writes(store, region),
         provenance=provenance,
-        uninitialised=share,
+        uninitialised=unwritten_share(store, region, tensor) if provenance == "recorded" else 0.0,
     )
 
 

@@ -66,8 +66,9 @@ def _parametrised(name: str, module: torch.nn.Module) -> Iterator[Generated]:
         return
     prefix = f"{name}." if name else ""
     for local, entries in lists.items():
-        sources = tuple(f"{prefix}parametrizations.{local}.{key}" for key, value in entries._parameters.items()
-                        if value is not None)
+        sources = tuple(
+            f"{prefix}parametrizations.{local}.{key}" for key, value in entries._parameters.items() if value is not None
+        )
         kinds = [type(entry).__name__ for entry in entries.children()]
         origin = "+".join(_ORIGINS.get(kind, kind) for kind in kinds)
         yield Generated(module, name, local, sources, origin, None)
@@ -149,9 +150,7 @@ def lost_in(item: Generated, histories: Histories) -> list[Event]:
     for event in histories.all_events():
         if event.creation or event.store.number in histories.names:
             continue
-        if own is not None and event.store is own:
-            found.append(event)
-        elif own is None and _computed_from(event.store, item, histories):
+        if (own is not None and event.store is own) or (own is None and _computed_from(event.store, item, histories)):
             found.append(event)
     return found
 
@@ -161,4 +160,3 @@ def _computed_from(store: Store, item: Generated, histories: Histories) -> bool:
     if not store.events or not any(event.parametrised for event in store.events[:1]):
         return False
     return bool(set(histories.roots(store)) & set(item.sources))
-

@@ -31,8 +31,7 @@ def unwritten_share(store: Store, region: Region, tensor: Any) -> float:
         return 0.0
     written = _written(store, region, overwrites)
     if written is None:
-        share = float(nans.float().mean()) if nans is not None else _by_share(overwrites, region)
-        return share
+        return float(nans.float().mean()) if nans is not None else _by_share(overwrites, region)
     open_ = ~written if nans is None else nans.to("cpu") & ~written
     return float(open_.sum()) / region.numel
 

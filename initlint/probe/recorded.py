@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 from torch import fx, nn
-from torch.overrides import TorchFunctionMode
+from torch.overrides import TorchFunctionMode, _get_current_function_mode, _pop_mode_temporarily
 
 from initlint.probe.recorded_answers import NO_ANSWER, answer
 from initlint.probe.recorded_constants import reachable_tensors
@@ -228,6 +228,12 @@ class Recorder(TorchFunctionMode):
         """Run an op with nothing inside it recorded, and record it as one node."""
         if len(self.values) >= _MAX_NODES:
             return call()
+        with ExitStack() as stack:
+            if self._quiet == 0 and _on_top(self):  # called by a module: nothing inside needs to be seen
+                stack.enter_context(_pop_mode_temporarily())
+            return self._run_and_store(op, target, args, kwargs, call)
+
+    def _run_and_store(self, op: str, target: Any, args: Any, kwargs: Any, call: Callable[[], Any]) -> Any:
         self._quiet += 1
         try:
             mapped = (self._argument(tuple(args)), self._argument(dict(kwargs)))
@@ -425,6 +431,10 @@ def _custom_function(tensor: torch.Tensor) -> str:
 
 def _is_apply(node: fx.Node) -> bool:
     return isinstance(node.target, MethodType) and node.target.__name__ == "apply"
+
+
+def _on_top(recorder: Recorder) -> bool:
+    return _get_current_function_mode() is recorder
 
 
 @contextmanager

@@ -10,9 +10,9 @@ import torch
 from initlint.facts import Measured
 from initlint.probe.traced import Meta, dtype_name
 
-# Above this many elements float64 copies would cost more than the op itself; float32 sums of
-# squares are then taken, which is exact enough for moments (pairwise summation).
-_DOUBLE = 1 << 20
+# Above this many elements float64 copies would cost as much as the op itself; float32 sums are then
+# exact enough for moments (torch sums pairwise, in several lanes).
+_DOUBLE = 1 << 15
 # Larger outputs are thinned along their last axis: moments need thousands of values, not millions.
 _LARGE = 1 << 22
 
@@ -50,10 +50,18 @@ def _measured(value: torch.Tensor, batch: int | None) -> tuple[Measured | None, 
     x = as_real(value)
     if x is None or x.numel() == 0:
         return None, {}
-    mean = float(x.mean())
-    second = float(torch.dot(x.reshape(-1), x.reshape(-1)) / x.numel())
+    measured, by_axis = _moments(x, batch)
+    if not measured.finite and x.dtype != torch.float64 and bool(torch.isfinite(x).all()):
+        measured, by_axis = _moments(x.double(), batch)  # only the squares overflow
+    return measured, by_axis
+
+
+def _moments(x: torch.Tensor, batch: int | None) -> tuple[Measured, dict[int, float]]:
+    flat = x.reshape(-1)
+    mean = float(flat.mean())
+    second = float(torch.dot(flat, flat) / flat.numel())
     if not (math.isfinite(mean) and math.isfinite(second)):
-        return Measured(mean=mean, second=second, finite=bool(torch.isfinite(x).all())), {}
+        return Measured(mean=mean, second=second, finite=False), {}
     correlation = between_samples(x, second) if batch == 0 else None
     by_axis = {axis: c for axis in _channel_axes(x) if (c := between_positions(x, axis, second)) is not None}
     return Measured(mean=mean, second=second, correlation=correlation), by_axis
@@ -75,25 +83,21 @@ def as_real(value: torch.Tensor) -> torch.Tensor | None:
 
 def between_samples(x: torch.Tensor, second: float) -> float | None:
     """c: mean over pairs of samples (axis 0) of <x, x'> / (n q); ``None`` without pairs or signal."""
-    samples = x.shape[0]
-    if samples < 2 or second <= 0.0:
+    count = x.shape[0]
+    if count < 2 or second <= 0.0:
         return None
-    return _off_diagonal(x.reshape(samples, -1), samples, second)
+    total = float(x.sum(0).square().mean())
+    return (total - count * second) / (count * (count - 1) * second)
 
 
 def between_positions(x: torch.Tensor, channel: int, second: float) -> float | None:
     """c_s: cosine between positions of one sample, for channels on axis ``channel`` and samples on axis 0."""
-    moved = x.movedim(channel, -1).reshape(x.shape[0], -1, x.shape[channel])
-    positions = moved.shape[1]
+    over = tuple(axis for axis in range(1, x.dim()) if axis != channel)
+    positions = math.prod(x.shape[axis] for axis in over)
     if positions < 2 or second <= 0.0:
         return None
-    total = moved.sum(1).square().sum(1).mean() / moved.shape[2]
-    return float((total - positions * second) / (positions * (positions - 1) * second))
-
-
-def _off_diagonal(rows: torch.Tensor, count: int, second: float) -> float:
-    total = float(rows.sum(0).square().mean())
-    return (total - count * second) / (count * (count - 1) * second)
+    total = float(x.sum(over).square().mean())
+    return (total - positions * second) / (positions * (positions - 1) * second)
 
 
 def _channel_axes(x: torch.Tensor) -> tuple[int, ...]:

@@ -51,12 +51,20 @@ class Redirect(TorchFunctionMode):
     def __enter__(self) -> Any:
         for name, value in (("set_device", _nothing), ("current_device", _zero), ("synchronize", _nothing)):
             self._patch(torch.cuda, name, value)
-        for name in ("FloatTensor", "LongTensor", "DoubleTensor", "HalfTensor", "IntTensor", "BoolTensor", "ByteTensor"):
+        for name in (
+            "FloatTensor",
+            "LongTensor",
+            "DoubleTensor",
+            "HalfTensor",
+            "IntTensor",
+            "BoolTensor",
+            "ByteTensor",
+        ):
             self._patch(torch.cuda, name, getattr(torch, name))
-        return super().__enter__()
+        return super().__enter__()  # type: ignore[no-untyped-call]
 
     def __exit__(self, *args: Any) -> None:
-        super().__exit__(*args)
+        super().__exit__(*args)  # type: ignore[no-untyped-call]
         for owner, name, value in reversed(self._restore):
             setattr(owner, name, value)
         self._restore.clear()

@@ -18,17 +18,69 @@ from initlint.probe.names import Definition, dotted, is_main_guard, statements, 
 #: Packages whose classes and functions yield torch modules; a file that imports none of them (nor a
 #: project file that does) is skipped without importing torch.
 TORCH_PACKAGES = frozenset(
-    "torch torchvision torchaudio torchtext timm transformers diffusers lightning pytorch_lightning fairseq mmcv "
-    "mmengine mmdet mmseg detectron2 segmentation_models_pytorch monai einops xformers flash_attn accelerate peft "
-    "torch_geometric dgl e3nn kornia escnn fastai open_clip sentence_transformers bitsandbytes torchrl ignite".split()
+    [
+        "torch",
+        "torchvision",
+        "torchaudio",
+        "torchtext",
+        "timm",
+        "transformers",
+        "diffusers",
+        "lightning",
+        "pytorch_lightning",
+        "fairseq",
+        "mmcv",
+        "mmengine",
+        "mmdet",
+        "mmseg",
+        "detectron2",
+        "segmentation_models_pytorch",
+        "monai",
+        "einops",
+        "xformers",
+        "flash_attn",
+        "accelerate",
+        "peft",
+        "torch_geometric",
+        "dgl",
+        "e3nn",
+        "kornia",
+        "escnn",
+        "fastai",
+        "open_clip",
+        "sentence_transformers",
+        "bitsandbytes",
+        "torchrl",
+        "ignite",
+    ]
 )
 # Their functions and classes are models even where their source is not looked at.
 _MODEL_ORIGINS = ("torchvision.models.", "timm.create_model", "transformers.", "segmentation_models_pytorch.")
 # Methods of nn.Module that return the module itself.
-_CHAIN = frozenset("to cuda cpu half float double bfloat16 train eval requires_grad_ apply type to_empty".split())
+_CHAIN = frozenset(
+    [
+        "to",
+        "cuda",
+        "cpu",
+        "half",
+        "float",
+        "double",
+        "bfloat16",
+        "train",
+        "eval",
+        "requires_grad_",
+        "apply",
+        "type",
+        "to_empty",
+    ]
+)
 #: Methods whose mention in a body means that it trains; such code is never executed.
-TRAINING = frozenset("backward zero_grad fit fit_transform step training_step train_epoch minimize".split())
-LOADING = frozenset("open urlopen urlretrieve DataLoader load_dataset from_pretrained snapshot_download input".split())
+TRAINING = frozenset(
+    ["backward", "zero_grad", "fit", "fit_transform", "step", "training_step", "train_epoch", "minimize"]
+)
+LOADING = frozenset(
+    ["open", "urlopen", "urlretrieve", "DataLoader", "load_dataset", "from_pretrained", "snapshot_download", "input"]
+)
 
 
 @dataclass(slots=True)
@@ -112,12 +164,10 @@ def scan_tree(path: str, tree: ast.Module) -> Scan:
     result = Scan(path, tree)
     top = [node for node in statements(_without_main(tree.body))]
     _imports(result, tree)
+    result.definitions = {node.name: node for node in top if isinstance(node, Definition)}
     result.torch = _reaches_torch(result)
     if not result.torch:
         return result
-    for node in top:
-        if isinstance(node, Definition):
-            result.definitions[node.name] = node
     for name, definition in result.definitions.items():
         if isinstance(definition, ast.ClassDef) and _is_module_class(result, definition, frozenset()):
             result.classes[name] = definition
@@ -181,7 +231,9 @@ def locate(name: str, path: str) -> str | None:
 
 
 def _is_project_root(folder: str) -> bool:
-    return any(os.path.exists(os.path.join(folder, name)) for name in (".git", "pyproject.toml", "setup.py", "setup.cfg"))
+    return any(
+        os.path.exists(os.path.join(folder, name)) for name in (".git", "pyproject.toml", "setup.py", "setup.cfg")
+    )
 
 
 def _wants(call: ast.Call, keyword: str) -> bool:
@@ -289,9 +341,10 @@ def _is_module_class(result: Scan, node: ast.ClassDef, seen: frozenset[str]) -> 
         elif name.startswith("torch."):
             if result.is_maker(name):
                 return True
-        elif "." in name and name.split(".")[0] not in sys.stdlib_module_names:
-            if _made_elsewhere(name, result.path) or _uses_modules(result, node):
-                return True
+        elif "." not in name or name.split(".")[0] in sys.stdlib_module_names:
+            continue
+        elif _made_elsewhere(name, result.path) or _uses_modules(result, node):
+            return True
     return False
 
 

@@ -7,7 +7,6 @@ turns out to need it.
 """
 
 from __future__ import annotations
-
 import __future__
 
 import argparse
@@ -68,13 +67,19 @@ class Script:
 class Missing:
     """Stands in for something that could not be imported; harmless until the model uses it."""
 
-    def __init__(self, name: str, reason: str) -> None:
+    def __init__(self, name: str, reason: str, error: ProbeError | None = None) -> None:
         self.__dict__["_initlint_missing"] = (name, reason)
+        self.__dict__["_initlint_error"] = error
 
     def _fail(self) -> ProbeError:
+        error = self.__dict__["_initlint_error"]
+        if error is not None:
+            return ProbeError(error.message, error.hint)
         name, reason = self.__dict__["_initlint_missing"]
         top = name.split(".")[0]
-        return ProbeError(f"it needs {name}, which cannot be imported here: {reason}", f"Install {top} into this environment.")
+        return ProbeError(
+            f"it needs {name}, which cannot be imported here: {reason}", f"Install {top} into this environment."
+        )
 
     def __getattr__(self, name: str) -> Missing:
         if name.startswith("__") and name.endswith("__"):
@@ -133,9 +138,7 @@ def locate(path: str) -> tuple[str, str]:
     return name, folder
 
 
-def load(
-    path: str, roots: Callable[[Scan], Iterable[str]] | None, cwd: str, *, full: bool = False
-) -> Script:
+def load(path: str, roots: Callable[[Scan], Iterable[str]] | None, cwd: str, *, full: bool = False) -> Script:
     """Import the file; ``roots`` says which names are wanted, ``full`` runs it as Python would.
 
     Raises:
@@ -183,7 +186,9 @@ def explain(error: BaseException, path: str, doing: str) -> ProbeError:
         return error
     if isinstance(error, SyntaxError):
         place = f"{os.path.basename(error.filename or path)}:{error.lineno}"
-        return ProbeError(f"{place}: syntax error: {error.msg}", "Correct the syntax; Python cannot import the file either.")
+        return ProbeError(
+            f"{place}: syntax error: {error.msg}", "Correct the syntax; Python cannot import the file either."
+        )
     place = _place(error, path)
     where = f" (line {place})" if place else ""
     if isinstance(error, ModuleNotFoundError) and error.name:
@@ -192,11 +197,17 @@ def explain(error: BaseException, path: str, doing: str) -> ProbeError:
             f"Install {error.name.split('.')[0]} into this environment.",
         )
     if isinstance(error, SystemExit):
-        return ProbeError(f"{doing} called sys.exit({error.code!r}){where}", "Name the model class or a factory function.")
+        return ProbeError(
+            f"{doing} called sys.exit({error.code!r}){where}", "Name the model class or a factory function."
+        )
     if isinstance(error, KeyboardInterrupt):
         return ProbeError(f"{doing} was interrupted{where}")
     text = " ".join(str(error).split())[:300]
-    return ProbeError(f"{doing} raised {type(error).__name__}: {text}{where}" if text else f"{doing} raised {type(error).__name__}{where}")
+    return ProbeError(
+        f"{doing} raised {type(error).__name__}: {text}{where}"
+        if text
+        else f"{doing} raised {type(error).__name__}{where}"
+    )
 
 
 @contextlib.contextmanager
@@ -205,7 +216,9 @@ def relaxed_argparse(path: str, notes: list[str]) -> Iterator[None]:
     argv, parse = sys.argv[:], argparse.ArgumentParser.parse_known_args
     sys.argv[:] = [path]
 
-    def parse_known_args(self: argparse.ArgumentParser, args: Sequence[str] | None = None, namespace: Any = None) -> Any:
+    def parse_known_args(
+        self: argparse.ArgumentParser, args: Sequence[str] | None = None, namespace: Any = None
+    ) -> Any:
         if args is None:
             for action in self._actions:
                 if action.required:
@@ -237,7 +250,7 @@ class _TargetFinder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
     ) -> importlib.machinery.ModuleSpec | None:
         if fullname != self.script.name:
             return None
-        spec = importlib.util.spec_from_file_location(fullname, self.script.path, loader=self)  # type: ignore[arg-type]
+        spec = importlib.util.spec_from_file_location(fullname, self.script.path, loader=self)
         if spec is not None and os.path.basename(self.script.path) == "__init__.py":
             spec.submodule_search_locations = [os.path.dirname(self.script.path)]
         return spec
@@ -282,7 +295,7 @@ class _TargetFinder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
                 script.failed[node.name] = reason.message
                 script.stubs[node.name] = reason.message
                 if wanted:
-                    setattr(module, node.name, Missing(node.name, reason.message))
+                    setattr(module, node.name, Missing(node.name, reason.message, reason))
             else:
                 raise
 
@@ -294,7 +307,9 @@ class _TargetFinder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
             _execute([node], module, script.path, script.scan.tree)
             return
         except (Exception, SystemExit) as error:
-            if isinstance(node, ast.ImportFrom) and (node.module == "__future__" or any(a.name == "*" for a in node.names)):
+            if isinstance(node, ast.ImportFrom) and (
+                node.module == "__future__" or any(a.name == "*" for a in node.names)
+            ):
                 raise
             first = error
         for alias in node.names:
@@ -304,10 +319,15 @@ class _TargetFinder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
             except (Exception, SystemExit) as error:
                 first = error
                 name = alias.asname or (alias.name.split(".")[0] if isinstance(node, ast.Import) else alias.name)
-                origin = alias.name if isinstance(node, ast.Import) else f"{'.' * node.level}{node.module or ''}.{alias.name}"
+                origin = (
+                    alias.name
+                    if isinstance(node, ast.Import)
+                    else f"{'.' * node.level}{node.module or ''}.{alias.name}"
+                )
                 reason = " ".join(str(first).split())[:200] or type(first).__name__
                 script.stubs[name] = reason
-                script.notes.append(f"line {node.lineno}: {origin.lstrip('.')} could not be imported and was replaced by a stand-in: {reason}")
+                what = f"line {node.lineno}: {origin.lstrip('.')} could not be imported"
+                script.notes.append(f"{what} and was replaced by a stand-in: {reason}")
                 setattr(module, name, Missing(origin.lstrip("."), reason))
 
 
@@ -385,7 +405,11 @@ def _place(error: BaseException, path: str) -> str:
         frames.append((traceback.tb_frame.f_code.co_filename, traceback.tb_lineno))
         traceback = traceback.tb_next
     own = [frame for frame in frames if frame[0] == path]
-    other = [f for f in frames if "site-packages" not in f[0] and "initlint" not in f[0] and os.path.isabs(f[0]) and "/lib/python" not in f[0]]
+    other = [
+        f
+        for f in frames
+        if "site-packages" not in f[0] and "initlint" not in f[0] and os.path.isabs(f[0]) and "/lib/python" not in f[0]
+    ]
     for found in (own, other):
         if found:
             file, line = found[-1]

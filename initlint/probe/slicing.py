@@ -15,10 +15,14 @@ from initlint.probe.names import Definition, bound, changed, definition_time, is
 from initlint.probe.scan import Scan, calls, last_name, loads, trains
 
 # What nn.Module itself offers to walk over its parts, and to change them.
-_WALKS = frozenset("parameters named_parameters modules named_modules children named_children buffers".split())
-_OWN_METHODS = frozenset("apply to cpu half float double bfloat16 train eval requires_grad_ cuda".split())
+_WALKS = frozenset(
+    ["parameters", "named_parameters", "modules", "named_modules", "children", "named_children", "buffers"]
+)
+_OWN_METHODS = frozenset(
+    ["apply", "to", "cpu", "half", "float", "double", "bfloat16", "train", "eval", "requires_grad_", "cuda"]
+)
 # Methods that Python or nn.Module calls by themselves, from construction and forward.
-_ENTRY = frozenset("forward reset_parameters extra_repr setup".split())
+_ENTRY = frozenset(["forward", "reset_parameters", "extra_repr", "setup"])
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,13 +53,13 @@ def cut(scan: Scan, roots: Iterable[str]) -> Slice:
 def is_light(scan: Scan, name: str) -> bool:
     """Whether making a module-level instance needs nothing that loads data, downloads or trains."""
     piece = cut(scan, [name])
+    called = _called(piece) & piece.wanted
     for node in piece.body:
         if node.lineno in piece.needed and not isinstance(node, (*_DEFINITIONS, ast.Import, ast.ImportFrom)):
             if trains(node) or loads(node) or _calls_foreign(scan, node):
                 return False
-        elif isinstance(node, ast.FunctionDef) and node.name in piece.wanted and node.name in _called(piece):
-            if trains(node) or loads(node):
-                return False
+        elif isinstance(node, ast.FunctionDef) and node.name in called and (trains(node) or loads(node)):
+            return False
     return True
 
 
@@ -81,8 +85,30 @@ def _calls_foreign(scan: Scan, node: ast.stmt) -> bool:
 
 
 _HARMLESS = frozenset(
-    "argparse math os pathlib numpy np types functools itertools collections dataclasses typing copy random "
-    "einops enum string re operator datetime time sys".split()
+    [
+        "argparse",
+        "math",
+        "os",
+        "pathlib",
+        "numpy",
+        "np",
+        "types",
+        "functools",
+        "itertools",
+        "collections",
+        "dataclasses",
+        "typing",
+        "copy",
+        "random",
+        "einops",
+        "enum",
+        "string",
+        "re",
+        "operator",
+        "datetime",
+        "time",
+        "sys",
+    ]
 )
 
 
@@ -114,7 +140,9 @@ class _Slicer:
                 break
         body: list[ast.stmt] = []
         needed: set[int] = set()
-        skipped = [Skipped(n.lineno, "main", frozenset(bound(n)), frozenset()) for n in self.scan.tree.body if is_main_guard(n)]
+        skipped = [
+            Skipped(n.lineno, "main", frozenset(bound(n)), frozenset()) for n in self.scan.tree.body if is_main_guard(n)
+        ]
         for node in self.body:
             kept = self._keep(node)
             if kept is None:
@@ -133,9 +161,7 @@ class _Slicer:
     def _is_needed(self, node: ast.stmt) -> bool:
         if isinstance(node, Definition):
             return node.name in self.wanted
-        if isinstance(node, (ast.Import, ast.ImportFrom)):
-            return False
-        return True
+        return not isinstance(node, (ast.Import, ast.ImportFrom))
 
     def _grow(self, node: ast.stmt) -> None:
         """Add the names that a statement needs, when it is kept."""

@@ -8,176 +8,118 @@ the model. Nothing is traced for this: recorded frames carry exact source positi
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from initlint.facts import InitStatement
+from initlint.facts import InitStatement, Plain, Site
+from initlint.probe.provenance_ops import SIGNATURES
 from initlint.probe.provenance_store import Event
 from initlint.probe.record_lost import Fates
-from initlint.probe.sites import Noted, make_site, span
-from initlint.probe.statements_files import model_classes, read_sources
+from initlint.probe.sites import make_site, span
+from initlint.probe.statements_files import model_classes, read_sources, seen_codes
 from initlint.probe.statements_guards import Guards, subjects_of
+from initlint.probe.statements_match import Hits, Matcher
+from initlint.probe.statements_meant import Meant
 from initlint.probe.statements_names import UNKNOWN, Names, bound, parameters
 from initlint.probe.statements_reach import Reach
 from initlint.probe.statements_source import Call, Candidate, Scope, Source
 
 if TYPE_CHECKING:
     from initlint.probe.provenance import Recorder
-    from initlint.probe.record import Sites
+
+#: Arguments after the tensor of functions of ``torch.nn.init`` that have no in-place method of the same name.
+_POSITIONS = {
+    "constant_": ("val",),
+    "trunc_normal_": ("mean", "std", "a", "b"),
+    "xavier_uniform_": ("gain",),
+    "xavier_normal_": ("gain",),
+    "kaiming_uniform_": ("a", "mode", "nonlinearity"),
+    "kaiming_normal_": ("a", "mode", "nonlinearity"),
+    "orthogonal_": ("gain",),
+    "sparse_": ("sparsity", "std"),
+}
 
 
-@dataclass(slots=True)
-class Hits:
-    """What was recorded at one statement."""
+@dataclass(frozen=True, slots=True)
+class _View:
+    """Everything that statements are judged with."""
 
-    events: list[Event] = field(default_factory=list)
-    touches: int = 0  # assignments that changed nothing recorded
+    matcher: Matcher
+    guards: Guards
+    reach: Reach
+    names: Names
+    meant: Meant
+    calls: dict[tuple[str, int], int]  # (file, first line of a function) -> how often it was called
 
-    def runs(self) -> int:
-        """How often the statement ran; the events of one init call are one run."""
-        return max(len({event.call for event in self.events}), self.touches)
 
-
-def init_statements(
-    recorder: Recorder, model: torch.nn.Module, fates: Fates, places: Sites
-) -> tuple[InitStatement, ...]:
+def init_statements(recorder: Recorder, model: torch.nn.Module, fates: Fates) -> tuple[InitStatement, ...]:
     """All statements that look like an initialisation, in source order."""
-    del places
     classes = model_classes(recorder, model)
     sources = read_sources(recorder, classes)
-    if not sources:
-        return ()
     instances: dict[str, list[Any]] = {}
     for module in model.modules():
         for key in classes.get(type(module), ()):
             instances.setdefault(key, []).append(module)
-    names = Names(sources, recorder.seen, instances)
-    guards = Guards(names, subjects_of(model))
-    reach = Reach(recorder, sources, guards, set(instances))
+    names = Names(sources, recorder.seen, instances, recorder.namespaces)
+    subjects = subjects_of(model)
+    guards = Guards(names, subjects)
+    view = _View(
+        Matcher(recorder, sources, fates),
+        guards,
+        Reach(recorder, sources, guards, set(instances)),
+        names,
+        Meant(model, names, guards, subjects),
+        _call_counts(recorder),
+    )
     found: list[InitStatement] = []
-    matcher = _Matcher(recorder, sources, fates)
     for source in sources.values():
-        for candidate in matcher.candidates(source):
-            found += _describe(candidate, source, matcher, guards, reach, names)
-    return tuple(sorted(set(found), key=lambda item: (item.site.file, item.site.line, item.site.column or 0)))
+        for candidate in view.matcher.candidates(source):
+            found += _describe(candidate, source, view)
+    return tuple(sorted(found, key=lambda item: (item.site.file, item.site.line, item.site.column or 0)))
 
 
-class _Matcher:
-    """Assigns recorded events to statements by exact source positions."""
-
-    def __init__(self, recorder: Recorder, sources: dict[str, Source], fates: Fates) -> None:
-        self.fates = fates
-        self._hits: dict[int, Hits] = {}
-        self._dynamic: dict[tuple[str, int, int], Candidate] = {}
-        self._found: dict[str, list[Candidate]] = {path: list(source.candidates) for path, source in sources.items()}
-        self._index: dict[tuple[str, int, int], Candidate] = {}
-        self._calls: dict[tuple[str, int, int], Call] = {}
-        for path, source in sources.items():
-            for call in source.calls:
-                self._calls[_key(path, call.node)] = call
-            for candidate in source.candidates:
-                if candidate.op != "pass":
-                    self._index[_key(path, candidate.node)] = candidate
-                    if candidate.statement is not None:
-                        self._index[_key(path, candidate.statement)] = candidate
-        for event in recorder.log.events:
-            self._note(event)
-        for frames in recorder.log.touches:
-            for candidate in self._around(frames):
-                self._hits.setdefault(id(candidate), Hits()).touches += 1
-
-    def candidates(self, source: Source) -> list[Candidate]:
-        """Statements of a file, those found by their record included."""
-        return self._found[source.path]
-
-    def hits(self, candidate: Candidate) -> Hits:
-        """What was recorded at a statement."""
-        return self._hits.get(id(candidate), Hits())
-
-    def _around(self, frames: Iterable[Noted]) -> list[Candidate]:
-        found = []
-        for noted in frames:
-            where = span(noted)
-            if where is not None:
-                candidate = self._index.get((noted[0].co_filename, where[1], where[3]))
-                if candidate is not None:
-                    found.append(candidate)
-        return found
-
-    def _note(self, event: Event) -> None:
-        candidates = self._around(event.frames)
-        if not event.creation:
-            if not candidates and event.origin == "user" and event.op not in ("load", "deepcopy", "to_empty"):
-                candidates = self._by_record(event)
-            for candidate in candidates:
-                self._hits.setdefault(id(candidate), Hits()).events.append(event)
-        else:
-            for candidate in candidates:
-                if candidate.result_unused and event.frames and event.args.get("chain"):
-                    self._hits.setdefault(id(candidate), Hits()).events.append(event)
-
-    def _by_record(self, event: Event) -> list[Candidate]:
-        """A call that no pattern knows but that wrote a parameter: ``init_function(m.weight)``."""
-        if not event.frames or not self.fates.of(event).parameters:
-            return []
-        where = span(event.frames[0])
-        if where is None:
-            return []
-        key = (event.frames[0][0].co_filename, where[1], where[3])
-        candidate = self._dynamic.get(key)
-        if candidate is None:
-            call = self._calls.get(key)
-            if call is None:
-                return []
-            target = call.node.args[0] if call.node.args else None
-            if isinstance(call.node.func, ast.Attribute) and call.node.func.attr == event.op:
-                target = call.node.func.value
-            candidate = self._dynamic[key] = Candidate(event.op, target, call.node, call.scope, call.tests)
-            self._found[key[0]].append(candidate)
-        return [candidate]
+def _call_counts(recorder: Recorder) -> dict[tuple[str, int], int]:
+    """How often functions were called, where that is known: constructors and functions passed to ``apply``."""
+    counts: dict[tuple[str, int], int] = {}
+    for code in seen_codes(recorder):
+        known = recorder.patches.calls.get(id(code), 0)
+        known = known or len(recorder.seen.get((code.co_filename, code.co_qualname), ()))
+        if known:
+            counts[code.co_filename, code.co_firstlineno] = known
+    return counts
 
 
-def _key(path: str, node: ast.AST) -> tuple[str, int, int]:
-    # The end tells chained and nested calls apart; the start does not.
-    return path, getattr(node, "end_lineno", 0) or 0, getattr(node, "end_col_offset", 0) or 0
-
-
-def _describe(
-    candidate: Candidate, source: Source, matcher: _Matcher, guards: Guards, reach: Reach, names: Names
-) -> list[InitStatement]:
-    hits = matcher.hits(candidate)
-    runs = hits.runs()
-    reached = bool(runs) or reach.reached(candidate.scope)
-    if not runs and not reach.relevant(candidate, source):
+def _describe(candidate: Candidate, source: Source, view: _View) -> list[InitStatement]:
+    hits = view.matcher.hits(candidate)
+    if not hits.runs() and not view.reach.relevant(candidate, source):
         return []
-    statement = _statement(candidate, source, hits, matcher.fates, reached, reach.referenced(candidate.scope, source))
-    found = [_with_guards(statement, guards.of(candidate.tests, candidate.scope, source))]
-    return found + _by_call_site(statement, candidate, source, hits, guards, reach, names)
+    guards = view.guards.of(candidate.tests, candidate.scope, source)
+    args = _arguments(candidate, source, view.names)
+    statement = replace(_recorded(candidate, source, hits, view), guards=guards, args=args)
+    if candidate.op == "pass":
+        return [_passed(statement, candidate, source, view)]
+    if not statement.lost:
+        statement = replace(statement, affected=_affected(statement, candidate, source, view))
+    found = [statement, *_by_call_site(statement, candidate, source, hits, view)]
+    return found + _idle_names(statement, candidate, source, view)
 
 
-def _with_guards(statement: InitStatement, guards: Any) -> InitStatement:
-    from dataclasses import replace
-
-    return replace(statement, guards=guards)
-
-
-def _statement(candidate: Candidate, source: Source, hits: Hits, fates: Fates, reached: bool, referenced: bool
-               ) -> InitStatement:
+def _recorded(candidate: Candidate, source: Source, hits: Hits, view: _View) -> InitStatement:
+    """What the record says about a statement."""
     calls: dict[int, list[Event]] = {}
     for event in hits.events:
         calls.setdefault(event.call, []).append(event)
-    parameters_: dict[str, None] = {}
+    written: dict[str, None] = {}
     affected: dict[str, None] = {}
     lost, reason = 0, ""
     for events in calls.values():
-        outcomes = [fates.of(event) for event in events]
-        reached_names = [name for outcome in outcomes for name in outcome.parameters]
-        parameters_.update(dict.fromkeys(reached_names))
+        outcomes = [view.matcher.fates.of(event) for event in events]
+        reached = [name for outcome in outcomes for name in outcome.parameters]
+        written.update(dict.fromkeys(reached))
         gone = next((outcome for outcome in outcomes if outcome.lost), None)
-        if gone is not None and not reached_names:
+        if gone is not None and not reached:
             lost, reason = lost + 1, gone.reason
             affected.update(dict.fromkeys(gone.affected))
     op = hits.events[0].op if hits.events and not hits.events[0].creation else candidate.op
@@ -186,56 +128,121 @@ def _statement(candidate: Candidate, source: Source, hits: Hits, fates: Fates, r
         op=op,
         target="" if candidate.target is None else source.segment(candidate.target),
         runs=hits.runs(),
-        reached=reached,
-        parameters=tuple(parameters_),
+        reached=bool(hits.runs()) or view.reach.reached(candidate.scope),
+        parameters=tuple(written),
         lost=lost,
         lost_reason=reason,
         affected=tuple(affected),
-        referenced=referenced,
+        calls=view.calls.get((source.path, candidate.scope.first_line)) if candidate.scope.node else None,
+        referenced=view.reach.referenced(candidate.scope, source),
     )
 
 
-def _site(node: ast.AST, source: Source, scope: Scope) -> Any:
+def _affected(statement: InitStatement, candidate: Candidate, source: Source, view: _View) -> tuple[str, ...]:
+    """Parameters that the statement was meant for and did not write."""
+    if statement.runs:
+        return view.meant.other_than_tested(candidate, source, statement.parameters)
+    if not statement.reached:
+        return view.meant.never_called(candidate, source)
+    return view.meant.kin(candidate, source, statement.guards, {}, dict(statement.args))
+
+
+def _passed(statement: InitStatement, candidate: Candidate, source: Source, view: _View) -> InitStatement:
+    """A branch that does nothing: how often it was taken follows from its conditions."""
+    counts = [guard.matched for guard in statement.guards]
+    if not statement.reached or not counts or any(count is None or count == 0 for count in counts):
+        return statement
+    modules = [g.matched for g in statement.guards if g.kind != "value" and g.matched is not None]
+    outer = [test.expr for test in candidate.tests[1:] if not test.chain]
+    siblings = [
+        other
+        for other in source.candidates
+        if other.scope is candidate.scope
+        and other.op != "pass"
+        and all(any(expr is test.expr for test in other.tests) for expr in outer)
+    ]
+    affected = view.meant.passed_over(candidate, siblings, source)
+    return replace(statement, runs=min(modules, default=1), affected=affected)
+
+
+def _site(node: ast.AST, source: Source, scope: Scope) -> Site:
     where = (
-        getattr(node, "lineno", 1), getattr(node, "end_lineno", 1),
-        getattr(node, "col_offset", 0), getattr(node, "end_col_offset", 0),
+        getattr(node, "lineno", 1),
+        getattr(node, "end_lineno", 1),
+        getattr(node, "col_offset", 0),
+        getattr(node, "end_col_offset", 0),
     )
     return make_site(source.path, where, scope.name)
 
 
+def _arguments(candidate: Candidate, source: Source, names: Names) -> dict[str, Plain]:
+    """Arguments of the statement that can be evaluated without running it."""
+    node = candidate.node
+    if not isinstance(node, ast.Call):
+        return {}
+    method = isinstance(node.func, ast.Attribute) and node.func.value is candidate.target
+    known = _POSITIONS.get(candidate.op) or tuple(key for key, _ in SIGNATURES.get(candidate.op, ()))
+    exprs = list(zip(known, node.args[0 if method else 1 :], strict=False))
+    exprs += [(keyword.arg, keyword.value) for keyword in node.keywords if keyword.arg not in (None, "tensor")]
+    found: dict[str, Plain] = {}
+    for name, expr in exprs:
+        values = names.values(expr, candidate.scope, source)
+        if name and len(values) == 1 and isinstance(values[0], bool | int | float | str):
+            found[name] = values[0]
+    return found
+
+
+def _idle_names(statement: InitStatement, candidate: Candidate, source: Source, view: _View) -> list[InitStatement]:
+    """One entry for each name in ``"a" in name or "b" in name`` that no parameter has.
+
+    The condition may also choose an argument: ``gain=beta if "v_proj" in name else 1.0``.
+    """
+    if not statement.runs:
+        return []
+    exprs = [test.expr for test in candidate.tests if test.positive]
+    for node in ast.walk(candidate.node):
+        if isinstance(node, ast.IfExp):
+            test = node.test
+            local = candidate.scope.assigned.get(test.id, []) if isinstance(test, ast.Name) else []
+            exprs.append(local[0] if len(local) == 1 else test)
+    found = []
+    for expr in exprs:
+        for guard in view.guards.unmatched_names(expr, candidate.scope, source):
+            site = _site(expr, source, candidate.scope)
+            found.append(replace(statement, site=site, runs=0, parameters=(), affected=(), guards=(guard,)))
+    return found
+
+
 def _by_call_site(
-    statement: InitStatement, candidate: Candidate, source: Source, hits: Hits, guards: Guards, reach: Reach,
-    names: Names,
+    statement: InitStatement, candidate: Candidate, source: Source, hits: Hits, view: _View
 ) -> list[InitStatement]:
     """One entry for each call of the function that selected nothing while other calls did.
 
     ``apply(weight_init(nn.Conv2d))`` and ``apply(weight_init(nn.Linear))`` run the same statement; the
     first may match no module at all.
     """
-    if not hits.events:
-        return []
     mentioned = {node.id for test in candidate.tests for node in ast.walk(test.expr) if isinstance(node, ast.Name)}
     found: list[InitStatement] = []
-    scope: Scope | None = candidate.scope
+    scope: Scope | None = candidate.scope if hits.events else None
     while scope is not None and scope.node is not None:
-        relevant = [name for name in parameters(scope) if name in mentioned]
-        sites = names.call_sites(scope, source) if relevant else []
-        for call, caller in sites:
-            if not reach.reached(call.scope) or _through(call, caller, hits.events):
-                continue
-            bindings = _bindings(relevant, scope, call, caller, names)
-            if not bindings:
-                continue
-            judged = guards.of(candidate.tests, candidate.scope, source, bindings)
-            if any(guard.matched == 0 and guard.kind != "value" for guard in judged):
-                found.append(_at_call(statement, call, caller, judged))
+        chosen = [name for name in parameters(scope) if name in mentioned]
+        for call, caller in view.names.call_sites(scope, source) if chosen else ():
+            if view.reach.reached(call.scope) and not _through(call, caller, hits.events):
+                bindings = _bindings(chosen, scope, call, caller, view.names)
+                judged = view.guards.of(candidate.tests, candidate.scope, source, bindings)
+                if bindings and any(guard.matched == 0 and guard.kind != "value" for guard in judged):
+                    kin = view.meant.kin(candidate, source, judged, bindings, dict(statement.args))
+                    selector = _site(call.node, caller, call.scope)
+                    found.append(
+                        replace(statement, runs=0, parameters=(), guards=judged, affected=kin, selector=selector)
+                    )
         scope = scope.parent
     return found
 
 
-def _bindings(relevant: list[str], scope: Scope, call: Call, caller: Source, names: Names) -> dict[str, Any]:
+def _bindings(chosen: list[str], scope: Scope, call: Call, caller: Source, names: Names) -> dict[str, Any]:
     found: dict[str, Any] = {}
-    for name in relevant:
+    for name in chosen:
         expr = bound(name, scope, call.node)
         values = [] if expr is None else names.values(expr, call.scope, caller)
         if len(values) == 1 and values[0] is not UNKNOWN:
@@ -247,21 +254,9 @@ def _through(call: Call, caller: Source, events: list[Event]) -> bool:
     """Whether any event was recorded while this call, or the statement around it, was running."""
     first, last = call.node.lineno, call.node.end_lineno or call.node.lineno
     for event in events:
-        for noted in event.frames:
-            if noted[0].co_filename != caller.path or noted[0].co_firstlineno != call.scope.first_line_or_none:
-                continue
-            where = span(noted)
-            if where is not None and where[0] <= first and where[1] >= last:
-                return True
+        for code, lasti in event.frames:
+            if code.co_filename == caller.path and code.co_firstlineno == call.scope.first_line:
+                where = span((code, lasti))
+                if where is not None and where[0] <= first and where[1] >= last:
+                    return True
     return False
-
-
-def _at_call(statement: InitStatement, call: Call, caller: Source, guards: Any) -> InitStatement:
-    return InitStatement(
-        site=_site(call.node, caller, call.scope),
-        op=statement.op,
-        target=statement.target,
-        runs=0,
-        reached=True,
-        guards=guards,
-    )

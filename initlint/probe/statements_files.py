@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+from types import FunctionType
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -33,6 +34,9 @@ def model_classes(recorder: Recorder, model: torch.nn.Module) -> dict[type, tupl
             file = file_of(base)
             if file and recorder.origins.of(file) == USER:
                 keys.append(f"{file}:{base.__qualname__}")
+                for value in vars(base).values():
+                    if isinstance(value, FunctionType) and value.__code__.co_filename == file:
+                        recorder.namespaces.setdefault(file, value.__globals__)
         found[cls] = tuple(keys)
     return found
 

@@ -65,8 +65,9 @@ class Guards:
         self._names = names
         self._subjects = subjects
 
-    def of(self, tests: Iterable[Test], scope: Scope, source: Source, bindings: dict[str, Any] | None = None
-           ) -> tuple[Guard, ...]:
+    def of(
+        self, tests: Iterable[Test], scope: Scope, source: Source, bindings: dict[str, Any] | None = None
+    ) -> tuple[Guard, ...]:
         """Facts of conditions, innermost first; ``bindings`` fixes values of parameters at one call site."""
         found: list[Guard] = []
         earlier: list[Condition] = []
@@ -80,8 +81,14 @@ class Guards:
             text = source.segment(test.expr)
             matched = self._count(condition, earlier)
             earlier = []
-            found.append(Guard(condition.kind, text if test.positive else f"not ({text})",
-                               tuple(dict.fromkeys(condition.values)), matched))
+            found.append(
+                Guard(
+                    condition.kind,
+                    text if test.positive else f"not ({text})",
+                    tuple(dict.fromkeys(condition.values)),
+                    matched,
+                )
+            )
         return tuple(reversed(found))
 
     def conditions(
@@ -153,13 +160,16 @@ class Guards:
                 pattern = self._resolve(expr.args[0], scope, source, bindings)
                 kind = self._kind(expr.args[1], scope, source)
                 if isinstance(pattern, str) and kind:
-                    return _text_condition(kind, lambda text: bool(getattr(re, function.attr)(pattern, text)), [pattern])
+                    return _text_condition(
+                        kind, lambda text: bool(getattr(re, function.attr)(pattern, text)), [pattern]
+                    )
         if isinstance(function, ast.Name) and function.id in ("any", "all") and len(expr.args) == 1:
             return self._any(expr.args[0], function.id == "all", scope, source, bindings)
         return None
 
-    def _any(self, expr: ast.expr, every: bool, scope: Scope, source: Source, bindings: dict[str, Any]
-             ) -> Condition | None:
+    def _any(
+        self, expr: ast.expr, every: bool, scope: Scope, source: Source, bindings: dict[str, Any]
+    ) -> Condition | None:
         """``any(key in name for key in ("a", "b"))``."""
         if not isinstance(expr, ast.GeneratorExp | ast.ListComp) or len(expr.generators) != 1:
             return None
@@ -177,7 +187,9 @@ class Guards:
         if _is_type(left) or _is_type(right):
             wanted = self._resolve(right if _is_type(left) else left, scope, source, bindings)
             found = _types(wanted)
-        elif isinstance(left, ast.Call) and isinstance(left.func, ast.Attribute) and left.func.attr in ("find", "count"):
+        elif (
+            isinstance(left, ast.Call) and isinstance(left.func, ast.Attribute) and left.func.attr in ("find", "count")
+        ):
             found = self._found(left, op, right, scope, source, bindings)
             negative = False
         elif isinstance(op, ast.In | ast.NotIn):
@@ -193,8 +205,9 @@ class Guards:
             found, negative = self._dimensions(left, op, right), False
         return _negated(found) if found is not None and negative else found
 
-    def _found(self, call: ast.Call, op: ast.cmpop, right: ast.expr, scope: Scope, source: Source,
-               bindings: dict[str, Any]) -> Condition | None:
+    def _found(
+        self, call: ast.Call, op: ast.cmpop, right: ast.expr, scope: Scope, source: Source, bindings: dict[str, Any]
+    ) -> Condition | None:
         """``name.find("Conv") != -1``, ``name.count("bias") > 0``."""
         assert isinstance(call.func, ast.Attribute)
         kind = self._kind(call.func.value, scope, source)
@@ -205,8 +218,15 @@ class Guards:
         method = call.func.attr
         return _text_condition(kind, lambda name: _ordered(getattr(name, method)(text), op, bound), [text])
 
-    def _string(self, method: str, subject: ast.expr, args: list[ast.expr], scope: Scope, source: Source,
-                bindings: dict[str, Any]) -> Condition | None:
+    def _string(
+        self,
+        method: str,
+        subject: ast.expr,
+        args: list[ast.expr],
+        scope: Scope,
+        source: Source,
+        bindings: dict[str, Any],
+    ) -> Condition | None:
         kind = self._kind(subject, scope, source)
         wanted = self._resolve(args[0], scope, source, bindings) if args else UNKNOWN
         if not kind or wanted is UNKNOWN:
@@ -233,7 +253,9 @@ class Guards:
         answers = self._plain(expr, scope, source, bindings)
         if answers is None:
             return Condition("other", _unknown)
-        values = [node.value for node in ast.walk(expr) if isinstance(node, ast.Constant) and isinstance(node.value, str)]
+        values = [
+            node.value for node in ast.walk(expr) if isinstance(node, ast.Constant) and isinstance(node.value, str)
+        ]
         return Condition("value", lambda _: any(answers), list(values))
 
     def _plain(self, expr: ast.expr, scope: Scope, source: Source, bindings: dict[str, Any]) -> list[bool] | None:
@@ -264,8 +286,10 @@ class Guards:
 
     def _kind(self, expr: ast.expr, scope: Scope, source: Source) -> str:
         """``class_name``, ``parameter_name`` or ``module_name`` when the expression is such a text."""
-        while isinstance(expr, ast.Call) and isinstance(expr.func, ast.Attribute) and expr.func.attr in (
-            "lower", "upper", "strip", "casefold"
+        while (
+            isinstance(expr, ast.Call)
+            and isinstance(expr.func, ast.Attribute)
+            and expr.func.attr in ("lower", "upper", "strip", "casefold")
         ):
             expr = expr.func.value
         if isinstance(expr, ast.Attribute):
@@ -316,6 +340,11 @@ def _string_test(method: str, name: str, value: str) -> bool:
     return bool(getattr(name, method)(value))
 
 
+def _method(node: ast.expr) -> str:
+    """``find`` of ``name.find("Conv")``."""
+    return node.func.attr if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) else ""
+
+
 def _is_type(node: ast.expr) -> bool:
     """``type(x)`` or ``x.__class__``."""
     if isinstance(node, ast.Call):
@@ -344,8 +373,11 @@ def _classes(value: Any) -> tuple[type, ...] | None:
 
 
 def _instances(classes: tuple[type, ...]) -> Condition:
-    subject = "module" if all(issubclass(cls, torch.nn.Module) or not issubclass(cls, torch.Tensor)
-                              for cls in classes) else "parameter"
+    subject = (
+        "module"
+        if all(issubclass(cls, torch.nn.Module) or not issubclass(cls, torch.Tensor) for cls in classes)
+        else "parameter"
+    )
     names = [cls.__name__ for cls in classes]
     return Condition("isinstance", lambda item: isinstance(item, classes), names, subject, classes)
 

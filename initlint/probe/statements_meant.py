@@ -48,12 +48,22 @@ class Meant:
         if candidate.target is None:
             return ()
         tested = {_root(name) for test in candidate.tests if test.positive for name in _subjects_of(test.expr)}
-        if not tested or _root_name(candidate.target) in tested or _root_name(candidate.target) in candidate.scope.loops:
+        if (
+            not tested
+            or _root_name(candidate.target) in tested
+            or _root_name(candidate.target) in candidate.scope.loops
+        ):
             return ()
         return tuple(name for name in self._selected(candidate, source) if name not in written)
 
-    def kin(self, candidate: Candidate, source: Source, guards: tuple[Guard, ...], bindings: dict[str, Any],
-            args: dict[str, Plain]) -> tuple[str, ...]:
+    def kin(
+        self,
+        candidate: Candidate,
+        source: Source,
+        guards: tuple[Guard, ...],
+        bindings: dict[str, Any],
+        args: dict[str, Plain],
+    ) -> tuple[str, ...]:
         """For a class selector that matched nothing: the same parameter of modules of the same op family."""
         failed = [guard for guard in guards if guard.matched == 0]
         if not failed or any(guard.kind not in ("isinstance", "type", "class_name") for guard in failed):
@@ -124,7 +134,7 @@ def _holds_already(tensor: Any, op: str, args: dict[str, Plain]) -> bool:
     """Whether a constant init would change nothing."""
     constants = {"ones_": 1.0, "zeros_": 0.0, "zero_": 0.0}
     value = constants.get(op, args.get("val") if op in ("constant_", "fill_", "constant") else None)
-    if not isinstance(value, int | float) or isinstance(tensor, torch.nn.parameter.UninitializedTensorMixin):
+    if not isinstance(value, int | float) or torch.nn.parameter.is_lazy(tensor):
         return False
     return not tensor.is_meta and bool((tensor == value).all())
 
@@ -188,9 +198,9 @@ def _subjects_of(expr: ast.expr) -> list[ast.expr]:
     """What the class tests in a condition are about: ``m`` of ``isinstance(m, nn.Linear)``."""
     found: list[ast.expr] = []
     for node in ast.walk(expr):
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.args:
-            if node.func.id in ("isinstance", "type"):
-                found.append(node.args[0])
+        call = isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.args
+        if call and node.func.id in ("isinstance", "type"):
+            found.append(node.args[0])
     return found
 
 

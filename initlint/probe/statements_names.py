@@ -27,12 +27,19 @@ class Names:
     Args:
         sources: the parsed files by path.
         seen: plain argument values of constructors that ran, by (file, qualified name of ``__init__``).
-        instances: modules of the model by qualified class name.
+        instances: modules of the model by file and qualified class name.
+        namespaces: globals by file, where seen; a file may be loaded without being in ``sys.modules``.
     """
 
-    def __init__(self, sources: dict[str, Source], seen: dict[tuple[str, str], list[dict[str, Any]]],
-                 instances: dict[str, list[Any]]) -> None:
+    def __init__(
+        self,
+        sources: dict[str, Source],
+        seen: dict[tuple[str, str], list[dict[str, Any]]],
+        instances: dict[str, list[Any]],
+        namespaces: dict[str, dict[str, Any]],
+    ) -> None:
         self.sources = sources
+        self._namespaces = namespaces
         self._seen = seen
         self._instances = instances
         self._modules = {
@@ -41,6 +48,8 @@ class Names:
 
     def namespace(self, path: str) -> dict[str, Any]:
         """Globals of the module that was loaded from a file."""
+        if path in self._namespaces:
+            return self._namespaces[path]
         module = self._modules.get(path)
         return vars(module) if module is not None else {}
 
@@ -130,7 +139,7 @@ class Names:
         """Values of a function's parameter: seen in a constructor, or told from the call sites."""
         seen = self._seen.get((source.path, scope.name))
         if seen:
-            return _distinct([values[name] if name in values else UNKNOWN for values in seen])
+            return _distinct([values.get(name, UNKNOWN) for values in seen])
         found: list[Any] = []
         for call, caller_source in self.call_sites(scope, source):
             expr = bound(name, scope, call.node)
@@ -176,7 +185,7 @@ def _binary(op: ast.operator, left: Any, right: Any) -> Any:
         return (*_tuple(left), *_tuple(right))
     function = _ARITHMETIC.get(type(op))
     small = all(isinstance(value, int | float) and abs(value) < 1e9 for value in (left, right))
-    if function is None or not small or isinstance(op, ast.Pow) and abs(right) > 64:
+    if function is None or not small or (isinstance(op, ast.Pow) and abs(right) > 64):
         return UNKNOWN
     try:
         return function(left, right)

@@ -128,6 +128,4 @@ def _runs_later(scope: Scope) -> bool:
 
 def _main_guard(tests: tuple[Test, ...]) -> bool:
     """``if __name__ == "__main__"``."""
-    return any(
-        isinstance(node, ast.Name) and node.id == "__name__" for test in tests for node in ast.walk(test.expr)
-    )
+    return any(isinstance(node, ast.Name) and node.id == "__name__" for test in tests for node in ast.walk(test.expr))

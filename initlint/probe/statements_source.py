@@ -6,23 +6,25 @@ import ast
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from initlint.probe.provenance_words import words
+
 #: Public functions of ``torch.nn.init``; libraries keep the names for their own versions.
 INIT_FUNCTIONS = frozenset(
     f"{name}{tail}"
-    for name in """uniform normal trunc_normal constant ones zeros eye dirac xavier_uniform xavier_normal
-    kaiming_uniform kaiming_normal orthogonal sparse""".split()
+    for name in words("""uniform normal trunc_normal constant ones zeros eye dirac xavier_uniform xavier_normal
+    kaiming_uniform kaiming_normal orthogonal sparse""")
     for tail in ("_", "")
 ) - {"uniform", "normal", "constant", "ones", "zeros", "eye"}
 #: Bare names that only mean an init function when they come from an ``init`` module.
 _AMBIGUOUS = frozenset({"uniform", "normal", "constant", "eye", "dirac", "sparse", "orthogonal"})
 #: In-place tensor methods that set values whatever was there.
-_SETTING = frozenset(
-    "normal_ uniform_ zero_ fill_ copy_ exponential_ log_normal_ cauchy_ bernoulli_ random_ fill_diagonal_".split()
+_SETTING = words(
+    "normal_ uniform_ zero_ fill_ copy_ exponential_ log_normal_ cauchy_ bernoulli_ random_ fill_diagonal_"
 )
 #: In-place methods that change values: an init only on something that is plainly a parameter.
-_CHANGING = frozenset("mul_ div_ add_ sub_ clamp_ clip_ masked_fill_ index_fill_ neg_ abs_".split())
+_CHANGING = words("mul_ div_ add_ sub_ clamp_ clip_ masked_fill_ index_fill_ neg_ abs_")
 #: Methods without underscore whose result is thrown away when used as a statement.
-_OUT_OF_PLACE = frozenset("mul div add sub clamp clip fill masked_fill neg".split())
+_OUT_OF_PLACE = words("mul div add sub clamp clip fill masked_fill neg")
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda
 
@@ -87,7 +89,9 @@ class Source:
     scopes: list[Scope] = field(default_factory=list)
     candidates: list[Candidate] = field(default_factory=list)
     calls: list[Call] = field(default_factory=list)
-    references: dict[str, list[tuple[Scope, ast.expr, tuple[Test, ...]]]] = field(default_factory=dict)  # name or attribute -> uses
+    references: dict[str, list[tuple[Scope, ast.expr, tuple[Test, ...]]]] = field(
+        default_factory=dict
+    )  # name or attribute -> uses
     imported: frozenset[str] = frozenset()  # local names that are modules or come from an import
 
     def segment(self, node: ast.AST) -> str:
@@ -188,8 +192,9 @@ class _Walker:
             self._source.candidates += self._passes
         self._passes.clear()
 
-    def _assignment(self, node: ast.Assign | ast.AugAssign | ast.AnnAssign, scope: Scope, tests: tuple[Test, ...]
-                    ) -> None:
+    def _assignment(
+        self, node: ast.Assign | ast.AugAssign | ast.AnnAssign, scope: Scope, tests: tuple[Test, ...]
+    ) -> None:
         targets = node.targets if isinstance(node, ast.Assign) else [node.target]
         for target in targets:
             if isinstance(target, ast.Name) and node.value is not None and not isinstance(node, ast.AugAssign):
@@ -201,8 +206,12 @@ class _Walker:
 
     def _thrown_away(self, node: ast.Expr, scope: Scope, tests: tuple[Test, ...]) -> None:
         call = node.value
-        if (isinstance(call, ast.Call) and isinstance(call.func, ast.Attribute) and call.func.attr in _OUT_OF_PLACE
-                and parameter_like(call.func.value, strict=True)):
+        if (
+            isinstance(call, ast.Call)
+            and isinstance(call.func, ast.Attribute)
+            and call.func.attr in _OUT_OF_PLACE
+            and parameter_like(call.func.value, strict=True)
+        ):
             self._add(call.func.attr, call.func.value, call, scope, tests, result_unused=True)
 
     def _expression(self, node: ast.expr, scope: Scope, tests: tuple[Test, ...]) -> None:
@@ -243,14 +252,14 @@ class _Walker:
         function = node.func
         if isinstance(function, ast.Attribute):
             root = _root(function.value)
-            if self._init_module(function.value) and (function.attr in INIT_FUNCTIONS | _AMBIGUOUS):
-                self._add(function.attr, _first(node), node, scope, tests)
-            elif root in self._source.imported and function.attr in INIT_FUNCTIONS and _is_module(function.value):
-                self._add(function.attr, _first(node), node, scope, tests)
-            elif function.attr in _SETTING and parameter_like(function.value):
-                self._add(function.attr, function.value, node, scope, tests)
-            elif function.attr in _CHANGING and parameter_like(function.value, strict=True):
-                self._add(function.attr, function.value, node, scope, tests)
+            name = function.attr
+            of_init = self._init_module(function.value) and name in INIT_FUNCTIONS | _AMBIGUOUS
+            of_module = root in self._source.imported and name in INIT_FUNCTIONS and _is_module(function.value)
+            changing = name in _CHANGING and parameter_like(function.value, strict=True)
+            if of_init or of_module:
+                self._add(name, _first(node), node, scope, tests)
+            elif changing or (name in _SETTING and parameter_like(function.value)):
+                self._add(name, function.value, node, scope, tests)
         elif isinstance(function, ast.Name) and function.id in INIT_FUNCTIONS and node.args:
             self._add(function.id, _first(node), node, scope, tests)
 
@@ -260,8 +269,15 @@ class _Walker:
         return last == "init" and _root(value) in self._source.imported
 
     def _add(
-        self, op: str, target: ast.expr | None, node: ast.AST, scope: Scope, tests: tuple[Test, ...],
-        statement: ast.AST | None = None, *, result_unused: bool = False,
+        self,
+        op: str,
+        target: ast.expr | None,
+        node: ast.AST,
+        scope: Scope,
+        tests: tuple[Test, ...],
+        statement: ast.AST | None = None,
+        *,
+        result_unused: bool = False,
     ) -> None:
         whole = statement if isinstance(statement, ast.AugAssign) else None
         self._source.candidates.append(Candidate(op, target, node, scope, tests, whole, result_unused))
@@ -289,7 +305,7 @@ def _root(node: ast.expr) -> str:
 
 
 def _is_module(node: ast.expr) -> bool:
-    return isinstance(node, ast.Name) or isinstance(node, ast.Attribute) and _is_module(node.value)
+    return isinstance(node, ast.Name) or (isinstance(node, ast.Attribute) and _is_module(node.value))
 
 
 def parameter_like(node: ast.expr, *, strict: bool = False) -> bool:

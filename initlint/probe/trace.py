@@ -62,7 +62,7 @@ def _with_inputs(model: nn.Module, inputs: Inputs, measure: bool, seed: int, not
     if traced is not None:
         return traced
     if inputs.recording is not None and not measure:
-        return _from_recorder(model, inputs, inputs.recording, ran=True, training=True)
+        return _from_recorder(model, inputs, inputs.recording, ran=True, training=inputs.training)
     traced = _recorded(model, inputs, measure, seed, notes)
     if traced.ran:
         return traced
@@ -80,7 +80,7 @@ def _small(model: nn.Module, inputs: Inputs) -> bool:
 
     By sizes and not by time: the same model must be traced in the same way each time.
     """
-    if _on_meta(model) or inputs.notes:
+    if _on_meta(model) or inputs.notes or not inputs.training:
         return False
     parameters = sum(p.numel() for p in model.parameters())
     values = sum(t.numel() for t in tensors_in((inputs.args, dict(inputs.kwargs))))

@@ -57,11 +57,11 @@ class Worker:
     def serve(self) -> None:
         """Run until the client closes its end."""
         while True:
-            readable, _, _ = select.select([self.control, self.wake], [], [])
+            readable, _, _ = select.select([self.control.fileno(), self.wake], [], [])
             if self.wake in readable:
                 _drain(self.wake)
                 self.reap()
-            if self.control in readable and not self.receive():
+            if self.control.fileno() in readable and not self.receive():
                 break
         for pid in self.children:
             _kill(pid)

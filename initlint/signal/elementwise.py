@@ -16,7 +16,7 @@ from initlint.theory.quadrature import Elementwise
 GAUSSIAN_FOURTH = 3.0
 
 
-def apply(shape: Curve, x: State, width: float, kind: str = "post") -> State:
+def apply(shape: Curve, x: State, width: float, kind: str = "post", channels: float = 1e9) -> State:
     """The state of f(x), with units of one layer averaged over ``width`` of them."""
     form = shape.shape
     fourth = max(form.fourth - 2.0, 0.0) if x.isometric else form.fourth
@@ -32,6 +32,7 @@ def apply(shape: Curve, x: State, width: float, kind: str = "post") -> State:
         kind=kind,
         own=fourth / max(width, 1.0),
         noise=x.noise * form.elastic**2,
+        spread=x.spread * form.elastic**2 + max(form.fourth - 2.0, 0.0) / max(channels, 1.0),
         like=(x,),
     )
 
@@ -47,7 +48,8 @@ def activation(node: Node, xs: tuple[State, ...], scene: Scene) -> State:
     """f(x) on a Gaussian edge, exact to quadrature. On a signal that is itself f(Gaussian) the second one is
     approximate; ``rewrite.fuse`` composes such chains before they get here."""
     x = xs[0]
-    return apply(curve(function_of(node), x.m, x.v), x, width_of(node.index, x, scene))
+    shape = curve(function_of(node), x.m, x.v)
+    return apply(shape, x, width_of(node.index, x, scene), channels=scene.layout(node.index).channels)
 
 
 def activation_back(node: Node, xs: tuple[State, ...], y: State, g: Grad, scene: Scene) -> tuple[Grad, ...]:
@@ -171,11 +173,11 @@ def dropout_back(node: Node, xs: tuple[State, ...], y: State, g: Grad, scene: Sc
 
 def stop(node: Node, xs: tuple[State, ...], scene: Scene) -> State:
     """detach, comparisons and casts: the value where it is a signal, statistics where they are given."""
+    if xs and text(node, "name") == "detach":
+        return passed(node, xs, scene)
     if "second" in node.attrs:
         q = number(node, "second")
         return state(q, number(node, "mean"), kind="post")
-    if text(node, "kind") == "detach" and xs:
-        return xs[0]
     return replace(xs[0], ties=()) if xs else state(0.0, kind="constant")
 
 

@@ -44,6 +44,7 @@ def linear(node: Node, xs: tuple[State, ...], scene: Scene) -> State:
         operator.gain * x.e,
         operator.gain * x.u,
         noise=x.noise + x.own,
+        spread=x.spread + GAUSSIAN / max(scene.layout(node.index).channels, 1),
         like=(x,),
     )
     # weight rows of unequal energy make the mean square fluctuate more
@@ -56,7 +57,8 @@ def linear(node: Node, xs: tuple[State, ...], scene: Scene) -> State:
 def linear_back(node: Node, xs: tuple[State, ...], y: State, g: Grad, scene: Scene) -> tuple[Grad, ...]:
     """p_x = back p_y."""
     operator = operator_of(node)
-    return (Grad(bounded(g.p * operator.back), g.t * operator.back, g.noise),)
+    p = g.p if g.through < 0 else g.through
+    return (Grad(bounded(p * operator.back), g.t * operator.back, g.noise),)
 
 
 def bilinear(node: Node, xs: tuple[State, ...], scene: Scene) -> State:
@@ -88,13 +90,15 @@ def bilinear_back(node: Node, xs: tuple[State, ...], y: State, g: Grad, scene: S
 def embedding(node: Node, xs: tuple[State, ...], scene: Scene) -> State:
     """Rows of a table: what all rows share is shared by samples and positions, the rest differs."""
     stats = scene.stats(node.parameters.get("weight"))
-    if stats is None:
-        raise NoRuleError(f"{node.label or node.op}: the table's statistics are not known")
     rows = max(number(node, "num", 1.0), 1.0)
-    second, mean = stats.second, stats.mean
-    common = mean * mean
-    if stats.columns is not None and stats.columns.total_second:
-        common = stats.columns.total_second / rows**2
+    if "second" in node.attrs:  # put there by a counterfactual
+        second, mean = number(node, "second"), number(node, "mean")
+        common = mean * mean + (second - mean * mean) / rows
+    elif stats is not None:
+        second, mean = stats.second, stats.mean
+        common = stats.columns.total_second / rows**2 if stats.columns is not None else mean * mean
+    else:
+        raise NoRuleError(f"{node.label or node.op}: the table's statistics are not known")
     # the mean over rows of independent entries is not zero by chance: that part is no common mean
     differs = max(second - common, 0.0) if rows < 2 else max(second - common, 0.0) * rows / (rows - 1.0)
     differs = min(differs, second - mean * mean if second > mean * mean else second)
@@ -103,7 +107,8 @@ def embedding(node: Node, xs: tuple[State, ...], scene: Scene) -> State:
         second, mean, differs = bag * differs + bag**2 * (second - differs), bag * mean, bag * differs
     elif mode == "mean":
         second, differs = second - differs + differs / bag, differs / bag
-    return state(second, mean, differs, differs, differs, own=GAUSSIAN / scene.layout(node.index).elements)
+    size = scene.layout(node.index)
+    return state(second, mean, differs, differs, differs, own=GAUSSIAN / size.elements, spread=GAUSSIAN / size.channels)
 
 
 def embedding_back(node: Node, xs: tuple[State, ...], y: State, g: Grad, scene: Scene) -> tuple[Grad, ...]:

@@ -46,10 +46,21 @@ def add(node: Node, xs: tuple[State, ...], scene: Scene) -> State:
         a.u + square * b.u + q2[2],
         kind=_kind(a, b),
         noise=carried((a, b), (a.q, square * b.q)) if shared is None else max(a.noise + a.own, b.noise + b.own),
+        spread=_spread(a, b, square, scene.layout(node.index).channels),
         like=(a, b),
     )
     factor = 1.0 if main is a else alpha
     return replace(found, ties=tied(main, source, factor), share=min(a.share, b.share))
+
+
+def _spread(a: State, b: State, square: float, channels: int) -> float:
+    """Fluctuation of a sum's energy: those of the parts, and of their chance product (4 q_a q_b / n)."""
+    q1, q2 = a.q, square * b.q
+    total = q1 + q2
+    if total <= 0:
+        return 0.0
+    share = q1 / total
+    return share * share * a.spread + (1 - share) ** 2 * b.spread + 4.0 * share * (1 - share) / channels
 
 
 def add_back(node: Node, xs: tuple[State, ...], y: State, g: Grad, scene: Scene) -> tuple[Grad, ...]:

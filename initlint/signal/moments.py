@@ -75,6 +75,7 @@ class State:
     kind: str = "gaussian"  # gaussian | post (after a function) | index | constant | logits | weights (softmax)
     own: float = 0.0  # variance of ln q from this edge's own units: replaced, not summed, by an activation
     noise: float = 0.0  # variance of ln q carried from upstream
+    spread: float = 0.0  # relative variance, between samples and positions, of the energy of one channel vector
     ties: tuple[Tie, ...] = ()  # earlier signals that this one still contains, nearest first
     share: float = 1.0  # kind "logits": unmasked share of the keys; "weights": sum of squares of a row
     isometric: bool = False  # came through an orthogonal matrix: norms do not fluctuate
@@ -96,11 +97,16 @@ class Tie(NamedTuple):
 
 
 class Grad(NamedTuple):
-    """The gradient on an edge: second moment per element, covariance between positions, variance of ln p."""
+    """The gradient on an edge: second moment per element, covariance between positions, variance of ln p.
+
+    ``through``: the second moment as the rows of the layer that wrote the edge see it, each weighted with its energy
+    (negative: the same as ``p``); it differs for packed projections whose parts have different scales.
+    """
 
     p: float
     t: float = 0.0
     noise: float = 0.0
+    through: float = -1.0
 
 
 NO_GRADIENT = Grad(0.0, 0.0, 0.0)
@@ -136,6 +142,7 @@ def state(
     kind: str = "gaussian",
     own: float = 0.0,
     noise: float = 0.0,
+    spread: float | None = None,
     like: tuple[State, ...] = (),
 ) -> State:
     """A state with its numbers brought into range; ``like``: inputs whose doubts it inherits."""
@@ -153,6 +160,7 @@ def state(
         kind,
         own,
         noise,
+        max((x.spread for x in like), default=0.0) if spread is None else spread,
         numeric=any(x.numeric for x in like),
         undetermined=doubt,
     )

@@ -33,15 +33,7 @@ def statistic(node: Node, x: State, scene: Scene) -> tuple[State, float]:
     layout = scene.layout(node.index)
     if kind == "batch":
         return _batch(x, layout.batch, layout.positions, number(node, "n"))
-    n = max(number(node, "n", float(layout.channels)), 1.0)
-    if kind == "instance":
-        channels, positions = 1.0, n
-    elif kind == "group":
-        channels = max(number(node, "channels", layout.channels) / max(number(node, "groups", 1.0), 1.0), 1.0)
-        positions = max(n / channels, 1.0)
-    else:
-        channels = min(n, number(node, "channels", n) or n)
-        positions = max(n / channels, 1.0)
+    channels, positions, _ = _cells(node, x, scene)
     return _group(x, channels, positions)
 
 
@@ -112,15 +104,16 @@ def _scaled_norm(
 ) -> State:
     scale = factor * second
     cross = 2.0 * x.m * factor**0.5 * gain * bias
+    width = max(number(node, "n", FEWEST), FEWEST)
     y = state(
         x.q * scale + bias_second + cross,
         x.m * factor**0.5 * gain + bias,
         x.d * scale,
         x.e * scale,
         x.u * scale,
+        spread=0.0 if text(node, "kind", "layer") in ("layer", "rms", "l2") else 2.0 / max(width, 1.0),
         like=(x,),
     )
-    width = max(number(node, "n", FEWEST), FEWEST)
     whole = source if source is not None else x
     ties = tied(whole, node.inputs[0], gain * factor**0.5)
     noise = x.noise if text(node, "kind") == "local_response" else 0.0
@@ -129,22 +122,49 @@ def _scaled_norm(
 
 
 def norm_back(node: Node, xs: tuple[State, ...], y: State, g: Grad, scene: Scene) -> tuple[Grad, ...]:
-    """p weight^2 / (v + eps), less what points along the removed mean and along x itself."""
+    """p weight^2 E[1/v], less what points along the removed mean and along x itself.
+
+    A gradient that positions share is what a statistic over positions removes first: (1 + (P-1) t/p) / (c P) of it.
+    """
     x, kind = xs[0], text(node, "kind", "layer")
     _, second, _, _ = affine(node)
-    n = max(number(node, "n", FEWEST), FEWEST)
     if kind == "local_response":
         factor = second * _local_factor(node, x)
-    elif kind == "batch" and not node.attrs.get("training", True):
+        return (Grad(bounded(g.p * factor), g.t * factor, g.noise),)
+    if kind == "batch" and not node.attrs.get("training", True):
         factor = second / (1.0 + number(node, "eps", 1e-5))
-    elif kind in ("rms", "l2"):
-        factor = second * _power(node, x) * (n - 1.0) / (n - 2.0)
+        return (Grad(bounded(g.p * factor), g.t * factor, g.noise),)
+    channels, positions, samples = _cells(node, x, scene)
+    cells = max(channels * positions * samples, FEWEST)
+    alike = min(max(g.t / g.p, 0.0), 1.0) if g.p > 0 else 0.0
+    same = max(1.0 - y.e / y.q, 0.0) if y.q > 0 else 0.0
+    along = (1.0 + (positions - 1.0) * alike * same) / cells
+    mean = 0.0 if kind in ("rms", "l2") else (1.0 + (positions - 1.0) * alike) / cells
+    if kind in ("rms", "l2"):
+        factor = second * _power(node, x)
     else:
         _, v = statistic(node, x, scene)
-        factor = second * (n - 2.0) / ((n - 3.0) * max(v + number(node, "eps", 1e-5), 1e-150))
-    kept = g.p - g.t if kind == "instance" else g.p  # a gradient that positions share is what an instance norm removes
-    shared = 0.0 if kind == "instance" else g.t * factor
-    return (Grad(bounded(max(kept, 0.0) * factor), shared, g.noise + x.noise + x.own),)
+        factor = second / max(v + number(node, "eps", 1e-5), 1e-150)
+    # E[1/v] E[v] - 1: the energy of one token fluctuates as the signal does, a mean over positions hardly
+    factor *= 1.0 + min(x.spread if positions * samples == 1 else 2.0 / cells, 1.0)
+    kept = max(g.p * (1.0 - mean - along), 0.0)
+    shared = max(g.t * (1.0 - 1.0 / max(channels * samples, 1.0)), 0.0) if mean else g.t
+    return (Grad(bounded(kept * factor), shared * factor, g.noise + x.noise + x.own),)
+
+
+def _cells(node: Node, x: State, scene: Scene) -> tuple[float, float, float]:
+    """Channels, positions and samples that one statistic is taken over."""
+    layout, kind = scene.layout(node.index), text(node, "kind", "layer")
+    if kind == "batch":
+        return 1.0, float(layout.positions), max(number(node, "n") / layout.positions, float(layout.batch))
+    n = max(number(node, "n", float(layout.channels)), 1.0)
+    if kind == "instance":
+        return 1.0, n, 1.0
+    if kind == "group":
+        channels = max(number(node, "channels", layout.channels) / max(number(node, "groups", 1.0), 1.0), 1.0)
+        return channels, max(n / channels, 1.0), 1.0
+    channels = min(n, number(node, "channels", n) or n)
+    return channels, max(n / channels, 1.0), 1.0
 
 
 OPS: Mapping[str, Op] = {"norm": Op(norm, norm_back, clears=True)}

@@ -76,9 +76,14 @@ def points(
     weighted = [index for index in trunk if scene.nodes[index].op in WEIGHTED]
     head = weighted[-1] if len(weighted) > 1 else len(scene.nodes)
     first = weighted[0] if weighted else 0
-    found = []
+    found: list[Point] = []
+    lost_q = lost_d = 0.0
     for index in trunk:
         x, g, node = states[index], grads[index], scene.nodes[index]
+        if _averages(scene, index):
+            before = states[node.inputs[0]]
+            lost_q += max(log10(before.q) - log10(x.q), 0.0)
+            lost_d += max(log10(before.d) - log10(x.d), 0.0)
         if x.undetermined or (x.kind in ("index", "constant") and x.d == 0 and node.op == "input"):
             continue
         layout = scene.layout(index)
@@ -87,8 +92,8 @@ def points(
             Point(
                 node=index,
                 label=node.label or node.module or node.op,
-                q=log10(x.q),
-                dependent=log10(x.d),
+                q=log10(x.q) + lost_q,
+                dependent=log10(x.d) + lost_d,
                 energy=energy,
                 forward_std=math.sqrt(x.q),
                 gradient_std=math.sqrt(g.p),
@@ -101,6 +106,15 @@ def points(
             )
         )
     return tuple(found)
+
+
+def _averages(scene: Scene, index: int) -> bool:
+    """Whether a node is a mean over positions: on the white noise that a model is traced with it averages the signal
+    away, on real images hardly. What it takes is the architecture's choice and is added back."""
+    node = scene.nodes[index]
+    if node.op == "pool":
+        return node.attrs.get("kind") == "avg"
+    return node.op == "reduce" and node.attrs.get("fn") == "mean" and node.attrs.get("over") in ("position", "all")
 
 
 def spans(profile: Sequence[Point]) -> Mapping[str, Span]:

@@ -52,6 +52,14 @@ class Scene:
         fact = self.parameters.get(name) if name else None
         return fact.stats if fact else None
 
+    @cached_property
+    def batch(self) -> int | None:
+        """The number of samples that the model was run with."""
+        for node in self.nodes:
+            if node.op == "input" and node.shape:
+                return self.layout(node.index).batch
+        return None
+
     def proper(self, name: str) -> str:
         """The one name of a tensor that has several."""
         fact = self.parameters.get(name)

@@ -69,16 +69,84 @@ def reshape_back(node: Node, xs: tuple[State, ...], y: State, g: Grad, scene: Sc
 
 
 def select(node: Node, xs: tuple[State, ...], scene: Scene) -> State:
-    """A part of the signal: the same moments, but another signal unless it is all of it."""
+    """A part of the signal: the same moments, but another signal unless it is all of it.
+
+    A part of a packed projection has its own scale; rows picked from a table by an input differ between samples.
+    """
     x = passed(node, xs, scene)
-    return x if _share(node, scene) >= 1.0 else replace(xs[0], ties=())
+    if x.kind == "constant" and _picked(node, scene):
+        apart = max(x.q - x.m * x.m, 0.0)
+        return replace(xs[0], d=apart, e=apart, u=apart, kind="gaussian", ties=())
+    if _share(node, scene) >= 1.0:
+        return x
+    factor = block(node, scene)
+    if factor == 1.0:
+        return replace(xs[0], ties=())
+    x = xs[0]
+    return replace(
+        x,
+        q=bounded(x.q * factor),
+        m=x.m * min(factor, 1.0) ** 0.5,
+        d=bounded(x.d * factor),
+        e=bounded(x.e * factor),
+        u=bounded(x.u * factor),
+        ties=(),
+    )
+
+
+def _picked(node: Node, scene: Scene) -> bool:
+    """Whether rows are picked by a signal: no fixed place is given, and the result has the batch of the inputs."""
+    if any(key in node.attrs for key in ("start", "stop", "of")) or node.shape is None:
+        return False
+    alike = node.measured.correlation if node.measured is not None else None
+    if alike is not None and alike > 0.999:
+        return False
+    return scene.batch is None or scene.layout(node.index).batch == scene.batch
+
+
+def block(node: Node, scene: Scene) -> float:
+    """Second moment of the rows of a packed weight that this part comes from, relative to all of them.
+
+    ``rows`` says which rows of the layer that wrote the signal they are.
+    """
+    rows = node.attrs.get("rows")
+    if not isinstance(rows, list) or len(rows) != 2 or not all(isinstance(row, int) for row in rows):
+        return 1.0
+    source = scene.nodes[node.inputs[0]]
+    while source.op in ("reshape", "identity") and source.inputs:
+        source = scene.nodes[source.inputs[0]]
+    name = source.parameters.get("weight")
+    stats, fact = scene.stats(name), scene.parameters.get(name or "")
+    if stats is None or fact is None or source.operator is None or stats.second <= 0 or not fact.shape:
+        return 1.0
+    start, stop = int(str(rows[0])), int(str(rows[1]))
+    count = source.operator.width_out or fact.shape[0]
+    for parts in stats.chunks.values():
+        size = count // len(parts) if parts else 0
+        if size and start % size == 0 and stop % size == 0 and stop > start:
+            own = [part.second for part in parts[start // size : stop // size]]
+            if own:
+                return _relative(source, sum(own) / len(own) / stats.second, stats.second)
+    return 1.0
+
+
+def _relative(source: Node, ratio: float, second: float) -> float:
+    """The ratio, unless a counterfactual put another weight there: then all parts are alike."""
+    operator = source.operator
+    if operator is None or operator.fan_in <= 0:
+        return ratio
+    expected = operator.fan_in * second
+    # padding changes gain by less than this for convolutions; packed projections are linear layers
+    return ratio if 0.5 < operator.gain / expected < 2.0 or operator.gain == 0 else 1.0
 
 
 def select_back(node: Node, xs: tuple[State, ...], y: State, g: Grad, scene: Scene) -> tuple[Grad, ...]:
     """Zero elsewhere: on average the share of the gradient."""
     share = _share(node, scene)
     shared = g.t * share if text(node, "axis") == "channel" else g.t * share * share
-    return (Grad(g.p * share, shared, g.noise), *(Grad(0.0) for _ in xs[1:]))
+    factor = block(node, scene)
+    through = g.p * share * factor if factor != 1.0 else -1.0
+    return (Grad(g.p * share, shared, g.noise, through), *(Grad(0.0) for _ in xs[1:]))
 
 
 def _share(node: Node, scene: Scene) -> float:

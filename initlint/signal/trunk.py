@@ -35,7 +35,7 @@ def trunk(scene: Scene, outputs: Sequence[int]) -> tuple[int, ...]:
     ends = returned(scene, outputs)
     if not ends:
         return ()
-    end = max(ends, key=lambda index: (_depth(scene, index), index))
+    end = max(ends, key=lambda index: _depth(scene, index))  # the first of equals: auxiliary outputs come after
     starts = [
         n.index for n in scene.nodes if n.op == "input" and text(n, "kind") != "mask" and scene.consumers[n.index]
     ]

@@ -72,8 +72,12 @@ def mismatch(effect: Effect, signal: Signal, optimizer: str = "adam", dtype: str
 
 
 def broken(effect: Effect, signal: Signal, optimizer: str) -> bool:
-    """Training is harmed by these values: profile, loss at the start, saturation or dead units."""
-    if harmed(effect, signal, optimizer) is Severity.ERROR:
+    """Training is harmed by these values: profile, loss at the start, saturation or dead units.
+
+    Where there is evidence of a mistake, the profile's first threshold suffices: what distance alone would make a
+    warning is then known to be nobody's choice.
+    """
+    if harmed(effect, signal, optimizer) is not None:
         return True
     loss = signal.init_loss
     if loss is not None and effect.loss > LOSS * loss.expected:

@@ -23,11 +23,36 @@ def surroundings(spec: LayerSpec) -> tuple[Scheme, ...]:
     if transformer and len(spec.shape) >= 2:
         width = spec.fan_in or 1.0
         found.append(formulas.fixed_normal(math.sqrt(2.0 / (5.0 * width)), "Nguyen & Salazar 2019", "small init"))
+        if spec.depth:
+            found += _deep(spec)
+    if spec.before == "sin" and spec.activation is None:
+        found.append(_after_sine(spec))
     if spec.branch:
         found += _branch(spec)
     if spec.head:
         found += _head(spec)
     return tuple(found)
+
+
+def _after_sine(spec: LayerSpec) -> Scheme:
+    """The last, linear layer of a SIREN keeps the bound of its hidden layers, with omega_0 = 30."""
+    fan_in = spec.fan_in or 1.0
+    bound = math.sqrt(6.0 / fan_in) / 30.0
+    line = f"nn.init.uniform_({{w}}, -(6 / {fan_in:g}) ** 0.5 / 30, (6 / {fan_in:g}) ** 0.5 / 30)"
+    return Scheme("SIREN", "uniform", bound * bound / 3.0, line, formulas.SIREN, ANY, bound=bound)
+
+
+def _deep(spec: LayerSpec) -> list[Scheme]:
+    """Xavier with a gain that falls with depth; a transformer layer has two residual branches (three in a decoder)."""
+    layers = max(1.0, (spec.depth or 0) / 2.0)
+    deepnorm, fixup = "Wang et al. 2022 (DeepNorm), table 1", "Huang et al. 2020 (T-Fixup)"
+    suits = formulas.RELU_LIKE | LINEAR_LIKE
+    return [
+        *formulas.xavier(spec, (8.0 * layers) ** -0.25, "DeepNorm encoder", deepnorm, suits),
+        *formulas.xavier(spec, (12.0 * layers) ** -0.25, "DeepNorm decoder", deepnorm, suits),
+        *formulas.xavier(spec, 0.67 * layers**-0.25, "T-Fixup encoder", fixup, suits),
+        *formulas.xavier(spec, (9.0 * layers) ** -0.25, "T-Fixup decoder", fixup, suits),
+    ]
 
 
 def _branch(spec: LayerSpec) -> list[Scheme]:

@@ -57,9 +57,10 @@ def contrast(function: Elementwise, mean: float, var: float, gap: float) -> floa
     a, b = (mean - series.mean) / series.sigma, 0.5 * (var / (series.sigma * series.sigma) - 1.0)
     missing, beyond = _one_minus(series, min(gap / var, 2.0))
     # first order in the distance from the grid: dE ff' = 2 a E f f'_x' + 2 b (E f f''_x' + rho E f' f'_x')
-    total = sum(map(mul, missing, series.squares))
+    total: float = sum(map(mul, missing, series.squares))
     total += 2.0 * a * sum(map(mul, missing, series.by_mean)) + 2.0 * b * sum(map(mul, missing, series.by_var))
-    return max(0.0, total + (1.0 + 2.0 * b) * sum(map(mul, beyond, series.tail_masses)))
+    tail: float = sum(map(mul, beyond, series.tail_masses))
+    return max(0.0, total + (1.0 + 2.0 * b) * tail)
 
 
 def correlation(function: Elementwise, second: float, mean: float, var: float, cov: float) -> float:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from initlint.facts import Layer, Plain
 from initlint.theory import activations
@@ -109,6 +109,7 @@ class LayerSpec:
     stack: int = 1
     pre_scale: float = 1.0
     depth: int | None = None  # number of residual branches of the model, where known
+    groups: int = 1
 
     @classmethod
     def from_layer(cls, layer: Layer, shape: Iterable[int] | None = None, depth: int | None = None) -> LayerSpec:
@@ -135,7 +136,19 @@ class LayerSpec:
             layer.stack,
             layer.pre_scale,
             depth,
+            layer.groups,
         )
+
+    @property
+    def interior(self) -> LayerSpec | None:
+        """A convolution with the fans of its interior: padding and stride left out, groups counted.
+
+        That is how He's scheme is written and called everywhere; ``None`` for other layers.
+        """
+        if self.kind != "conv" or self.torch_fans is None:
+            return None
+        fans = float(self.torch_fans[0]), self.torch_fans[1] / self.groups
+        return None if fans == (self.fan_in, self.fan_out) else replace(self, fan_in=fans[0], fan_out=fans[1])
 
     @property
     def omega(self) -> float:

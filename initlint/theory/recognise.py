@@ -22,9 +22,10 @@ from initlint.theory.formulas import (
     unique,
     xavier,
 )
+from initlint.theory.record import segments, stated
 from initlint.theory.sampling import Requested, compatible
 from initlint.theory.suitable import acceptable
-from initlint.theory.torch_init import SQRT5, calculate_gain, kaiming_gain, requested, stated
+from initlint.theory.torch_init import SQRT5, calculate_gain, kaiming_gain, requested
 
 #: A requested std within this of a formula is that formula: arguments are rounded to a few digits.
 EQUAL = 0.01
@@ -68,7 +69,10 @@ def recognise(parameter: ParameterFacts, spec: LayerSpec | None) -> Recognised:
 
 
 def base_write(parameter: ParameterFacts) -> Write | None:
-    """The write that the values come from: the last draw of the whole tensor, else the last write."""
+    """The write that the values come from: the last draw of the whole tensor or of all its blocks, else the last."""
+    parts = segments(parameter)
+    if len(parts) > 1 and all(part.write is not None and part.write.share < 1.0 for part in parts):
+        return parts[-1].write  # every row was written as part of a block: the whole-tensor draw is gone
     for write in reversed(parameter.writes):
         if write.share >= 1.0 and not write.region and requested(write, parameter.shape) is not None:
             return write
@@ -78,6 +82,9 @@ def base_write(parameter: ParameterFacts) -> Write | None:
 def describe(write: Write, parameter: ParameterFacts, asked: Requested | None) -> str:
     """The init call as a reader would write it, and whose it is."""
     text = _call(write, asked)
+    if write.share < 1.0:
+        calls = list(dict.fromkeys(_call(s.write, None) for s in segments(parameter) if s.write is not None))
+        return f"{', '.join(calls[:3])} on parts"
     later = [w for w in parameter.writes if w.order > write.order]
     if any(w.share >= 1.0 for w in later) and asked is not None:
         text += f" rescaled to std {asked.std:.3g}"
@@ -151,6 +158,8 @@ def catalogue(spec: LayerSpec) -> tuple[Scheme, ...]:
     fixed = tuple(fixed_normal(std, "common constant") for std in (0.02, 0.01, 0.001, 1.0))
     if not spec.fan_in or not spec.fan_out:
         return (*acceptable(spec, zeros=True), *fixed)
+    if spec.interior is not None:
+        spec = spec.interior
     found = [*acceptable(spec, zeros=True), default_scheme(spec), *he(spec, "relu", {}), *lecun(spec), *xavier(spec)]
     return unique((*found, *fixed, truncated(0.02)))
 

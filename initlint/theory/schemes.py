@@ -16,9 +16,10 @@ from initlint.theory.formulas import (
     Scheme,
 )
 from initlint.theory.recognise import Recognised, base_write, catalogue, describe, gain_meant, meant_for, recognise
+from initlint.theory.record import stated
 from initlint.theory.sampling import Requested, compatible
 from initlint.theory.suitable import acceptable, nearest
-from initlint.theory.torch_init import calculate_gain, kaiming_gain, requested, stated
+from initlint.theory.torch_init import calculate_gain, kaiming_gain, requested
 
 __all__ = [
     "LINEAR_LIKE",

@@ -85,7 +85,9 @@ def _suitable(spec: LayerSpec) -> tuple[Scheme, ...]:
         return attention_schemes(spec)
     if not spec.fan_in or not spec.fan_out:
         return ()
-    return unique((*_core(spec), *surroundings(spec)))
+    interior = spec.interior
+    textbook = _core(interior) if interior is not None else ()
+    return unique((*textbook, *_core(spec), *surroundings(spec)))
 
 
 def _core(spec: LayerSpec) -> tuple[Scheme, ...]:

@@ -1,7 +1,6 @@
 """What a recorded init call asks for: PyTorch's own formulas, applied to the recorded arguments.
 
-``requested`` reads one call, ``stated`` a parameter's whole record (a draw, then in-place arithmetic, then
-writes to parts of it).
+``requested`` reads one call, ``after`` follows in-place arithmetic; ``record.py`` reads whole records.
 """
 
 from __future__ import annotations
@@ -10,7 +9,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from initlint.facts import ParameterFacts, Plain, Write
+from initlint.facts import Plain, Write
 from initlint.theory.fans import torch_fans
 from initlint.theory.functions import normal_cdf, normal_pdf
 from initlint.theory.sampling import Requested
@@ -103,33 +102,19 @@ def requested(write: Write, shape: Sequence[int]) -> Requested | None:
     return None
 
 
-def stated(parameter: ParameterFacts) -> Requested | None:
-    """What the record of a parameter says its values are drawn from, taking all writes in order.
-
-    Follows a draw through scalar arithmetic (``mul_``, ``div_``, ``add_``, ``clamp_``, ``erfinv_`` as home-made
-    truncated normals use) and mixes in later writes to parts of the tensor. ``None`` when the record does
-    not determine it.
-    """
-    if parameter.provenance != "recorded":
-        return None
-    state: Requested | None = None
-    for write in parameter.writes:
-        if write.share >= 1.0 and not write.region:
-            state = _after(state, write, parameter.shape)
-        elif write.op in _ARITHMETIC:
-            state = None  # arithmetic on a part
-        else:
-            state = _mixed(state, requested(write, parameter.shape), write.share)
-    return state
-
-
 _ARITHMETIC = frozenset(
     {"mul_", "div_", "true_divide_", "add_", "sub_", "neg_", "clamp_", "clip_", "clamp_min_", "clamp_max_", "erfinv_"}
 )
 
 
-def _after(state: Requested | None, write: Write, shape: Sequence[int]) -> Requested | None:
-    if write.op not in _ARITHMETIC:
+def is_arithmetic(write: Write) -> bool:
+    """Whether the write changes the values that are there instead of replacing them."""
+    return write.op in _ARITHMETIC
+
+
+def after(state: Requested | None, write: Write, shape: Sequence[int]) -> Requested | None:
+    """The distribution after one more write to the whole of what ``state`` describes."""
+    if not is_arithmetic(write):
         return requested(write, shape)
     if state is None:
         return None
@@ -193,20 +178,6 @@ def _clamped(state: Requested, low: float, high: float) -> Requested | None:
     if state.family in ("normal", "truncated") and distance > UNTRUNCATED * state.std:
         return state
     return None
-
-
-def _mixed(state: Requested | None, part: Requested | None, share: float) -> Requested | None:
-    """A share of the tensor was overwritten by another draw."""
-    if state is None or part is None:
-        return None
-    mean = (1 - share) * state.mean + share * part.mean
-    second = (1 - share) * state.second + share * part.second
-    std = math.sqrt(max(0.0, second - mean * mean))
-    if state.std == 0.0 and part.std == 0.0 and state.mean == part.mean:
-        return state
-    # the heavier of the two tails, diluted: E x^4 / (E x^2)^2 of a mixture is at most K / smallest share
-    kurtosis = max(state.kurtosis, part.kurtosis) / max(1e-3, 1.0 - share if share < 0.5 else share)
-    return Requested(mean, std, None, None, "mixture", kurtosis, share=state.share * (1 - share))
 
 
 def _created(args: Mapping[str, Plain]) -> Requested | None:

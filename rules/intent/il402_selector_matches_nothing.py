@@ -70,6 +70,10 @@ class SelectorMatchesNothing(Rule):
             ]
             if guard is not None and missed:
                 yield self._report(context, statement, guard, missed)
+            elif guard is not None and guard.kind == "name":
+                packed = _packed_elsewhere(context, statement)
+                if packed:
+                    yield self._packed(context, statement, guard, packed)
 
     def _report(self, context: Context, statement: InitStatement, guard: Guard, missed: list[str]) -> Outcome:
         changes = {
@@ -99,6 +103,27 @@ class SelectorMatchesNothing(Rule):
             fix="initialise there: nn.init.normal_(module.weight, std=fan_in ** -0.5)"
             if nothing
             else "select the classes or names that the model has",
+            topic="reach",
+        )
+
+    def _packed(
+        self, context: Context, statement: InitStatement, guard: Guard, packed: dict[str, InitStatement]
+    ) -> Outcome:
+        first = next(iter(packed))
+        other = packed[first]
+        return self.finding(
+            context,
+            f"`{guard.text}` matches nothing in this model: the projections are packed in `{first}`"
+            + (f" and {len(packed) - 1} more" if len(packed) > 1 else "")
+            + ", which falls to the other branch as a whole",
+            parameters=list(packed),
+            severity=Severity.WARNING,
+            site=other.site,
+            related=[Related(statement.site.file, statement.site.line, "selects by name")],
+            expected={"matched": len(packed)},
+            actual={"matched": 0},
+            effect="the part that the filter means keeps the scale of the others",
+            fix="initialise the rows of the packed weight apart: q, k, v = weight.chunk(3)",
             topic="reach",
         )
 
@@ -146,3 +171,27 @@ class SelectorMatchesNothing(Rule):
                 return self.head(torch.relu(self.conv(x)).mean(dim=(2, 3)))
 
         return Image()
+
+
+def _packed_elsewhere(context: Context, statement: InitStatement) -> dict[str, InitStatement]:
+    """Packed projections that another statement of the same function initialises as a whole.
+
+    A filter on a name that exists nowhere is harmless where nothing of the kind exists (shared init code). Where
+    projections are packed into one weight, a filter for single ones cannot match, and the whole goes the other way.
+    """
+    packed = {layer.weight for layer in context.facts.layers if len(layer.blocks) > 1 and layer.consumer == "attention"}
+    found: dict[str, InitStatement] = {}
+    for other in context.facts.statements:
+        if other is statement or other.site.function != statement.site.function or not other.runs:
+            continue
+        found |= {name: other for name in other.parameters if name in packed}
+        for parameter in context.facts.parameters:
+            last = parameter.last
+            if (
+                parameter.name in packed
+                and last is not None
+                and last.site is not None
+                and last.site.line == other.site.line
+            ):
+                found[parameter.name] = other
+    return found

@@ -8,7 +8,7 @@ from typing import Any
 
 from initlint.facts import ModelFacts, ParameterFacts, Write
 from initlint.findings import Related, Severity
-from initlint.rule import Context, Outcome, Rule, bad, by_cause, good
+from initlint.rule import Context, Outcome, Rule, bad, good
 
 # What is overwritten by a statement that wrote at least this many times as many tensors was overwritten by a sweep.
 _SWEEP = 2
@@ -62,7 +62,7 @@ class OverwrittenLater(Rule):
             pair = _lost(parameter, breadth)
             if pair is not None and parameter.kind == "parameter":
                 lost[parameter.name] = pair
-        for group in by_cause(p for p in context.facts.parameters if p.name in lost).values():
+        for group in _by_sweep(context, lost).values():
             first, last = lost[group[0].name]
             harm, effect = _harm(context, group, lost)
             yield self.finding(
@@ -99,6 +99,23 @@ _Place = tuple[str, int]
 
 def _place(write: Write) -> _Place:
     return (write.site.file, write.site.line) if write.site else ("", 0)
+
+
+def _by_sweep(
+    context: Context, lost: dict[str, tuple[Write, Write]]
+) -> dict[tuple[str, str, str], list[ParameterFacts]]:
+    """One cause is one sweeping function that overwrites one module: its lines for weight and bias belong together."""
+    groups: dict[tuple[str, str, str], list[ParameterFacts]] = {}
+    for parameter in context.facts.parameters:
+        if parameter.name in lost:
+            site = lost[parameter.name][1].site
+            key = (site.file if site else "", site.function if site else "", parameter.module)
+            groups.setdefault(key, []).append(parameter)
+    merged: dict[tuple[str, str, str], list[ParameterFacts]] = {}
+    for (file, function, module), group in groups.items():
+        # the same slots of several equal modules are one cause as well
+        merged.setdefault((file, function, ",".join(sorted(p.local for p in group)) or module), []).extend(group)
+    return merged
 
 
 def _breadth(facts: ModelFacts) -> dict[_Place, int]:

@@ -69,7 +69,8 @@ class InitWithoutEffect(Rule):
             context,
             f"{statement.op} on `{statement.target}` has no effect: {_WHY[statement.lost_reason]}",
             parameters=statement.affected,
-            severity=Severity.WARNING,
+            # a table tied to another after both were initialised is replaced on purpose
+            severity=Severity.NOTE if statement.lost_reason == "replaced" else Severity.WARNING,
             site=statement.site,
             expected={"writes_kept": statement.lost},
             actual={"writes_kept": 0},

@@ -59,8 +59,12 @@ class SymmetricUnits(Rule):
         }
         for group in by_cause(constant).values():
             names = {p.name for p in group}
-            if not names & stuck:
+            blind = [p for p in group if any(layer.kind == "embedding" for layer in context.layers_of(p.name))]
+            one_rank = [p for p in group if any(_mixes(layer) for layer in context.layers_of(p.name))]
+            if not names & stuck and not blind and not one_rank:
                 continue
+            # biases alone tell the units apart then: they learn, slowly, from one common sum of the inputs
+            severity = Severity.ERROR if names & stuck or blind else Severity.WARNING
             # matrices made constant by the same line have the same cause, also where the loss tells their rows apart
             units = max((layer.fan_out or 0) for p in group for layer in context.layers_of(p.name)) if stuck else 0
             value = next(p.stats.mean for p in group if p.stats)
@@ -68,8 +72,11 @@ class SymmetricUnits(Rule):
                 context,
                 f"every weight of `{group[0].name}`"
                 + (f" and {len(group) - 1} more" if len(group) > 1 else "")
-                + f" is {value:.4g}: all units of a layer are equal and stay equal",
+                + f" is {value:.4g}: "
+                + ("all units of a layer are equal and stay equal" if names & stuck else "all units see the same sum")
+                + (", and every item of the table is the same" if blind else ""),
                 parameters=[p.name for p in group],
+                severity=severity,
                 site=site_of(group[0]),
                 expected={"distinct_units": int(units) or None},
                 actual={"distinct_units": 1, "value": value},
@@ -108,6 +115,16 @@ def _constant_matrix(parameter: ParameterFacts) -> bool:
         and sum(size > 1 for size in parameter.shape) >= 2
         and stats.distinct == 1
         and stats.zeros == 0
+    )
+
+
+def _mixes(layer: Layer) -> bool:
+    """Whether the layer sums over its inputs for each of several units (a depthwise kernel does not)."""
+    return (
+        layer.kind in ("linear", "conv", "matmul")
+        and layer.groups == 1
+        and (layer.fan_in or 0) > 1
+        and (layer.fan_out or 0) > 1
     )
 
 

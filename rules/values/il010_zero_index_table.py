@@ -7,7 +7,7 @@ from typing import Any
 
 from initlint.facts import ModelFacts, Node, ParameterFacts
 from initlint.findings import Severity
-from initlint.rule import Context, Outcome, Rule, bad, good
+from initlint.rule import Context, Outcome, Rule, bad, good, site_of
 
 
 class ZeroIndexTable(Rule):
@@ -57,7 +57,7 @@ class ZeroIndexTable(Rule):
                 context,
                 f"the table `{parameter.name}` is all zeros: it always selects entry 0 of the {entries} in `{chosen}`",
                 parameters=[parameter.name],
-                site=parameter.created,
+                site=site_of(parameter),
                 expected={"distinct_entries": entries},
                 actual={"distinct_entries": 1},
                 effect=f"{entries - 1} of {entries} entries of `{chosen}` never receive a gradient",

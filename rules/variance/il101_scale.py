@@ -51,6 +51,7 @@ class VarianceOutOfScale(SuspectRule):
     severity = Severity.ERROR
     sources = ("He et al. 2015, section 2.2, arXiv:1502.01852", "Glorot and Bengio 2010, section 4.2.1")
     reason = "unexplained"
+    generic = True
 
     def level(self, context: Context, group: list[Suspect], effect: Effect) -> Severity:
         return distance(effect, context.signal, context.settings.optimizer, context.facts.dtype) or Severity.NOTE

@@ -10,7 +10,9 @@ from initlint.facts import (
     Histogram,
     InputFacts,
     Layer,
+    Measured,
     ModelFacts,
+    Node,
     NotAnalysed,
     ParameterFacts,
     Site,
@@ -109,7 +111,7 @@ def parameter(
 
 
 def _mlp() -> ModelReport:
-    parameters, layers, rows, profile = [], [], [], []
+    parameters, layers, nodes, rows, profile = [], [], [], [], []
     forward = [0.7071**i for i in range(1, 21)]
     gradient = [0.22 * 0.7071 ** (20 - i) for i in range(20)]
     for i in range(20):
@@ -136,16 +138,19 @@ def _mlp() -> ModelReport:
                 consumer="activation",
             )
         )
+        measured = Measured(
+            0.0, (forward[i] * (1 + 0.1 * math.sin(3 * i))) ** 2, gradient_second=(gradient[i] * 0.97) ** 2
+        )
+        nodes.append(Node(2 * i + 1, "linear", parameters={"weight": f"{name}.weight"}, label=name, measured=measured))
         profile.append(
             {
                 "label": name,
                 "forward_std": forward[i],
                 "gradient_std": gradient[i],
-                "dependent": max(0.02, 0.97 - 0.05 * i),
-                "forward_band": 0.012 * (i + 1),
-                "gradient_band": 0.012 * (21 - i),
-                "measured_forward_std": forward[i] * (1 + 0.1 * math.sin(3 * i)),
-                "measured_gradient_std": gradient[i] * (1 + 0.1 * math.cos(2 * i)),
+                "node": 2 * i + 1,
+                "share": max(0.02, 0.97 - 0.05 * i),
+                "noise_q": 0.024 * (i + 1),
+                "noise_p": 0.024 * (21 - i),
             }
         )
     parameters += [parameter("head.weight", (10, 256), 0.0361, uniform=True), parameter("head.bias", (10,), 0.036)]
@@ -169,7 +174,7 @@ def _mlp() -> ModelReport:
             consumer="output",
         )
     )
-    profile.append({"label": "head", "forward_std": 0.0363, "gradient_std": 1.0, "dependent": 0.02})
+    profile.append({"label": "head", "forward_std": 0.0363, "gradient_std": 1.0, "share": 0.02})
     facts = ModelFacts(
         "DeepMLP",
         "models/mlp.py::DeepMLP",
@@ -177,6 +182,7 @@ def _mlp() -> ModelReport:
         6,
         parameters=tuple(parameters),
         layers=tuple(layers),
+        nodes=tuple(nodes),
         trace=TraceFacts("symbolic", 1.0, ran=True),
         inputs=(InputFacts("x", "float32", (4, 256), "inferred"),),
         measured_loss=2.304,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 from collections.abc import Callable
 
 import pytest
@@ -11,12 +12,14 @@ from emit_sample import healthy, sample, sources
 from initlint.emit import FORMATS, Options, emit, render
 from initlint.errors import UsageError
 
-SUFFIX = {"json": "json", "sarif": "sarif", "gitlab": "json", "junit": "xml", "markdown": "md", "html": "html"}
+SUFFIX = {"json": "json", "sarif": "sarif.json", "gitlab": "json", "junit": "xml", "markdown": "md", "html": "html"}
 
 
 @pytest.mark.parametrize("format", list(FORMATS))
 def test_each_format_writes_what_was_agreed(format: str, golden: Callable[[str, str], None]) -> None:
     text = render(format, sample(), Options(sources=sources))
+    if format == "sarif":  # written compactly; a golden file is to be read
+        text = json.dumps(json.loads(text), indent=1) + "\n"
     golden(f"{format}.{SUFFIX.get(format, 'txt')}", text)
 
 

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 
 from initlint.emit import Options, render
 from initlint.emit.common import cells, clean, number, place, relative, shorten, times, truncate
-from initlint.emit.text_findings import frame_lines
-from initlint.emit.view import folds, listing, span_of
+from initlint.emit.frame import code_frame
+from initlint.emit.view import folds, listing, places, span_of
 from initlint.facts import Site
-from initlint.findings import Run
+from initlint.findings import Related, Run
 
 
 def text(run: Run, **options: object) -> str:
@@ -89,6 +89,19 @@ def test_alike_layers_fold_by_pattern_not_by_neighbourhood() -> None:
         "h.{0…11}.mlp.c_proj",
         "temperature",
     ]
+
+
+def test_what_lies_between_may_differ_in_its_index() -> None:
+    mlp = sample().models[1]
+    rows = tuple(dataclasses.replace(row, path=(f"layers.{2 * i + 1}", "relu")) for i, row in enumerate(mlp.rows))
+    assert [len(fold.rows) for fold in folds(dataclasses.replace(mlp, rows=rows), ())] == [20, 1]
+
+
+def test_places_on_one_line_are_told_once() -> None:
+    related = tuple(Related("models/mlp.py", line, f"made {i}") for i, line in enumerate((9, 9, 20, 9)))
+    finding = dataclasses.replace(XAVIER, related=related)
+    assert [(entry.line, entry.role) for entry in places(finding)] == [(9, "made 0"), (20, "made 2")]
+    assert "made 3" not in text(dataclasses.replace(sample(), findings=(finding,)))
 
 
 def test_a_layer_that_differs_is_not_folded_away() -> None:
@@ -169,19 +182,43 @@ def test_clean_text_is_one_printable_line(given_text: str) -> None:
 
 def test_a_code_frame_shows_the_record_where_the_file_has_changed() -> None:
     site = Site("models/mlp.py", 15, 13, "", "nn.init.ones_(something.else_)")
-    assert frame_lines(site, Options(sources=sources)) == [(15, "nn.init.ones_(something.else_)")]
+    frame = code_frame(site, Options(sources=sources))
+    assert frame is not None
+    assert frame.lines == ((15, "nn.init.ones_(something.else_)"),)
 
 
 def test_a_code_frame_of_a_long_statement_is_cut() -> None:
     lines = [f"    line{i}" for i in range(40)]
-    frame = frame_lines(Site("x.py", 5, end_line=40), Options(sources=lambda file: lines))
-    assert [n for n, _ in frame] == [3, 4, 5, 6, 7, 8, 9, 10]
-    assert frame[0][1] == "line2"
+    frame = code_frame(Site("x.py", 5, end_line=40), Options(sources=lambda file: lines))
+    assert frame is not None
+    assert [n for n, _ in frame.lines] == [3, 4, 5, 6, 7, 8, 9, 10]
+    assert frame.lines[0][1] == "line2"
 
 
 def test_there_is_no_frame_without_source() -> None:
-    assert frame_lines(Site("gone.py", 5), Options(sources=lambda file: ())) == []
-    assert frame_lines(Site("short.py", 5), Options(sources=lambda file: ["x"])) == []
+    assert code_frame(None, Options()) is None
+    assert code_frame(Site("gone.py", 5), Options(sources=lambda file: ())) is None
+    assert code_frame(Site("short.py", 5), Options(sources=lambda file: ["x"])) is None
+
+
+@pytest.mark.parametrize(
+    ("code", "column", "underlined"),
+    [
+        ("    self.a = nn.Linear(3, 4)  # why", 14, "nn.Linear(3, 4)"),
+        ("    self.a = nn.Linear(3, 4)  # why", None, "self.a = nn.Linear(3, 4)"),
+        ("\tself.a = nn.Linear(3, 4)", 11, "nn.Linear(3, 4)"),
+        ("x = [nn.Linear(3, f(4)) for _ in y]", 6, "nn.Linear(3, f(4))"),
+        ("x = nn.Sequential(nn.Linear(3, 4), nn.ReLU())", 19, "nn.Linear(3, 4)"),
+        ("w = torch.randn(3, 4) * 0.02", 5, "torch.randn(3, 4) * 0.02"),
+        ("x = f(a[')'], b)", 5, "f(a[')'], b)"),
+        ("x = nn.Linear(", 5, "nn.Linear("),
+        ("x = 1", 99, "x = 1"),
+    ],
+)
+def test_the_expression_at_fault_is_underlined(code: str, column: int | None, underlined: str) -> None:
+    frame = code_frame(Site("x.py", 1, column), Options(sources=lambda file: [code]))
+    assert frame is not None
+    assert frame.lines[0][1][frame.start : frame.end] == underlined
 
 
 def test_a_finding_without_a_place_names_its_model() -> None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from textwrap import dedent
+from typing import Any
 
 from initlint.options import ProbeOptions
 from initlint.probe.discovery import discover, walk
@@ -65,7 +67,14 @@ def test_no_torch_import_for_a_folder_without_models(tmp_path: Path) -> None:
 
 
 def test_hidden_environment_and_cache_folders_are_skipped(tmp_path: Path) -> None:
-    for name in (".hidden/a.py", "__pycache__/a.py", "venv/a.py", "mine/pyvenv.cfg", "mine/a.py", "x/site-packages/a.py"):
+    for name in (
+        ".hidden/a.py",
+        "__pycache__/a.py",
+        "venv/a.py",
+        "mine/pyvenv.cfg",
+        "mine/a.py",
+        "x/site-packages/a.py",
+    ):
         write(tmp_path, name, "import torch\n")
     write(tmp_path, "tests/a.py", "import torch\n")
     assert [str(Path(path).relative_to(tmp_path)) for path in walk(str(tmp_path))] == ["tests/a.py"]
@@ -173,6 +182,24 @@ def test_parts_used_in_another_file_of_the_folder_are_known(tmp_path: Path) -> N
     )
     covered = {Path(job.target.path).name: dict(job.target.covered) for job in jobs(tmp_path)}
     assert covered == {"layers.py": {"Block": "net.py::Net"}, "net.py": {}}
+
+
+def test_parts_of_a_model_that_failed_are_analysed_after_all(tmp_path: Path, probe_files: Callable[..., Any]) -> None:
+    whole = """
+        from torch import nn
+        from layers import Block
+        class Net(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.block = Block(8)
+                {fail}
+            def forward(self, x):
+                return self.block(x)
+    """
+    results = probe_files(".", files={"layers.py": LAYERS, "net.py": whole.format(fail="")})
+    assert [facts.target for result in results for facts in result.models] == ["net.py::Net"]
+    results = probe_files(".", files={"layers.py": LAYERS, "net.py": whole.format(fail="raise ValueError")})
+    assert [facts.target for result in results for facts in result.models] == ["layers.py::Block"]
 
 
 def _environment() -> dict[str, str]:

@@ -40,7 +40,9 @@ def test_assignments_are_followed_by_name() -> None:
 
 
 def test_the_parser_and_its_arguments_are_kept_and_printing_is_not() -> None:
-    text = kept("parser = P()\nparser.add_argument('--dim')\nopt = parser.parse_args()\nprint(opt)\nos.makedirs('x')", "Net")
+    text = kept(
+        "parser = P()\nparser.add_argument('--dim')\nopt = parser.parse_args()\nprint(opt)\nos.makedirs('x')", "Net"
+    )
     assert text == "parser = P(); parser.add_argument('--dim'); opt = parser.parse_args()"
 
 
@@ -59,7 +61,14 @@ def test_loops_main_and_training_are_never_kept() -> None:
     """
     piece = sliced(code, "Net", "model")
     assert "fit" not in "; ".join(ast.unparse(node) for node in piece.body)
-    assert [skipped.kind for skipped in piece.skipped] == ["main", "statement", "loop", "loop", "statement", "statement"]
+    assert [skipped.kind for skipped in piece.skipped] == [
+        "main",
+        "statement",
+        "loop",
+        "loop",
+        "statement",
+        "statement",
+    ]
 
 
 def test_statements_that_initialise_an_instance_belong_to_it() -> None:
@@ -95,7 +104,18 @@ def test_statements_that_initialise_an_instance_belong_to_it() -> None:
 
 
 def test_branches_keep_only_what_is_needed() -> None:
-    text = kept("if torch.cuda.is_available():\n    SIZE = 1\n    start()\nelse:\n    SIZE = 2\ntry:\n    import x\nexcept ImportError:\n    x = None", "Net")
+    code = """
+    if torch.cuda.is_available():
+        SIZE = 1
+        start()
+    else:
+        SIZE = 2
+    try:
+        import x
+    except ImportError:
+        x = None
+    """
+    text = kept(code, "Net")
     assert "start()" not in text
     assert text.startswith("if torch.cuda.is_available():\n    SIZE = 1\nelse:\n    SIZE = 2")
     assert "x = None" in text

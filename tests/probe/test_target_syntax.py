@@ -52,7 +52,9 @@ def test_arguments_are_literals() -> None:
     assert call.texts == (("0", "1"), ("1", "[2, 3]"), ("depth", "-4"), ("name", "'x'"))
 
 
-@pytest.mark.parametrize("text", ["Net(size=SIZE)", "Net(__import__('os').system('true'))", "Net(**{})", "Net()()", "1 + 1", "12"])
+@pytest.mark.parametrize(
+    "text", ["Net(size=SIZE)", "Net(__import__('os').system('true'))", "Net(**{})", "Net()()", "1 + 1", "12"]
+)
 def test_anything_else_is_refused(project: Path, text: str) -> None:
     with pytest.raises(UsageError) as caught:
         parse(f"model.py::{text}", str(project))

@@ -6,19 +6,14 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import replace
+from collections.abc import Callable
 from pathlib import Path
 from textwrap import dedent
 from typing import Any
 
 import pytest
 
-from initlint.options import ProbeOptions
-from initlint.probe.client import Pool
-from initlint.probe.discovery import discover
 from initlint.probe.outcome import Event, ProbeResult
-from initlint.probe.target import parse_all
 
 ROOT = Path(__file__).resolve().parents[2]
 IMPORTS = "import ctypes, os, sys, torch\nfrom torch import nn\n"
@@ -34,26 +29,12 @@ class Fine(nn.Module):
 Analyse = Callable[..., list[ProbeResult]]
 
 
-@pytest.fixture(scope="module")
-def pool() -> Iterator[Pool]:
-    """One worker for all tests here: starting it costs an import of torch."""
-    with Pool(ProbeOptions(timeout=60, jobs=1)) as pool:
-        yield pool
-
-
 @pytest.fixture
-def analyse(pool: Pool, tmp_path: Path) -> Analyse:
-    """``analyse("model.py", model="source", timeout=...)``: write the sources, analyse the target(s)."""
+def analyse(probe_files: Analyse) -> Analyse:
+    """The common fixture, with what these models need imported."""
 
-    def call(*targets: str, files: dict[str, str], events: list[Event] | None = None, **options: Any) -> list[ProbeResult]:
-        for name, code in files.items():
-            path = tmp_path / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(IMPORTS + dedent(code))
-        pool.options = replace(ProbeOptions(timeout=60, jobs=1, cwd=str(tmp_path)), **options)
-        pool.limit = pool.options.memory_limit or 1 << 40
-        jobs = discover(parse_all(targets, str(tmp_path)), pool.options)
-        return list(pool.run(jobs, None if events is None else events.append))
+    def call(*targets: str, files: dict[str, str], **options: Any) -> list[ProbeResult]:
+        return probe_files(*targets, files={name: IMPORTS + dedent(code) for name, code in files.items()}, **options)
 
     return call
 
@@ -142,7 +123,7 @@ def test_an_endless_loop_is_stopped_and_the_rest_goes_on(analyse: Analyse) -> No
 
 
 def test_an_endless_import_is_stopped(analyse: Analyse, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("initlint.probe.client.GRACE", 0.0)
+    monkeypatch.setattr("initlint.probe.running.GRACE", 0.0)
     code = "while True:\n    pass\n" + FINE
     (result,) = analyse("loop.py", files={"loop.py": code}, timeout=2, import_mode="full")
     assert reasons([result]) == {"loop.py": "importing it did not finish within 2 s"}
@@ -153,7 +134,9 @@ def test_an_endless_or_crashing_forward_leaves_the_parameters(analyse: Analyse) 
     endless = crash.replace("Fine", "Endless").replace("return ctypes.string_at(0)", "while True: pass")
     (result,) = analyse("forward.py", files={"forward.py": crash + endless}, timeout=3)
     assert models([result]) == ["Fine", "Endless"]
-    for facts, reason in zip(result.models, ("crashed the interpreter with SIGSEGV", "did not finish within"), strict=True):
+    for facts, reason in zip(
+        result.models, ("crashed the interpreter with SIGSEGV", "did not finish within"), strict=True
+    ):
         assert facts.status == "partial"
         assert reason in facts.reason
         assert [p.name for p in facts.parameters] == ["fc.weight", "fc.bias"]
@@ -178,7 +161,9 @@ def test_eating_memory_is_stopped_and_the_rest_goes_on(analyse: Analyse) -> None
 
 
 def test_what_a_target_prints_is_captured(analyse: Analyse, capfd: pytest.CaptureFixture[str]) -> None:
-    loud = FINE.replace("super().__init__()", "super().__init__(); print('x' * 300_000); os.system('echo from a shell')")
+    loud = FINE.replace(
+        "super().__init__()", "super().__init__(); print('x' * 300_000); os.system('echo from a shell')"
+    )
     (result,) = analyse("loud.py", files={"loud.py": "print('at import')\n" + loud})
     assert models([result]) == ["Fine"]
     assert "from a shell" in result.output
@@ -218,7 +203,8 @@ def test_dependencies_are_the_project_files_read(analyse: Analyse, tmp_path: Pat
     (tmp_path / "sizes.txt").write_text("3")
     files = {
         "sizes_of.py": "WIDTH = 3\n",
-        "model.py": "from sizes_of import WIDTH\n" + FINE.replace("nn.Linear(3, 2)", "nn.Linear(int(open('sizes.txt').read()), WIDTH)"),
+        "model.py": "from sizes_of import WIDTH\n"
+        + FINE.replace("nn.Linear(3, 2)", "nn.Linear(int(open('sizes.txt').read()), WIDTH)"),
         "unrelated.py": FINE,
     }
     (result,) = analyse("model.py", files=files)
@@ -230,11 +216,11 @@ def test_dependencies_are_the_project_files_read(analyse: Analyse, tmp_path: Pat
 def test_progress_is_reported(analyse: Analyse) -> None:
     events: list[Event] = []
     analyse("a.py", "b.py", files={"a.py": FINE, "b.py": FINE}, events=events)
-    assert [(event.kind, event.target) for event in events] == [
-        ("start", "a.py"),
-        ("done", "a.py"),
-        ("start", "b.py"),
-        ("done", "b.py"),
+    assert [(event.kind, event.target, event.done) for event in events] == [
+        ("start", "a.py", 0),
+        ("done", "a.py", 1),
+        ("start", "b.py", 0),
+        ("done", "b.py", 2),
     ]
 
 
@@ -264,7 +250,12 @@ def _start(folder: Path, code: str) -> subprocess.Popen[str]:
     (folder / "model.py").write_text(IMPORTS + dedent(code))
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     return subprocess.Popen(
-        [sys.executable, "-c", RUN], cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [sys.executable, "-c", RUN],
+        cwd=folder,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
     )
 
 
@@ -274,7 +265,13 @@ def test_a_modules_name_in_the_working_directory_does_not_shadow(tmp_path: Path)
     (tmp_path / "model.py").write_text(IMPORTS + FINE)
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run(
-        [sys.executable, "-P", "-c", RUN], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120, check=False
+        [sys.executable, "-P", "-c", RUN],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
     )
     assert done.stdout.split() == ["ready", "Fine"], done.stderr
 

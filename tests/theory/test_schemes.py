@@ -171,6 +171,19 @@ def test_wrong_fans_are_not_hidden_in_a_kaiming_call() -> None:
     assert re.fullmatch(r"nn\.init\.normal_\(w, std=\(2 / 2048\) \*\* 0\.5\)", first.call)
 
 
+def test_convolutions_take_the_fans_of_their_interior_too() -> None:
+    """He's scheme as PyTorch calls it is right, whatever padding and stride take away."""
+    exact = conv_fans(64, 128, (3, 3), (4, 4), stride=2, padding=1)
+    layer = LayerSpec("conv", (128, 64, 3, 3), exact.fan_in, exact.fan_out, (576, 1152), "relu", {}, "activation")
+    assert exact.fan_in < 576 * 0.8
+    for var in (2 / 576, 2 / 1152, 2 / exact.fan_in):
+        assert suits(layer, var)
+    assert acceptable(layer)[0].call == 'nn.init.kaiming_normal_(w, mode="fan_in", nonlinearity="relu")'
+    depthwise = LayerSpec("conv", (64, 1, 3, 3), 9.0, 9.0, (9, 576), "relu", {}, "activation", groups=64)
+    assert not suits(depthwise, 2 / 576)
+    assert suits(depthwise, 2 / 9)
+
+
 def test_meant_for() -> None:
     shape = (128, 128)
     assert "relu" in meant_for(Write("kaiming_normal_", 0, {"nonlinearity": "relu"}), shape)

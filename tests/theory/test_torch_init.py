@@ -7,8 +7,9 @@ import math
 import pytest
 
 from initlint.facts import ParameterFacts, TensorStats, Write
+from initlint.theory.record import stated
 from initlint.theory.sampling import compatible
-from initlint.theory.torch_init import calculate_gain, requested, stated, truncated
+from initlint.theory.torch_init import calculate_gain, requested, truncated
 
 
 def stats_of(tensor) -> TensorStats:
@@ -156,6 +157,30 @@ def test_writes_to_parts() -> None:
     row = Write("fill_", 1, {"val": 0.0}, share=0.25, region="[0:16]", start=0, stop=16)
     assert stated(parameter(whole, row)).second == pytest.approx(0.75)
     assert stated(parameter(whole, Write("copy_", 1, share=0.25, region="[0:16]"))) is None
+
+
+def test_blocks_that_cover_everything_replace_the_first_draw() -> None:
+    """Orthogonal gate by gate: what the constructor drew before is gone."""
+    gates = [
+        Write(
+            "orthogonal_",
+            k + 1,
+            {"gain": 1.0},
+            share=0.25,
+            region="[...]",
+            start=16 * k,
+            stop=16 * k + 16,
+        )
+        for k in range(4)
+    ]
+    found = stated(parameter(Write("uniform_", 0, {"a": -1, "b": 1}), *gates))
+    assert found.second == pytest.approx(1 / 32)
+    assert found.structured
+    assert found.family == "blocks"
+    halves = [
+        Write("normal_", k, {"std": 1.0 + k}, share=0.5, region="[...]", start=32 * k, stop=32 * k + 32) for k in (0, 1)
+    ]
+    assert stated(parameter(*halves)).second == pytest.approx(2.5)
 
 
 def test_scaled_schemes_of_a_part_take_the_shape_of_the_part() -> None:
