@@ -17,6 +17,7 @@ from initlint.engine import Analysis
 from initlint.errors import ConfigError, UsageError
 from initlint.findings import Run
 from initlint.options import ProbeOptions
+from initlint.relocate import relocate
 from initlint.selection import Selectors
 
 if TYPE_CHECKING:
@@ -121,7 +122,7 @@ def _from_module(model: nn.Module | Callable[[], nn.Module], inputs: Any, option
     from initlint.probe import pipeline
 
     facts = pipeline.analyse(model, name=name, options=options, inputs=_arguments(inputs))
-    return Analysis(target=facts.target, models=(facts,))
+    return Analysis(target=facts.target, models=(relocate(facts, options.directory),))
 
 
 def _arguments(inputs: Any) -> Any:

@@ -370,13 +370,21 @@ def _fixes(request: Request, run: Run) -> Run:
     from initlint.errors import UsageError
 
     try:
-        fixing = importlib.import_module("initlint.fix")
-        apply = fixing.apply_fixes
-    except (ImportError, AttributeError) as error:
+        apply = importlib.import_module("initlint.fix").apply_fixes
+    except ImportError as error:
         raise UsageError(
             f"fixes need LibCST, which could not be imported ({error})", "Install it: pip install 'initlint[fix]'."
         ) from error
-    result: Run = apply(run, write=request.fix and not request.diff, unsafe=request.unsafe_fixes)
+    except AttributeError as error:
+        raise UsageError(
+            "this version of initlint cannot edit source files", "Each finding says what to write instead."
+        ) from error
+    result: Run = apply(
+        run,
+        write=request.fix and not request.diff,
+        unsafe=request.unsafe_fixes,
+        diff=sys.stdout if request.diff else None,
+    )
     return result
 
 

@@ -13,6 +13,7 @@ from initlint.engine import Analysis
 from initlint.errors import UsageError
 from initlint.facts import ModelFacts, NotAnalysed
 from initlint.options import ProbeOptions
+from initlint.relocate import relocate, shown
 
 if TYPE_CHECKING:
     from initlint.probe.outcome import Event, Job, ProbeResult
@@ -82,10 +83,14 @@ def collect(
         fresh = _run(pool, [jobs[number] for number in missing], on_event)
         analyses: dict[int, Analysis] = {}
         for number, result in zip(missing, fresh, strict=True):
+            models = tuple(relocate(facts, options.directory) for facts in result.models)
+            not_analysed = tuple(
+                replace(entry, file=shown(entry.file, options.directory)) for entry in result.not_analysed
+            )
             if cache is not None and jobs[number].runs:
-                entry = caching.Entry(result.models, result.not_analysed)
+                entry = caching.Entry(models, not_analysed)
                 cache.put(keys[number], entry, result.dependencies, (name for name, _ in result.packages))
-            analyses[number] = _analysis(jobs[number], result.models, result.not_analysed, targets)
+            analyses[number] = _analysis(jobs[number], models, not_analysed, targets)
         for number, entry in hits.items():
             analyses[number] = _analysis(jobs[number], entry.models, entry.not_analysed, targets, cached=True)
     return [analyses[number] for number in sorted(analyses)]
@@ -107,19 +112,10 @@ def _analysis(
     return Analysis(
         target=_typed(job.target, targets),
         models=models,
-        not_analysed=tuple(replace(entry, file=_shown(entry.file)) for entry in not_analysed),
+        not_analysed=not_analysed,
         whole_file=not job.target.named,
         cached=cached,
     )
-
-
-def _shown(file: str) -> str:
-    """A file as models name theirs: relative to the working directory."""
-    if not os.path.isabs(file):
-        return file
-    from initlint.probe.target import relative
-
-    return relative(file, os.getcwd())
 
 
 def _typed(target: Target, targets: Sequence[Target]) -> str:

@@ -281,6 +281,8 @@ def _named_fan(layer: Layer, parameter: ParameterFacts, write: Write, second: fl
     if reason == "fan_axis" and layer.kind == "conv_transpose" and mode != "fan_in":
         return None
     expected = second * used / right
+    if abs(second * right / 2 - 1) < _EXACT:  # a gain makes up for the count: what is there is right
+        return None
     shown = f'mode="{mode}"' if not xavier else "fan_in + fan_out"
     return reason, f"{write.op} ({shown}) {clause}", f"nn.init.normal_(weight, std={math.sqrt(expected):.4g})", expected
 

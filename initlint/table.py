@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from initlint.facts import Layer, ModelFacts, ParameterFacts, Scalar
 from initlint.findings import LayerRow, LayerSignal
+from initlint.theory.sampling import looks_orthogonal
 from initlint.theory.schemes import (
     LayerSpec,
     Recognised,
@@ -17,17 +18,22 @@ from initlint.theory.schemes import (
     nearest,
     recognise,
     stated,
+    textbook,
 )
 
 if TYPE_CHECKING:
     from initlint.signal import Moments, Nominal, Signal
+
+#: A weight follows the nearest acceptable scheme if its std is within this of it; otherwise it is compared with the
+#: schemes of its fans. The allowance is the sampling error of 400 normal values at 5 SE, see ``theory.sampling``.
+CLOSE = 1.2
 
 
 def layer_rows(facts: ModelFacts, signal: Signal | None = None) -> tuple[LayerRow, ...]:
     """One row for each layer with weights, in the order of the facts.
 
     ``expected_std`` is that of the acceptable scheme which the record confirms, else of the one nearest to the
-    values; ``None`` where the layer's pairing or fans are not known.
+    values (of those derived from the fans, when none is near); ``None`` where pairing or fans are not known.
     """
     named = {name: p for p in facts.parameters for name in (*p.aliases, p.name)}
     depth = residual_branches(facts)
@@ -45,9 +51,9 @@ def residual_branches(facts: ModelFacts) -> int | None:
 
 
 def expected(layer: Layer, parameter: ParameterFacts, depth: int | None = None) -> Scheme | None:
-    """The acceptable scheme that the record confirms, else the one nearest to the actual values."""
+    """The acceptable scheme that the record confirms, else the nearest; see ``layer_rows``."""
     spec = specification(layer, parameter, depth)
-    return _expected(parameter, acceptable(spec, zeros=True), recognise(parameter, spec))
+    return _expected(parameter, spec, recognise(parameter, spec))
 
 
 def nominal(parameter: ParameterFacts, layer: Layer | None = None) -> Nominal | None:
@@ -67,11 +73,29 @@ def nominal(parameter: ParameterFacts, layer: Layer | None = None) -> Nominal | 
     return Nominal(stats.mean, stats.var, False)
 
 
-def _expected(parameter: ParameterFacts, schemes: tuple[Scheme, ...], found: Recognised) -> Scheme | None:
+def _expected(parameter: ParameterFacts, spec: LayerSpec, found: Recognised) -> Scheme | None:
+    schemes = _without_orthogonal(acceptable(spec, zeros=True), parameter, found)
     if found.status == "confirmed" and found.scheme in schemes:
         return found.scheme
     stats = parameter.stats
-    return nearest(schemes, stats.var, stats.mean) if stats is not None and schemes else None
+    usual = _without_orthogonal(textbook(spec), parameter, found)
+    if stats is None or not stats.count:
+        return usual[0] if usual else None
+    best = nearest(schemes, stats.var, stats.mean)
+    if best is not None and (best.var == 0 or stats.var == 0 or abs(math.log(stats.var / best.var)) < 2 * math.log(CLOSE)):
+        return best
+    return nearest(usual, stats.var, stats.mean) or (usual[0] if usual else None)
+
+
+def _without_orthogonal(
+    schemes: tuple[Scheme, ...], parameter: ParameterFacts, found: Recognised
+) -> tuple[Scheme, ...]:
+    """Orthogonal schemes have variances of their own, which only orthogonal weights may be compared with."""
+    asked = found.asked is not None and found.asked.structured
+    stats = parameter.stats
+    if asked or (stats is not None and looks_orthogonal(stats, parameter.dtype)):
+        return schemes
+    return tuple(scheme for scheme in schemes if scheme.family != "orthogonal")
 
 
 def _row(
@@ -85,8 +109,8 @@ def _row(
         spec = specification(layer, parameter, depth)
         found = recognise(parameter, spec)
         scheme, init = found.text or None, _init(parameter)
-        best = _expected(parameter, acceptable(spec, zeros=True), found)
-        if parameter.stats is not None:
+        best = _expected(parameter, spec, found)
+        if parameter.stats is not None and parameter.stats.count:
             std = _finite(math.sqrt(parameter.stats.var))
         if best is not None:
             wanted = best.std

@@ -16,7 +16,7 @@ PACKAGE = ROOT / "initlint"
 
 #: Layers from the bottom to the top; a module may import from its own layer and from those below.
 LAYERS: tuple[frozenset[str], ...] = (
-    frozenset({"errors", "facts", "findings", "codec", "files", "options", "resources"}),
+    frozenset({"errors", "facts", "findings", "codec", "files", "options", "relocate", "resources"}),
     frozenset({"theory"}),
     frozenset({"signal"}),
     frozenset({"rule", "table", "diagnosis", *(path.stem for path in PACKAGE.glob("*_rule.py"))}),

@@ -19,6 +19,7 @@ from initlint.facts import Argument
 from initlint.probe import arguments as choosing
 from initlint.probe.outcome import Candidate
 from initlint.probe.script import Script, explain
+from initlint.probe.standins import relaxed_argparse
 from initlint.probe.target import Call
 
 #: How often a name that was not executed is provided and the construction tried again.
@@ -34,7 +35,7 @@ class Built:
     line: int | None = None
     arguments: tuple[Argument, ...] = ()
     notes: list[str] = field(default_factory=list)
-    again: Callable[[], nn.Module] | None = None  # constructs it once more, the same way
+    again: Callable[[bool], nn.Module] | None = None  # constructs it once more, on meta when true
 
 
 def seed_everything(seed: int) -> None:
@@ -135,11 +136,11 @@ def construct(
             continue
         tried.append(proposal.kwargs)
 
-        def make(chosen: choosing.Proposal = proposal) -> nn.Module:
-            return _make(script, subject, name, chosen, seed, meta)
+        def make(on_meta: bool, chosen: choosing.Proposal = proposal) -> nn.Module:
+            return _make(script, subject, name, chosen, seed, on_meta)
 
         try:
-            model = make()
+            model = make(meta)
         except ProbeError as error:
             first = first or error
             continue
@@ -185,8 +186,6 @@ def _make(script: Script, subject: Any, name: str, chosen: choosing.Proposal, se
 
 @contextlib.contextmanager
 def _quiet_arguments(script: Script) -> Iterator[None]:
-    from initlint.probe.script import relaxed_argparse
-
     with relaxed_argparse(script.path, script.notes):
         yield
 

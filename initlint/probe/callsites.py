@@ -78,7 +78,7 @@ def find(name: str, path: str) -> list[CallSite]:
         if not pattern.search(text):
             continue
         for source in _sources(file, text):
-            found += [site for site in _calls(source, name)]
+            found += list(_calls(source, name))
             if len(found) >= _SITES:
                 return found[:_SITES]
     return found

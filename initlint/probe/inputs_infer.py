@@ -288,8 +288,14 @@ def _options(model: nn.Module, arguments: list[Argument], batch: int) -> dict[st
             continue
         guesses = list(found.get(argument.name, ()))
         named = _named(argument.name, batch, high)
-        if not guesses and named is not None and (index > 0 or named.kind == "ids"):
-            guesses.append(named)
+        if named is not None:
+            # The structure comes first; a name decides the rank of indices, and is the second choice otherwise.
+            alike = not guesses or guesses[0].kind == named.kind
+            if alike and guesses:
+                named = replace(named, high=guesses[0].high)
+            if guesses or index > 0 or named.kind == "ids":
+                guesses.insert(0 if alike else 1, named)
+        guesses = list(dict.fromkeys(guesses))
         others = [g for layer in layers for g in layer]
         for guess in others:
             if guess not in guesses:

@@ -229,14 +229,18 @@ def _mismatch(attempt: Failed, failure: Failure) -> Iterator[Assignment]:
             if a == b or 1 in (a, b):
                 continue
             for name in _feeders(attempt, index):
-                shape = attempt.guesses[name].shape
-                if a in shape[1:]:
-                    axis = shape.index(a, 1)
-                    yield _with(attempt, name, attempt.guesses[name].resized((*shape[:axis], b, *shape[axis + 1 :])))
-                for axis in spatial(attempt.guesses[name])[:1]:
-                    if a > 0 and shape[axis] * b % a == 0:
-                        fixed = attempt.guesses[name].resized((*shape[:axis], shape[axis] * b // a, *shape[axis + 1 :]))
-                        yield _with(attempt, name, fixed)
+                yield from (_with(attempt, name, g) for g in _fitted(attempt.guesses[name], a, b))
+
+
+def _fitted(guess: Guess, have: int, want: int) -> Iterator[Guess]:
+    """The guess with an axis of ``have`` (or the axes of positions in proportion) turned into ``want``."""
+    shape, axes = guess.shape, spatial(guess)
+    if guess.kind != "image" and have in shape[1:]:
+        axis = shape.index(have, 1)
+        yield guess.resized((*shape[:axis], want, *shape[axis + 1 :]))
+    if axes and have > 0 and shape[axes[0]] * want % have == 0:
+        side = shape[axes[0]] * want // have
+        yield guess.resized(tuple(side if i in axes else n for i, n in enumerate(shape)))
 
 
 def _by_rank(attempt: Failed) -> Iterator[Assignment]:

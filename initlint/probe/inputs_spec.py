@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import nn
@@ -31,19 +30,10 @@ _DTYPES: Mapping[str, torch.dtype] = {
     "bool": torch.bool,
     **{
         name: getattr(torch, name)
-        for name in [
-            "float16",
-            "bfloat16",
-            "float32",
-            "float64",
-            "int8",
-            "int16",
-            "int32",
-            "int64",
-            "uint8",
-            "complex64",
-            "complex128",
-        ]
+        for name in (
+            *("float16", "bfloat16", "float32", "float64", "int8", "int16", "int32", "int64"),
+            *("uint8", "complex64", "complex128"),
+        )
     },
 }
 
@@ -120,9 +110,6 @@ def indices(shape: tuple[int, ...], high: int, low: int = 0) -> torch.Tensor:
 
 def smallest_table(model: nn.Module | None) -> int:
     """Rows of the smallest embedding of a model, at most ``_DEFAULT_HIGH``."""
-    tables = [m.num_embeddings for m in (model.modules() if model is not None else ()) if _is_table(m)]
+    modules = model.modules() if model is not None else iter(())
+    tables = [m.num_embeddings for m in modules if isinstance(m, (nn.Embedding, nn.EmbeddingBag))]
     return min([_DEFAULT_HIGH, *tables])
-
-
-def _is_table(module: Any) -> bool:
-    return isinstance(module, (nn.Embedding, nn.EmbeddingBag))

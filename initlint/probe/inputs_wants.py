@@ -68,9 +68,9 @@ def _wants(m: nn.Module, batch: int) -> Iterator[Guess]:
         shape = (batch, TOKENS, m.embed_dim) if m.batch_first else (TOKENS, batch, m.embed_dim)
         yield Guess("tokens", shape)
     elif isinstance(m, (nn.LayerNorm, nn.RMSNorm)):
-        shape = tuple(int(n) for n in m.normalized_shape)
-        yield Guess("tokens", (batch, TOKENS, *shape)) if len(shape) == 1 else Guess("other", (batch, *shape))
-        yield Guess("features", (batch, *shape))
+        normed = tuple(int(n) for n in m.normalized_shape)
+        yield Guess("tokens", (batch, TOKENS, *normed)) if len(normed) == 1 else Guess("other", (batch, *normed))
+        yield Guess("features", (batch, *normed))
     elif isinstance(m, nn.modules.batchnorm._NormBase):
         yield from _norm_wants(type(m).__name__, m.num_features, batch)
     elif isinstance(m, nn.GroupNorm):

@@ -28,8 +28,10 @@ from initlint.probe.arguments import required
 from initlint.probe.channel import Channel
 from initlint.probe.dependencies import Files
 from initlint.probe.outcome import OUTPUT_MARK, Candidate
+from initlint.probe.rebuilds import rebuild
 from initlint.probe.scan import Scan, scan
 from initlint.probe.target import Call, Target, parse_call, relative
+from initlint.probe.weights import load_into
 
 #: A candidate's trace may take this share of its time, so that what was built is still reported.
 _TRACE_SHARE = 0.8
@@ -56,6 +58,7 @@ class Session:
         self.directory: str = message["directory"]
         self.files = Files()
         self.redirect: Any = None
+        self.recording = contextlib.ExitStack()  # closing it ends the record
         self.fork = True
 
     # -- the whole target ----------------------------------------------------------------------
@@ -67,8 +70,10 @@ class Session:
         self.files.watch()
         os.chdir(self.directory)
         with contextlib.ExitStack() as stack:
-            recorder = stack.enter_context(Recorder(self._roots(), restore=False))
-            self._redirect(stack)
+            recorder = Recorder(self._roots(), restore=False)
+            self.recording = stack.enter_context(contextlib.ExitStack())
+            self.recording.enter_context(recorder)
+            self._redirect()
             build.seed_everything(self.options.seed)
             try:
                 loaded = self._load()
@@ -92,11 +97,16 @@ class Session:
             return []
         return list(spec.submodule_search_locations or ([os.path.dirname(spec.origin)] if spec.origin else []))
 
-    def _redirect(self, stack: contextlib.ExitStack) -> None:
+    def _redirect(self) -> None:
         """Keep accelerators out; entered after the recorder, so that the recorder sees what really happens."""
         from initlint.probe.redirect import Redirect
 
-        self.redirect = stack.enter_context(Redirect(self.directory))
+        self.redirect = self.recording.enter_context(Redirect(self.directory))
+
+    def stop_recording(self) -> None:
+        """End the record; accelerators stay redirected while the model is traced."""
+        self.recording.close()
+        self.recording.enter_context(self.redirect)
 
     def _load(self) -> script.Script:
         if self.target.kind == "module":
@@ -242,13 +252,22 @@ class Work:
             )
             return
         model = built.model
+        if options.weights:
+            try:
+                built.notes += load_into(model, options.weights, session.directory)
+            except InitlintError as error:
+                session._not_analysed(self.candidate.name, error, built.line, named=session.target.named)
+                return
         if not self._worth_it(model):
             return
-        with contextlib.suppress(Exception):
-            self.recorder.__exit__(None, None, None)
+        session.stop_recording()
         try:
             record = self.recorder.record(model)
             facts = pipeline.describe(model, record, self._identity(built), options)
+            if options.weights:
+                facts = replace(facts, loaded=True)
+            if options.thorough and built.again is not None:
+                facts = replace(facts, rebuilds=rebuild(model, built.again, facts.parameters))
         except Exception as error:  # ours, not the user's: one clear line all the same
             traceback.print_exc()
             ours = ProbeError(

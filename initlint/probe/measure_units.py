@@ -12,7 +12,11 @@ from initlint.facts import Units
 #: Candidate rows are compared element by element up to this many elements; beyond, their sums decide.
 COMPARE_LIMIT = 1 << 24
 #: Up to this many bytes a digest hashes every byte (hashing runs at 0.5 to 1.5 GB/s).
-HASH_LIMIT = 1 << 20
+HASH_LIMIT = 1 << 18
+#: An odd multiplier with well-mixed bits (2^64 / golden ratio), to join two integers into one key.
+MIX = -7046029254386353131
+#: Width of the stripes whose bit patterns are summed; a multiple of any vector register.
+STRIPES = 512
 
 
 def units(energies: torch.Tensor, totals: torch.Tensor, duplicates: int) -> Units:
@@ -41,12 +45,11 @@ def row_duplicates(matrix: torch.Tensor, energies: torch.Tensor, totals: torch.T
     rows = matrix.shape[0]
     if rows < 2:
         return 0
-    key = torch.stack((energies.double(), totals.double()), 1)
-    order = torch.argsort(key[:, 0])
-    same = key[order[1:], 0] == key[order[:-1], 0]
-    if not bool(same.any()):
+    key = energies.double().view(torch.int64) * MIX + totals.double().view(torch.int64)
+    ordered = torch.sort(key).values
+    if not bool((ordered[1:] == ordered[:-1]).any()):
         return 0
-    _, inverse, counts = torch.unique(key, dim=0, return_inverse=True, return_counts=True)
+    _, inverse, counts = torch.unique(key, return_inverse=True, return_counts=True)
     candidates = torch.nonzero(counts[inverse] > 1)[:, 0]
     if candidates.numel() == 0:
         return 0
@@ -56,29 +59,57 @@ def row_duplicates(matrix: torch.Tensor, energies: torch.Tensor, totals: torch.T
     return int(candidates.numel() - torch.unique(chosen, dim=0).shape[0])
 
 
-def digest_of(values: torch.Tensor, signature: tuple[object, ...]) -> str:
+def digest_of(values: torch.Tensor, signature: tuple[object, ...] = ()) -> str:
     """A hash of shape, dtype and content of a contiguous tensor.
 
-    Tensors up to ``HASH_LIMIT`` bytes are hashed byte by byte. For larger ones the content is
-    replaced by the wrapping integer sum of the bit patterns of each of 4096 stripes, which any
-    change of a single element alters and which two independent draws share with probability
-    below 2^-64; it runs at memory speed, a cryptographic hash at a tenth of it.
+    Up to ``HASH_LIMIT`` bytes every byte is hashed. For larger tensors the content is replaced by
+    ``Fingerprint`` (or ``signature``, where the pass over the blocks has made it already), for a
+    cryptographic hash runs at a tenth of the memory's speed.
     """
     hasher = hashlib.blake2b(digest_size=16)
     hasher.update(repr((tuple(values.shape), str(values.dtype))).encode())
-    if signature and signature[0] == "constant":
-        hasher.update(repr(signature).encode())
-        return hasher.hexdigest()
-    raw = values.reshape(-1).view(torch.uint8)
-    if raw.numel() > HASH_LIMIT:
-        whole = raw[: raw.numel() // 8 * 8].view(torch.int64)
-        stripes = whole[: whole.numel() // 4096 * 4096].view(-1, 4096)
-        hasher.update(_bytes(raw[raw.numel() // 32768 * 32768 :]))
-        raw = torch.sum(stripes, 0).view(torch.uint8)
-    hasher.update(_bytes(raw))
+    for part in signature:
+        hasher.update(part if isinstance(part, bytes) else repr(part).encode())
+    if not signature:
+        raw = values.reshape(-1).view(torch.uint8)
+        if raw.numel() <= HASH_LIMIT:
+            hasher.update(raw_bytes(raw))
+        else:
+            fingerprint = Fingerprint()
+            for start in range(0, values.numel(), 1 << 17):
+                fingerprint.add(values.reshape(-1)[start : start + (1 << 17)])
+            hasher.update(repr(fingerprint.value()).encode())
     return hasher.hexdigest()
 
 
-def _bytes(raw: torch.Tensor) -> bytes:
-    """The bytes of a contiguous uint8 tensor on the CPU, without NumPy (torch does not need it)."""
-    return ctypes.string_at(raw.data_ptr(), raw.numel()) if raw.numel() else b""
+class Fingerprint:
+    """Wrapping sums of bit patterns in stripes, for each block of the tensor.
+
+    A change of any single element changes it; two independent draws share it with a probability
+    below 2^-64. It depends on how the tensor is cut into blocks, which its shape decides.
+    """
+
+    def __init__(self) -> None:
+        self.stripes: list[torch.Tensor] = []
+        self.rest: list[bytes] = []
+
+    def add(self, block: torch.Tensor) -> None:
+        """Take in the next block (contiguous)."""
+        raw = block.reshape(-1).view(torch.uint8)
+        whole = raw.numel() // (8 * STRIPES) * 8 * STRIPES
+        if raw.storage_offset() % 8:  # words must be aligned
+            raw = raw.clone()
+        if whole:
+            self.stripes.append(torch.sum(raw[:whole].view(torch.int64).view(-1, STRIPES), 0))
+        if whole < raw.numel():
+            self.rest.append(hashlib.blake2b(raw_bytes(raw[whole:]), digest_size=8).digest())
+
+    def value(self) -> tuple[object, ...]:
+        """What identifies the contents."""
+        whole = raw_bytes(torch.stack(self.stripes)) if self.stripes else b""
+        return ("stripes", hashlib.blake2b(whole).digest(), b"".join(self.rest))
+
+
+def raw_bytes(tensor: torch.Tensor) -> bytes:
+    """The bytes of a contiguous tensor on the CPU, without NumPy (torch does not need it)."""
+    return ctypes.string_at(tensor.data_ptr(), tensor.numel() * tensor.element_size()) if tensor.numel() else b""

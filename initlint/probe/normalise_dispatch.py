@@ -172,7 +172,7 @@ def canonical(target: Any, method: bool) -> tuple[str, bool]:
         name = name.split(".")[0]
         if name == "unfold" and "functional" in str(getattr(target, "__module__", "")):
             name = "im2col"
-    plain = name.strip("_")
+    plain = name.strip("_").removeprefix("linalg_").removeprefix("special_")
     plain = ALIASES.get(plain, plain)
     return plain, method or trusted(target)
 

@@ -24,7 +24,7 @@ class Editor:
         self.nodes = list(nodes)
         self.outputs = list(outputs)
         self.users: list[set[int]] = [set() for _ in nodes]
-        self.touched: set[int] = set()
+        self.touched: set[int] = set(range(len(nodes)))  # what may have lost its last reader
         self.replaced: set[int] = set()  # layers and norms taken in by a later node
         for node in nodes:
             for source in node.inputs:

@@ -133,9 +133,7 @@ class Recorder:
                 return
             frames = user_frames(sys._getframe(1), self.origins)
             self.log.order += 1
-            store.registrations.append(
-                Registration(weakref.ref(module), name, weakref.ref(tensor), frames, self.log.order)
-            )
+            store.registrations.append(Registration(weakref.ref(module), name, frames, self.log.order))
             store.print = fingerprint(storage_of(tensor), full=store.exposed)
             store.version = None if tensor.is_inference() else tensor._version
 

@@ -52,7 +52,7 @@ class Log:
         """Let go of the weak references that pin addresses; nothing can be looked up afterwards."""
         for store in self.by_number:
             if store.weak:
-                torch.UntypedStorage._free_weak_ref(store.weak)
+                torch.UntypedStorage._free_weak_ref(store.weak)  # type: ignore[no-untyped-call]
                 store.weak = 0
 
     # -- entry ---------------------------------------------------------------------------------
@@ -103,15 +103,21 @@ class Log:
         """As ``find``, and ``None`` for tensors without memory (lazy parameters)."""
         return None if torch.nn.parameter.is_lazy(tensor) else self.find(tensor)
 
-    def ensure(self, tensor: Any) -> Store | None:
-        """The memory of a tensor; one that no seen function made is entered as of unseen origin."""
+    def ensure(self, tensor: Any, *, quiet: bool = False) -> Store | None:
+        """The memory of a tensor; one that no seen function made is entered as of unseen origin.
+
+        ``quiet`` enters it without an event: it is looked at for the first time after the build.
+        """
         storage = storage_of(tensor)
         if storage is None:
             return None
         store = self.stores.get(storage._cdata)
         if store is None:
             store = self._enter(storage)
-            self._judge_unseen(store, tensor)
+            if quiet:
+                store.value = Value("unseen")
+            else:
+                self._judge_unseen(store, tensor)
         return store
 
     def _enter(self, storage: Any) -> Store:
@@ -149,8 +155,12 @@ class Log:
 
     def _read(self, store: Store) -> None:
         store.read = True
-        if store.events:
-            store.events[-1].read = True
+        if not store.events:
+            return
+        event = store.events[-1]
+        # what an init function reads of its own result is not a use of the value
+        if self._init is None or self._init[1].get(store) is not event:
+            event.read = True
 
     # -- making --------------------------------------------------------------------------------
 
@@ -324,7 +334,7 @@ class Log:
             value=value,
             frame_tensor=target,
         )
-        if event is not None:
+        if event is not None and event.op == operation.name:
             event.index = part.text
             event.share = part.share
             event.nan = isinstance(source, float) and source != source
@@ -397,7 +407,9 @@ class Log:
         if self._helper is None or self._helper[0] is not call.helper:
             self._groups += 1
             self._helper = (call.helper, self._groups)
-            event.args = {**event.args, "helper": arguments(call.helper)}
+            given = arguments(call.helper)
+            if given:
+                event.args = {**event.args, "helper": given}
         event.group = self._helper[1]
         event.call = -event.group
         event.helper = call.helper.f_code.co_name
@@ -440,8 +452,7 @@ class Log:
         if not store.registrations:
             return
         store.print = fingerprint(storage_of(tensor), full=store.exposed)
-        owner = store.registrations[-1].tensor()
-        store.version = None if owner is None or owner.is_inference() else owner._version
+        store.version = store.registrations[-1].version()
 
     # -- other ---------------------------------------------------------------------------------
 
@@ -508,7 +519,7 @@ def _share(name: str, call_args: tuple[tuple[Any, ...], dict[str, Any]] | None) 
     if name in ("masked_fill_", "masked_scatter_"):
         mask = args[1] if len(args) > 1 else kwargs.get("mask")
         if isinstance(mask, torch.Tensor) and mask.numel() and not mask.is_meta:
-            return float(mask.float().mean())
+            return float(mask.float().mean().item())
     if name in ("index_fill_", "index_copy_") and len(args) > 2:
         target, dim, index = args[0], args[1], args[2]
         if isinstance(index, torch.Tensor) and isinstance(dim, int) and target.shape[dim]:
@@ -522,6 +533,8 @@ def filled(tensor: Any) -> bool:
     """Whether all of a tensor is the value that torch fills new memory with (NaN, or an integer's maximum)."""
     if tensor.is_meta or tensor.numel() == 0 or tensor.device.type != "cpu":
         return False
+    if not tensor.untyped_storage().resizable():
+        return False  # memory that belongs to NumPy or a file
     flat = tensor.detach()
     if tensor.is_floating_point() or tensor.is_complex():
         return bool(flat.isnan().all())

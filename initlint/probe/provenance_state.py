@@ -7,7 +7,8 @@ import sys
 from typing import Any
 
 import torch
-from torch.overrides import _len_torch_function_stack, _pop_mode, _push_mode
+from torch._C import _len_torch_function_stack
+from torch.overrides import _pop_mode
 
 
 class GlobalState:
@@ -52,15 +53,10 @@ def fill_new_memory() -> None:
 
 
 def remove_mode(mode: object) -> None:
-    """Take a torch function mode off the stack, wherever user code left it."""
-    above: list[Any] = []
+    """Take a torch function mode off the stack, with those above it that user code left behind."""
     for _ in range(_len_torch_function_stack()):
-        top = _pop_mode()
-        if top is mode:
+        if _pop_mode() is mode:  # type: ignore[no-untyped-call]
             break
-        above.append(top)
-    for other in reversed(above):
-        _push_mode(other)
 
 
 def _default_device() -> Any:

@@ -63,9 +63,23 @@ class Registration:
 
     module: Any  # weak reference to the module
     name: str
-    tensor: Any  # weak reference to the tensor object
     frames: tuple[Noted, ...]
     order: int
+
+    def tensor(self) -> Any:
+        """What the module holds under that name now. (A weak reference to a tensor would break ``swap_tensors``.)"""
+        module = self.module()
+        if module is None:
+            return None
+        found = module._parameters.get(self.name)
+        return module._buffers.get(self.name) if found is None else found
+
+    def version(self) -> int | None:
+        """Version counter of that tensor."""
+        tensor = self.tensor()
+        if tensor is None or torch.nn.parameter.is_lazy(tensor) or tensor.is_inference():
+            return None
+        return int(tensor._version)
 
 
 @dataclass(slots=True, eq=False)

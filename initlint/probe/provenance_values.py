@@ -22,7 +22,7 @@ from initlint.probe.provenance_words import words
 _CHAIN = 12
 #: Functions that return the same values: copies, casts, moves.
 COPIES = words("""clone to half float double bfloat16 type cpu cuda contiguous detach detach_copy type_as alias deepcopy
-    pin_memory to_dense requires_grad Parameter data copy_ as_tensor asarray""")
+    pin_memory to_dense requires_grad Parameter data copy as_tensor asarray""")
 #: Functions that rearrange or select values: moments stay (as estimates), identity does not.
 _REARRANGED = words("""reshape view permute transpose t flatten unsqueeze squeeze expand repeat flip roll movedim view_as
     expand_as swapaxes tile repeat_interleave getitem chunk split unbind narrow select""")

@@ -74,7 +74,7 @@ def make_record(recorder: Recorder, model: torch.nn.Module) -> Record:
         held = list(held_tensors(model))
         for item in held:
             if not is_lazy(item.tensor):
-                recorder.log.ensure(item.tensor)
+                recorder.log.ensure(item.tensor, quiet=True)
         histories = Histories(recorder.log, held, places)
         parameters = [_facts(recorder, item, histories, places) for item in held]
         generated = find_generated(model, histories)
@@ -152,11 +152,19 @@ def _reseeds(recorder: Recorder, places: Sites) -> tuple[Reseed, ...]:
     """Reseeding calls made while a model was built, equal ones counted; scripts may seed at top level."""
     counted: dict[tuple[Site | None, int | None, bool], int] = {}
     for call in recorder.patches.seeds:
-        if not call.frames or all(code.co_name == "<module>" for code, _ in call.frames):
+        if not _while_building(call.frames):
             continue
         key = (places.of(call.frames[0]), call.seed, call.forked)
         counted[key] = counted.get(key, 0) + 1
     return tuple(Reseed(where, seed, times, forked) for (where, seed, forked), times in counted.items())
+
+
+def _while_building(frames: tuple[Noted, ...]) -> bool:
+    """Whether a seeding call belongs to a constructor or factory, not to a script's top level."""
+    names = [code.co_name for code, _ in frames]
+    if "<module>" in names:
+        return "__init__" in names[: names.index("<module>")]
+    return bool(names)
 
 
 def _notes(recorder: Recorder) -> tuple[str, ...]:

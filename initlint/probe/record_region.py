@@ -31,7 +31,7 @@ def touched(event: Event, whole: Region) -> Touched | None:
         share *= event.share
         text = event.index if event.index.startswith("[") else f"[{event.index}]"
         return Touched(share, text)
-    if region.numel >= whole.numel and low <= first and high >= last:
+    if covers(event, whole):
         return Touched(1.0)
     return _located(region, whole, share, event.index)
 
@@ -72,11 +72,10 @@ def _slices(region: Region, whole: Region) -> list[tuple[int, int, int]] | None:
     for size, stride in sorted(zip(region.size, region.stride, strict=True), key=lambda pair: -pair[1]):
         if size == 1:
             continue
-        axis = next(
-            (a for a in free if stride % whole.stride[a] == 0 and _fits(begins[a], size, stride, whole, a)), None
-        )
-        if axis is None:
+        fitting = [a for a in free if stride % whole.stride[a] == 0 and _fits(begins[a], size, stride, whole, a)]
+        if not fitting:
             return None
+        axis = fitting[0]
         free.remove(axis)
         step = stride // whole.stride[axis]
         found[axis] = (begins[axis], begins[axis] + (size - 1) * step + 1, step)
@@ -106,10 +105,11 @@ def _axis(begin: int, end: int, step: int, size: int) -> str:
 
 def covers(event: Event, whole: Region) -> bool:
     """Whether an event wrote every element of the region."""
-    part = touched(event, whole)
-    return part is not None and part.share >= 1.0 - 1e-12
-
-
-def mask_indices(region: Region) -> tuple[int, tuple[int, ...], tuple[int, ...]]:
-    """Offset, size and stride, as ``torch.as_strided`` takes them."""
-    return region.offset, region.size, region.stride
+    if event.share is not None:
+        return event.share >= 1.0
+    region = event.region
+    low, high = _extent(region)
+    first, last = _extent(whole)
+    if low > first or high < last:
+        return False
+    return region.numel >= high - low or (region.size, region.stride) == (whole.size, whole.stride)

@@ -139,8 +139,8 @@ class Histories:
 def history(store: Store) -> list[Event]:
     """Events of a memory and of the memories it continues, oldest first."""
     chain = [(store, len(store.events))]
-    while chain[-1][0].previous is not None and len(chain) < 64:
-        chain.append(chain[-1][0].previous)  # type: ignore[arg-type]
+    while (previous := chain[-1][0].previous) is not None and len(chain) < 64:
+        chain.append(previous)
     return [event for part, count in reversed(chain) for event in part.events[:count]]
 
 

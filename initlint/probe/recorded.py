@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import operator
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from types import MethodDescriptorType, MethodType, WrapperDescriptorType
@@ -24,7 +24,8 @@ from initlint.probe.recorded_constants import reachable_tensors
 from initlint.probe.recorded_frames import user_site
 from initlint.probe.recorded_leaf import is_leaf, names_of, unwrapped
 from initlint.probe.recorded_output import map_output
-from initlint.probe.recorded_storage import Entry, Path, Tensors, geometry, storage_key
+from initlint.probe.recorded_storage import Entry, Tensors, geometry, storage_key
+from initlint.probe.recorded_support import attributes_of, custom_function, is_apply, paths_of, written_share
 from initlint.probe.recorded_values import describe
 from initlint.probe.traced import (
     CONSTANT,
@@ -46,7 +47,49 @@ _MAX_NODES = 30_000
 
 # Questions about tensors that neither make nor change one; the most frequent calls of a forward.
 _QUESTIONS = frozenset(
-    ["size", "dim", "ndimension", "numel", "nelement", "stride", "is_contiguous", "is_floating_point", "is_complex", "is_signed", "storage_offset", "element_size", "data_ptr", "get_device", "untyped_storage", "__len__", "__repr__", "__format__", "__hash__", "__bool__", "__int__", "__float__", "__index__", "item", "tolist", "equal", "allclose", "is_same_size", "requires_grad_", "register_hook", "retain_grad", "__set_name__", "is_tensor", "is_nonzero", "result_type", "can_cast", "broadcast_shapes", "__contains__", "is_inference", "is_shared", "dim_order"]
+    [
+        "size",
+        "dim",
+        "ndimension",
+        "numel",
+        "nelement",
+        "stride",
+        "is_contiguous",
+        "is_floating_point",
+        "is_complex",
+        "is_signed",
+        "storage_offset",
+        "element_size",
+        "data_ptr",
+        "get_device",
+        "untyped_storage",
+        "__len__",
+        "__repr__",
+        "__format__",
+        "__hash__",
+        "__bool__",
+        "__int__",
+        "__float__",
+        "__index__",
+        "item",
+        "tolist",
+        "equal",
+        "allclose",
+        "is_same_size",
+        "requires_grad_",
+        "register_hook",
+        "retain_grad",
+        "__set_name__",
+        "is_tensor",
+        "is_nonzero",
+        "result_type",
+        "can_cast",
+        "broadcast_shapes",
+        "__contains__",
+        "is_inference",
+        "is_shared",
+        "dim_order",
+    ]
 )
 # Attributes of tensors that are tensors computed from it.
 _VIEWS = frozenset({"T", "mT", "H", "mH", "real", "imag", "data"})
@@ -98,7 +141,7 @@ class Recorder(TorchFunctionMode):
         self._quiet = 0
         self._thread = threading.get_ident()
         self._tensors = Tensors(self._view_again, self._merge, self._element)
-        self._attributes = _attributes(root)
+        self._attributes = attributes_of(root)
         self._by_storage = {storage_key(t): (n, t) for n, t in reversed(list(self._attributes.values()))}
         self._constants = reachable_tensors(root)
         self._targets: dict[Any, tuple[str, Any, bool]] = {}
@@ -252,16 +295,16 @@ class Recorder(TorchFunctionMode):
             self._quiet -= 1
 
     def _store(self, op: str, target: Any, mapped: Any, args: Any, result: Any, written: list[torch.Tensor]) -> None:
-        name = "root" if target == "" else None
-        node = self.graph.create_node(op, target, *mapped, name=name)
+        args_, kwargs_ = mapped
+        node = self.graph.create_node(op, target, args_, kwargs_, name="root" if target == "" else None)
         if result is None and written:  # x[i] = y and functions that only write: the tensor after the write
             self._register(node, written[0], bind=False)
-            meta_of(node).share = _written_share(target, args)
+            meta_of(node).share = written_share(target, args)
         else:
             self._register(node, result, bind=False)
         for tensor in written:
             self._tensors.wrote(tensor, node)
-        for path, tensor in _paths(result):
+        for path, tensor in paths_of(result):
             if not any(tensor is w for w in written):
                 self._tensors.bind(tensor, node, path)
 
@@ -273,7 +316,7 @@ class Recorder(TorchFunctionMode):
         if self._gradients:
             self._keep_edge(node, value)
         if bind:
-            for path, tensor in _paths(value):
+            for path, tensor in paths_of(value):
                 self._tensors.bind(tensor, node, path)
 
     def _keep_edge(self, node: fx.Node, value: Any) -> None:
@@ -303,7 +346,7 @@ class Recorder(TorchFunctionMode):
             why = "written in place by code that torch functions do not show"
             node = self._insert(unknown_source, (node,), tensor, unknown=why)
             entry = self._tensors.bind(tensor, node)
-        if not entry.wrapped and (name := _custom_function(tensor)) and not _is_apply(node):
+        if not entry.wrapped and (name := custom_function(tensor)) and not is_apply(node):
             node = self._insert(custom_backward, (node,), tensor, unknown=f"custom backward of {name}")
             entry = self._tensors.bind(tensor, node)
             entry.wrapped = True
@@ -389,56 +432,12 @@ class Recorder(TorchFunctionMode):
         return node
 
 
-def _attributes(root: nn.Module) -> dict[int, tuple[str, torch.Tensor]]:
-    """Parameters and buffers by ``id``: (first qualified name, tensor)."""
-    found: dict[int, tuple[str, torch.Tensor]] = {}
-    for prefix, module in root.named_modules():
-        for table in (module._parameters, module._buffers):
-            for name, tensor in table.items():
-                if tensor is not None:
-                    found.setdefault(id(tensor), (f"{prefix}.{name}" if prefix else name, tensor))
-    return found
-
-
-def _paths(value: Any) -> list[tuple[Path, torch.Tensor]]:
-    """Tensors of a result with the keys that lead to them (dict entries by position and key alike)."""
-    if isinstance(value, torch.Tensor):
-        return [((), value)]
-    if isinstance(value, (tuple, list)) and not isinstance(value, torch.Size):
-        return [((i, *path), t) for i, item in enumerate(value) for path, t in _paths(item)]
-    if isinstance(value, Mapping):
-        return [((str(k), *path), t) for k, item in value.items() for path, t in _paths(item)]
-    return []
-
-
-def _written_share(target: Any, args: Any) -> float | None:
-    """Share of x that ``x[index] = y`` writes."""
-    if target is not operator.setitem or not isinstance(args[0], torch.Tensor):
-        return None
-    with suppress(Exception):  # an index that cannot be read back as a view: the share stays unknown
-        return float(args[0].detach()[args[1]].numel() / max(1, args[0].numel()))
-    return None
-
-
-def _custom_function(tensor: torch.Tensor) -> str:
-    """Name of the custom ``autograd.Function`` that made the tensor, "" for ordinary tensors."""
-    grad_fn = tensor.grad_fn if tensor.requires_grad and not tensor.is_leaf else None
-    if not isinstance(grad_fn, torch.autograd.function.BackwardCFunction):
-        return ""
-    cls = getattr(grad_fn, "_forward_cls", type(grad_fn))
-    return "" if cls.__module__.startswith("torch.") else cls.__qualname__
-
-
-def _is_apply(node: fx.Node) -> bool:
-    return isinstance(node.target, MethodType) and node.target.__name__ == "apply"
-
-
 def _on_top(recorder: Recorder) -> bool:
-    return _get_current_function_mode() is recorder
+    return _get_current_function_mode() is recorder  # type: ignore[no-untyped-call]
 
 
 @contextmanager
-def _patched(recorder: Recorder):  # type: ignore[no-untyped-def]
+def _patched(recorder: Recorder) -> Iterator[None]:
     """Route module calls and custom functions through the recorder."""
     module_call = nn.Module.__call__
     apply = torch.autograd.Function.__dict__["apply"]
@@ -449,7 +448,7 @@ def _patched(recorder: Recorder):  # type: ignore[no-untyped-def]
     def apply_function(cls: Any, *args: Any, **kwargs: Any) -> Any:
         return recorder.call_function(cls, apply.__func__, args, kwargs)
 
-    nn.Module.__call__ = call  # type: ignore[method-assign]
+    nn.Module.__call__ = call
     torch.autograd.Function.apply = classmethod(apply_function)  # type: ignore[assignment]
     try:
         yield

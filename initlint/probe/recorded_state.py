@@ -52,7 +52,7 @@ def seeded(seed: int) -> Iterator[None]:
     python = random.getstate()
     numpy = sys.modules.get("numpy.random")  # not imported for this
     array = numpy.get_state() if numpy is not None else None
-    torch.random.default_generator.manual_seed(seed)
+    torch.default_generator.manual_seed(seed)
     random.seed(seed)
     if numpy is not None:
         numpy.seed(seed % 2**32)

@@ -158,9 +158,9 @@ def geometry(tensor: torch.Tensor) -> tuple[Any, ...]:
 
 
 def _extent(tensor: torch.Tensor) -> tuple[int, int]:
-    first = tensor.storage_offset()
+    first = int(tensor.storage_offset())
     reach = sum((n - 1) * s for n, s in zip(tensor.shape, tensor.stride(), strict=True)) if tensor.numel() else -1
-    return first, first + reach + 1
+    return first, first + int(reach) + 1
 
 
 def overlap(ours: torch.Tensor, theirs: torch.Tensor) -> tuple[float, bool]:

@@ -49,8 +49,9 @@ class Redirect(TorchFunctionMode):
         ]
 
     def __enter__(self) -> Any:
-        for name, value in (("set_device", _nothing), ("current_device", _zero), ("synchronize", _nothing)):
-            self._patch(torch.cuda, name, value)
+        # A function of its own for each name: torch's compiler keeps rules by function and refuses duplicates.
+        for name, value in (("set_device", None), ("current_device", 0), ("synchronize", None)):
+            self._patch(torch.cuda, name, lambda *_, _value=value, **__: _value)
         for name in (
             "FloatTensor",
             "LongTensor",
@@ -113,11 +114,3 @@ def _is_accelerator(value: Any) -> bool:
 
 def _text(value: Any) -> str:
     return repr(str(value)) if isinstance(value, (str, torch.device)) else repr(value)
-
-
-def _nothing(*_: Any, **__: Any) -> None:
-    return None
-
-
-def _zero() -> int:
-    return 0

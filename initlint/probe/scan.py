@@ -162,7 +162,7 @@ def parse_file(path: str) -> ast.Module | None:
 def scan_tree(path: str, tree: ast.Module) -> Scan:
     """Scan a parsed file."""
     result = Scan(path, tree)
-    top = [node for node in statements(_without_main(tree.body))]
+    top = list(statements(_without_main(tree.body)))
     _imports(result, tree)
     result.definitions = {node.name: node for node in top if isinstance(node, Definition)}
     result.torch = _reaches_torch(result)

@@ -9,24 +9,23 @@ turns out to need it.
 from __future__ import annotations
 import __future__
 
-import argparse
 import ast
-import contextlib
 import importlib
 import importlib.abc
 import importlib.machinery
 import importlib.util
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from types import ModuleType
 from typing import Any
 
 from initlint.errors import ProbeError
 from initlint.probe import slicing
-from initlint.probe.names import Definition, bound, used
+from initlint.probe.names import Definition, bound
 from initlint.probe.scan import Scan, parse_file, scan_tree
+from initlint.probe.standins import Missing, relaxed_argparse
 
 _FUTURE = {name: getattr(__future__, name).compiler_flag for name in __future__.all_feature_names}
 
@@ -62,55 +61,6 @@ class Script:
             self.provided.add(node.lineno)
             _execute([node], self.module, self.path, self.scan.tree)
         return name in self.namespace
-
-
-class Missing:
-    """Stands in for something that could not be imported; harmless until the model uses it."""
-
-    def __init__(self, name: str, reason: str, error: ProbeError | None = None) -> None:
-        self.__dict__["_initlint_missing"] = (name, reason)
-        self.__dict__["_initlint_error"] = error
-
-    def _fail(self) -> ProbeError:
-        error = self.__dict__["_initlint_error"]
-        if error is not None:
-            return ProbeError(error.message, error.hint)
-        name, reason = self.__dict__["_initlint_missing"]
-        top = name.split(".")[0]
-        return ProbeError(
-            f"it needs {name}, which cannot be imported here: {reason}", f"Install {top} into this environment."
-        )
-
-    def __getattr__(self, name: str) -> Missing:
-        if name.startswith("__") and name.endswith("__"):
-            raise AttributeError(name)
-        base, reason = self.__dict__["_initlint_missing"]
-        return Missing(f"{base}.{name}", reason)
-
-    def __getitem__(self, _: object) -> Missing:
-        return self
-
-    def __or__(self, _: object) -> Missing:
-        return self
-
-    __ror__ = __or__
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        if len(args) == 1 and not kwargs and (isinstance(args[0], type) or callable(args[0])):
-            return args[0]  # used as a decorator: what it would add is not needed to build
-        raise self._fail()
-
-    def __mro_entries__(self, _: tuple[Any, ...]) -> tuple[type, ...]:
-        raise self._fail()
-
-    def __instancecheck__(self, _: object) -> bool:
-        return False
-
-    def __subclasscheck__(self, _: type) -> bool:
-        return False
-
-    def __bool__(self) -> bool:
-        return False
 
 
 def locate(path: str) -> tuple[str, str]:
@@ -208,33 +158,6 @@ def explain(error: BaseException, path: str, doing: str) -> ProbeError:
         if text
         else f"{doing} raised {type(error).__name__}{where}"
     )
-
-
-@contextlib.contextmanager
-def relaxed_argparse(path: str, notes: list[str]) -> Iterator[None]:
-    """An empty command line that never makes ``parse_args`` exit: required arguments become optional."""
-    argv, parse = sys.argv[:], argparse.ArgumentParser.parse_known_args
-    sys.argv[:] = [path]
-
-    def parse_known_args(
-        self: argparse.ArgumentParser, args: Sequence[str] | None = None, namespace: Any = None
-    ) -> Any:
-        if args is None:
-            for action in self._actions:
-                if action.required:
-                    action.required = False
-                    notes.append(f"the command-line argument {action.dest} is required and was left empty")
-                if not action.option_strings and action.nargs is None:
-                    action.nargs = "?"
-            args = []
-        return parse(self, args, namespace)
-
-    argparse.ArgumentParser.parse_known_args = parse_known_args  # type: ignore[method-assign,assignment]
-    try:
-        yield
-    finally:
-        argparse.ArgumentParser.parse_known_args = parse  # type: ignore[method-assign]
-        sys.argv[:] = argv
 
 
 class _TargetFinder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
@@ -415,11 +338,3 @@ def _place(error: BaseException, path: str) -> str:
             file, line = found[-1]
             return f"{os.path.basename(file)}:{line}"
     return ""
-
-
-def names_missing(script: Script, names: Iterable[str]) -> list[str]:
-    """Those of the names that the executed part of the file does not bind."""
-    return [name for name in names if name not in script.namespace]
-
-
-__all__ = ["Missing", "Script", "explain", "load", "load_module", "locate", "names_missing", "relaxed_argparse", "used"]

@@ -40,6 +40,8 @@ _POSITIONS = {
     "orthogonal_": ("gain",),
     "sparse_": ("sparsity", "std"),
 }
+#: Why a write was lost, what tells most first.
+_REASONS = ("generated", "replaced", "temporary")
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +120,8 @@ def _recorded(candidate: Candidate, source: Source, hits: Hits, view: _View) -> 
         outcomes = [view.matcher.fates.of(event) for event in events]
         reached = [name for outcome in outcomes for name in outcome.parameters]
         written.update(dict.fromkeys(reached))
-        gone = next((outcome for outcome in outcomes if outcome.lost), None)
+        # An init function may write temporaries of its own beside its target.
+        gone = min((o for o in outcomes if o.lost), key=lambda o: _REASONS.index(o.reason), default=None)
         if gone is not None and not reached:
             lost, reason = lost + 1, gone.reason
             affected.update(dict.fromkeys(gone.affected))

@@ -198,8 +198,9 @@ def _subjects_of(expr: ast.expr) -> list[ast.expr]:
     """What the class tests in a condition are about: ``m`` of ``isinstance(m, nn.Linear)``."""
     found: list[ast.expr] = []
     for node in ast.walk(expr):
-        call = isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.args
-        if call and node.func.id in ("isinstance", "type"):
+        if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Name):
+            continue
+        if node.args and node.func.id in ("isinstance", "type"):
             found.append(node.args[0])
     return found
 

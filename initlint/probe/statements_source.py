@@ -45,7 +45,7 @@ class Scope:
         """As ``co_firstlineno``: the first decorator's line when there is one."""
         if self.node is None:
             return 1
-        decorators = getattr(self.node, "decorator_list", [])
+        decorators: list[ast.expr] = getattr(self.node, "decorator_list", [])
         return min([self.node.lineno, *(item.lineno for item in decorators)])
 
 

@@ -138,7 +138,8 @@ class _Tracer(fx.Tracer):
         kwargs: dict[str, Any] = {}
         parameters = list(inspect.signature(root.forward).parameters.values())
         for p in parameters:
-            if (p.kind is p.VAR_POSITIONAL and not args) or (p.default is p.empty and p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)):
+            required = p.default is p.empty and p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)
+            if required or (p.kind is p.VAR_POSITIONAL and not args):
                 args.append(self.create_proxy("placeholder", p.name, (), {}))
             elif p.default is p.empty and p.kind is p.KEYWORD_ONLY:
                 kwargs[p.name] = self.create_proxy("placeholder", p.name, (), {})

@@ -164,13 +164,28 @@ def tensors_in(value: Any, depth: int = 6) -> Iterator[torch.Tensor]:
 def argument_names(root: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[str]:
     """A name for each tensor in ``(args, kwargs)``, in order: ``x``, ``images_0``, ``batch_mask``."""
     try:
-        bound = inspect.signature(root.forward).bind(*args, **kwargs).arguments
+        parameters = [p for p in inspect.signature(root.forward).parameters.values() if p.kind in _POSITIONAL]
     except (TypeError, ValueError):
-        bound = {**{f"input_{i}": a for i, a in enumerate(args)}, **kwargs}
+        parameters = []
     names: list[str] = []
-    for name, value in bound.items():
+    for index, value in enumerate(args):
+        several = index >= len(parameters) or parameters[index].kind is inspect.Parameter.VAR_POSITIONAL
+        last = parameters[-1].name if parameters else "input"
+        _name_tensors(
+            f"{last}_{index}" if several and len(args) > 1 else last if several else parameters[index].name,
+            value,
+            names,
+        )
+    for name, value in kwargs.items():
         _name_tensors(name, value, names)
     return names
+
+
+_POSITIONAL = (
+    inspect.Parameter.POSITIONAL_ONLY,
+    inspect.Parameter.POSITIONAL_OR_KEYWORD,
+    inspect.Parameter.VAR_POSITIONAL,
+)
 
 
 def _name_tensors(name: str, value: Any, names: list[str]) -> None:

@@ -172,6 +172,11 @@ def _projected(node: Node, xs: tuple[State, ...]) -> tuple[State, State, State, 
     return made[0], made[1], made[2], attend(made[0], made[1], at), (gains[0], gains[1], gains[2])
 
 
+def projected_logits(node: Node, xs: tuple[State, ...]) -> float:
+    """Variance of the logits between keys inside ``nn.MultiheadAttention``."""
+    return _projected(node, xs)[3].sigma2
+
+
 def _three(node: Node, xs: tuple[State, ...]) -> tuple[State, State, State]:
     if len(xs) < 3:
         raise NoRuleError(f"{node.label or node.op}: attention needs queries, keys and values")
@@ -187,6 +192,8 @@ def matmul(node: Node, xs: tuple[State, ...], scene: Scene) -> State:
     """Sum over n products of two signals."""
     a, b = (xs[0], xs[1]) if len(xs) > 1 else (xs[0], xs[0])
     n, kind = max(number(node, "contraction", 1.0), 1.0), text(node, "kind", "other")
+    if (a.kind == "constant") != (b.kind == "constant") and kind == "other":
+        return _weights(b, a, n) if a.kind == "constant" else _weights(a, b, n)
     if kind == "logits":
         common = n * (n - 1.0) * (a.m * b.m) ** 2
         q = n * a.q * b.q + common
@@ -205,6 +212,14 @@ def matmul(node: Node, xs: tuple[State, ...], scene: Scene) -> State:
     d = q - (q * (a.q - a.d) * (b.q - b.d) / (a.q * b.q) if a.q * b.q > 0 else 0.0)
     e = n * a.q * b.e if kind == "values" else n * (a.q * b.q - (a.q - a.e) * (b.q - b.e))
     return state(q, n * a.m * b.m, d, e, max(d, e), noise=a.noise + b.noise + a.own + b.own, like=(a, b))
+
+
+def _weights(x: State, w: State, n: float) -> State:
+    """A signal through computed weights (standardised, generated from parameters): a linear map."""
+    gain = n * w.q
+    total = 0.0 if w.centred else n * w.v + n * n * w.m * w.m
+    q = gain * x.v + x.m * x.m * total
+    return state(q, n * x.m * w.m, gain * x.d, gain * x.e, gain * x.u, own=2.0 / n, noise=x.noise + x.own, like=(x, w))
 
 
 def _weighted(a: State, v: State, keys: float) -> State:

@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING
 
 from initlint.signal.moments import State
 from initlint.signal.scene import Scene, text
+from initlint.signal.trunk import WEIGHTED
 from initlint.theory import activations
 from initlint.theory.functions import normal_cdf, normal_pdf
+
+if TYPE_CHECKING:
+    from initlint.signal.propagate import Signal
 
 #: Samples over which a unit must be silent to be called dead (a batch of this size never wakes it).
 SAMPLES = 256
@@ -66,3 +73,194 @@ def dead_units(scene: Scene, states: Sequence[State]) -> dict[int, float]:
 def dead_share(scene: Scene, states: Sequence[State]) -> float:
     """The largest share of dead units of any rectifier."""
     return max(dead_units(scene, states).values(), default=0.0)
+
+
+def logit_spread(scene: Scene, states: Sequence[State]) -> dict[int, tuple[float, float]]:
+    """For each attention the standard deviation of its logits between the keys of a query, and the number of keys."""
+    found = {}
+    for node in scene.nodes:
+        spread = _logits(node, states)
+        if spread is not None and math.isfinite(spread):
+            keys = number(node, "keys" if node.op != "softmax" else "n", 1.0)
+            found[node.index] = (math.sqrt(max(spread, 0.0)), keys)
+    return found
+
+
+def _logits(node: Node, states: Sequence[State]) -> float | None:
+    """Variance of attention logits between keys; ``None`` for anything else (a softmax over classes has no keys)."""
+    sources = [states[i] for i in node.inputs]
+    if any(x.undetermined for x in sources[:2]) or not sources:
+        return None
+    if node.op == "attention" and len(sources) >= 2:
+        return attend(sources[0], sources[1], node).sigma2
+    if node.op == "mha":
+        return projected_logits(node, tuple(sources))
+    return sources[0].e if node.op == "softmax" and sources[0].kind == "logits" else None
+
+
+def sensitivity(scene: Scene, states: Sequence[State], grads: Sequence[Grad], first: int, last: int) -> float | None:
+    """log10 of how much the net amplifies white noise on its input, relative to what it does to the signal itself.
+
+    Noise of variance e^2 on n inputs gives |J|_F^2 e^2 in all at the output, and |J|_F^2 is the gradient energy at the
+    input for a unit gradient at each output. Both are taken relative to the input-dependent second moments; 0 for
+    a linear map, positive where different inputs are driven apart. ``None`` where no gradient arrives.
+    """
+    x, y, g, h = states[first], states[last], grads[first], grads[last]
+    if min(x.d, y.d, g.p, h.p) <= 0 or x.undetermined or y.undetermined:
+        return None
+    here, there = g.p * scene.layout(first).elements, h.p * scene.layout(last).elements
+    return math.log10(here / there) + math.log10(x.d) - math.log10(y.d)
+
+
+@dataclass(frozen=True, slots=True)
+class Depth:
+    """How signals change per layer of the trunk (Schoenholz et al. 2017).
+
+    ``chi``: factor of the gradient's second moment per layer (above 1: chaos, below: order). ``scale``: number of
+    layers over which the input-dependent part falls by e; infinite where it does not fall. ``layers``: how many.
+    """
+
+    layers: int
+    chi: float
+    scale: float
+
+
+def depth_scale(signal: Signal) -> Depth | None:
+    """Mean rates along the trunk; None for fewer than three layers. A net is trainable to about six scales."""
+    scene = signal.scene
+    if scene is None:
+        return None
+    rows = [p for p in signal.profile if scene.nodes[p.node].op in WEIGHTED and p.judged and p.energy is not None]
+    if len(rows) < 3:
+        return None
+    count = len(rows) - 1
+    energies = (rows[0].energy or 0.0) - (rows[-1].energy or 0.0)
+    fall = (rows[0].dependent - rows[-1].dependent) * math.log(10.0)
+    return Depth(len(rows), 10.0 ** (energies / count), count / fall if fall > 0 else math.inf)
+
+
+@dataclass(frozen=True, slots=True)
+class ClassBias:
+    """Initial guessing bias of an untrained classifier (Francazi et al. 2024).
+
+    ``gamma``: variance between inputs' common part and their own part of the logits; ``largest``: expected share of
+    inputs that the favourite class gets, 1 / classes without bias.
+    """
+
+    gamma: float
+    largest: float
+    classes: int
+
+
+def class_bias(signal: Signal) -> ClassBias | None:
+    """None where the output is no vector of logits or does not depend on the input."""
+    loss, sweeps = signal.init_loss, signal.sweeps
+    if loss is None or sweeps is None:
+        return None
+    x = sweeps[0].states[loss.head]
+    if x.d <= 0 or x.undetermined:
+        return None
+    gamma = max(x.v - x.d, 0.0) / x.d
+    return ClassBias(gamma, largest_share(gamma, loss.classes), loss.classes)
+
+
+@lru_cache(maxsize=512)
+def largest_share(gamma: float, classes: int) -> float:
+    """Expected share of the favourite class: logits are N(shift_k, 1) with shifts N(0, gamma) between classes.
+
+    The favourite has the greatest shift a; another one beats x with the chance of a shift below a. For two classes
+    E max(G, 1-G) with G = Phi(sqrt(gamma) z), exactly.
+    """
+    if classes < 2:
+        return 1.0
+    if gamma < 1e-9:
+        return 1.0 / classes
+    sigma = math.sqrt(gamma)
+    shifts = [-7.0 + 14.0 * i / 100 for i in range(101)]
+    below = [normal_cdf(z) for z in shifts]
+    total = weight = 0.0
+    for at, z in enumerate(shifts):
+        density = classes * normal_pdf(z) * below[at] ** (classes - 1)
+        if density < 1e-12:
+            continue
+        total += density * _wins(sigma * z, sigma, z, classes)
+        weight += density
+    return min(max(total / weight, 1.0 / classes), 1.0) if weight else 1.0
+
+
+def _wins(a: float, sigma: float, limit: float, classes: int) -> float:
+    """P(N(a, 1) beats classes - 1 others, each N(sigma s, 1) with s a standard normal below ``limit``)."""
+    points = [-7.0 + (limit + 7.0) * i / 40 for i in range(41)] if limit > -7.0 else [-7.0]
+    pdf = [normal_pdf(s) for s in points]
+    norm = sum(pdf) or 1.0
+    total = 0.0
+    for i in range(61):
+        x = a - 6.0 + 12.0 * i / 60
+        loses = sum(w * normal_cdf(x - sigma * s) for s, w in zip(points, pdf, strict=True)) / norm
+        total += normal_pdf(x - a) * 0.2 * loses ** (classes - 1)
+    return total
+
+
+#: Largest and smallest normal numbers of the float types, and their relative precision.
+RANGES = {
+    "float16": (65504.0, 6.1e-5, 2.0**-11),
+    "bfloat16": (3.4e38, 1.2e-38, 2.0**-9),
+    "float32": (3.4e38, 1.2e-38, 2.0**-24),
+    "float64": (1.8e308, 2.2e-308, 2.0**-53),
+}
+#: A Gaussian's values reach this many standard deviations in a tensor of a million.
+REACH = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Range:
+    """Nodes whose values overflow, whose signal is below rounding, or whose gradient vanishes in the number type."""
+
+    overflow: tuple[int, ...]
+    constant: tuple[int, ...]  # what differs between inputs is below the rounding of what they share
+    gradients: tuple[int, ...]
+
+
+def number_range(signal: Signal, dtype: str) -> Range:
+    """What of the trunk leaves the range of a float type (IEEE 754; gradients without loss scaling)."""
+    largest, smallest, rounding = RANGES.get(dtype, RANGES["float32"])
+    overflow, constant, gradients = [], [], []
+    for point in signal.profile:
+        if point.forward_std * REACH > largest:
+            overflow.append(point.node)
+        elif point.forward_std > 0 and math.sqrt(point.share) < rounding:
+            constant.append(point.node)
+        if point.body and 0 < point.gradient_std < smallest:
+            gradients.append(point.node)
+    return Range(tuple(overflow), tuple(constant), tuple(gradients))
+
+
+#: Largest slope of elementwise functions that are not 1-Lipschitz.
+STEEP = {"gelu": 1.13, "silu": 1.10, "mish": 1.09, "elu": 1.0, "selu": 1.758, "hardswish": 1.5, "sigmoid": 0.25}
+
+
+def lipschitz(signal: Signal) -> float | None:
+    """log10 of the product of spectral norms along the trunk: an upper bound on input sensitivity of a plain chain.
+
+    ||W|| is the measured one, else sigma (sqrt(in) + sqrt(out)) (Szegedy et al. 2014; exact to 1 % for Gaussians).
+    None where a residual sum or attention makes the product no bound.
+    """
+    scene = signal.scene
+    if scene is None:
+        return None
+    total = 0.0
+    for index in signal.trunk:
+        node = scene.nodes[index]
+        if node.op in ("add", "attention", "mha", "matmul", "recurrent", "norm"):
+            return None
+        if node.op in WEIGHTED and node.operator is not None:
+            stats = scene.stats(node.parameters.get("weight"))
+            operator = node.operator
+            if node.op == "linear" and stats is not None and stats.spectral_norm:
+                total += math.log10(stats.spectral_norm)
+            elif operator.gain > 0 and operator.fan_in > 0:
+                sigma = math.sqrt(operator.gain / operator.fan_in)
+                total += math.log10(sigma * (math.sqrt(operator.fan_in) + math.sqrt(operator.fan_out)))
+        elif node.op == "activation":
+            total += math.log10(STEEP.get(text(node, "fn"), 1.0))
+    return total

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from initlint.facts import ModelFacts, Node
 from initlint.signal.diagnostics import dead_share, saturated_share
 from initlint.signal.loss import init_loss
-from initlint.signal.moments import Grad, Nominal, State
+from initlint.signal.moments import Nominal, State
 from initlint.signal.profile import Point, Span, log10, points, spans
 from initlint.signal.propagate import Signal, propagate
 from initlint.signal.scene import Scene
 from initlint.signal.substitute import substituted
-from initlint.signal.sweep import Sweep, changed_grads, changed_states
-from initlint.signal.trunk import returned
+from initlint.signal.sweep import Overlay, Sweep, changed_grads, changed_states
+from initlint.signal.trunk import WEIGHTED, returned
 
 #: Effects below this (log10 of second moments, nats of loss) are none: 2 % of a second moment.
 NOTHING = 0.01
@@ -47,32 +47,6 @@ class Effect:
     sentence: str = ""
 
 
-class _View(Sequence[State]):
-    """A tuple with some entries replaced."""
-
-    def __init__(self, base: Sequence[State], changes: Mapping[int, State]) -> None:
-        self._base, self._changes = base, changes
-
-    def __getitem__(self, index: int) -> State:  # type: ignore[override]
-        found = self._changes.get(index)
-        return self._base[index] if found is None else found
-
-    def __len__(self) -> int:
-        return len(self._base)
-
-
-class _Grads(Sequence[Grad]):
-    def __init__(self, base: Sequence[Grad], changes: Mapping[int, Grad]) -> None:
-        self._base, self._changes = base, changes
-
-    def __getitem__(self, index: int) -> Grad:  # type: ignore[override]
-        found = self._changes.get(index)
-        return self._base[index] if found is None else found
-
-    def __len__(self) -> int:
-        return len(self._base)
-
-
 def counterfactual(facts: ModelFacts, signal: Signal, changes: Mapping[str, Nominal]) -> Effect:
     """The effect of the actual values of these parameters against the given ones.
 
@@ -90,7 +64,7 @@ def counterfactual(facts: ModelFacts, signal: Signal, changes: Mapping[str, Nomi
     outputs = returned(scene, facts.outputs)
     states = changed_states(nodes, base, scene)
     grads = changed_grads(nodes, states, base, scene, outputs)
-    view, grad_view = _View(base.states, states), _Grads(base.grads, grads)
+    view, grad_view = Overlay(base.states, states), Overlay(base.grads, grads)
     expected = points(scene, signal.trunk, signal.guards, view, grad_view)
     return _effect(signal, scene, base, nodes, view, expected, outputs, len(states) + len(grads))
 
@@ -124,20 +98,13 @@ def _effect(
         hidden=hidden,
         before=signal.spans,
         after=after,
-        saturated=_share(saturated_share, scene, base.states, view, nodes, base),
-        dead=_share(dead_share, scene, base.states, view, nodes, base),
+        saturated=saturated_share(scene, base.states) - saturated_share(scene, view),
+        dead=dead_share(scene, base.states) - dead_share(scene, view),
         head=_only_head(signal, scene, nodes),
         branch=not any(i in set(signal.trunk) for i in nodes),
         touched=touched,
     )
-    return _worded(found, scene, signal)
-
-
-def _share(
-    measure: object, scene: Scene, before: Sequence[State], after: Sequence[State], nodes: object, base: Sweep
-) -> float:
-    assert callable(measure)
-    return float(measure(scene, before)) - float(measure(scene, after))
+    return replace(found, sentence=sentence(found, scene))
 
 
 def _compare(actual: Sequence[Point], expected: Sequence[Point]) -> tuple[float, float, float]:
@@ -168,12 +135,6 @@ def _only_head(signal: Signal, scene: Scene, nodes: Mapping[int, Node]) -> bool:
     return set(nodes) <= {head}
 
 
-def _worded(effect: Effect, scene: Scene, signal: Signal) -> Effect:
-    from dataclasses import replace
-
-    return replace(effect, sentence=sentence(effect, scene))
-
-
 def sentence(effect: Effect, scene: Scene) -> str:
     """The effect in words, with the number that matters most."""
     if effect.hidden:
@@ -192,7 +153,7 @@ def sentence(effect: Effect, scene: Scene) -> str:
         size = "larger" if value > 0 else "smaller"
         return f"{what} is {fold(value)} times {size} in its second moment than with the expected values"
     verb = "shrinks" if span.shrinks else "grows"
-    first, last = (name(scene, i) for i in (span.first, span.last))
+    first, last = (place(scene, i) for i in (span.first, span.last))
     start, end = (first, last) if kind != "gradient" else (last, first)
     rest = "about equal" if wanted is None or wanted.raw < 0.5 else f"{fold(wanted.raw)}-fold"
     return f"{what} {verb} {fold(span.raw)}-fold from {start} to {end} (expected: {rest})"
@@ -207,7 +168,11 @@ def fold(log_ratio: float) -> str:
     return f"{10 ** (value - exponent):.1f}e{exponent}"
 
 
-def name(scene: Scene, index: int) -> str:
-    """What a reader should call a node."""
+def place(scene: Scene, index: int) -> str:
+    """What a reader should call a node: the layer that it is or that last wrote its signal."""
     node = scene.nodes[index]
+    while node.op not in WEIGHTED and node.op != "input" and node.inputs:
+        node = scene.nodes[node.inputs[0]]
+    if node.op == "input":
+        return "the input"
     return node.module or node.label or node.op

@@ -7,27 +7,35 @@ from dataclasses import replace
 
 from initlint.facts import Node
 from initlint.signal.elementwise import times
-from initlint.signal.moments import Grad, NoRuleError, State, bounded, carried, common, state, tied
+from initlint.signal.moments import LARGEST, Grad, NoRuleError, State, bounded, carried, common, state, tied
 from initlint.signal.scene import Op, Scene, number, numbers, text
 
 #: A constant with a second moment beyond this is a mask (-inf, -1e4 in half precision, -1e9 ...), no signal.
 MASK = 1e7
+#: The number L of a mask {0, -L}: exp(-20) is nothing to a softmax.
+DEEP = 20.0
 #: A divisor whose variance is below this share of its squared mean is treated as nearly constant.
 STEADY = 0.5
 SOURCES = ("parameter", "constant")
 
 
 def masks(x: State) -> bool:
-    """Whether an operand is a mask of -inf or the like."""
-    return x.kind == "constant" and not x.q < MASK
+    """Whether an operand is a mask: a constant of zeros and one large negative number."""
+    return x.kind == "constant" and (not x.q < MASK or (x.m < 0 and x.q > DEEP * -x.m))
+
+
+def _unmasked(mask: State) -> float:
+    """The share of zeros in a mask of 0 and -L: E = -L s, E^2 = L^2 s."""
+    return 1.0 - min(mask.m * mask.m / mask.q, 1.0) if 0 < mask.q < LARGEST and mask.m < 0 else 0.5
 
 
 def add(node: Node, xs: tuple[State, ...], scene: Scene) -> State:
     """Sum of two signals: independent ones add their parts, and their common mean; a shared one adds coherently."""
     a, b = _pair(node, xs)
     alpha = number(node, "alpha", 1.0) * (-1.0 if node.op == "sub" else 1.0)
-    if masks(a) or masks(b):
-        return masked(b if masks(a) else a, 0.5)
+    for mask, x in ((a, b), (b, a)):
+        if masks(mask):
+            return masked(x, _unmasked(mask))
     first, second = node.inputs[0], node.inputs[-1]
     shared = common(a, b, (first, second))
     square = alpha * alpha
@@ -96,7 +104,9 @@ def mul(node: Node, xs: tuple[State, ...], scene: Scene) -> State:
     if main is None:
         return found
     other, x = (b, a) if main == 0 else (a, b)
-    return replace(found, kind=x.kind, share=x.share, ties=tied(x, node.inputs[main], other.m))
+    return replace(
+        found, kind=x.kind, share=x.share, ties=tied(x, node.inputs[main], other.m), centred=x.centred or other.centred
+    )
 
 
 def mul_back(node: Node, xs: tuple[State, ...], y: State, g: Grad, scene: Scene) -> tuple[Grad, ...]:

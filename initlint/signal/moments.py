@@ -78,8 +78,11 @@ class State:
     spread: float = 0.0  # relative variance, between samples and positions, of the energy of one channel vector
     ties: tuple[Tie, ...] = ()  # earlier signals that this one still contains, nearest first
     share: float = 1.0  # kind "logits": unmasked share of the keys; "weights": sum of squares of a row
+    centred: bool = False  # weights whose rows sum to zero (weight standardisation)
+    parts: tuple[tuple[float, State], ...] = ()  # segments along positions (share of positions, state), see parts.py
     isometric: bool = False  # came through an orthogonal matrix: norms do not fluctuate
     numeric: bool = False
+    overruled: bool = False  # the op's rule was contradicted by the measurement, which stands in for it
     undetermined: str | None = None
 
     @property
@@ -107,6 +110,7 @@ class Grad(NamedTuple):
     t: float = 0.0
     noise: float = 0.0
     through: float = -1.0
+    parts: tuple[tuple[float, Grad], ...] = ()  # as State.parts
 
 
 NO_GRADIENT = Grad(0.0, 0.0, 0.0)

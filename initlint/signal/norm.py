@@ -118,7 +118,10 @@ def _scaled_norm(
     ties = tied(whole, node.inputs[0], gain * factor**0.5)
     noise = x.noise if text(node, "kind") == "local_response" else 0.0
     doubt = None if text(node, "kind") != "local_response" else x.undetermined
-    return replace(y, own=2.0 / width, noise=noise, ties=ties, undetermined=doubt)
+    weights = whole.kind == "constant"
+    centred = weights and bias_second == 0.0 and text(node, "kind", "layer") in ("layer", "instance", "batch", "group")
+    kind = "constant" if weights else y.kind
+    return replace(y, own=2.0 / width, noise=noise, ties=ties, undetermined=doubt, kind=kind, centred=centred)
 
 
 def norm_back(node: Node, xs: tuple[State, ...], y: State, g: Grad, scene: Scene) -> tuple[Grad, ...]:

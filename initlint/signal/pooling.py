@@ -79,7 +79,9 @@ def pool_back(node: Node, xs: tuple[State, ...], y: State, g: Grad, scene: Scene
     cover = ratio * window
     shared = max(min(g.t, g.p), 0.0)
     both = shared * (cover / window) ** 2
-    return (Grad(bounded((g.p - shared) * cover / window**2 + both), both, g.noise),)
+    p = bounded((g.p - shared) * cover / window**2 + both)
+    # positions of one window take the same gradient: all of them where the window is the whole map
+    return (Grad(p, both + max(p - both, 0.0) / scene.layout(node.index).positions, g.noise),)
 
 
 def reduce(node: Node, xs: tuple[State, ...], scene: Scene) -> State:

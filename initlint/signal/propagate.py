@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from initlint.facts import ModelFacts
@@ -12,10 +12,10 @@ from initlint.signal.moments import Moments, Nominal
 from initlint.signal.opening import opened
 from initlint.signal.profile import Culprit, Point, Span, culprits, points, spans
 from initlint.signal.rewrite import fuse
-from initlint.signal.scene import Scene, text
+from initlint.signal.scene import Scene, number, text
 from initlint.signal.substitute import substituted
-from initlint.signal.sweep import Sweep, moments, sweep
-from initlint.signal.trunk import guarded, returned, trunk
+from initlint.signal.sweep import Sweep, contradicted, moments, sweep
+from initlint.signal.trunk import WEIGHTED, guarded, returned, trunk
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +36,7 @@ class Signal:
     unsupported: Mapping[str, int] = field(default_factory=dict)
     undetermined: int = 0  # nodes of which nothing is known
     numeric: int = 0  # nodes that rest on measurements
+    steps: int = 1  # how often the trunk applies one and the same weight: steps of time, which are not depth
     scene: Scene | None = field(default=None, repr=False, compare=False)
     sweeps: tuple[Sweep, Sweep] | None = field(default=None, repr=False, compare=False)
     guards: tuple[bool, ...] = field(default=(), repr=False, compare=False)
@@ -75,18 +76,20 @@ def propagate(facts: ModelFacts, nominal: Mapping[str, Nominal] | None = None) -
     """
     nodes = fuse(facts.nodes)
     scene = Scene(nodes, facts)
-    if nominal:
-        swapped = substituted(nominal, scene)
-        nodes = tuple(swapped.get(node.index, node) for node in nodes)
-        scene = Scene(nodes, facts)
     if not nodes:
         return Signal((), (), scene=scene)
     outputs = returned(scene, facts.outputs)
     built = sweep(nodes, scene, outputs)
+    overruled = contradicted(built)
+    if nominal:
+        swapped = substituted(nominal, scene)
+        nodes = tuple(swapped.get(node.index, node) for node in nodes)
+        scene = Scene(nodes, facts, overruled)
+        built = sweep(nodes, scene, outputs)
     openings = opened(scene)
-    opened_scene, second = scene, built
+    opened_scene, second = Scene(nodes, facts, overruled), built
     if openings:
-        opened_scene = Scene([openings.get(node.index, node) for node in nodes], facts)
+        opened_scene = Scene([openings.get(node.index, node) for node in nodes], facts, overruled)
         second = sweep(opened_scene.nodes, opened_scene, outputs)
     path, guards = trunk(scene, outputs), guarded(scene)
     profile = points(scene, path, guards, second.states, second.grads)
@@ -102,10 +105,24 @@ def propagate(facts: ModelFacts, nominal: Mapping[str, Nominal] | None = None) -
         unsupported=_unsupported(scene, built),
         undetermined=sum(x.undetermined is not None for x in built.states),
         numeric=sum(x.numeric for x in built.states),
+        steps=_steps(scene, path),
         scene=opened_scene,
         sweeps=(built, second),
         guards=guards,
     )
+
+
+def _steps(scene: Scene, path: Sequence[int]) -> int:
+    """Largest number of times that one weight acts along the trunk; a recurrent layer counts its steps."""
+    counts: Counter[str] = Counter()
+    longest = 1
+    for index in path:
+        node = scene.nodes[index]
+        if node.op == "recurrent":
+            longest = max(longest, int(number(node, "steps", 1.0)))
+        elif node.op in WEIGHTED and "weight" in node.parameters:
+            counts[scene.proper(node.parameters["weight"])] += 1
+    return max(longest, *counts.values()) if counts else longest
 
 
 def _unsupported(scene: Scene, found: Sweep) -> Mapping[str, int]:

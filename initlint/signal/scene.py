@@ -28,9 +28,12 @@ class Layout(NamedTuple):
 class Scene:
     """Read-only view of a traced model, with look-ups that rules need, each computed once."""
 
-    def __init__(self, nodes: Sequence[Node], facts: ModelFacts) -> None:
+    def __init__(self, nodes: Sequence[Node], facts: ModelFacts, overruled: frozenset[int] | None = None) -> None:
+        """``overruled``: nodes whose rule the measurement contradicted; None while that is being found out, on the
+        graph that was measured. On a changed graph the measurement says nothing of the rule any more."""
         self.nodes = tuple(nodes)
         self.facts = facts
+        self.overruled = overruled
         self._layouts: dict[int, Layout] = {}
 
     @cached_property

@@ -6,12 +6,16 @@ import heapq
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import isfinite, log10
+from typing import TypeVar
 
 from initlint.facts import Node
+from initlint.signal import parts
 from initlint.signal.moments import Grad, Moments, NoRuleError, State, bounded
 from initlint.signal.opaque import measured
 from initlint.signal.scene import Scene
 from initlint.signal.table import OPS
+
+T = TypeVar("T")
 
 #: Ops whose rule rests on more than Gaussian inputs and fixed weights: cross-checked where a forward was measured.
 APPROXIMATE = frozenset({"activation", "cumsum", "div", "mul", "matmul", "reduce", "where", "softmax", "sub", "add"})
@@ -38,16 +42,31 @@ def forward_one(node: Node, states: Sequence[State], scene: Scene) -> State:
     try:
         if op is None:
             raise NoRuleError(f"the op {node.op!r} is not modelled")
-        found = op.forward(node, xs, scene)
+        found = parts.forward(node, xs, scene, op) if parts.splits(node, xs) else op.forward(node, _plain(xs), scene)
     except NoRuleError as doubt:
         found = _instead(node, xs, scene, str(doubt))
     except (ArithmeticError, ValueError, IndexError) as error:
         found = _instead(node, xs, scene, f"{node.label or node.op}: {type(error).__name__} in its moments")
-    if found.undetermined is None and node.op in APPROXIMATE and _overruled(node, xs, found, scene):
-        found = _instead(node, xs, scene, f"{node.label or node.op} is far from its rule")
+    if found.undetermined is None and _contradicted(node, xs, found, scene):
+        found = replace(_instead(node, xs, scene, f"{node.label or node.op} is far from its rule"), overruled=True)
     if found.undetermined and op is not None and op.clears:
         found = replace(found, undetermined=None, numeric=True)
     return found
+
+
+def _plain(xs: tuple[State, ...]) -> tuple[State, ...]:
+    return tuple(parts.whole(x) for x in xs) if any(x.parts for x in xs) else xs
+
+
+def _contradicted(node: Node, xs: tuple[State, ...], found: State, scene: Scene) -> bool:
+    if scene.overruled is not None:
+        return node.index in scene.overruled
+    return node.op in APPROXIMATE and _overruled(node, xs, found, scene)
+
+
+def contradicted(found: Sweep) -> frozenset[int]:
+    """The nodes whose rule the measurement overruled in a sweep over the graph that was measured."""
+    return frozenset(index for index, x in enumerate(found.states) if x.overruled)
 
 
 def _overruled(node: Node, xs: tuple[State, ...], found: State, scene: Scene) -> bool:
@@ -86,18 +105,23 @@ def backward_one(node: Node, states: Sequence[State], g: Grad, scene: Scene) -> 
     unmodelled = op is None or (y.numeric and not any(x.numeric for x in xs))
     op = OPS["opaque"] if op is None or unmodelled else op
     try:
-        sent = op.backward(node, xs, y, g, scene)
+        if parts.splits(node, xs):
+            sent = parts.backward(node, xs, y, g, scene, op)
+        else:
+            bare = g._replace(parts=()) if g.parts else g
+            sent = op.backward(node, _plain(xs), parts.whole(y), bare, scene)
     except (NoRuleError, ArithmeticError, ValueError, IndexError):
         sent = OPS["opaque"].backward(node, xs, y, g, scene)
     sent = tuple(one if isfinite(one.p) else Grad(bounded(one.p), 0.0, g.noise) for one in sent[: len(xs)])
     return sent + (Grad(0.0),) * (len(xs) - len(sent))
 
 
-def summed(parts: Iterable[Grad]) -> Grad:
+def summed(received: Iterable[Grad]) -> Grad:
     """Gradients from several consumers add up; their chance parts average."""
+    pieces = tuple(received)
     p = t = noise = through = 0.0
     packed = False
-    for part in parts:
+    for part in pieces:
         p += part.p
         through += part.p if part.through < 0 else part.through
         packed = packed or part.through >= 0
@@ -105,7 +129,7 @@ def summed(parts: Iterable[Grad]) -> Grad:
         noise += part.p * part.p * part.noise
     if p <= 0.0:
         return Grad(0.0)
-    return Grad(bounded(p), t, noise / (p * p), bounded(through) if packed else -1.0)
+    return Grad(bounded(p), t, noise / (p * p), bounded(through) if packed else -1.0, parts.summed_parts(pieces))
 
 
 def sweep(nodes: Sequence[Node], scene: Scene, outputs: Sequence[int]) -> Sweep:
@@ -151,7 +175,7 @@ def moments(found: Sweep) -> tuple[Moments, ...]:
 def changed_states(nodes: Mapping[int, Node], base: Sweep, scene: Scene) -> dict[int, State]:
     """States that differ when these nodes replace their namesakes, in order, until nothing changes any more."""
     found: dict[int, State] = {}
-    view = _Overlay(base.states, found)
+    view = Overlay(base.states, found)
     queue = sorted(nodes)
     waiting = set(queue)
     while queue:
@@ -173,7 +197,7 @@ def changed_grads(
     nodes: Mapping[int, Node], states: Mapping[int, State], base: Sweep, scene: Scene, outputs: Sequence[int]
 ) -> dict[int, Grad]:
     """Gradients that differ, given the changed states."""
-    view = _Overlay(base.states, states)
+    view = Overlay(base.states, states)
     sent: dict[int, tuple[Grad, ...]] = {}
     found: dict[int, Grad] = {}
     seeds = set(outputs)
@@ -203,21 +227,22 @@ def _received(
     if seed:
         yield Grad(1.0)
     for user in scene.consumers[index]:
-        parts = sent.get(user, base.sent[user])
-        for source, part in zip(scene.nodes[user].inputs, parts, strict=True):
+        back = sent.get(user, base.sent[user])
+        for source, part in zip(scene.nodes[user].inputs, back, strict=True):
             if source == index and part.p:
                 yield part
 
 
-class _Overlay(Sequence[State]):
-    """The base states with some of them replaced."""
+class Overlay(Sequence[T]):
+    """A sequence with some entries replaced."""
 
-    def __init__(self, base: Sequence[State], changes: Mapping[int, State]) -> None:
+    def __init__(self, base: Sequence[T], changes: Mapping[int, T]) -> None:
         self._base = base
         self._changes = changes
 
-    def __getitem__(self, index: int) -> State:  # type: ignore[override]
-        return self._changes.get(index) or self._base[index]
+    def __getitem__(self, index: int) -> T:  # type: ignore[override]
+        found = self._changes.get(index)
+        return self._base[index] if found is None else found
 
     def __len__(self) -> int:
         return len(self._base)
@@ -236,4 +261,6 @@ def differs(a: State, b: State) -> bool:
         or _apart(a.u, b.u)
         or abs(a.m - b.m) > CONVERGED * max(a.q, b.q) ** 0.5
         or a.share != b.share
+        or len(a.parts) != len(b.parts)
+        or any(differs(x, y) for (_, x), (_, y) in zip(a.parts, b.parts, strict=True))
     )

@@ -19,6 +19,8 @@ MISTAKE = math.log10(2.0)
 MISMATCH = 2.0
 #: Excess loss at the start, in units of ln C, from which it is an error (the initial phase is spent on unlearning it).
 LOSS = 2.0
+#: One weight that acts at least this often along the trunk is unrolled time; twice is a shared (tied) layer.
+UNROLLED = 3
 #: Shares of saturated and of dead units: an error beyond (THEORY 6.2; Glorot & Bengio 2010, Lu et al. 2019).
 SATURATED = 0.75
 DEAD = 0.60
@@ -36,10 +38,17 @@ def depth(spans: Mapping[str, Span], optimizer: str = "adam") -> Severity | None
     return Severity.ERROR if worst >= error else Severity.WARNING if worst >= warning else None
 
 
+def capped(severity: Severity | None, signal: Signal) -> Severity | None:
+    """Effects over unrolled time are a warning at most: T is the user's choice (DESIGN, section 4)."""
+    if severity is Severity.ERROR and signal.steps >= UNROLLED:
+        return Severity.WARNING
+    return severity
+
+
 def distance(effect: Effect, signal: Signal, optimizer: str = "adam", dtype: str = "float32") -> Severity | None:
     """A scheme that is not the textbook's, or PyTorch's default: judged by what the whole net's profile makes of it."""
     harm = harmed(effect, signal, optimizer)
-    return harm or Severity.NOTE
+    return capped(harm, signal) or Severity.NOTE
 
 
 def harmed(effect: Effect, signal: Signal, optimizer: str) -> Severity | None:
@@ -55,7 +64,7 @@ def mistake(effect: Effect, signal: Signal, optimizer: str = "adam", dtype: str 
     if effect.hidden:
         return Severity.NOTE
     if broken(effect, signal, optimizer):
-        return Severity.ERROR
+        return capped(Severity.ERROR, signal)
     smaller = effect.log10 <= 0 and effect.local <= 0
     if smaller and (effect.head or effect.branch):
         return Severity.NOTE
@@ -67,7 +76,7 @@ def mismatch(effect: Effect, signal: Signal, optimizer: str = "adam", dtype: str
     if effect.hidden:
         return Severity.NOTE
     if broken(effect, signal, optimizer):
-        return Severity.ERROR
+        return capped(Severity.ERROR, signal)
     return Severity.WARNING if abs(effect.log10) >= MISMATCH else Severity.NOTE
 
 
@@ -90,6 +99,6 @@ def intent(
 ) -> Severity | None:
     """Intent and outcome differ. ``matters``: symmetry or priors are concerned, which the signal does not show."""
     if not effect.hidden and broken(effect, signal, optimizer):
-        return Severity.ERROR
+        return capped(Severity.ERROR, signal)
     nothing = effect.hidden or (abs(effect.log10) < MISTAKE and abs(effect.loss) < 0.1)
     return Severity.NOTE if nothing and not matters else Severity.WARNING

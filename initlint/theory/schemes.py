@@ -18,7 +18,7 @@ from initlint.theory.formulas import (
 from initlint.theory.recognise import Recognised, base_write, catalogue, describe, gain_meant, meant_for, recognise
 from initlint.theory.record import stated
 from initlint.theory.sampling import Requested, compatible
-from initlint.theory.suitable import acceptable, nearest
+from initlint.theory.suitable import acceptable, nearest, textbook
 from initlint.theory.torch_init import calculate_gain, kaiming_gain, requested
 
 __all__ = [
@@ -44,4 +44,5 @@ __all__ = [
     "recognise",
     "requested",
     "stated",
+    "textbook",
 ]

@@ -37,7 +37,7 @@ from initlint.theory.formulas import (
     xavier,
 )
 
-__all__ = ["LayerSpec", "Scheme", "acceptable", "nearest"]
+__all__ = ["LayerSpec", "Scheme", "acceptable", "nearest", "textbook"]
 
 
 def nearest(schemes: Iterable[Scheme], var: float, mean: float = 0.0) -> Scheme | None:
@@ -52,6 +52,10 @@ def nearest(schemes: Iterable[Scheme], var: float, mean: float = 0.0) -> Scheme 
         if distance < least:
             best, least = scheme, distance
     return best
+
+
+#: Kinds whose schemes do not go by the activation that follows.
+_BY_KIND = frozenset({"norm", "scale", "embedding", "recurrent", "attention"})
 
 
 def acceptable(layer: Layer | LayerSpec, depth: int | None = None, *, zeros: bool = False) -> tuple[Scheme, ...]:
@@ -85,9 +89,23 @@ def _suitable(spec: LayerSpec) -> tuple[Scheme, ...]:
         return attention_schemes(spec)
     if not spec.fan_in or not spec.fan_out:
         return ()
+    return unique((*_by_fans(spec), *surroundings(spec)))
+
+
+def textbook(layer: Layer | LayerSpec) -> tuple[Scheme, ...]:
+    """The acceptable schemes without those that only convention allows (N(0, 0.02), PyTorch's default ...).
+
+    What to compare with, and to write, when a weight follows nothing that suits it.
+    """
+    spec = layer if isinstance(layer, LayerSpec) else LayerSpec.from_layer(layer)
+    if spec.kind in _BY_KIND or not spec.fan_in or not spec.fan_out:
+        return acceptable(spec)
+    return unique(_by_fans(spec))
+
+
+def _by_fans(spec: LayerSpec) -> tuple[Scheme, ...]:
     interior = spec.interior
-    textbook = _core(interior) if interior is not None else ()
-    return unique((*textbook, *_core(spec), *surroundings(spec)))
+    return (*(_core(interior) if interior is not None else ()), *_core(spec))
 
 
 def _core(spec: LayerSpec) -> tuple[Scheme, ...]:

@@ -53,7 +53,7 @@ class ExplodingGradients(DepthRule):
         from torch import nn
 
         layers: list[nn.Module] = []
-        for _ in range(16):
+        for _ in range(24):
             linear = nn.Linear(64, 64)
             nn.init.normal_(linear.weight, std=0.6)
             nn.init.zeros_(linear.bias)
@@ -65,7 +65,7 @@ class ExplodingGradients(DepthRule):
         from torch import nn
 
         layers: list[nn.Module] = []
-        for _ in range(16):
+        for _ in range(24):
             linear = nn.Linear(64, 64)
             nn.init.orthogonal_(linear.weight)
             nn.init.zeros_(linear.bias)

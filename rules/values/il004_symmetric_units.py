@@ -122,6 +122,7 @@ def _mixes(layer: Layer) -> bool:
     """Whether the layer sums over its inputs for each of several units (a depthwise kernel does not)."""
     return (
         layer.kind in ("linear", "conv", "matmul")
+        and not layer.head  # labels tell the units of an output layer apart
         and layer.groups == 1
         and (layer.fan_in or 0) > 1
         and (layer.fan_out or 0) > 1

@@ -45,7 +45,11 @@ def test_a_live_model_is_checked_and_left_as_it_was() -> None:
     run = initlint.check(model, inputs=torch.randn(4, 64, generator=torch.Generator().manual_seed(0)))
     assert torch.equal(torch.get_rng_state(), state), "the random state is the caller's"
     assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
-    assert [(finding.severity, len(finding.parameters)) for finding in run.findings] == [(Severity.ERROR, 20)]
+    (finding,) = run.findings
+    assert finding.severity is Severity.ERROR
+    # Which rule says it, and whether it names the last layers too, is the rules' affair.
+    assert len(finding.parameters) >= 10
+    assert all(name.endswith(".weight") for name in finding.parameters)
     assert run.models[0].facts.name == "Wide"
 
 

@@ -32,7 +32,7 @@ def of_one(tensor_or_build) -> ParameterFacts:
     class Holder(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.p = tensor_or_build(self) or self.p
+            self.p = tensor_or_build(self)
 
     return fact(recorded(Holder), "p")
 
@@ -188,7 +188,6 @@ def test_data_assignment_keeps_the_earlier_history() -> None:
         (lambda: torch.randn(3, 4) * 0.02, 0.0, 0.02),
         (lambda: 0.02 * torch.randn(3, 4), 0.0, 0.02),
         (lambda: torch.randn(3, 4) / 4 + 1, 1.0, 0.25),
-        (lambda: torch.randn(3, 4).mul_(0.5), 0.0, 0.5),
         (lambda: torch.zeros(3, 4), 0.0, 0.0),
         (lambda: torch.full((3, 4), 0.7), 0.7, 0.0),
         (lambda: 1 - torch.ones(3, 4), 0.0, 0.0),
@@ -203,11 +202,8 @@ def test_data_assignment_keeps_the_earlier_history() -> None:
 def test_moments_of_creation_expressions(make, mean: float, std: float) -> None:
     p = of_one(lambda self: nn.Parameter(make()))
     write = last(p)
-    if "mean" in write.args:
-        assert write.args["mean"] == pytest.approx(mean)
-        assert write.args["std"] == pytest.approx(std)
-    else:
-        raise AssertionError(f"moments unknown: {write}")
+    assert write.args["mean"] == pytest.approx(mean)
+    assert write.args["std"] == pytest.approx(std)
     assert p.uninitialised == 0.0
 
 
@@ -489,7 +485,7 @@ def test_out_argument() -> None:
     def build(self):
         w = nn.Parameter(torch.empty(4))
         with torch.no_grad():
-            torch.randn(4, out=w)
+            torch.randn(4, out=w.data)
         return w
 
     p = of_one(build)

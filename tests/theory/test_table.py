@@ -103,3 +103,27 @@ def test_a_weight_that_is_not_there() -> None:
     (row,) = layer_rows(ModelFacts("M", "m.py::M", "m.py", layers=(layer(),)))
     assert row.std is None
     assert row.scheme is None
+
+
+def test_a_weight_that_follows_nothing_is_compared_with_the_textbook() -> None:
+    """Before a norm any usual scale is accepted; a wrong one is told from its fans, not from a nearby constant."""
+    one = Layer("fc", "linear", (0,), "fc.weight", fan_in=9.0, fan_out=9.0, torch_fans=(9, 576), consumer="norm")
+    scheme = expected(one, parameter(0.039))
+    assert scheme is not None
+    assert scheme.std > 0.3
+    scheme = expected(one, parameter(0.0201))
+    assert scheme is not None
+    assert scheme.std == pytest.approx(0.02)
+
+
+def test_zeros_and_empty_memory_have_an_expectation() -> None:
+    (row,) = layer_rows(model(parameter(0.0), layer()))
+    assert (row.std, row.ratio) == (0.0, 0.0)
+    assert row.expected_std == pytest.approx(0.125)
+    empty = ParameterFacts(
+        "fc.weight", "parameter", (2, 2), "float32", "fc", "weight", stats=TensorStats(0, 0, 0, 0, None, 0, 0, nans=4)
+    )
+    (row,) = layer_rows(model(empty, layer()))
+    assert row.std is None
+    assert row.ratio is None
+    assert row.expected_std == pytest.approx(0.125)

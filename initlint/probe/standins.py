@@ -1,0 +1,87 @@
+"""What stands in for the caller's world while a model's file is imported: missing modules, the command line."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import sys
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from initlint.errors import ProbeError
+
+
+class Missing:
+    """Stands in for something that could not be imported; harmless until the model uses it."""
+
+    def __init__(self, name: str, reason: str, error: ProbeError | None = None) -> None:
+        self.__dict__["_initlint_missing"] = (name, reason)
+        self.__dict__["_initlint_error"] = error
+
+    def _fail(self) -> ProbeError:
+        error = self.__dict__["_initlint_error"]
+        if error is not None:
+            return ProbeError(error.message, error.hint)
+        name, reason = self.__dict__["_initlint_missing"]
+        top = name.split(".")[0]
+        return ProbeError(
+            f"it needs {name}, which cannot be imported here: {reason}", f"Install {top} into this environment."
+        )
+
+    def __getattr__(self, name: str) -> Missing:
+        if name.startswith("__") and name.endswith("__"):
+            raise AttributeError(name)
+        base, reason = self.__dict__["_initlint_missing"]
+        return Missing(f"{base}.{name}", reason)
+
+    def __getitem__(self, _: object) -> Missing:
+        return self
+
+    def __or__(self, _: object) -> Missing:
+        return self
+
+    __ror__ = __or__
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if len(args) == 1 and not kwargs and (isinstance(args[0], type) or callable(args[0])):
+            return args[0]  # used as a decorator: what it would add is not needed to build
+        raise self._fail()
+
+    def __mro_entries__(self, _: tuple[Any, ...]) -> tuple[type, ...]:
+        raise self._fail()
+
+    def __instancecheck__(self, _: object) -> bool:
+        return False
+
+    def __subclasscheck__(self, _: type) -> bool:
+        return False
+
+    def __bool__(self) -> bool:
+        return False
+
+
+@contextlib.contextmanager
+def relaxed_argparse(path: str, notes: list[str]) -> Iterator[None]:
+    """An empty command line that never makes ``parse_args`` exit: required arguments become optional."""
+    argv, parse = sys.argv[:], argparse.ArgumentParser.parse_known_args
+    sys.argv[:] = [path]
+
+    def parse_known_args(
+        self: argparse.ArgumentParser, args: Sequence[str] | None = None, namespace: Any = None
+    ) -> Any:
+        if args is None:
+            for action in self._actions:
+                if action.required:
+                    action.required = False
+                    notes.append(f"the command-line argument {action.dest} is required and was left empty")
+                if not action.option_strings and action.nargs is None:
+                    action.nargs = "?"
+            args = []
+        return parse(self, args, namespace)
+
+    argparse.ArgumentParser.parse_known_args = parse_known_args  # type: ignore[method-assign,assignment]
+    try:
+        yield
+    finally:
+        argparse.ArgumentParser.parse_known_args = parse  # type: ignore[method-assign]
+        sys.argv[:] = argv

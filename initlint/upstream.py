@@ -1,0 +1,78 @@
+"""Who is responsible for a signal: the nearest parameters upstream of a node. Shared by rules on the signal."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+
+from initlint.facts import ParameterFacts
+from initlint.rule import Context, site_of
+from initlint.signal import Point
+
+#: Steps from a node to the layers that write it: norms and layers stop the walk, so that it is short in any net.
+FAR = 32
+#: The layers named are the fewest that together explain this share of what all layers contribute.
+EXPLAINED = 0.9
+
+
+def writers(context: Context, index: int, roles: Sequence[str] = ()) -> list[ParameterFacts]:
+    """Parameters of the nearest nodes with parameters at or upstream of node ``index``, nearest first.
+
+    Args:
+        context: the model.
+        index: the node at which the walk starts.
+        roles: keep only these roles of a node's parameters ("weight", "bias", ...); empty: all.
+    """
+    nodes, found = context.facts.nodes, list[ParameterFacts]()
+    seen, front = {index}, [index]
+    for _ in range(FAR):
+        following: list[int] = []
+        for at in front:
+            names = [n for role, n in nodes[at].parameters.items() if not roles or role in roles]
+            known = [p for name in names if (p := context.parameter(name)) is not None]
+            found += [p for p in known if p not in found]
+            if not nodes[at].parameters:
+                following += [source for source in nodes[at].inputs if source not in seen]
+                seen.update(nodes[at].inputs)
+        front = following
+    return found
+
+
+def by_site(
+    context: Context, shares: Iterable[tuple[int, float]], roles: Sequence[str] = ()
+) -> list[tuple[list[ParameterFacts], float, int]]:
+    """Nodes grouped by the line that is to be mended: (parameters, largest share, its node), the worst first."""
+    groups: dict[tuple[str, int], tuple[list[ParameterFacts], float, int]] = {}
+    for index, share in shares:
+        parameters = writers(context, index, roles)
+        if not parameters:
+            continue
+        site = site_of(parameters[0])
+        key = (site.file, site.line) if site else ("", 0)
+        known, worst, at = groups.get(key, ([], -1.0, index))
+        known += [p for p in parameters if p not in known]
+        groups[key] = (known, max(worst, share), index if share > worst else at)
+    return sorted(groups.values(), key=lambda group: -group[1])
+
+
+def contributors(context: Context, measure: Callable[[Point], float]) -> list[ParameterFacts]:
+    """Weights of the trunk's layers by how much ``measure`` falls from one layer to the next, largest first.
+
+    The fewest that explain ``EXPLAINED`` of the whole fall.
+    """
+    nodes, points = context.facts.nodes, context.signal.profile
+    starts = [i for i, p in enumerate(points) if nodes[p.node].parameters.get("weight")]
+    falls: list[tuple[float, int]] = []
+    for at, start in enumerate(starts):
+        end = (starts[at + 1] if at + 1 < len(starts) else len(points)) - 1
+        before = points[start - 1] if start else points[start]
+        falls.append((measure(before) - measure(points[end]), points[start].node))
+    falls = sorted((f for f in falls if f[0] > 0), key=lambda f: -f[0])
+    whole, so_far, chosen = sum(f for f, _ in falls), 0.0, list[ParameterFacts]()
+    for fall, index in falls:
+        if so_far >= EXPLAINED * whole:
+            break
+        so_far += fall
+        parameter = context.parameter(nodes[index].parameters["weight"])
+        if parameter is not None and parameter not in chosen:
+            chosen.append(parameter)
+    return chosen

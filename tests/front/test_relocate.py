@@ -1,0 +1,48 @@
+"""Files are named relative to the working directory."""
+
+from __future__ import annotations
+
+import os
+
+from initlint.facts import InitStatement, Layer, ModelFacts, ModuleFacts, Node, ParameterFacts, Reseed, Site, Write
+from initlint.relocate import relocate, shown
+
+
+def test_names() -> None:
+    here = os.path.join(os.sep, "home", "me", "project")
+    assert shown(os.path.join(here, "pkg", "m.py"), here) == "pkg/m.py"
+    assert shown(os.path.join(os.sep, "home", "me", "other.py"), here) == "../other.py"
+    assert shown("m.py", here) == "m.py"
+    library = os.path.join(os.sep, "usr", "lib", "site-packages", "timm", "vit.py")
+    assert shown(library, here) == library
+    assert shown("<stdin>", here) == "<stdin>"
+
+
+def test_every_place_of_a_model_is_renamed() -> None:
+    def site() -> Site:
+        return Site("/p/m.py", 1)
+
+    facts = ModelFacts(
+        "A",
+        "m.py::A",
+        "m.py",
+        parameters=(
+            ParameterFacts(
+                "w",
+                "parameter",
+                (1,),
+                "float32",
+                "",
+                "w",
+                created=site(),
+                writes=(Write("x", 0, site=site(), stack=(site(),)),),
+            ),
+        ),
+        modules=(ModuleFacts("", "A", created=site()), ModuleFacts("b", "B")),
+        nodes=(Node(0, "relu", site=site()), Node(1, "relu")),
+        layers=(Layer("a", "linear", (0,), "w", site=site()),),
+        statements=(InitStatement(site(), "x", "y", 0, False),),
+        reseeds=(Reseed(site(), 0), Reseed(None, 0)),
+    )
+    assert "/p/" in repr(facts)
+    assert "/p/" not in repr(relocate(facts, "/p"))
