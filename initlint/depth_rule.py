@@ -19,6 +19,7 @@ class DepthRule(Rule):
     """A rule that judges one span of the trunk's profile in one direction."""
 
     abstract: ClassVar[bool] = True
+    generic = True  # a rule that names the cause stands before the symptom
     span: ClassVar[str]  # "forward" | "gradient" | "dependent"
     shrinks: ClassVar[bool]
     what: ClassVar[str]  # "activations", "gradients" ...
@@ -26,7 +27,8 @@ class DepthRule(Rule):
 
     def check(self, context: Context) -> Iterator[Outcome]:
         facts = context.facts
-        if not facts.nodes or facts.loaded:
+        # what a net with uninitialised weights does is chance
+        if not facts.nodes or facts.loaded or any(p.uninitialised for p in facts.parameters):
             return
         span = context.signal.spans.get(self.span)
         if span is None or span.shrinks != self.shrinks:

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from initlint.facts import Layer, ModelFacts, ParameterFacts, Write
-from initlint.theory.schemes import Requested, Scheme, acceptable, requested
+from initlint.theory.schemes import Requested, Scheme, acceptable, requested, textbook
 
 #: Reasons, in the order in which they are tried.
 REASONS = (
@@ -143,7 +143,8 @@ def _suspect(layer: Layer, parameter: ParameterFacts) -> Suspect | None:
     assert stats is not None
     fan_in = layer.fan_in or 1.0
     schemes = acceptable(layer)
-    nearest = min(schemes, key=lambda s: abs(math.log(s.var / second))) if schemes and second > 0 else None
+    nearest = _nearest(textbook(layer) or schemes, second)
+    suits = _fits(layer, second, _BAND)
     expected = nearest.var if nearest else 1.0 / fan_in
 
     def build(reason: str, evidence: str, remedy: str = "", target: float = 0.0) -> Suspect:
@@ -151,7 +152,7 @@ def _suspect(layer: Layer, parameter: ParameterFacts) -> Suspect | None:
         return Suspect(layer, parameter, reason, second, target or expected, nearest, evidence, line, write)
 
     if write is not None and write.origin == "torch" and layer.kind != "embedding":
-        if nearest is not None and not 1 / _BAND <= second / nearest.var <= _BAND:
+        if not suits:
             return build("default", "PyTorch's default, never re-initialised")
         return None
     for check in (_slope, _fan, _variance_as_std, _mean):
@@ -164,7 +165,7 @@ def _suspect(layer: Layer, parameter: ParameterFacts) -> Suspect | None:
     chosen = _other_activation(layer, write, second)
     if chosen:
         return build("other_activation", chosen)
-    if nearest is not None and not 1 / _BAND**2 <= second / nearest.var <= _BAND**2:
+    if nearest is not None and not _fits(layer, second, _BAND**2):
         return build("unexplained", f"variance {second:.3g} where {nearest.name} gives {nearest.var:.3g}")
     return None
 
@@ -376,7 +377,8 @@ def _other_activation(layer: Layer, write: Write | None, second: float) -> str:
         return f"Kaiming for {write.args['nonlinearity']} before {act}"
     if _fits(layer, second):
         return ""
-    if write.op.startswith("xavier") and act in RECTIFIERS:
+    # a rectifier passes about half of the second moment: Xavier at less than three quarters of He's variance
+    if write.op.startswith("xavier") and act in RECTIFIERS and second < 1.5 / (layer.fan_in or 1.0):
         return f"Xavier (for tanh and linear layers) before {act}: half of the variance that {act} needs"
     if write.op.startswith("kaiming") and act in SQUASHERS | {"selu", "sin"}:
         return f"Kaiming (for rectifiers) before {act}"
@@ -385,8 +387,14 @@ def _other_activation(layer: Layer, write: Write | None, second: float) -> str:
     return ""
 
 
-def _fits(layer: Layer, second: float) -> bool:
-    return any(1 / _MIN_FACTOR < second / s.var < _MIN_FACTOR for s in acceptable(layer))
+def _fits(layer: Layer, second: float, factor: float = _MIN_FACTOR) -> bool:
+    """Whether a scheme that suits the layer has this variance, within a factor. Orthogonal schemes have their own."""
+    return any(1 / factor < second / s.var < factor for s in acceptable(layer) if s.family != "orthogonal")
+
+
+def _nearest(schemes: tuple[Scheme, ...], second: float) -> Scheme | None:
+    fit = [s for s in schemes if s.var > 0 and s.family != "orthogonal"]
+    return min(fit, key=lambda s: abs(math.log(s.var / second))) if fit and second > 0 else None
 
 
 def _formula(second: float, fan: float) -> bool:

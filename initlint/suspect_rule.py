@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import ClassVar
 
 from initlint.diagnosis import Suspect, grouped, suspects
 from initlint.findings import Related, Severity
 from initlint.rule import Context, Outcome, Rule, site_of
 from initlint.signal import Effect, Nominal
-from initlint.signal.verdict import mismatch, mistake
+from initlint.signal.verdict import MISTAKE, mismatch, mistake
 
 #: Below a factor 2 of the second moment a mistake is not worth a word unless it is certain (DESIGN, severity).
 _SILENT = math.log10(1.05)
@@ -41,8 +42,19 @@ class SuspectRule(Rule):
     def level(self, context: Context, group: list[Suspect], effect: Effect) -> Severity:
         """The severity by DESIGN's table."""
         judge = mistake if self.kind == "mistake" else mismatch
-        found = judge(effect, context.signal, context.settings.optimizer, context.facts.dtype)
-        return found or Severity.NOTE
+        # "only smaller" excuses the writer of a residual branch, not one of several parallel paths
+        if effect.branch and not all(s.layer.branch for s in group):
+            effect = replace(effect, branch=False)
+        found = judge(effect, context.signal, context.settings.optimizer, context.facts.dtype) or Severity.NOTE
+        if found is Severity.NOTE and self.kind == "mistake" and self._cut(context, group):
+            return Severity.WARNING
+        return found
+
+    def _cut(self, context: Context, group: list[Suspect]) -> bool:
+        """Whether the weights act through something that has no gradient (argmin, a detached value): the propagation
+        sees no effect there, so the layer itself is judged, by the factor 2 of the severity table."""
+        off = max(abs(math.log10(s.actual / s.expected)) for s in group)
+        return off >= MISTAKE and any(_reaches_stop(context, s.parameter.name) for s in group)
 
     def report(self, context: Context, group: list[Suspect], effect: Effect, severity: Severity) -> Outcome:
         """One finding for the group, with the worst suspect in the message."""
@@ -74,3 +86,24 @@ class SuspectRule(Rule):
             fix=worst.remedy or None,
             topic="scale",
         )
+
+
+def _reaches_stop(context: Context, name: str) -> bool:
+    """Whether what the weight writes is detached or turned into indices before another layer reads it."""
+    facts = context.facts
+    users: dict[int, list[int]] = {}
+    for node in facts.nodes:
+        for source in node.inputs:
+            users.setdefault(source, []).append(node.index)
+    weighted = {node for layer in facts.layers for node in layer.nodes}
+    todo = [user for layer in context.layers_of(name) for node in layer.nodes for user in users.get(node, ())]
+    seen: set[int] = set()
+    while todo:
+        index = todo.pop()
+        if index in seen or index in weighted:
+            continue
+        seen.add(index)
+        if facts.nodes[index].op == "stop":
+            return True
+        todo += users.get(index, ())
+    return False

@@ -82,7 +82,9 @@ def _expected(parameter: ParameterFacts, spec: LayerSpec, found: Recognised) -> 
     if stats is None or not stats.count:
         return usual[0] if usual else None
     best = nearest(schemes, stats.var, stats.mean)
-    if best is not None and (best.var == 0 or stats.var == 0 or abs(math.log(stats.var / best.var)) < 2 * math.log(CLOSE)):
+    if best is not None and (
+        best.var == 0 or stats.var == 0 or abs(math.log(stats.var / best.var)) < 2 * math.log(CLOSE)
+    ):
         return best
     return nearest(usual, stats.var, stats.mean) or (usual[0] if usual else None)
 

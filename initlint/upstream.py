@@ -76,3 +76,15 @@ def contributors(context: Context, measure: Callable[[Point], float]) -> list[Pa
         if parameter is not None and parameter not in chosen:
             chosen.append(parameter)
     return chosen
+
+
+def judged(context: Context) -> bool:
+    """Whether a verdict on this model's signal means anything: a traced model, its own init, and no garbage in it.
+
+    Where memory was never written or values are not finite, the rules on values say so, and what follows from
+    garbage is no finding of its own.
+    """
+    facts = context.facts
+    if facts.loaded or not facts.nodes or context.signal.scene is None or context.signal.sweeps is None:
+        return False
+    return not any(p.uninitialised or (p.stats and (p.stats.nans or p.stats.infs)) for p in facts.parameters)

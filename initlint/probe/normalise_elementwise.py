@@ -87,6 +87,10 @@ def arithmetic(b: Builder, c: Call) -> Value:
     """``add``, ``sub``, ``mul``, ``div`` and their reflected forms."""
     first, second = c.value(0, "input"), c.value(1, "other")
     name = c.name
+    if name == "mul":
+        dropped = _random_mask(b, c, first, second) or _random_mask(b, c, second, first)
+        if dropped is not None:
+            return dropped
     if name in ("rsub", "rdiv", "rpow"):
         name, first, second = name[1:], second, first
     if name == "div" and c.plain(-1, "rounding_mode") is not None:
@@ -142,10 +146,6 @@ def _constant_first(b: Builder, c: Call, name: str, value: float, second: Value 
 
 
 def _two_signals(b: Builder, c: Call, name: str, first: Value | None, second: Value | None, alpha: float) -> Value:
-    if name == "mul":
-        dropped = _random_mask(b, c, first, second) or _random_mask(b, c, second, first)
-        if dropped is not None:
-            return dropped
     inputs = [i for i in (b.signal(first, c), b.signal(second, c)) if i is not None]
     if len(inputs) < 2:
         return b.emit(c, "opaque", inputs, attrs={"name": name, "why": "an operand is unknown"})
@@ -157,17 +157,30 @@ def _random_mask(b: Builder, c: Call, signal: Value | None, mask: Value | None) 
     if not (isinstance(mask, Static) and mask.random and isinstance(mask.value, torch.Tensor)):
         return None
     values = mask.value.double()
-    found = torch.unique(values)
-    if not isinstance(signal, Signal) or found.numel() > 2 or not bool((found >= 0).all()) or found[-1] <= 0:
+    top = values.max() if values.numel() else torch.zeros(())
+    if not isinstance(signal, Signal) or not values.numel() or not bool(((values == 0) | (values == top)).all()):
         return None
-    factor = float(found[-1])
-    if found.numel() == 2 and found[0] != 0:
+    known = _drawn_with(mask)
+    if top <= 0 and known is None:
         return None
-    kept = 1.0 / factor if factor > 1 else float((values > 0).double().mean())
+    kept = 1.0 / float(top) if top > 1 else known if known is not None else float((values > 0).double().mean())
     shape = b.shape(signal) or ()
     batch = shape[0] if shape else 1
     kind = "path" if values.numel() <= batch else ("channel" if values.numel() < math.prod(shape) else "element")
     return b.emit(c, "dropout", (signal.index,), attrs={"p": round(1.0 - kept, 6), "kind": kind})
+
+
+def _drawn_with(mask: Static, depth: int = 6) -> float | None:
+    """The probability that a random mask of zeros and ones was drawn with, from how it was made."""
+    if mask.calls is None or depth == 0:
+        return None
+    name, values = mask.calls
+    if name in ("bernoulli_", "bernoulli"):
+        numbers = [v.value for v in values if isinstance(v, Static) and isinstance(v.value, float)]
+        if numbers:
+            return numbers[0]
+    found = [_drawn_with(v, depth - 1) for v in values if isinstance(v, Static) and v.random]
+    return next((p for p in found if p is not None), None)
 
 
 def negative(b: Builder, c: Call) -> Value:

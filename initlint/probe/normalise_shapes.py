@@ -84,7 +84,7 @@ def _follow_rows(b: Builder, c: Call, source: int, signal: Signal, output: int |
     if rows is None or (elements(c.meta.shape) or 0) > ROWS_LIMIT:
         return
     target = c.node.target
-    args = [rows if i == 0 else v.value for i, v in enumerate(c.args) if i == 0 or isinstance(v, Static)]
+    args: list[Any] = [rows, *(v.value for v in c.args[1:] if isinstance(v, Static))]
     keywords = {k: v.value for k, v in c.kwargs.items() if isinstance(v, Static)}
     if len(args) != len(c.args) or len(keywords) != len(c.kwargs):
         return
@@ -105,9 +105,11 @@ def _follow_rows(b: Builder, c: Call, source: int, signal: Signal, output: int |
 
 def row_range(rows: torch.Tensor) -> list[int] | None:
     """``[start, stop]`` when the rows are one contiguous range, else ``None``."""
-    found = torch.unique(rows)
-    start, stop = int(found[0]), int(found[-1]) + 1
-    return [start, stop] if stop - start == found.numel() else None
+    low, high = torch.aminmax(rows)
+    start, stop = int(low), int(high) + 1
+    seen = torch.zeros(stop - start, dtype=torch.bool)
+    seen[(rows - start).reshape(-1)] = True
+    return [start, stop] if bool(seen.all()) else None
 
 
 def _tuple(b: Builder, c: Call, op: str, source: int, attrs: dict[str, Any], axis: int | None = None) -> Value:

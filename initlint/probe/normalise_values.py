@@ -44,6 +44,7 @@ class Static:
     random: bool = False
     history: tuple[Any, ...] | None = None  # (function, args, kwargs): how to compute it again
     owners: tuple[str, ...] = ()  # sources that can be trained (parameters, not buffers)
+    calls: tuple[str, tuple[Any, ...]] | None = None  # of a random value: the last function and its arguments
 
     @property
     def is_tensor(self) -> bool:
@@ -135,8 +136,8 @@ VIEWS = words(
 #: Functions that draw random numbers.
 RANDOM = words(
     "rand randn rand_like randn_like randint randint_like randperm normal normal_ uniform_ bernoulli bernoulli_ "
-    "dropout exponential_ multinomial dropout1d dropout2d dropout3d alpha_dropout poisson rrelu random_ new_empty empty "
-    "empty_like"
+    "dropout exponential_ multinomial dropout1d dropout2d dropout3d alpha_dropout poisson rrelu random_ new_empty "
+    "empty empty_like"
 )
 #: Built-in functions that write into their first argument although their name has no underscore.
 WRITERS = frozenset(("setitem", "iadd", "isub", "imul", "itruediv", "imatmul", "ipow", "ifloordiv", "iand", "ior"))
@@ -165,6 +166,7 @@ def evaluate(name: str, function: Callable[..., Any], args: tuple[Value, ...], k
     except Exception as error:
         return Unknown(f"{name}: {type(error).__name__}: {error}")
     sources = merged(v.sources for v in statics)
+    random = name in RANDOM or any(v.random for v in statics)
     if isinstance(result, torch.Size):
         result = tuple(result)
     return Static(
@@ -172,7 +174,8 @@ def evaluate(name: str, function: Callable[..., Any], args: tuple[Value, ...], k
         sources if carries_values(result) else (),
         expression(name, args, kwargs),
         view=name in VIEWS and len(sources) == 1 and bool(args) and isinstance(args[0], Static) and args[0].view,
-        random=name in RANDOM or any(v.random for v in statics),
+        random=random,
+        calls=(name, (*args, *kwargs.values())) if random else None,
         history=(_named(function, name), tuple(args), dict(kwargs)) if sources else None,
         owners=merged(v.owners for v in statics) if carries_values(result) else (),
     )

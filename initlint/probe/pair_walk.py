@@ -13,8 +13,6 @@ GATED = {
     "sigmoid": "glu", "relu": "reglu", "gelu": "geglu", "gelu_tanh": "geglu_tanh", "silu": "swiglu",
     "identity": "bilinear_glu", "tanh": "tanh_glu",
 }  # fmt: skip
-#: Elementwise functions that end a model and leave its last layer the head.
-FINAL = frozenset(("sigmoid", "tanh", "logsigmoid", "softplus", "exp", "identity", "clamp", "hardsigmoid", "hardtanh"))
 #: Which consumer says most about a layer, when its output has several.
 PRIORITY = (
     "trunk",
@@ -199,11 +197,20 @@ def merge(graph: Graph, start: int, source: int, other: int) -> bool | None:
         return True
     if weights[0] == 0 and bends[0] == 0:
         return False
+    if _repeats(graph, start, theirs):
+        return None  # the state of a recurrence: W x_t + U h
     if weights[0] == weights[1]:  # two maps of equal depth added up: W x + U h, base plus spline
         return None
     if bends == (0, 0):  # a low-rank correction beside a linear layer: the layer itself is no shortcut
         return True if weights[0] > weights[1] else None
     return weights[0] > weights[1]
+
+
+def _repeats(graph: Graph, start: int, others: int) -> bool:
+    """Whether the layer of ``start`` is called again among ``others``."""
+    weight = graph.nodes[start].parameters.get("weight")
+    same = sum(1 << n.index for n in graph.nodes if n.parameters.get("weight") == weight) if weight else 0
+    return bool(same & others & ~(1 << start))
 
 
 def _is_data(graph: Graph, index: int) -> bool:
@@ -239,7 +246,7 @@ def is_head(graph: Graph, start: int) -> bool:
             elif (
                 node.op in TRANSPARENT
                 or node.op in ("softmax", "log_softmax", "stop")
-                or (node.op == "activation" and node.attrs.get("fn") in FINAL)
+                or node.op == "activation"
                 or (node.op in ("add", "sub", "mul", "div") and sum(not graph.fixed[i] for i in node.inputs) == 1)
             ):
                 stack.append(user)

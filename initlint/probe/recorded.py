@@ -46,51 +46,11 @@ from initlint.probe.traced import (
 _MAX_NODES = 30_000
 
 # Questions about tensors that neither make nor change one; the most frequent calls of a forward.
-_QUESTIONS = frozenset(
-    [
-        "size",
-        "dim",
-        "ndimension",
-        "numel",
-        "nelement",
-        "stride",
-        "is_contiguous",
-        "is_floating_point",
-        "is_complex",
-        "is_signed",
-        "storage_offset",
-        "element_size",
-        "data_ptr",
-        "get_device",
-        "untyped_storage",
-        "__len__",
-        "__repr__",
-        "__format__",
-        "__hash__",
-        "__bool__",
-        "__int__",
-        "__float__",
-        "__index__",
-        "item",
-        "tolist",
-        "equal",
-        "allclose",
-        "is_same_size",
-        "requires_grad_",
-        "register_hook",
-        "retain_grad",
-        "__set_name__",
-        "is_tensor",
-        "is_nonzero",
-        "result_type",
-        "can_cast",
-        "broadcast_shapes",
-        "__contains__",
-        "is_inference",
-        "is_shared",
-        "dim_order",
-    ]
-)
+_QUESTION_NAMES = """size dim ndimension numel nelement stride is_contiguous is_floating_point is_complex is_signed
+storage_offset element_size data_ptr get_device untyped_storage __len__ __repr__ __format__ __hash__ __bool__ __int__
+__float__ __index__ item tolist equal allclose is_same_size requires_grad_ register_hook retain_grad is_tensor
+is_nonzero result_type can_cast broadcast_shapes __contains__ is_inference is_shared dim_order"""
+_QUESTIONS = frozenset(_QUESTION_NAMES.split())
 # Attributes of tensors that are tensors computed from it.
 _VIEWS = frozenset({"T", "mT", "H", "mH", "real", "imag", "data"})
 
@@ -448,10 +408,10 @@ def _patched(recorder: Recorder) -> Iterator[None]:
     def apply_function(cls: Any, *args: Any, **kwargs: Any) -> Any:
         return recorder.call_function(cls, apply.__func__, args, kwargs)
 
-    nn.Module.__call__ = call
+    nn.Module.__call__ = call  # type: ignore[method-assign]
     torch.autograd.Function.apply = classmethod(apply_function)  # type: ignore[assignment]
     try:
         yield
     finally:
         nn.Module.__call__ = module_call  # type: ignore[method-assign]
-        torch.autograd.Function.apply = apply
+        torch.autograd.Function.apply = apply  # type: ignore[method-assign]

@@ -31,7 +31,7 @@ def gradient_seconds(traced: Traced, edges: Mapping[fx.Node, Any], seed: int, no
         with seeded(seed + _OFFSET):
             # One scalar: autograd imports sympy (0.5 s) to check the shapes of given output gradients.
             loss = torch.stack([_projected(traced, n) for n in outputs]).sum()
-        gradients = torch.autograd.grad(loss, [edges[n] for n in nodes], allow_unused=True)
+        gradients: Any = torch.autograd.grad(loss, [edges[n] for n in nodes], allow_unused=True)
     except (RuntimeError, ValueError, NotImplementedError) as error:
         notes.append(f"no gradient measured: {str(error).splitlines()[0][:160]}")
         return

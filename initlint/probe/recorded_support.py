@@ -47,7 +47,7 @@ def written_share(target: Any, args: Any) -> float | None:
 
 def custom_function(tensor: torch.Tensor) -> str:
     """Name of the custom ``autograd.Function`` that made the tensor, "" for ordinary tensors."""
-    grad_fn = tensor.grad_fn if tensor.requires_grad and not tensor.is_leaf else None
+    grad_fn: Any = tensor.grad_fn if tensor.requires_grad and not tensor.is_leaf else None
     if not isinstance(grad_fn, torch.autograd.function.BackwardCFunction):
         return ""
     cls = getattr(grad_fn, "_forward_cls", type(grad_fn))
@@ -55,4 +55,5 @@ def custom_function(tensor: torch.Tensor) -> str:
 
 
 def is_apply(node: fx.Node) -> bool:
+    """Whether the node is a whole call of a custom ``autograd.Function``."""
     return isinstance(node.target, MethodType) and node.target.__name__ == "apply"

@@ -12,7 +12,9 @@ from typing import Any
 
 import torch
 from torch.overrides import TorchFunctionMode
+from torch.utils._device import DeviceContext
 
+from initlint.probe.provenance_state import remove_mode
 from initlint.probe.target import relative
 
 #: Device types that are left as they are.
@@ -62,10 +64,20 @@ class Redirect(TorchFunctionMode):
             "ByteTensor",
         ):
             self._patch(torch.cuda, name, getattr(torch, name))
+        # ``with torch.device("cuda")`` and ``set_default_device`` act below all other modes: caught where they begin.
+        begin = DeviceContext.__init__
+
+        def init(context: Any, device: Any) -> None:
+            if _is_accelerator(device):
+                self._note(f"the default device {_text(device)}")
+                device = torch.device("cpu")
+            begin(context, device)
+
+        self._patch(DeviceContext, "__init__", init)
         return super().__enter__()  # type: ignore[no-untyped-call]
 
     def __exit__(self, *args: Any) -> None:
-        super().__exit__(*args)  # type: ignore[no-untyped-call]
+        remove_mode(self)
         for owner, name, value in reversed(self._restore):
             setattr(owner, name, value)
         self._restore.clear()

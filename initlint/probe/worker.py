@@ -39,6 +39,10 @@ def main() -> None:
     Worker(control).serve()
 
 
+#: Modules of the parent process.
+_PARENT_ONLY = frozenset(("client", "running", "worker"))
+
+
 class Worker:
     """The loop that forks, kills and reaps."""
 
@@ -142,14 +146,19 @@ class Worker:
 
 
 def _preload() -> None:
-    """Import what every child needs, once, before the first fork; a missing helper is its user's problem."""
+    """Import the whole probe and compile its encoders once, before the first fork, instead of in every child."""
     import importlib
+    import pkgutil
 
-    for name in ("job", "provenance", "record", "redirect", "inputs", "trace", "normalise", "pair", "measure"):
-        try:
-            importlib.import_module(f"initlint.probe.{name}")
-        except ImportError:
-            continue
+    from initlint import codec, facts, probe
+
+    for module in pkgutil.iter_modules(probe.__path__):
+        if module.name not in _PARENT_ONLY:
+            importlib.import_module(f"initlint.probe.{module.name}")
+    from initlint.probe.pipeline import GraphFacts
+
+    for example in (facts.ModelFacts("", "", ""), GraphFacts(), facts.NotAnalysed("", "")):
+        codec.to_plain(example, compact=True)
 
 
 def _redirect(output: int) -> None:

@@ -75,43 +75,6 @@ def dead_share(scene: Scene, states: Sequence[State]) -> float:
     return max(dead_units(scene, states).values(), default=0.0)
 
 
-def logit_spread(scene: Scene, states: Sequence[State]) -> dict[int, tuple[float, float]]:
-    """For each attention the standard deviation of its logits between the keys of a query, and the number of keys."""
-    found = {}
-    for node in scene.nodes:
-        spread = _logits(node, states)
-        if spread is not None and math.isfinite(spread):
-            keys = number(node, "keys" if node.op != "softmax" else "n", 1.0)
-            found[node.index] = (math.sqrt(max(spread, 0.0)), keys)
-    return found
-
-
-def _logits(node: Node, states: Sequence[State]) -> float | None:
-    """Variance of attention logits between keys; ``None`` for anything else (a softmax over classes has no keys)."""
-    sources = [states[i] for i in node.inputs]
-    if any(x.undetermined for x in sources[:2]) or not sources:
-        return None
-    if node.op == "attention" and len(sources) >= 2:
-        return attend(sources[0], sources[1], node).sigma2
-    if node.op == "mha":
-        return projected_logits(node, tuple(sources))
-    return sources[0].e if node.op == "softmax" and sources[0].kind == "logits" else None
-
-
-def sensitivity(scene: Scene, states: Sequence[State], grads: Sequence[Grad], first: int, last: int) -> float | None:
-    """log10 of how much the net amplifies white noise on its input, relative to what it does to the signal itself.
-
-    Noise of variance e^2 on n inputs gives |J|_F^2 e^2 in all at the output, and |J|_F^2 is the gradient energy at the
-    input for a unit gradient at each output. Both are taken relative to the input-dependent second moments; 0 for
-    a linear map, positive where different inputs are driven apart. ``None`` where no gradient arrives.
-    """
-    x, y, g, h = states[first], states[last], grads[first], grads[last]
-    if min(x.d, y.d, g.p, h.p) <= 0 or x.undetermined or y.undetermined:
-        return None
-    here, there = g.p * scene.layout(first).elements, h.p * scene.layout(last).elements
-    return math.log10(here / there) + math.log10(x.d) - math.log10(y.d)
-
-
 @dataclass(frozen=True, slots=True)
 class Depth:
     """How signals change per layer of the trunk (Schoenholz et al. 2017).
@@ -175,6 +138,8 @@ def largest_share(gamma: float, classes: int) -> float:
         return 1.0
     if gamma < 1e-9:
         return 1.0 / classes
+    if classes == 2:
+        return 0.5 + math.atan(math.sqrt(gamma)) / math.pi
     sigma = math.sqrt(gamma)
     shifts = [-7.0 + 14.0 * i / 100 for i in range(101)]
     below = [normal_cdf(z) for z in shifts]
@@ -190,7 +155,7 @@ def largest_share(gamma: float, classes: int) -> float:
 
 def _wins(a: float, sigma: float, limit: float, classes: int) -> float:
     """P(N(a, 1) beats classes - 1 others, each N(sigma s, 1) with s a standard normal below ``limit``)."""
-    points = [-7.0 + (limit + 7.0) * i / 40 for i in range(41)] if limit > -7.0 else [-7.0]
+    points = [-7.0 + (limit + 7.0) * (i + 0.5) / 60 for i in range(60)] if limit > -7.0 else [-7.0]
     pdf = [normal_pdf(s) for s in points]
     norm = sum(pdf) or 1.0
     total = 0.0

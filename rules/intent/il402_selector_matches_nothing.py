@@ -179,7 +179,11 @@ def _packed_elsewhere(context: Context, statement: InitStatement) -> dict[str, I
     A filter on a name that exists nowhere is harmless where nothing of the kind exists (shared init code). Where
     projections are packed into one weight, a filter for single ones cannot match, and the whole goes the other way.
     """
-    packed = {layer.weight for layer in context.facts.layers if len(layer.blocks) > 1 and layer.consumer == "attention"}
+    packed = {
+        layer.weight
+        for layer in context.facts.layers
+        if len(layer.blocks) > 1 and layer.consumer == "attention" and _whole(context, layer.weight)
+    }
     found: dict[str, InitStatement] = {}
     for other in context.facts.statements:
         if other is statement or other.site.function != statement.site.function or not other.runs:
@@ -195,3 +199,9 @@ def _packed_elsewhere(context: Context, statement: InitStatement) -> dict[str, I
             ):
                 found[parameter.name] = other
     return found
+
+
+def _whole(context: Context, name: str) -> bool:
+    """Whether the weight was last written as a whole; somebody who writes its parts knows that it is packed."""
+    parameter = context.parameter(name)
+    return parameter is not None and parameter.last is not None and parameter.last.share >= 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import pytest
 import torch
@@ -243,4 +244,4 @@ def test_blocks_never_cross_the_border_of_a_part() -> None:
     assert blocks[-1][1] == 120
     for border in (30, 40, 60, 80, 90):
         assert any(stop == border for _, stop in blocks)
-    assert all(a[1] == b[0] for a, b in zip(blocks, blocks[1:], strict=False))
+    assert all(a[1] == b[0] for a, b in pairwise(blocks))

@@ -198,4 +198,4 @@ def test_the_model_is_left_as_it_was() -> None:
     assert float(model.w.sum()) == 6.0
     assert float(model.steps) == 0.0
     assert torch.equal(state, torch.random.get_rng_state())
-    assert [n.attrs["mean"] for n in nodes if n.op == "parameter"] == [2.0, 1.0]
+    assert [n.attrs["mean"] for n in nodes if n.op == "parameter"] == [2.0]

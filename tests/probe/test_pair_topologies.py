@@ -21,7 +21,10 @@ def by_name(model: nn.Module, *inputs: Any) -> dict[str, Layer]:
 class Residual(nn.Module):
     def __init__(self, projection: bool = False) -> None:
         super().__init__()
-        self.conv1, self.bn1 = nn.Conv2d(8, 16 if projection else 8, 3, padding=1), nn.BatchNorm2d(16 if projection else 8)
+        self.conv1, self.bn1 = (
+            nn.Conv2d(8, 16 if projection else 8, 3, padding=1),
+            nn.BatchNorm2d(16 if projection else 8),
+        )
         wide = 16 if projection else 8
         self.conv2, self.bn2 = nn.Conv2d(wide, wide, 3, padding=1), nn.BatchNorm2d(wide)
         self.short = nn.Conv2d(8, 16, 1) if projection else nn.Identity()
@@ -210,7 +213,11 @@ def test_recurrent_weights_and_gates() -> None:
     class Model(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.lstm, self.gru, self.fc = nn.LSTM(4, 8, batch_first=True), nn.GRU(8, 6, batch_first=True), nn.Linear(6, 2)
+            self.lstm, self.gru, self.fc = (
+                nn.LSTM(4, 8, batch_first=True),
+                nn.GRU(8, 6, batch_first=True),
+                nn.Linear(6, 2),
+            )
 
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             y, _ = self.gru(self.lstm(x)[0])

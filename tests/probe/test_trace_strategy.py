@@ -280,7 +280,8 @@ def test_no_slow_imports():
     code = (
         "import sys, torch\n"
         "from initlint.probe import inputs, trace\n"
-        "m = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.ReLU(), torch.nn.Flatten(), torch.nn.LazyLinear(2))\n"
+        "nn = torch.nn\n"
+        "m = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.LazyLinear(2))\n"
         "m(torch.zeros(1, 3, 8, 8))\n"
         "found = inputs.describe(m, (torch.randn(4, 3, 8, 8),), {}, 'x')\n"
         "t = trace.trace(m, found, measure=True)\n"

@@ -95,3 +95,13 @@ def test_the_meta_device(probe_files: Probe) -> None:
     (facts,) = result.models
     assert facts.device == "meta"
     assert [(p.name, p.shape) for p in facts.parameters] == [("scale", (2,)), ("fc.weight", (2, 3)), ("fc.bias", (2,))]
+
+
+def test_a_default_device_left_behind_by_user_code_is_redirected(probe_files: Probe) -> None:
+    code = NET.replace("class Net", 'torch.set_default_device("cuda")\nclass Net')
+    (result,) = probe_files("net.py", files={"net.py": code})
+    (facts,) = result.models
+    assert facts.status == "analysed", facts.reason
+    assert facts.device == "cpu"
+    assert any("redirected to the CPU" in note for note in facts.notes)
+    assert result.not_analysed == ()

@@ -1,0 +1,131 @@
+"""IL207: tanh, sigmoid and the like start at their bounds."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+from initlint.findings import Severity
+from initlint.rule import Context, Outcome, Rule, bad, good, site_of
+from initlint.signal import Nominal
+from initlint.signal.diagnostics import saturation
+from initlint.upstream import by_site, judged
+
+# THEORY 6.2: a warning from 25 % of the units, an error from 75 %. A note from 10 %: Glorot's own scheme keeps tanh's
+# inputs below unit variance, where 4.6 % lie beyond 2, and less than twice that is nobody's fault.
+_NOTE, _WARNING, _ERROR = 0.10, 0.25, 0.75
+_BOUNDED = frozenset({"tanh", "sigmoid", "softsign", "hardtanh", "hardsigmoid", "erf", "arctan"})
+# The bias of a gate or of a prior moves these on purpose; it is no saturation by scale.
+_GATES = frozenset({"sigmoid", "hardsigmoid"})
+
+
+class SaturatedUnits(Rule):
+    """Units of a bounded activation start where its slope is nearly zero.
+
+    ## What it does
+    Predicts the distribution of the inputs of tanh, sigmoid, softsign, erf and the like and reports the share that lies
+    where the slope is below 7 % of its maximum (|x| > 2 for tanh, 4 for sigmoid). A sigmoid that a bias shifts on
+    purpose (a gate that starts open or closed, a prior) is left alone.
+
+    ## Why is this bad?
+    A saturated unit passes almost no gradient and says only the sign of its input. Networks that start
+    saturated stay on a plateau for a long time (Glorot and Bengio 2010).
+
+    ## Example
+    ```python
+    nn.init.normal_(linear.weight)  # std 1 and fan_in 256 before tanh: the inputs have std 16
+    ```
+
+    ## Use instead
+    ```python
+    nn.init.xavier_normal_(linear.weight)
+    ```
+
+    ## Known problems
+    Gates inside `nn.LSTM` and `nn.GRU` are not looked at.
+
+    ## References
+    - Glorot and Bengio 2010, section 3
+    """
+
+    code = "IL207"
+    name = "saturated-units"
+    family = "signal"
+    severity = Severity.ERROR
+    sources = ("Glorot and Bengio 2010, section 3, https://proceedings.mlr.press/v9/glorot10a.html",)
+
+    def check(self, context: Context) -> Iterator[Outcome]:
+        signal = context.signal
+        if not judged(context) or signal.scene is None or signal.sweeps is None:
+            return
+        shares = saturation(signal.scene, signal.sweeps[0].states)
+        chosen = [(i, s) for i, s in shares.items() if s >= _NOTE and _by_scale(context, i)]
+        for parameters, share, index in by_site(context, chosen, roles=("weight", "bias")):
+            x = signal.sweeps[0].states[signal.scene.nodes[index].inputs[0]]
+            fn = str(context.facts.nodes[index].attrs.get("fn"))
+            weights = [p for p in parameters if p.stats and len(p.shape) > 1 and p.stats.second > 0]
+            changes = {p.name: Nominal(0.0, p.stats.second / x.q) for p in weights if p.stats and x.q > 1}
+            severity = Severity.ERROR if share > _ERROR else Severity.WARNING if share > _WARNING else Severity.NOTE
+            yield self.finding(
+                context,
+                f"{share:.0%} of the units of `{context.facts.nodes[index].label or fn}` start saturated: its inputs"
+                f" have std {math.sqrt(x.q):.3g}",
+                parameters=[p.name for p in weights or parameters],
+                severity=severity,
+                site=site_of((weights or parameters)[0]),
+                expected={"saturated_share": 0.05, "std": 1.0},
+                actual={"saturated_share": share, "std": math.sqrt(x.q)},
+                effect=context.effect(changes) if changes else f"{share:.0%} of the units pass almost no gradient",
+                fix="nn.init.xavier_normal_(weight)  # inputs of unit variance or less",
+                topic="scale",
+                why="Where the activation is flat its derivative, and with it the gradient, is close to zero.",
+            )
+
+    @bad
+    def wide_weights_before_tanh() -> Any:
+        from torch import nn
+
+        model = nn.Sequential(nn.Linear(64, 128), nn.Tanh(), nn.Linear(128, 128), nn.Tanh(), nn.Linear(128, 4))
+        for module in model:
+            if isinstance(module, nn.Linear):
+                nn.init.normal_(module.weight)
+        return model
+
+    @good
+    def glorot_before_tanh() -> Any:
+        from torch import nn
+
+        model = nn.Sequential(nn.Linear(64, 128), nn.Tanh(), nn.Linear(128, 128), nn.Tanh(), nn.Linear(128, 4))
+        for module in model:
+            if isinstance(module, nn.Linear):
+                nn.init.xavier_normal_(module.weight)
+        return model
+
+    @good
+    def gate_that_starts_closed() -> Any:
+        import torch
+        from torch import nn
+
+        class Gated(nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                self.gate, self.value = nn.Linear(32, 32), nn.Linear(32, 32)
+                nn.init.constant_(self.gate.bias, -6.0)
+
+            def forward(self, x: torch.Tensor) -> torch.Tensor:
+                return x + torch.sigmoid(self.gate(x)) * self.value(x)
+
+        return Gated()
+
+
+def _by_scale(context: Context, index: int) -> bool:
+    """Whether the spread of the inputs saturates the units, not a bias that is the same for all of them."""
+    signal, node = context.signal, context.facts.nodes[index]
+    fn = node.attrs.get("fn")
+    if fn not in _BOUNDED or signal.sweeps is None or signal.scene is None:
+        return False
+    x = signal.sweeps[0].states[signal.scene.nodes[index].inputs[0]]
+    if x.undetermined or x.q <= 0:
+        return False
+    return fn not in _GATES or x.m * x.m <= x.v
