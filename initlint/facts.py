@@ -184,6 +184,7 @@ class Guard:
     text: str  # source of the condition
     values: tuple[str, ...] = ()  # class names or strings it selects
     matched: int | None = None  # how many modules or parameters of the model satisfy it; None: not evaluated
+    line: int | None = None  # where the condition stands
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,6 +204,8 @@ class InitStatement:
     args: Mapping[str, Plain] = field(default_factory=dict)  # what evaluates safely: literals, defaults, math
     selector: Site | None = None  # the call that hands over what it selects (``apply(weight_init(nn.Conv2d))``);
     # the guards' counts and ``runs`` are then for that call alone
+    value_site: Site | None = None  # the assignment in the same function that computes its std, bound or value
+    caller: Site | None = None  # who called its function, when it ran
     calls: int | None = None  # how often its enclosing function was called, where that is known
     referenced: bool = True  # whether the user's source mentions its function outside the function itself
 

@@ -32,7 +32,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from initlint.errors import RuleError
-from initlint.facts import Layer, ModelFacts, ParameterFacts, Scalar, Site
+from initlint.facts import InitStatement, Layer, ModelFacts, ParameterFacts, Scalar, Site
 from initlint.findings import Finding, Fix, Related, Severity, Undetermined
 
 if TYPE_CHECKING:
@@ -103,6 +103,27 @@ class Context:
         if key not in self._effects:
             self._effects[key] = counterfactual(self.facts, self.signal, changes)
         return self._effects[key]
+
+    def statement_at(self, site: Site | None) -> InitStatement | None:
+        """The init statement that a recorded write came from."""
+        for statement in self.facts.statements if site is not None else ():
+            at = statement.site
+            if at.file == site.file and at.line <= site.line <= (at.end_line or at.line) and statement.runs:
+                return statement
+        return None
+
+    def computed_at(self, site: Site | None) -> Site | None:
+        """Where the value that a write used is computed: the assignment in the same function, else the write."""
+        statement = self.statement_at(site)
+        return statement.value_site if statement is not None and statement.value_site is not None else site
+
+    def selected_at(self, site: Site | None) -> Site | None:
+        """The innermost condition that selected what a write wrote, else the write."""
+        statement = self.statement_at(site)
+        guard = statement.guards[0] if statement is not None and statement.guards else None
+        if statement is None or guard is None or guard.line is None or guard.kind in ("value", "other"):
+            return site
+        return Site(statement.site.file, guard.line, None, statement.site.function, guard.text)
 
     def parameter(self, name: str) -> ParameterFacts | None:
         """The parameter or buffer of that name or alias."""

@@ -17,6 +17,10 @@ from initlint.signal.verdict import MISTAKE, mismatch, mistake
 _SILENT = math.log10(1.05)
 
 
+#: Reasons that lie in the formula of a std or bound.
+_FORMULAS = ("grouped_fan", "fan_axis", "variance_as_std")
+
+
 class SuspectRule(Rule):
     """A rule that reports the suspects of one reason (see ``initlint.diagnosis``)."""
 
@@ -63,8 +67,12 @@ class SuspectRule(Rule):
         count = len(group)
         names = f"`{worst.parameter.name}`" + (f" and {count - 1} more" if count > 1 else "")
         off = f"{ratio:.3g}x the std expected" if ratio >= 1 else f"{1 / ratio:.3g}x too small a std"
-        site = site_of(worst.parameter)
-        related = [
+        wrote = site_of(worst.parameter)
+        # a formula by hand is to be mended where it is computed; a call of nn.init where it stands
+        named = worst.wrote is not None and worst.wrote.op.startswith(("kaiming", "xavier"))
+        site = wrote if named or worst.reason not in _FORMULAS else context.computed_at(wrote)
+        related = [Related(wrote.file, wrote.line, "used here")] if wrote is not None and site != wrote else []
+        related += [
             Related(s.layer.site.file, s.layer.site.line, f"{s.layer.name} is constructed here")
             for s in group[:3]
             if s.layer.site and (site is None or s.layer.site.line != site.line)

@@ -2,35 +2,37 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
-from typing import Any, Protocol
+from typing import Any
 
-
-class Sink(Protocol):
-    """Where the probe's results go."""
-
-    def send(self, message: dict[str, Any]) -> None:
-        """Hand on one message."""
+from initlint.probe.scratch import scratch
 
 
 class Channel:
     """A socket to the client, by descriptor, so that forks of forks can use it too.
 
-    Only one process of a job writes at a time (each waits for its forks). One that is killed in the
-    middle of a line leaves an unreadable line behind: every message starts on a new line, and the
-    client skips what it cannot read.
+    A fork and the process it came from may both write: a lock, which the kernel releases when its
+    holder dies, keeps their messages apart. One that is killed in the middle of a line leaves an
+    unreadable line behind: every message starts on a new line, and the client skips what it cannot read.
     """
 
     def __init__(self, fd: int) -> None:
         self.fd = fd
+        self.locked = scratch()  # kept: closing the file would close its descriptor
+        self.lock = self.locked.fileno()
         self.buffer = b""
 
     def send(self, message: dict[str, Any]) -> None:
         """Write one message, waiting as long as the client does not read."""
         data = memoryview(b"\n" + json.dumps(message, separators=(",", ":"), allow_nan=False).encode() + b"\n")
-        while data:
-            data = data[os.write(self.fd, data) :]
+        fcntl.lockf(self.lock, fcntl.LOCK_EX)
+        try:
+            while data:
+                data = data[os.write(self.fd, data) :]
+        finally:
+            fcntl.lockf(self.lock, fcntl.LOCK_UN)
 
     def receive(self) -> dict[str, Any] | None:
         """The next message from the client; ``None`` when it is gone."""

@@ -15,7 +15,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import IO
 
 from initlint.errors import ProbeError
 from initlint.options import ProbeOptions
@@ -23,6 +22,7 @@ from initlint.probe import limits
 from initlint.probe.isolate import ending
 from initlint.probe.outcome import Event, Job, Parts, ProbeResult
 from initlint.probe.running import Running
+from initlint.probe.scratch import scratch
 from initlint.probe.target import Target
 
 #: Seconds between two looks at memory and deadlines: a process writes a few hundred MB in it.
@@ -86,7 +86,7 @@ class Pool:
         self.versions: dict[str, str] | None = None
         self.counter = 0
         self.started_at = 0.0
-        self.errors = _scratch()  # what the worker itself writes to stderr: a file, since nobody reads meanwhile
+        self.errors = scratch()  # what the worker itself writes to stderr: a file, since nobody reads meanwhile
 
     def __enter__(self) -> Pool:
         return self
@@ -285,16 +285,6 @@ class Pool:
         return ProbeError(
             f"The worker that imports torch has ended: {last}", f"Does `{sys.executable} -c 'import torch'` work?"
         )
-
-
-def _scratch() -> IO[bytes]:
-    """An anonymous file, in memory where the system has that."""
-    if hasattr(os, "memfd_create"):
-        with contextlib.suppress(OSError):
-            return os.fdopen(os.memfd_create("initlint"), "w+b")
-    import tempfile
-
-    return tempfile.TemporaryFile()
 
 
 __all__ = ["Event", "Pool", "ProbeResult", "probe"]

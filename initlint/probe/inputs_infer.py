@@ -12,6 +12,7 @@ import itertools
 import math
 import re
 import time
+import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from types import SimpleNamespace
@@ -26,8 +27,9 @@ from initlint.probe.inputs_leads import first_layers, leads
 from initlint.probe.inputs_library import library_inputs
 from initlint.probe.inputs_repair import Assignment, Failed, missing_key, repairs
 from initlint.probe.inputs_spec import HINT, build, smallest_table
-from initlint.probe.inputs_wants import TOKENS, Guess, spatial, variants
+from initlint.probe.inputs_wants import Guess, spatial, tokens, variants
 from initlint.probe.recorded import Recorder
+from initlint.probe.recorded_cover import cover
 from initlint.probe.recorded_state import exporting, preserved, seeded
 from initlint.probe.traced import argument_names, batch_of, meta_of, tensors_in, to_device
 
@@ -41,6 +43,8 @@ _NEXT = 0.6
 _RANK = 0.15
 # Elements of an input beyond which trying is too slow.
 _LARGEST_INPUT = 2_000_000
+# Share of the model from which on no further combination of inputs is tried (poolers may stay unread).
+_REACHED = 0.9
 # Repairs taken up from one failed attempt.
 _FIXES = 24
 # A 3x3 kernel on a map of 4x4 or more sees mostly inside; below, padding would halve the effective fan-in.
@@ -127,25 +131,37 @@ class _Search:
         self._origin = "inferred"
 
     def library(self, batch: int) -> Found | None:
-        """Calls that the model's own declarations suggest."""
+        """Calls that the model's own declarations suggest: the one that reaches most of the model."""
         self._origin = "library"
+        best: tuple[float, Found] | None = None
         for args, kwargs in library_inputs(self.model, batch, self.seed):
             found = self.attempt(args, kwargs, {})
-            if isinstance(found, Found):
-                return found
-            if time.monotonic() > self.until:
+            if isinstance(found, Found) and found.recording is not None:
+                reached = cover(self.model, found.recording.graph)[0]
+                if best is None or reached > best[0]:
+                    best = (reached, found)
+            if (best is not None and best[0] >= _REACHED) or time.monotonic() > self.until:
                 break
-        return None
+        return best[1] if best is not None else None
 
     def general(self, batch: int) -> Found | None:
         """Candidates of the layers, repairs of failed attempts first; ``None`` when the budget is spent."""
         self._origin = "inferred"
         arguments = needed(self.model)
         first = _assignments(self.model, arguments, batch) if arguments else iter([Assignment()])
+        if batch < _SAMPLES and len(arguments) == 1 and (simple := _simplest(self.model, arguments[0], batch)):
+            # Large models: symbolic tracing, to see who reads the argument, would take as long as this attempt.
+            first = itertools.chain([simple], first)
         order = itertools.count()
-        queue = [(_NEXT * index, next(order), guesses) for index, guesses in enumerate(first)]
+        queue: list[tuple[float, int, Assignment]] = []
+        rest = enumerate(first)
         seen: set[str] = set()
-        while queue and len(seen) < _ATTEMPTS and time.monotonic() < self.until:
+        while len(seen) < _ATTEMPTS and time.monotonic() < self.until:
+            index, guesses = next(rest, (0, None))
+            if guesses is not None:
+                heapq.heappush(queue, (_NEXT * index, next(order), guesses))
+            if not queue:
+                return None
             cost, _, guesses = heapq.heappop(queue)
             key = repr(sorted(guesses.items()))
             if key in seen or _elements(guesses) > _LARGEST_INPUT:
@@ -188,7 +204,8 @@ class _Search:
         given = to_device((args, dict(kwargs)), "meta" if meta else None)
         recorder = Recorder(self.model, batch=batch, measure=not meta, answers=meta)
         names = argument_names(self.model, *given)
-        with preserved(self.model), seeded(self.seed), exporting(meta):
+        with preserved(self.model), seeded(self.seed), exporting(meta), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about arguments that we made up
             self.model.train(self.training)
             try:
                 recorder.run(given[0], given[1], names)
@@ -233,7 +250,7 @@ def _asked(failed: Failed, batch: int) -> Iterable[Assignment]:
     owners = [n for n, g in failed.guesses.items() if g.kind in ("dict", "object")]
     found: list[Assignment] = []
     for owner in owners:
-        features = Guess("features", (batch, TOKENS))
+        features = Guess("features", (batch, tokens(batch)))
         found.append({**failed.guesses, f"{owner}[{failed.missing}]": _named(failed.missing, batch, 10) or features})
     return found
 
@@ -274,6 +291,12 @@ def _assignments(model: nn.Module, arguments: list[Argument], batch: int) -> Ite
         for argument in arguments:
             if index < len(options[argument.name]):
                 yield {**first, argument.name: options[argument.name][index]}
+
+
+def _simplest(model: nn.Module, argument: Argument, batch: int) -> Assignment | None:
+    """What the first weighted layer accepts, where that is a table of tokens."""
+    layers = first_layers(model, batch)
+    return {argument.name: layers[0][0]} if layers and layers[0][0].kind == "ids" else None
 
 
 def _options(model: nn.Module, arguments: list[Argument], batch: int) -> dict[str, list[Guess]]:
@@ -330,13 +353,13 @@ def _named(name: str, batch: int, high: int) -> Guess | None:
     for pattern, kind in _NAMED:
         if re.search(pattern, name.lower()):
             return {
-                "mask": Guess("mask", (batch, TOKENS), torch.bool, fill="ones"),
+                "mask": Guess("mask", (batch, tokens(batch)), torch.bool, fill="ones"),
                 "time": Guess("time", (batch,), torch.float32),
                 "edges": Guess("edges", (2, 4 * batch), torch.int64, batch),
                 "adjacency": Guess("adjacency", (batch, batch)),
                 "ids": Guess(
                     "ids",
-                    (batch,) if re.search("label|class|^y$|user|item", name) else (batch, TOKENS),
+                    (batch,) if re.search("label|class|^y$|user|item", name) else (batch, tokens(batch)),
                     torch.int64,
                     high,
                 ),

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import fx, nn
 
-from initlint.probe.inputs_wants import TOKENS, Guess, conv_wants, index_wants, wants
+from initlint.probe.inputs_wants import Guess, conv_wants, index_wants, tokens, wants
 from initlint.probe.traced import meta_of
 
 # Ops on the way that change neither the meaning nor the size of the channel axis.
@@ -81,10 +81,10 @@ def consumer_wants(node: Call, source: fx.Node, root: nn.Module, batch: int) -> 
         yield from index_wants(weight.shape[0], batch)
     elif name == "linear" and weight.dim() == 2:
         yield Guess("features", (batch, weight.shape[1]))
-        yield Guess("tokens", (batch, TOKENS, weight.shape[1]))
+        yield Guess("tokens", (batch, tokens(batch), weight.shape[1]))
     elif name in ("matmul", "mm", "addmm") and weight.dim() >= 2:
         yield Guess("features", (batch, weight.shape[-2]))
-        yield Guess("tokens", (batch, TOKENS, weight.shape[-2]))
+        yield Guess("tokens", (batch, tokens(batch), weight.shape[-2]))
 
 
 def _einsum_wants(node: Call, source: fx.Node, root: nn.Module, batch: int) -> Iterator[Guess]:

@@ -10,11 +10,11 @@ import torch
 from torch import nn
 
 from initlint.probe.inputs_spec import indices
+from initlint.probe.inputs_wants import tokens
 from initlint.probe.recorded_state import seeded
 
 Call = tuple[tuple[Any, ...], dict[str, Any]]
 
-_TOKENS = 16
 _TARGET_TOKENS = 8
 # Keys under which composite configurations keep the parts that know sizes.
 _PARTS = ("vision_config", "backbone_config", "audio_config", "text_config", "encoder", "decoder", "perceiver_config")
@@ -130,12 +130,12 @@ class _Maker:
 
     def boxes(self) -> list[torch.Tensor]:
         high = self.size("max_2d_position_embeddings", default=100)
-        corner = indices((self.batch, _TOKENS, 2), max(2, high // 2))
+        corner = indices((self.batch, tokens(self.batch), 2), max(2, high // 2))
         return [torch.cat([corner, corner + 1], -1)]
 
     def vectors(self) -> list[torch.Tensor]:
         width = self.size("d_model", "hidden_size", default=32)
-        return [torch.randn(self.batch, _TOKENS, width), self.ids(_TOKENS)]
+        return [torch.randn(self.batch, tokens(self.batch), width), self.ids(tokens(self.batch))]
 
     def series(self) -> list[torch.Tensor]:
         length = self.size("context_length", default=32)
@@ -144,7 +144,7 @@ class _Maker:
 
 
 _MAKERS: Mapping[str, Any] = {
-    "input_ids": lambda m: [m.ids(_TOKENS)],
+    "input_ids": lambda m: [m.ids(tokens(m.batch))],
     "pixel_values": _Maker.images,
     "pixel_values_videos": _Maker.clips,
     "input_features": _Maker.spectra,

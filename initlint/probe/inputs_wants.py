@@ -18,6 +18,11 @@ VOLUME_SIZES = ((8, 32, 32), (16, 32, 32), (16, 64, 64), (32, 32, 32), (16, 112,
 TOKENS = 16
 
 
+def tokens(batch: int) -> int:
+    """Length of sequences: half for the small batches that large models get, whose run is what takes time."""
+    return TOKENS if batch > 2 else TOKENS // 2
+
+
 @dataclass(frozen=True, slots=True)
 class Guess:
     """A candidate for one argument."""
@@ -54,22 +59,22 @@ def wants(module: nn.Module, batch: int) -> list[Guess]:
 def _wants(m: nn.Module, batch: int) -> Iterator[Guess]:
     if isinstance(m, nn.Linear):
         yield Guess("features", (batch, m.in_features))
-        yield Guess("tokens", (batch, TOKENS, m.in_features))
+        yield Guess("tokens", (batch, tokens(batch), m.in_features))
     elif isinstance(m, nn.modules.conv._ConvNd):
         yield from conv_wants(m.in_channels, len(m.kernel_size), batch, transposed=m.transposed)
     elif isinstance(m, (nn.Embedding, nn.EmbeddingBag)):
         yield from index_wants(m.num_embeddings, batch)
     elif isinstance(m, nn.RNNBase):
-        shape = (batch, TOKENS, m.input_size) if m.batch_first else (TOKENS, batch, m.input_size)
+        shape = (batch, tokens(batch), m.input_size) if m.batch_first else (tokens(batch), batch, m.input_size)
         yield Guess("tokens", shape)
     elif isinstance(m, nn.RNNCellBase):
         yield Guess("features", (batch, m.input_size))
     elif isinstance(m, nn.MultiheadAttention):
-        shape = (batch, TOKENS, m.embed_dim) if m.batch_first else (TOKENS, batch, m.embed_dim)
+        shape = (batch, tokens(batch), m.embed_dim) if m.batch_first else (tokens(batch), batch, m.embed_dim)
         yield Guess("tokens", shape)
     elif isinstance(m, (nn.LayerNorm, nn.RMSNorm)):
         normed = tuple(int(n) for n in m.normalized_shape)
-        yield Guess("tokens", (batch, TOKENS, *normed)) if len(normed) == 1 else Guess("other", (batch, *normed))
+        yield Guess("tokens", (batch, tokens(batch), *normed)) if len(normed) == 1 else Guess("other", (batch, *normed))
         yield Guess("features", (batch, *normed))
     elif isinstance(m, nn.modules.batchnorm._NormBase):
         yield from _norm_wants(type(m).__name__, m.num_features, batch)
@@ -99,7 +104,7 @@ def conv_wants(channels: int, axes: int, batch: int, *, transposed: bool = False
 
 def index_wants(rows: int, batch: int) -> Iterator[Guess]:
     """Index tensors for a table of ``rows`` rows: sequences, then single indices."""
-    yield Guess("ids", (batch, TOKENS), torch.int64, rows)
+    yield Guess("ids", (batch, tokens(batch)), torch.int64, rows)
     yield Guess("ids", (batch,), torch.int64, rows)
 
 
@@ -127,7 +132,7 @@ def variants(guess: Guess) -> Iterator[Guess]:
         yield replace(guess, shape=(shape[1], shape[0], shape[2]))
         yield replace(guess, kind="features", shape=(shape[0], shape[2]))
     if guess.kind == "features" and len(shape) == 2:
-        yield replace(guess, kind="tokens", shape=(shape[0], TOKENS, shape[1]))
+        yield replace(guess, kind="tokens", shape=(shape[0], tokens(shape[0]), shape[1]))
         side = round(shape[1] ** 0.5)
         if side * side == shape[1] and side >= 4:  # a flattened image
             yield replace(guess, kind="image", shape=(shape[0], 1, side, side))

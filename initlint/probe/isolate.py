@@ -39,7 +39,24 @@ class Ending:
 
 
 def run(function: Callable[[], None], timeout: float = 0.0) -> Ending:
-    """Call ``function`` in a fork and wait for it, at most ``timeout`` seconds (0: no limit).
+    """Call ``function`` in a fork and wait for it, at most ``timeout`` seconds (0: no limit)."""
+    return start(function, timeout).wait()
+
+
+@dataclass(frozen=True, slots=True)
+class Fork:
+    """A fork at work."""
+
+    pid: int
+    deadline: float  # of ``time.monotonic``; 0: none
+
+    def wait(self) -> Ending:
+        """Wait for its end; past its deadline it is killed."""
+        return _wait(self.pid, max(0.001, self.deadline - time.monotonic()) if self.deadline else 0.0)
+
+
+def start(function: Callable[[], None], timeout: float = 0.0) -> Fork:
+    """Begin to call ``function`` in a fork, which has ``timeout`` seconds (0: no limit).
 
     The fork ends with ``os._exit``: no teardown, no ``atexit`` of user code. It leads its own process
     group, so that what it started can be killed with it.
@@ -61,7 +78,7 @@ def run(function: Callable[[], None], timeout: float = 0.0) -> Ending:
         finally:
             _flush()
             os._exit(status)
-    return _wait(pid, timeout)
+    return Fork(pid, time.monotonic() + timeout if timeout > 0 else 0.0)
 
 
 def signal_name(number: int) -> str:

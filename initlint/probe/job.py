@@ -30,6 +30,7 @@ from initlint.probe.dependencies import Files
 from initlint.probe.outcome import OUTPUT_MARK, Candidate
 from initlint.probe.rebuilds import rebuild
 from initlint.probe.scan import Scan, scan
+from initlint.probe.scratch import scratch
 from initlint.probe.target import Call, Target, parse_call, relative
 from initlint.probe.weights import load_into
 
@@ -149,17 +150,18 @@ class Session:
             work.run()
             classes = work.classes
         else:
-            with _scratch() as shared:
+            with scratch() as shared:
                 how = isolate.run(lambda: work.run_and_note(shared), self.options.timeout)
                 classes = set(_read(shared))
             if how.kind != "ok":
-                self.channel.send({"event": "broken", "candidate": candidate.name, "how": self._phrase(how)})
+                self.channel.send({"event": "broken", "candidate": candidate.name, "how": self.phrase(how)})
         for name in classes:
             self.covered.setdefault(name, candidate.name)
         self.channel.send({"event": "end", "candidate": candidate.name, "classes": sorted(classes)})
 
-    def _phrase(self, how: isolate.Ending) -> str:
-        return f"did not finish within {self.options.timeout:g} s" if how.kind == "timeout" else how.text
+    def phrase(self, how: isolate.Ending, share: float = 1.0) -> str:
+        """How a fork ended, as the end of a sentence."""
+        return f"did not finish within {self.options.timeout * share:g} s" if how.kind == "timeout" else how.text
 
     def _part_of(self, loaded: script.Script, candidate: Candidate) -> str:
         """Why a class is not analysed by itself, or ``""``."""
@@ -263,11 +265,7 @@ class Work:
         session.stop_recording()
         try:
             record = self.recorder.record(model)
-            facts = pipeline.describe(model, record, self._identity(built), options)
-            if options.weights:
-                facts = replace(facts, loaded=True)
-            if options.thorough and built.again is not None:
-                facts = replace(facts, rebuilds=rebuild(model, built.again, facts.parameters))
+            facts = pipeline.describe(model, record, self._identity(built), options, statistics=False)
         except Exception as error:  # ours, not the user's: one clear line all the same
             traceback.print_exc()
             ours = ProbeError(
@@ -279,8 +277,13 @@ class Work:
             )
             return
         self.classes = {type(m).__name__ for m in model.modules() if type(m).__module__ == self.loaded.name}
-        self._send(facts, start)
-        self._trace(model, record, facts, start)
+        # Tracing goes on in a fork, on the other core, while the weights are read here.
+        attempt = self._start_trace(model, record, facts, start, with_inputs=True)
+        facts = replace(facts, parameters=tuple(pipeline.measured(model, record)), loaded=bool(options.weights))
+        if options.thorough and built.again is not None:
+            facts = replace(facts, rebuilds=rebuild(model, built.again, facts.parameters))
+        self._send(facts)
+        self._finish_trace(attempt, model, record, facts, start)
 
     def _build(self) -> build.Built:
         session, options = self.session, self.session.options
@@ -329,55 +332,48 @@ class Work:
             notes=(*self.loaded.notes, *built.notes, *session.redirect.notes),
         )
 
-    def _trace(self, model: nn.Module, record: Any, facts: ModelFacts, start: float) -> None:
-        """Trace in a fork; when that dies, once more without running the model."""
-        limit = self.session.options.timeout * _TRACE_SHARE
-        reasons: list[str] = []
-        for with_inputs in (True, False):
+    def _start_trace(
+        self, model: nn.Module, record: Any, facts: ModelFacts, start: float, *, with_inputs: bool, reason: str = ""
+    ) -> isolate.Fork:
+        """Trace in a fork, which sends what it finds."""
 
-            def attempt(ways: bool = with_inputs) -> None:
-                found = pipeline.graph(
-                    model, record, facts, self.loaded.namespace, self.session.options, with_inputs=ways
-                )
-                notes = tuple(dict.fromkeys((*facts.notes, *self.session.redirect.notes)))
-                trace = replace(found.trace, notes=(*reasons, *found.trace.notes))
-                found = replace(found, trace=trace)
-                fields = codec.to_plain(found, compact=True)
-                fields["notes"] = list(notes)
-                fields.setdefault("status", found.status)
-                fields["seconds"] = time.perf_counter() - start
-                self.session.channel.send(
-                    {"event": "facts", "candidate": self.candidate.name, "facts": fields, "final": True}
-                )
+        def attempt() -> None:
+            session = self.session
+            namespace = self.loaded.namespace
+            found = pipeline.graph(model, record, facts, namespace, session.options, with_inputs=with_inputs)
+            if reason:
+                trace = replace(found.trace, notes=(reason, *found.trace.notes))
+                found = replace(found, trace=trace, status="partial", reason=reason)
+            fields = codec.to_plain(found, compact=True)
+            fields["notes"] = list(dict.fromkeys((*facts.notes, *session.redirect.notes)))
+            fields |= {"status": found.status, "seconds": time.perf_counter() - start}
+            self._send_fields(fields, final=True)
 
-            how = isolate.run(attempt, limit)
-            if how.kind == "ok":
-                return
-            phrase = f"did not finish within {limit:g} s" if how.kind == "timeout" else how.text
-            reasons.append(f"the trace {phrase}")
-        self.session.channel.send(
-            {
-                "event": "facts",
-                "candidate": self.candidate.name,
-                "facts": {"status": "partial", "reason": reasons[0]},
-                "final": True,
-            }
-        )
+        return isolate.start(attempt, self.session.options.timeout * _TRACE_SHARE)
 
-    def _send(self, facts: ModelFacts, start: float) -> None:
+    def _finish_trace(
+        self, attempt: isolate.Fork, model: nn.Module, record: Any, facts: ModelFacts, start: float
+    ) -> None:
+        """Wait for the trace; when it died, try once more without running the model."""
+        how = attempt.wait()
+        if how.kind == "ok":
+            return
+        reason = f"the trace {self.session.phrase(how, _TRACE_SHARE)}"
+        again = self._start_trace(model, record, facts, start, with_inputs=False, reason=reason)
+        if again.wait().kind != "ok":
+            notes = list(dict.fromkeys((*facts.notes, *self.session.redirect.notes)))
+            self._send_fields({"status": "partial", "reason": reason, "notes": notes}, final=True)
+
+    def _send(self, facts: ModelFacts) -> None:
+        """Send the facts; what the trace says of them stands, whichever comes first."""
         fields = codec.to_plain(facts, compact=True)
-        fields["status"] = "partial"
-        fields["seconds"] = time.perf_counter() - start
-        self.session.channel.send({"event": "facts", "candidate": self.candidate.name, "facts": fields})
+        for name in ("status", "notes", "seconds"):
+            fields.pop(name, None)
+        self._send_fields(fields)
 
-
-def _scratch() -> Any:
-    import tempfile
-
-    if hasattr(os, "memfd_create"):
-        with contextlib.suppress(OSError):
-            return os.fdopen(os.memfd_create("initlint"), "w+b")
-    return tempfile.TemporaryFile()
+    def _send_fields(self, fields: dict[str, Any], *, final: bool = False) -> None:
+        message = {"event": "facts", "candidate": self.candidate.name, "facts": fields}
+        self.session.channel.send(message | ({"final": True} if final else {}))
 
 
 def _read(shared: Any) -> list[str]:

@@ -19,8 +19,9 @@ from initlint.facts import Node, ParameterFacts
 from initlint.probe import normalise_axes as axes
 from initlint.probe import normalise_modules as modules
 from initlint.probe.normalise_builder import Builder, Call
-from initlint.probe.normalise_dispatch import HANDLERS, LAYERS, canonical, opaque
+from initlint.probe.normalise_dispatch import HANDLERS, LAYERS, canonical
 from initlint.probe.normalise_fuse import fuse
+from initlint.probe.normalise_opaque import opaque
 from initlint.probe.normalise_tables import INTEGER, LOSSES, QUERIES, RESHAPES, SELECTS
 from initlint.probe.normalise_values import (
     Fields,

@@ -12,7 +12,8 @@ from torch import fx, nn
 
 from initlint.facts import Node, Operator, Plain
 from initlint.probe import normalise_axes as axes
-from initlint.probe.normalise_values import Items, Signal, Static, Unknown, Value, degree, signals_in
+from initlint.probe.normalise_algebra import degree
+from initlint.probe.normalise_values import Items, Signal, Static, Unknown, Value, signals_in
 from initlint.probe.traced import Meta, Traced
 
 #: Additive masks hold -inf or a large negative number; no sum of signals of a sane net reaches this.
@@ -63,6 +64,7 @@ class Builder:
     nodes: list[Node] = field(default_factory=list)
     roles: list[axes.Roles | None] = field(default_factory=list)
     rows: dict[int, torch.Tensor] = field(default_factory=dict)
+    answers: dict[Any, tuple[Any, Any]] = field(default_factory=dict)  # of the oracle, by function and shape
     statics: dict[int, tuple[Static, int]] = field(default_factory=dict)
 
     def emit(
@@ -178,7 +180,8 @@ class Builder:
 
     def weight_attrs(self, static: Static, name: str) -> dict[str, Any]:
         """Attributes of an op whose weight is an expression: its text and the power of the parameter in it."""
-        if static.view or not static.sources or name not in static.sources:
+        names = frozenset(self.names.get(n, n) for n in static.owners)
+        if static.view or name not in static.sources or names in self.generated:
             return {}
         return {"expr": static.expr, "weight_degree": degree(static, name)}
 

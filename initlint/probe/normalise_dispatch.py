@@ -11,6 +11,7 @@ from initlint.probe import normalise_matmul as products
 from initlint.probe import normalise_pools as pools
 from initlint.probe import normalise_shapes as shapes
 from initlint.probe.normalise_builder import Builder, Call, share
+from initlint.probe.normalise_opaque import opaque
 from initlint.probe.normalise_tables import (
     ACTIVATIONS,
     ALIASES,
@@ -50,23 +51,6 @@ def identity(b: Builder, c: Call) -> Value:
     if c.name not in ("type", "to"):
         return Signal(source)
     return b.emit(c, "identity", (source,), roles=b.roles[source])
-
-
-def opaque(b: Builder, c: Call) -> Value:
-    """An op without a rule: its inputs and, from the oracle, its response."""
-    inputs = [
-        i
-        for i in (b.signal(v, c) for v in (*c.args, *c.kwargs.values()) if isinstance(v, (Signal, Items)))
-        if i is not None
-    ]
-    attrs = {"name": c.name, "why": c.meta.unknown or "no rule for this function"}
-    if c.meta.value_kind == "other":
-        return Unknown(f"result of {c.name}")
-    if c.meta.value_kind == "tuple":
-        return Items(
-            tuple(b.emit(c, "opaque", inputs, attrs=attrs | {"of": i}, meta=m) for i, m in enumerate(c.meta.elements))
-        )
-    return b.emit(c, "opaque", inputs, attrs=attrs)
 
 
 def custom(b: Builder, c: Call) -> Value:
@@ -132,6 +116,7 @@ HANDLERS: Mapping[str, Handler] = {
     "linear": products.linear,
     "matmul": products.matmul,
     "einsum": products.einsum,
+    "grouped_mm": products.grouped,
     "tensordot": products.tensordot,
     "bilinear": layers.bilinear,
     "embedding": layers.embedding,
@@ -142,6 +127,8 @@ HANDLERS: Mapping[str, Handler] = {
     "interpolate": pools.resize,
     "pad": pools.pad,
     "cumsum": pools.cumulate,
+    "fold": pools.fold,
+    "col2im": pools.fold,
     "custom_backward": custom,
     "unknown_source": opaque,
 }
@@ -149,7 +136,7 @@ HANDLERS: Mapping[str, Handler] = {
 #: With static operands these are layers all the same: a parameter sent through a layer is a signal.
 LAYERS = words(
     "linear bilinear embedding embedding_bag conv1d conv2d conv3d conv_transpose1d conv_transpose2d conv_transpose3d "
-    "layer_norm rms_norm batch_norm group_norm instance_norm scaled_dot_product_attention"
+    "scaled_dot_product_attention"
 )
 _MARKERS = {
     unknown_source: "unknown_source",

@@ -10,6 +10,8 @@ from initlint.probe.normalise_composite import Composites
 from initlint.probe.normalise_edit import Editor
 from initlint.probe.normalise_norms import fuse_norms
 
+#: More heads than any published model has.
+MOST_HEADS = 128
 #: What logits pass on their way to a softmax.
 _TO_SOFTMAX = frozenset(
     ("scale", "shift", "where", "add", "sub", "mul", "div", "dropout", "reshape", "select", "identity", "activation",
@@ -118,6 +120,12 @@ def _classify(editor: Editor, index: int) -> None:
         _set_kind(editor, index, {"kind": "logits"})
 
 
+def _mixes_heads(node: Node) -> bool:
+    """Talking heads: a small square map over the heads, before or after the softmax."""
+    square = node.operator is not None and node.operator.width_in == node.operator.width_out <= MOST_HEADS
+    return node.op in ("linear", "conv") and square and node.shape is not None and len(node.shape) == 4
+
+
 def _set_kind(editor: Editor, index: int, attrs: dict[str, Plain]) -> None:
     node = editor.nodes[index]
     editor.nodes[index] = dataclasses.replace(node, attrs={**node.attrs, **attrs})
@@ -129,7 +137,7 @@ def _from_softmax(editor: Editor, index: int) -> bool:
         if node.op == "softmax":
             return True
         live = [i for i in node.inputs if editor.nodes[i].op not in ("parameter", "constant")]
-        if node.op not in _TO_VALUES or not live:
+        if not (node.op in _TO_VALUES or _mixes_heads(node)) or not live:
             return False
         index = live[0]
     return False
@@ -146,7 +154,7 @@ def _reaches_values(editor: Editor, index: int) -> bool:
             seen.add(user)
             if node.op == "softmax" and _weighs(editor, user):
                 return True
-            if node.op in _TO_SOFTMAX and len(seen) < 48:
+            if (node.op in _TO_SOFTMAX or _mixes_heads(node)) and len(seen) < 48:
                 stack.append(user)
     return False
 
@@ -158,7 +166,7 @@ def _weighs(editor: Editor, index: int) -> bool:
             node = editor.nodes[user]
             if node.op == "matmul":
                 return True
-            if user not in seen and node.op in _TO_VALUES and len(seen) < 32:
+            if user not in seen and (node.op in _TO_VALUES or _mixes_heads(node)) and len(seen) < 32:
                 seen.add(user)
                 stack.append(user)
     return False

@@ -359,6 +359,9 @@ def attention(b: Builder, c: Call) -> Value:
     }
     if isinstance(mask, Signal) or _tensor(mask) is not None:
         attrs |= {"mask": True} | _mask_attrs(_tensor(mask))
+        learned = isinstance(mask, Signal) or (isinstance(mask, Static) and bool(mask.owners))
+        bias = b.signal(mask, c) if learned else None
+        known += [bias] if bias is not None else []
     return b.emit(
         c, "attention", known, attrs=attrs, roles=b.roles[known[2]] if q == c.meta.shape else b.roles[known[0]]
     )

@@ -17,6 +17,7 @@ import torch
 from initlint.facts import Operator
 from initlint.probe import normalise_axes as axes
 from initlint.probe import operators
+from initlint.probe.normalise_algebra import Term, terms_of
 from initlint.probe.normalise_builder import ROWS_LIMIT, Builder, Call
 from initlint.probe.normalise_labels import Labels, Split, layout, parse
 from initlint.probe.normalise_values import Items, Signal, Static, Unknown, Value
@@ -120,6 +121,23 @@ def _single(b: Builder, c: Call, operand: Value, labels: Labels, result: Labels)
     shape = b.nodes[source].shape
     n = math.prod(shape[labels.index(x)] for x in gone) if shape else None
     return b.emit(c, "reduce", (source,), attrs={"fn": "sum", "n": n, "over": "position", "keepdim": False})
+
+
+def grouped(b: Builder, c: Call) -> Value:
+    """``torch._grouped_mm(x, W, offs)``: rows of x sorted by expert, each group times its own matrix."""
+    weight, signal = c.value(1, "mat2"), c.value(0, "input")
+    if not (isinstance(weight, Static) and weight.is_tensor and weight.value.ndim == 3 and isinstance(signal, Signal)):
+        return _two(b, c, signal, ("n", "k"), weight, ("e", "k", "o"), ("n", "o"), None, False)
+    parameters = b.roles_of(weight, "weight")
+    value = weight.value.detach()
+    split = Split(("e",), ("o",), ("k",))
+    operator, stack = _operator(value, ("e", "k", "o"), split, None)
+    attrs = {"layout": layout(value, ("e", "k", "o"), split), "stack": stack, "nominal": value.is_meta or None}
+    roles = axes.linear(b.roles[signal.index], 2)
+    found = b.emit(c, "linear", (signal.index,), attrs=attrs, parameters=parameters, operator=operator, roles=roles)
+    if c.meta.shape is not None:
+        b.rows[found.index] = torch.arange(value.shape[2]).expand(c.meta.shape)
+    return found
 
 
 def tensordot(b: Builder, c: Call) -> Value:
@@ -244,6 +262,9 @@ def _weighted(
     """A signal times a static tensor."""
     if not weight.is_tensor or weight.value.ndim != len(labels):
         return _opaque(b, c, (signal, weight), "shapes of the operands are not known")
+    terms = terms_of(weight)
+    if terms is not None and len(labels) == 2:
+        return _composed(b, c, signal, names, terms, labels, result, bias)
     labels = _free_broadcast(b, signal, names, weight, labels)
     split = Split.of(labels, names, result)
     if not split.inner and not split.out:  # elementwise
@@ -272,6 +293,50 @@ def _weighted(
     )  # fmt: skip
     _set_rows(b, found, shape, result, split, sizes)
     return found if extra is None else b.emit(c, "add", (found.index, extra), roles=roles)
+
+
+def _composed(
+    b: Builder,
+    c: Call,
+    signal: Signal,
+    names: Labels,
+    terms: tuple[Term, ...],
+    labels: Labels,
+    result: Labels,
+    bias: Value | None,
+) -> Value:
+    """x (W + c B A): one map for each factor, and a sum over the terms (a low-rank adapter merged into a weight)."""
+    inner = next((x for x in labels if x in names and x not in result), None)
+    found: list[Signal] = []
+    for position, (factor, chain) in enumerate(terms):
+        forward = chain if labels[0] == inner else tuple(reversed(chain))
+        current: Value = signal
+        for step, matrix in enumerate(forward):
+            last = step == len(forward) - 1
+            target = result if last else _next(names, inner, step)
+            source = names if step == 0 else _next(names, inner, step - 1)
+            contracted = inner if step == 0 else f"r{step - 1}"
+            opened = next(x for x in labels if x != inner) if last else f"r{step}"
+            pair = (contracted, opened) if labels[0] == inner else (opened, contracted)
+            own = bias if last and position == 0 else None
+            current = product(b, c, current, source, matrix, tuple(str(x) for x in pair), target, own, inner=True)
+        index = b.signal(current, c)
+        if index is None:
+            continue
+        if factor != 1.0:
+            shape = b.nodes[index].shape
+            current = b.emit(c, "scale", (index,), attrs={"factor": factor}, shape=shape, inner=True, label="scale")
+            index = current.index
+        found.append(Signal(index))
+    total = found[0]
+    for k, term in enumerate(found[1:], 2):
+        total = b.emit(c, "add", (total.index, term.index), shape=c.meta.shape, inner=k < len(found), label="add")
+    return total
+
+
+def _next(names: Labels, inner: str | None, step: int) -> Labels:
+    """Labels of the signal after ``step`` maps of a chain."""
+    return tuple(f"r{step}" if x == inner else x for x in names)
 
 
 def _free_broadcast(b: Builder, signal: Signal, names: Labels, weight: Static, labels: Labels) -> Labels:

@@ -13,6 +13,7 @@ from initlint.probe import normalise_axes as axes
 from initlint.probe import normalise_layers as layers
 from initlint.probe import normalise_matmul as products
 from initlint.probe.normalise_builder import Builder, Call
+from initlint.probe.normalise_opaque import emit_unknown, operands
 from initlint.probe.normalise_tables import LOSS_MODULES, STATELESS
 from initlint.probe.normalise_values import Items, Signal, Static, Unknown, Value, literal, signals_in
 from initlint.probe.operators import effective
@@ -324,17 +325,11 @@ def padding(b: Builder, c: Call, module: nn.Module, path: str) -> Value:
 
 def unknown(b: Builder, c: Call, module: nn.Module, path: str) -> Value:
     """A module that nothing is known about: opaque, with its parameters."""
-    inputs = [s.index for v in (*c.args, *c.kwargs.values()) for s in signals_in(v)]
-    parameters = {k: b.parameter_name(path, k) for k, _ in module.named_parameters()}
+    parameters: dict[str, str | None] = {k: b.parameter_name(path, k) for k, _ in module.named_parameters()}
     attrs = {"name": type(module).__name__, "why": c.meta.unknown or "no rule for this module"}
-    metas: tuple[Meta | None, ...] = c.meta.elements if c.meta.value_kind == "tuple" else (c.meta,)
-    if not metas or c.meta.value_kind == "other":
+    if c.meta.value_kind == "other":
         return Unknown(attrs["why"])
-    outputs: list[Value] = [
-        b.emit(c, "opaque", dict.fromkeys(inputs), attrs=attrs, parameters=parameters, meta=m)  # type: ignore[arg-type]
-        for m in metas
-    ]
-    return outputs[0] if c.meta.value_kind != "tuple" else Items(tuple(outputs))
+    return emit_unknown(b, c, operands(b, c), attrs, parameters)
 
 
 _BY_BASE: tuple[tuple[tuple[type, ...], ModuleHandler], ...] = (
@@ -378,6 +373,8 @@ def _keeps_forward(cls: type, base: type) -> bool:
 def stateless(module: nn.Module) -> tuple[str, tuple[Value, ...]] | None:
     """Function name and further arguments of a torch module without parameters."""
     cls = type(module)
+    if isinstance(module, nn.Sequential) and len(module) == 0:
+        return "contiguous", ()
     owner = next((k for k in cls.__mro__ if "forward" in k.__dict__), cls)
     if not owner.__module__.startswith("torch."):
         return None

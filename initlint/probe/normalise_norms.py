@@ -272,12 +272,11 @@ def _affine(editor: Editor, index: int) -> None:
     for op, role in (("mul", "weight"), ("add", "bias")):
         norm = editor.nodes[index]
         user = editor.sole_user(index)
-        while user is not None and user.op == "identity":
-            editor.redirect(user.index, index)
-            user = editor.sole_user(index)
+        while user is not None and user.op == "identity":  # a cast back to the input's dtype
+            user = editor.sole_user(user.index)
         if user is None or user.op != op or role in norm.parameters or len(user.inputs) != 2:
             continue
-        other = editor.nodes[user.inputs[0] if user.inputs[1] == index else user.inputs[1]]
+        other = editor.nodes[user.inputs[0] if editor.through(user.inputs[1]) == index else user.inputs[1]]
         value = editor.nodes[editor.through(other.index)]
         if value.op != "parameter" or not _per_channel(norm, other, user):
             continue

@@ -147,6 +147,18 @@ def pad(b: Builder, c: Call) -> Value:
     return b.emit(c, "pad", (source,), attrs=attrs | {"mode": mode, "value": value}, roles=b.roles[source])
 
 
+def fold(b: Builder, c: Call) -> Value:
+    """``F.fold``: each output is the sum of the patches that overlap there."""
+    source = b.signal(c.value(0, "input"), c)
+    if source is None:
+        return Unknown("fold of no tensor")
+    before, after = elements(b.nodes[source].shape), elements(c.meta.shape)
+    n = max(1, round(before / after)) if before and after else None
+    roles = axes.convolution(len(c.meta.shape) if c.meta.shape is not None else None, 2)
+    attrs = {"fn": "sum", "n": n, "over": "position", "keepdim": False, "fold": True}
+    return b.emit(c, "reduce", (source,), attrs=attrs, roles=roles)
+
+
 def cumulate(b: Builder, c: Call) -> Value:
     """``cumsum`` along an axis."""
     source = b.signal(c.value(0, "input"), c)

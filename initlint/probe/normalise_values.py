@@ -8,8 +8,6 @@ is computed for real; ``Items`` is a tuple of values; ``Unknown`` is all else.
 from __future__ import annotations
 
 import contextlib
-import math
-import operator
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -215,49 +213,3 @@ def literal(value: Any) -> Static:
     """A constant of the graph."""
     text = repr(value)
     return Static(value, expr=text if len(text) <= 40 else "...")
-
-
-def degree(static: Static, name: str) -> float | None:
-    """By which power of the parameter ``name`` the expression grows: 1 linear, 0 scale-free.
-
-    Measured by computing the expression again with the parameter doubled; ``None`` where the
-    expression is no power of it (``1 + w``, ``exp(w)``) or cannot be computed again.
-    """
-    if static.view:
-        return 1.0 if name in static.sources else 0.0
-    before, after = (_rms(_again(static, name, factor)) for factor in (1.0, 2.0))
-    third = _rms(_again(static, name, 4.0))
-    if not (before and after and third):
-        return None
-    first, second = math.log2(after / before), math.log2(third / after)
-    # A power law has the same exponent over both doublings; 1e-3 is far above float32 rounding.
-    return round(first, 3) if abs(first - second) < 1e-3 else None
-
-
-def _rms(value: Any) -> float | None:
-    if not isinstance(value, torch.Tensor) or value.is_meta or not value.numel():
-        return None
-    result = float(value.detach().double().square().mean().sqrt())
-    return result if math.isfinite(result) else None
-
-
-def _again(value: Any, name: str, factor: float) -> Any:
-    """The static value computed anew with one parameter multiplied by ``factor``; ``None`` when impossible."""
-    if not isinstance(value, Static):
-        return None
-    if name not in value.sources:
-        return value.value
-    if value.history is None:
-        return value.value * factor if isinstance(value.value, torch.Tensor) else None
-    function, args, kwargs = value.history
-    values = [_again(v, name, factor) for v in args]
-    keywords = {k: _again(v, name, factor) for k, v in kwargs.items()}
-    try:
-        with torch.no_grad():
-            if function in (tuple, list):
-                return function(values)
-            if function is operator.setitem:
-                return None
-            return function(*values, **keywords)
-    except Exception:  # whatever the user's function raises: then the power is not known
-        return None

@@ -146,7 +146,7 @@ class State:
         elif not self.done:
             reason = f"importing it {trouble or 'ended the process'}{_said(printed.get('', ''))}"
             self.missing.append(_missing(job, "", None, reason, directory))
-        models = tuple(self._model(name) for name in self.facts)
+        models = tuple(self._model(name) for name, fields in self.facts.items() if "name" in fields)
         return ProbeResult(
             target=job.target,
             models=models,
@@ -159,7 +159,7 @@ class State:
 
     def _close(self, job: Job, name: str, trouble: str, directory: str, output: str = "") -> None:
         """A candidate ended badly: it is partial when it had been built, else not analysed."""
-        if name in self.facts:
+        if "name" in self.facts.get(name, {}):
             self.facts[name]["reason"] = self.facts[name].get("reason") or f"the trace {trouble}"
             return
         reason = f"building it {trouble}{_said(output)}"

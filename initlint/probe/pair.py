@@ -48,7 +48,8 @@ def pair(
             groups.setdefault((str(node.index), node.op), []).append(node)
         elif node.op == "mul":
             scale = _scale_operand(context.graph, node)
-            if scale is not None:
+            known = by_name.get(scale or "")
+            if scale is not None and (known is None or known.kind == "parameter"):
                 groups.setdefault((scale, "scale"), []).append(node)
     found: list[Layer] = []
     for (key, kind), members in groups.items():
@@ -197,7 +198,7 @@ def _pairing(chosen: Consumer | None, every: Sequence[Consumer]) -> dict[str, ob
         "path": chosen.path,
         "branch": chosen.kind == "residual",
         "pre_scale": chosen.factor,
-        "role": chosen.role,
+        "role": chosen.role if len({c.role for c in every if c.kind == chosen.kind}) == 1 else "",
     }
 
 

@@ -94,7 +94,7 @@ def _consume(
         others = graph.others(node, source)
         if all(graph.fixed[i] for i in others):
             return None
-        return made("gate", activation=_gated_by(graph, others), role="value")
+        return made("gate", activation=_gated_by(graph, start, others), role="value")
     if op in TRANSPARENT:
         return None
     if op == "matmul":
@@ -153,9 +153,11 @@ def _multiplied(graph: Graph, index: int) -> bool:
     return False
 
 
-def _gated_by(graph: Graph, others: list[int]) -> str | None:
-    """The gated unit that a product with these operands forms."""
+def _gated_by(graph: Graph, start: int, others: list[int]) -> str | None:
+    """The gated unit that a product with these operands forms; none when the gate is made from the value."""
     for other in others:
+        if graph.ancestors[other] >> start & 1:
+            continue
         for index in graph.backwards(other):
             node = graph.nodes[index]
             if node.op == "activation":
@@ -182,6 +184,8 @@ def merge(graph: Graph, start: int, source: int, other: int) -> bool | None:
         return None
     ancestors = graph.ancestors
     if ancestors[other] >> start & 1 or other == start:
+        if _linear_in(graph, start, source) and _linear_in(graph, start, other) and start not in (source, other):
+            return None  # a rotation or mixture of the layer's own outputs (rotary embeddings)
         return bool(ancestors[source] >> start & 1) and _deeper(graph, start, source, other)
     root = graph.stripped(other)
     if ancestors[start] >> root & 1:
@@ -201,9 +205,19 @@ def merge(graph: Graph, start: int, source: int, other: int) -> bool | None:
         return None  # the state of a recurrence: W x_t + U h
     if weights[0] == weights[1]:  # two maps of equal depth added up: W x + U h, base plus spline
         return None
+    heavier = weights[0] > weights[1]
     if bends == (0, 0):  # a low-rank correction beside a linear layer: the layer itself is no shortcut
-        return True if weights[0] > weights[1] else None
-    return weights[0] > weights[1]
+        return True if heavier else None
+    if bends[1 if heavier else 0]:  # both sides are nonlinear: parallel branches
+        return None
+    return heavier
+
+
+def _linear_in(graph: Graph, start: int, index: int) -> bool:
+    """Whether nothing with weights or a bend lies between the layer and ``index``."""
+    after = ~(graph.ancestors[start] | 1 << start)
+    between = (graph.ancestors[index] | 1 << index) & after
+    return not between & (graph.weighted | graph.nonlinear)
 
 
 def _repeats(graph: Graph, start: int, others: int) -> bool:
@@ -231,6 +245,12 @@ def _sources(graph: Graph) -> int:
     return sum(1 << i for i, fixed in enumerate(graph.fixed) if fixed)
 
 
+def _skipped(graph: Graph, start: int, node: Node) -> bool:
+    """Whether an operand of a sum goes past the layer ``start``."""
+    live = [graph.stripped(i) for i in node.inputs if not graph.fixed[i]]
+    return any(graph.ancestors[start] >> i & 1 for i in live)
+
+
 def is_head(graph: Graph, start: int) -> bool:
     """Whether the output of a node leaves the model through transparent and final ops only."""
     stack, seen = [start], set()
@@ -247,7 +267,8 @@ def is_head(graph: Graph, start: int) -> bool:
                 node.op in TRANSPARENT
                 or node.op in ("softmax", "log_softmax", "stop")
                 or node.op == "activation"
-                or (node.op in ("add", "sub", "mul", "div") and sum(not graph.fixed[i] for i in node.inputs) == 1)
+                or (node.op in ("mul", "div") and sum(not graph.fixed[i] for i in node.inputs) == 1)
+                or (node.op in ("add", "sub") and not _skipped(graph, start, node))
             ):
                 stack.append(user)
     return reached

@@ -93,9 +93,13 @@ def analyse_live(
     return analyse(model, name=name, target=target or name, options=options, inputs=given)
 
 
-def describe(model: nn.Module, record: Record | None, identity: Identity, options: ProbeOptions) -> ModelFacts:
-    """Facts without the graph: parameters with their statistics, modules, init statements."""
-    parameters = tuple(_measured(model, record)) if record is not None else tuple(_unrecorded(model))
+def describe(
+    model: nn.Module, record: Record | None, identity: Identity, options: ProbeOptions, *, statistics: bool = True
+) -> ModelFacts:
+    """Facts without the graph: parameters (with statistics of their values, unless told otherwise), modules, ..."""
+    parameters = tuple(_unrecorded(model)) if record is None else record.parameters
+    if record is not None and statistics:
+        parameters = tuple(measured(model, record))
     modules = record.modules if record is not None else tuple(_plain_modules(model))
     floating = [p for p in parameters if p.dtype.startswith(("float", "bfloat", "complex"))]
     return ModelFacts(
@@ -228,7 +232,7 @@ def _record_of_live(model: nn.Module) -> Record | None:
     return replace(record, parameters=tuple(replace(p, provenance="unknown") for p in record.parameters))
 
 
-def _measured(model: nn.Module, record: Record) -> Iterator[ParameterFacts]:
+def measured(model: nn.Module, record: Record) -> Iterator[ParameterFacts]:
     """The recorded parameters with statistics of their values."""
     for fact in record.parameters:
         tensor, groups = tensor_of(model, fact.name)

@@ -22,7 +22,7 @@ from initlint.probe.provenance_store import (
     region_of,
     storage_of,
 )
-from initlint.probe.provenance_values import Value, derive, factory, resolved
+from initlint.probe.provenance_values import Value, contents, derive, factory, resolved
 from initlint.probe.sites import Noted, Origins, user_frames
 
 #: Functions that write a constant without being told it.
@@ -291,6 +291,7 @@ class Log:
         if operation.name == "copy_" and parents:
             value = derive("copy_", [parents[0].value], (), {})
             known.update(value.described())
+            known.update(contents(args[1] if len(args) > 1 else kwargs.get("src")))
             generator = value.generator
         self._wrote(operation, target, known, generator, overwrites=overwrites, value=value, call_args=(args, kwargs))
 

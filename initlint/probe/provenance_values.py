@@ -67,6 +67,20 @@ class Value:
         return found
 
 
+#: Contents of computed tensors up to this size are averaged when they are copied: microseconds, also in a tight loop.
+_SMALL = 65536
+
+
+def contents(tensor: Any) -> dict[str, Plain]:
+    """Mean and second moment of what is copied, since a later write may wipe it out."""
+    if not isinstance(tensor, torch.Tensor) or tensor.is_meta or not tensor.is_floating_point():
+        return {}
+    if not 0 < tensor.numel() <= _SMALL:
+        return {}
+    values = tensor.detach().double()
+    return {"actual_mean": float(values.mean()), "actual_second": float(values.square().mean())}
+
+
 def factory(name: str, args: Mapping[str, Plain], tensor: Any, *, random: bool, generator: str) -> Value:
     """Value of a fresh tensor made by a factory, or of an overwriting in-place function."""
     mean, std, low, high = _moments(name, args, tensor)

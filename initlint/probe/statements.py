@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ast
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -99,7 +100,13 @@ def _describe(candidate: Candidate, source: Source, view: _View) -> list[InitSta
         return []
     guards = view.guards.of(candidate.tests, candidate.scope, source)
     args = _arguments(candidate, source, view.names)
-    statement = replace(_recorded(candidate, source, hits, view), guards=guards, args=args)
+    statement = replace(
+        _recorded(candidate, source, hits, view),
+        guards=guards,
+        args=args,
+        value_site=_value_site(candidate, source),
+        caller=_caller(hits, candidate),
+    )
     if candidate.op == "pass":
         return [_passed(statement, candidate, source, view)]
     if not statement.lost:
@@ -193,6 +200,31 @@ def _arguments(candidate: Candidate, source: Source, names: Names) -> dict[str, 
         if name and len(values) == 1 and isinstance(values[0], bool | int | float | str):
             found[name] = values[0]
     return found
+
+
+def _value_site(candidate: Candidate, source: Source) -> Site | None:
+    """The one assignment of the local variable that the arguments are computed from."""
+    if not isinstance(candidate.node, ast.Call):
+        return None
+    args = [*candidate.node.args, *(keyword.value for keyword in candidate.node.keywords)]
+    for arg in args:
+        if arg is candidate.target:
+            continue
+        for node in ast.walk(arg):
+            local = candidate.scope.assigned.get(node.id, []) if isinstance(node, ast.Name) else []
+            if len(local) == 1:
+                return _site(local[0], source, candidate.scope)
+    return None
+
+
+def _caller(hits: Hits, candidate: Candidate) -> Site | None:
+    """The user's frame around the function of the statement, as first recorded."""
+    for event in hits.events:
+        for inner, outer in pairwise(event.frames):
+            if inner[0].co_firstlineno == candidate.scope.first_line:
+                where = span(outer)
+                return None if where is None else make_site(outer[0].co_filename, where, outer[0].co_qualname)
+    return None
 
 
 def _idle_names(statement: InitStatement, candidate: Candidate, source: Source, view: _View) -> list[InitStatement]:

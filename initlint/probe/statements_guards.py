@@ -87,6 +87,7 @@ class Guards:
                     text if test.positive else f"not ({text})",
                     tuple(dict.fromkeys(condition.values)),
                     matched,
+                    getattr(test.expr, "lineno", None),
                 )
             )
         return tuple(reversed(found))
@@ -107,7 +108,8 @@ class Guards:
         counts = [(part, self._count(part, [])) for part in condition.parts if part.kind == "name"]
         if not any(count for _, count in counts):
             return []
-        return [Guard(part.kind, part.text, tuple(part.values), 0) for part, count in counts if count == 0]
+        line = getattr(expr, "lineno", None)
+        return [Guard(part.kind, part.text, tuple(part.values), 0, line) for part, count in counts if count == 0]
 
     def _count(self, condition: Condition, earlier: list[Condition]) -> int | None:
         """How many subjects satisfy a condition and none of the earlier branches; ``None`` when not decidable."""

@@ -141,7 +141,10 @@ class Names:
         if seen:
             return _distinct([values.get(name, UNKNOWN) for values in seen])
         found: list[Any] = []
-        for call, caller_source in self.call_sites(scope, source):
+        sites = self.call_sites(scope, source)
+        if not sites:  # nobody passes anything else
+            return self.default(name, scope, source, depth)
+        for call, caller_source in sites:
             expr = bound(name, scope, call.node)
             if expr is not None:
                 found += self.values(expr, call.scope, caller_source, depth + 1)

@@ -274,9 +274,13 @@ def _row(x: State, spread: float, n: float) -> float:
 
 
 def softmax_back(node: Node, xs: tuple[State, ...], y: State, g: Grad, scene: Scene) -> tuple[Grad, ...]:
-    """Jacobian a_j (delta_jk - a_k): E a^2 of each gradient, less its weighted mean."""
-    n = max(number(node, "n", 1.0), 1.0)
-    return (Grad(bounded(g.p * y.q * (1.0 - min(y.share, 1.0 - 1.0 / n))), 0.0, g.noise),)
+    """Jacobian a_j (delta_jk - a_k): E a_j^2 (1 - 2 a_j + S).
+
+    n E a^3 is n S^3 for the lognormal weights of small logits, and at most S^1.5, where one weight takes over.
+    """
+    n, row = max(number(node, "n", 1.0), 1.0), y.share
+    cube = min(n * row**3, row**1.5)
+    return (Grad(bounded(g.p * y.q * max(1.0 + row - 2.0 * cube / row, 0.0)), 0.0, g.noise),)
 
 
 def log_softmax(node: Node, xs: tuple[State, ...], scene: Scene) -> State:

@@ -37,16 +37,13 @@ def greatest(x: State, count: float) -> State:
     v = x.v
     if v <= 0 or count <= 1:
         return x
-    free = min(x.e / v, 1.0)  # 1 - rho between the window's positions
+    e = min(x.e, v)  # what differs between the window's positions; the rest moves all of them together
     mean, var = maximum(max(round(count), 1))
-    shrink = (1.0 - free) + free * var
-    m = x.m + mean * math.sqrt(free * v)
-
-    def differing(part: float) -> float:
-        # the same position wins for nearly equal samples; for independent ones the whole variance differs
-        return part * (1.0 - (1.0 - shrink) * min(part / v, 1.0))
-
-    y = state(m * m + v * shrink, m, differing(x.d), x.e * var, differing(x.u), noise=x.noise + x.own, like=(x,))
+    m = x.m + mean * math.sqrt(e)
+    eps, beta = max(x.d + e - x.u, 0.0), max(x.u - e, 0.0)
+    # the same position wins for nearly equal samples; for independent ones the whole variance differs
+    own = eps * (1.0 - (1.0 - var) * min(eps / e, 1.0)) if e > 0 else 0.0
+    y = state(m * m + v - e + e * var, m, beta + own, e * var, beta + e * var, noise=x.noise + x.own, like=(x,))
     return replace(y, kind=x.kind)
 
 

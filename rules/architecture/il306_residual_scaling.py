@@ -91,7 +91,7 @@ class MisplacedResidualScaling(Rule):
             + f" have std {std / factor:.4g}, scaled by 1/{factor:.3g} for depth, but `{first.name}` writes into the"
             f" residual stream and keeps {std:.4g}",
             parameters=[*(p.name for p in group), *(p.name for _, p in writers)],
-            site=site_of(group[0]),
+            site=context.selected_at(site_of(group[0])),
             related=[Related(where.file, where.line, f"{first.name} is initialised here")] if where else [],
             expected={"std_of_writers": std / factor},
             actual={"std_of_writers": std},

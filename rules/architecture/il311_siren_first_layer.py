@@ -77,7 +77,7 @@ class SirenFirstLayer(Rule):
                 f"`{parameter.name}` feeds the first sine with bound {math.sqrt(3 * second):.3g}:"
                 f" 1/fan_in = {1 / layer.fan_in:.3g} sets the intended frequencies",
                 parameters=[parameter.name],
-                site=site_of(parameter),
+                site=context.computed_at(site_of(parameter)),
                 expected={"std": math.sqrt(expected), "bound": 1 / layer.fan_in},
                 actual={"std": math.sqrt(second), "bound": math.sqrt(3 * second)},
                 effect=context.effect({parameter.name: Nominal(0.0, expected)}),

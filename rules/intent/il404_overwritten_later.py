@@ -72,7 +72,7 @@ class OverwrittenLater(Rule):
                 + f": {_said(first)} is overwritten by {last.op} in a sweep over {breadth[_place(last)]} tensors",
                 parameters=[p.name for p in group],
                 severity=Severity.ERROR if harm >= _HARM else Severity.WARNING,
-                site=last.site,
+                site=context.selected_at(last.site),
                 related=[
                     Related(w.site.file, w.site.line, f"{name} is set on purpose here")
                     for name, (w, _) in lost.items()
@@ -149,7 +149,8 @@ def _lost(parameter: ParameterFacts, breadth: dict[_Place, int]) -> tuple[Write,
 def _deliberate(write: Write, parameter: ParameterFacts) -> bool:
     """A value with a meaning: computed, a constant other than the usual one, an identity."""
     if write.op in ("copy_", "eye_", "dirac_") or write.op.startswith("data"):
-        return not write.random
+        # a draw that went through exp, log or the like is a computed value; scaled noise is a random scheme
+        return not write.random or write.args.get("function") == "derived"
     value = _constant(write)
     if value is None:
         return False
@@ -179,7 +180,8 @@ def _harm(context: Context, group: list[ParameterFacts], lost: dict[str, tuple[W
     """How far a quantity that the forward computes from the value moved: the argument of softplus, exp or sigmoid."""
     worst, sentence = 1.0, "the submodule does not start where it was designed to"
     for parameter in group:
-        mean = lost[parameter.name][0].args.get("mean")
+        args = lost[parameter.name][0].args
+        mean = args.get("actual_mean", args.get("mean"))
         stats = parameter.stats
         fn = next((layer.activation for layer in context.facts.layers if parameter.name == layer.bias), None)
         if not isinstance(mean, (int, float)) or stats is None or fn not in ("softplus", "exp", "sigmoid"):

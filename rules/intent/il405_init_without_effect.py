@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from initlint.facts import InitStatement
-from initlint.findings import Severity
+from initlint.findings import Related, Severity
 from initlint.rule import Context, Outcome, Rule, bad, good
 
 _WHY = {
@@ -71,7 +71,9 @@ class InitWithoutEffect(Rule):
             parameters=statement.affected,
             # a table tied to another after both were initialised is replaced on purpose
             severity=Severity.NOTE if statement.lost_reason == "replaced" else Severity.WARNING,
-            site=statement.site,
+            # an init function is right in itself: it is called at the wrong time
+            site=statement.caller or statement.site,
+            related=[Related(statement.site.file, statement.site.line, "writes in vain")] if statement.caller else [],
             expected={"writes_kept": statement.lost},
             actual={"writes_kept": 0},
             effect="the parameters keep the values that they had before",

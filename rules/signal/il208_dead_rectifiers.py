@@ -63,7 +63,11 @@ class DeadRectifiers(Rule):
         states, chosen = signal.sweeps[0].states, list[tuple[int, float]]()
         for index, share in dead_units(signal.scene, states).items():
             x = states[signal.scene.nodes[index].inputs[0]]
-            if share >= _NOTE and _shifted(x, signal.scene.layout(index).channels) and share - dead(_centred(x)) >= _NOTE:
+            if (
+                share >= _NOTE
+                and _shifted(x, signal.scene.layout(index).channels)
+                and share - dead(_centred(x)) >= _NOTE
+            ):
                 chosen.append((index, share))
         for parameters, share, index in by_site(context, chosen):
             x = states[signal.scene.nodes[index].inputs[0]]

@@ -94,7 +94,9 @@ class AttentionEntropyCollapse(Rule):
             expected={"logit_std": 1.0, "critical": critical},
             actual={"logit_std": spread, "attentions": count},
             effect=context.effect(changes) if changes else "each query attends to one key chosen at random",
-            fix="logits / math.sqrt(head_dim)" if unscaled else "nn.init.xavier_uniform_(weight)  # of queries and keys",
+            fix="logits / math.sqrt(head_dim)"
+            if unscaled
+            else "nn.init.xavier_uniform_(weight)  # of queries and keys",
             topic="head" if unscaled else "scale",
         )
 

@@ -13,8 +13,8 @@ from initlint.upstream import contributors, judged
 
 # THEORY 6.2: chi_1^L above 1e3 costs; from where IL204 speaks on, this rule is silent.
 _NOTE = 3.0
-# "Bounded": the signal itself changes by less than this (log10 of the second moment); more is an explosion.
-_STEADY = 1.0
+# "Bounded": the signal itself changes by less than half as many decades; where both grow alike it is an explosion.
+_STEADY = 0.5
 _FEWEST_LAYERS = 4
 
 
@@ -60,7 +60,7 @@ class ChaoticPhase(Rule):
         span, forward = signal.spans.get("gradient"), signal.spans.get("forward")
         if span is None or forward is None or not judged(context) or span.shrinks or span.value < _NOTE:
             return
-        if span.value >= thresholds(context.settings.optimizer)[0] or forward.raw > _STEADY:
+        if span.value >= thresholds(context.settings.optimizer)[0] or forward.raw > _STEADY * span.raw:
             return
         low, high = sorted((span.first, span.last))
         inside = [facts.nodes[i] for i in signal.trunk if low <= i <= high]
@@ -87,7 +87,7 @@ class ChaoticPhase(Rule):
 
     @bad
     def wide_tanh() -> Any:
-        return _tanh(2.2)
+        return _tanh(3.0)
 
     @good
     def critical_tanh() -> Any:

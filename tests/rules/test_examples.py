@@ -29,7 +29,9 @@ def findings(rule: Rule, example: Callable[[], Any]) -> list[initlint.findings.F
     return [f for f in run.findings if f.code == rule.code]
 
 
-@pytest.mark.parametrize(("rule", "kind", "example"), EXAMPLES, ids=[f"{r.code}-{k}-{f.__name__}" for r, k, f in EXAMPLES])
+@pytest.mark.parametrize(
+    ("rule", "kind", "example"), EXAMPLES, ids=[f"{r.code}-{k}-{f.__name__}" for r, k, f in EXAMPLES]
+)
 def test_example(rule: Rule, kind: str, example: Callable[[], Any]) -> None:
     found = findings(rule, example)
     if kind == "good":

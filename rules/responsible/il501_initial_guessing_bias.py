@@ -1,0 +1,139 @@
+"""IL501: an untrained classifier that sends most inputs to one class."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from initlint.facts import Node
+from initlint.findings import Severity
+from initlint.rule import Context, Outcome, Rule, bad, good, site_of
+from initlint.signal import Point
+from initlint.signal.diagnostics import largest_share
+from initlint.signal.verdict import thresholds
+from initlint.upstream import contributors, judged, writers
+
+# THEORY 6.2: gamma = c / (1 - c) of the logits. One ReLU layer has 0.47 and every trainable ReLU net some bias (Bassi et
+# al. 2025), so only what is left above 9 is worth a word: nine tenths of the logits are the same for every input.
+_GAMMA = 9.0
+# A batch or two of classes; the shares of a vocabulary are no matter of fairness.
+_MOST_CLASSES = 1000
+
+
+class InitialGuessingBias(Rule):
+    """An untrained classifier assigns most inputs to a few classes, whatever the input.
+
+    ## What it does
+    Predicts how much of the logits' variance between classes is the same for all inputs, and from it the share of inputs
+    that the favourite class gets. Reports where nine tenths are the same. Networks whose branches start closed on purpose
+    and vectors that are no class scores are left alone.
+
+    ## Why is this bad?
+    The favourite is drawn at random with the weights. Classes that the net disfavours at the start are learned
+    later, which adds to the disadvantage of rare classes (Francazi et al. 2024). Some bias comes with every trainable
+    ReLU net; this is a note on a choice, not a defect.
+
+    ## Example
+    ```python
+    nn.Sequential(*[m for _ in range(20) for m in (nn.Linear(64, 64), nn.ReLU())], nn.Linear(64, 10))
+    ```
+
+    ## Use instead
+    ```python
+    nn.Sequential(..., nn.BatchNorm1d(64), nn.Linear(64, 10))  # or zero weights in the head
+    ```
+
+    ## Known problems
+    Inputs are taken as white noise; real images are more alike, and the bias is then larger.
+
+    ## References
+    - Francazi et al. 2024, Initial Guessing Bias, arXiv:2306.00809
+    - Bassi et al. 2025, arXiv:2505.12096
+    """
+
+    code = "IL501"
+    name = "initial-guessing-bias"
+    family = "responsible"
+    severity = Severity.NOTE
+    sources = ("Francazi et al. 2024, arXiv:2306.00809",)
+
+    def check(self, context: Context) -> Iterator[Outcome]:
+        signal, loss = context.signal, context.signal.init_loss
+        if loss is None or loss.classes > _MOST_CLASSES or signal.built is not signal.opened or not judged(context):
+            return
+        if signal.dependent_span >= thresholds(context.settings.optimizer)[0]:
+            return  # the signal itself is lost: IL205
+        gamma = _gamma(context, loss.head)
+        if gamma is None or gamma <= _GAMMA or not _scores_classes(context, loss.head):
+            return
+        share = largest_share(gamma, loss.classes)
+        guilty = contributors(context, _depends) or writers(context, loss.head, roles=("weight",))
+        common = gamma / (1 + gamma)
+        yield self.finding(
+            context,
+            f"untrained, the net sends {share:.0%} of all inputs to one of {loss.classes} classes: {common:.1%} of the"
+            " logits' variance is the same for every input",
+            parameters=[p.name for p in guilty],
+            site=site_of(guilty[0]) if guilty else None,
+            expected={"largest_share": 1 / loss.classes},
+            actual={"largest_share": share, "gamma": gamma, "classes": loss.classes},
+            effect=f"a class chosen at random starts with {share:.0%} of the inputs",
+            fix="nn.init.zeros_(self.head.weight)  # or a BatchNorm before the head",
+            topic="bias",
+        )
+
+    @bad
+    def deep_rectifiers() -> Any:
+        from torch import nn
+
+        layers: list[nn.Module] = []
+        for _ in range(24):
+            linear = nn.Linear(128, 128)
+            nn.init.kaiming_normal_(linear.weight)
+            nn.init.zeros_(linear.bias)
+            layers += [linear, nn.ReLU()]
+        return nn.Sequential(*layers, nn.Linear(128, 10))
+
+    @good
+    def shallow_rectifiers() -> Any:
+        from torch import nn
+
+        return nn.Sequential(nn.Linear(64, 128), nn.ReLU(), nn.Linear(128, 10))
+
+
+def _depends(point: Point) -> float:
+    return point.dependent - point.q
+
+
+def _gamma(context: Context, head: int) -> float | None:
+    """Common over own variance of the logits; means over positions are not counted, which white noise exaggerates."""
+    signal = context.signal
+    point = next((p for p in signal.profile if p.node == head), None)
+    if point is None or signal.sweeps is None:
+        return None
+    x = signal.sweeps[1].states[head]
+    own = x.q * 10 ** min(point.dependent - point.q, 0.0)
+    if own <= 0 or x.undetermined or x.v <= own:
+        return None if own <= 0 else 0.0
+    return (x.v - own) / own
+
+
+def _scores_classes(context: Context, head: int) -> bool:
+    """A vector for each sample, read off features that are at least as many, or off pooled ones, or through softmax."""
+    nodes = context.facts.nodes
+    node = nodes[head]
+    if node.shape is None or len(node.shape) != 2 or node.operator is None:
+        return False
+    if any(n.op in ("softmax", "log_softmax") and n.index > head for n in nodes):
+        return True
+    return node.operator.width_out <= node.operator.width_in or _pooled(nodes, node)
+
+
+def _pooled(nodes: tuple[Node, ...], node: Node) -> bool:
+    for _ in range(8):
+        if not node.inputs:
+            return False
+        node = nodes[node.inputs[0]]
+        if node.op in ("pool", "reduce"):
+            return True
+    return False
