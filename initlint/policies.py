@@ -1,7 +1,7 @@
 """Initialisation policies: what a team (or a published model) wants of which parameters, as data.
 
-A policy selects parameters by name, by the kind of their layer or by the role that they play in the graph, and says what
-distribution they should be drawn from. Of a list of policies the first that selects a parameter governs it.
+A policy selects parameters by name, by the kind of their layer or by the role that they play in the graph, and says
+what distribution they should be drawn from. Of a list of policies the first that selects a parameter governs it.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ from initlint.errors import ConfigError
 from initlint.expressions import names_in
 from initlint.facts import Scalar
 
+#: What a malformed policy or expression raises.
+PolicyError = ConfigError
 DISTRIBUTIONS = ("any", "normal", "uniform", "truncated", "orthogonal", "constant")
 #: What parameters play in a model; ``initlint.roles`` finds them from structure.
 ROLES = frozenset(
@@ -86,7 +88,8 @@ def parse(table: Mapping[str, Scalar]) -> Policy:
         raise ConfigError(f"policy: no distribution `{policy.distribution}`", f"One of {', '.join(DISTRIBUTIONS)}.")
     if policy.role and (wrong := sorted(set(policy.role.split("+")) - ROLES)):
         raise ConfigError(f"policy: no role `{wrong[0]}`", f"Roles: {', '.join(sorted(ROLES))}; join them with +.")
-    if all(getattr(policy, key) is None for key in _NUMBERS) and policy.distribution in ("any", "constant"):
+    free = table.get("distribution") == "any"  # said in so many words: anything goes
+    if not free and policy.distribution in ("any", "constant") and all(getattr(policy, k) is None for k in _NUMBERS):
         raise ConfigError("policy: nothing is asked for", "Give std, bound, mean, value or a distribution.")
     return policy
 
@@ -98,8 +101,8 @@ def preset(name: str) -> tuple[Policy, ...]:
     return PRESETS[name]
 
 
-_ZERO_BIAS = {"role": "bias", "distribution": "constant", "value": 0.0}
-_UNIT_GAIN = {"role": "gain", "distribution": "constant", "value": 1.0}
+_ZERO_BIAS: Mapping[str, Scalar] = {"role": "bias", "distribution": "constant", "value": 0.0}
+_UNIT_GAIN: Mapping[str, Scalar] = {"role": "gain", "distribution": "constant", "value": 1.0}
 
 
 def _make(name: str, source: str, *tables: Mapping[str, Scalar]) -> tuple[Policy, ...]:
@@ -132,12 +135,13 @@ PRESETS: Mapping[str, tuple[Policy, ...]] = {
     ),
     "vit": _make(
         "vit",
-        "Touvron et al. 2021 (DeiT); timm vision_transformer.py, trunc_normal_(std=.02), the patches' convolution left out",
+        "Touvron et al. 2021 (DeiT); timm vision_transformer.py, trunc_normal_(std=.02); not the patches' convolution",
         {"kind": "linear", **_ZERO_BIAS},
         {"kind": "norm", **_ZERO_BIAS},
         _UNIT_GAIN,
         {"role": "position", "mean": 0.0, "std": 0.02, "tolerance": 0.01},
-        {"kind": "linear", "role": "weight", "exclude": "head*", "mean": 0.0, "std": 0.02, "tolerance": 0.01},
+        {"role": "weight+head", "distribution": "any"},  # zero, small, or as the others
+        {"kind": "linear", "role": "weight", "mean": 0.0, "std": 0.02, "tolerance": 0.01},
         {"kind": "attention", "role": "weight", "mean": 0.0, "std": 0.02, "tolerance": 0.01},
     ),
     "t5": _make(

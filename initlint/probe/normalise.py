@@ -43,6 +43,10 @@ from initlint.probe.traced import Meta, Traced, meta_of
 _INTEGER_SAFE = RESHAPES | SELECTS | {"cat", "stack", "where", "masked_fill", "embedding", "pad"} | LOSSES
 
 
+#: Named fields of what torch's reductions return.
+_FIELDS = {"values": 0, "indices": 1, "output": 0, "U": 0, "S": 1, "Vh": 2, "Q": 0, "R": 1}
+
+
 class Recorded(Protocol):
     """What is needed of an init record."""
 
@@ -246,6 +250,8 @@ class _Run:
             return evaluate(str(name), lambda value: getattr(value, name), (target,), {})
         if isinstance(target, Fields) and name in target.values:
             return target.values[name]
+        if isinstance(target, Items) and name in _FIELDS and _FIELDS[name] < len(target.values):
+            return target.values[_FIELDS[name]]
         call = Call(str(name), (target,), {}, meta, node, str(name), meta.module)
         if name in QUERIES:
             return self._query(call)

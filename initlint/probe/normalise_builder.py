@@ -159,6 +159,8 @@ class Builder:
             attrs |= {"expr": static.expr, "offset": offset_of(static)}
         if static.random:
             attrs["random"] = True
+        if static.sources and not static.owners:
+            attrs["buffer"] = True
         roles = axes.constant(shape)
         meta = Meta(shape=shape, dtype=str(tensor.dtype).removeprefix("torch."), site=call.meta.site)
         op = "parameter" if static.sources else "constant"

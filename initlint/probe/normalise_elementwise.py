@@ -149,7 +149,11 @@ def _two_signals(b: Builder, c: Call, name: str, first: Value | None, second: Va
     inputs = [i for i in (b.signal(first, c), b.signal(second, c)) if i is not None]
     if len(inputs) < 2:
         return b.emit(c, "opaque", inputs, attrs={"name": name, "why": "an operand is unknown"})
-    return b.emit(c, name, inputs, attrs={"alpha": alpha} if alpha != 1.0 else {})
+    signal = b.emit(c, name, inputs, attrs={"alpha": alpha} if alpha != 1.0 else {})
+    rows = [b.rows.get(i) for i in inputs]
+    if name in ("add", "sub") and rows[0] is not None and rows[1] is not None and torch.equal(rows[0], rows[1]):
+        b.rows[signal.index] = rows[0]  # W x + U h: the gates of a cell keep their rows
+    return signal
 
 
 def _random_mask(b: Builder, c: Call, signal: Value | None, mask: Value | None) -> Signal | None:

@@ -12,7 +12,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from initlint.facts import Block, Layer, ModuleFacts, Node, ParameterFacts, Plain
+from initlint.facts import Block, Layer, ModuleFacts, Node, ParameterFacts, Plain, Site
 from initlint.probe.pair_blocks import attention_blocks, gate_blocks
 from initlint.probe.pair_graph import Graph
 from initlint.probe.pair_walk import Consumer, consumers, is_head, order
@@ -85,7 +85,7 @@ def _scale_operand(graph: Graph, node: Node) -> str | None:
         source = graph.nodes[mine]
         while source.op in ("reshape", "select", "identity") and len(source.inputs) == 1:
             source = graph.nodes[source.inputs[0]]
-        if source.op == "parameter" and not graph.fixed[other]:
+        if source.op == "parameter" and not source.attrs.get("buffer") and not graph.fixed[other]:
             return next(iter(source.parameters.values()), None)
     return None
 
@@ -223,7 +223,8 @@ def _before_input(graph: Graph, index: int) -> str | None:
     return names.get(source.op, source.op)
 
 
-def _site(context: Context, fact: ParameterFacts | None):  # type: ignore[no-untyped-def]
+def _site(context: Context, fact: ParameterFacts | None) -> Site | None:
+    """Where the layer was constructed: its module for torch layers, else its parameter."""
     if fact is None:
         return None
     module = context.modules.get(fact.module)
@@ -266,8 +267,6 @@ _GATES = {"lstm": ("i", "f", "g", "o"), "gru": ("r", "z", "n")}
 
 def _recurrent(context: Context, node: Node) -> list[Layer]:
     """One layer for each weight matrix of a recurrent module."""
-    chosen, every = _consumer(context.graph, [node])
-    pairing = _pairing(chosen, every)
     cell, hidden = str(node.attrs.get("cell")), node.attrs.get("hidden")
     found = []
     for local, name in node.parameters.items():
@@ -280,7 +279,6 @@ def _recurrent(context: Context, node: Node) -> list[Layer]:
         if isinstance(hidden, int) and cell in _GATES and not suffix.startswith("hr"):
             blocks = tuple(Block(g, i * hidden, (i + 1) * hidden) for i, g in enumerate(_GATES[cell]))
         shape = fact.shape if fact is not None else ()
-        activation: dict[str, Plain] = {}
         found.append(
             Layer(
                 name=name,
@@ -294,7 +292,6 @@ def _recurrent(context: Context, node: Node) -> list[Layer]:
                 fan_out=float(shape[0]) if len(shape) == 2 else None,
                 torch_fans=torch_fans(shape),
                 activation=_CELL_ACTIVATIONS.get(cell),
-                activation_args=activation,
                 consumer="activation" if cell in _CELL_ACTIVATIONS else "gate",
                 consumer_node=node.index,
                 path=(node.label,),
@@ -304,7 +301,6 @@ def _recurrent(context: Context, node: Node) -> list[Layer]:
                 role={"ih": "input", "hh": "hidden", "hr": "projection"}.get(suffix[:2], ""),
             )
         )
-    del pairing
     return found
 
 
@@ -347,25 +343,27 @@ def _multihead(context: Context, node: Node) -> list[Layer]:
             )
         )
     out = node.parameters.get("out")
-    if out is not None:
-        fact = context.parameters.get(out)
-        chosen, every = _consumer(graph, [node])
-        bias = node.parameters.get("out_bias")
-        found.append(
-            Layer(
-                name=_name(context, out, bias),
-                kind="linear",
-                nodes=(node.index,),
-                weight=out,
-                bias=bias,
-                parameters=tuple(p for p in (out, bias) if p),
-                site=_site(context, fact),
-                fan_in=float(size) if isinstance(size, int) else None,
-                fan_out=float(size) if isinstance(size, int) else None,
-                torch_fans=torch_fans(fact.shape if fact is not None else ()),
-                before="attention",
-                head=is_head(graph, node.index),
-                **_pairing(chosen, every),  # type: ignore[arg-type]
-            )
-        )
-    return found
+    return [*found, _attention_output(context, node, out)] if out is not None else found
+
+
+def _attention_output(context: Context, node: Node, out: str) -> Layer:
+    """The output projection of an ``nn.MultiheadAttention``."""
+    graph, size = context.graph, node.attrs.get("embed_dim")
+    fact = context.parameters.get(out)
+    chosen, every = _consumer(graph, [node])
+    bias = node.parameters.get("out_bias")
+    return Layer(
+        name=_name(context, out, bias),
+        kind="linear",
+        nodes=(node.index,),
+        weight=out,
+        bias=bias,
+        parameters=tuple(p for p in (out, bias) if p),
+        site=_site(context, fact),
+        fan_in=float(size) if isinstance(size, int) else None,
+        fan_out=float(size) if isinstance(size, int) else None,
+        torch_fans=torch_fans(fact.shape if fact is not None else ()),
+        before="attention",
+        head=is_head(graph, node.index),
+        **_pairing(chosen, every),  # type: ignore[arg-type]
+    )

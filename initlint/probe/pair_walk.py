@@ -187,8 +187,7 @@ def merge(graph: Graph, start: int, source: int, other: int) -> bool | None:
         if _linear_in(graph, start, source) and _linear_in(graph, start, other) and start not in (source, other):
             return None  # a rotation or mixture of the layer's own outputs (rotary embeddings)
         return bool(ancestors[source] >> start & 1) and _deeper(graph, start, source, other)
-    root = graph.stripped(other)
-    if ancestors[start] >> root & 1:
+    if _carries(graph, other, ancestors[start]):
         return True
     mine, theirs = ancestors[source] | 1 << source, ancestors[other] | 1 << other
     common = mine & theirs
@@ -211,6 +210,17 @@ def merge(graph: Graph, start: int, source: int, other: int) -> bool | None:
     if bends[1 if heavier else 0]:  # both sides are nonlinear: parallel branches
         return None
     return heavier
+
+
+def _carries(graph: Graph, index: int, wanted: int, depth: int = 8) -> bool:
+    """Whether an operand is one of these nodes, or a sum that has one as a term: (x + f(x)) beside g(x)."""
+    root = graph.stripped(index)
+    if wanted >> root & 1:
+        return True
+    node = graph.nodes[root]
+    if node.op not in ("add", "sub") or depth == 0:
+        return False
+    return any(_carries(graph, i, wanted, depth - 1) for i in node.inputs if not graph.fixed[i])
 
 
 def _linear_in(graph: Graph, start: int, index: int) -> bool:

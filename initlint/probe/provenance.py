@@ -28,7 +28,7 @@ from initlint.errors import ProbeError
 from initlint.probe.provenance_log import Log
 from initlint.probe.provenance_patches import Patches
 from initlint.probe.provenance_state import GlobalState, fill_new_memory, remove_mode
-from initlint.probe.provenance_store import Registration, fingerprint, storage_of
+from initlint.probe.provenance_store import Registration, fingerprint
 from initlint.probe.sites import USER, Noted, Origins, user_frames
 
 if TYPE_CHECKING:
@@ -131,11 +131,16 @@ class Recorder:
             store = self.log.ensure(tensor)
             if store is None:
                 return
-            frames = user_frames(sys._getframe(1), self.origins)
+            made = store.events[-1] if store.events else None
+            if made is not None and made.creation and made.origin == "torch" and not store.registrations:
+                frames = made.frames  # a layer registers what it has just made: the same frames wait outside
+            else:
+                frames = user_frames(sys._getframe(1), self.origins)
             self.log.order += 1
             store.registrations.append(Registration(weakref.ref(module), name, frames, self.log.order))
-            store.print = fingerprint(storage_of(tensor), full=store.exposed)
-            store.version = None if tensor.is_inference() else tensor._version
+            if not (store.uninitialised and store.value.unwritten):
+                store.print = fingerprint(tensor, full=store.exposed)
+                store.version = None if tensor.is_inference() else tensor._version
 
     def _attached(self, module: torch.nn.Module, name: str, child: Any) -> None:
         if child is None or id(child) in self.attached:
@@ -145,11 +150,12 @@ class Recorder:
     def constructed(self, module: torch.nn.Module, frame: FrameType | None) -> None:
         """A module's constructor reached ``nn.Module.__init__``; ``frame`` is its caller."""
         while frame is not None and frame.f_code.co_name == "__init__":
-            values = frame.f_locals
             code = frame.f_code
-            if not code.co_argcount or values.get(code.co_varnames[0]) is not module:
-                break
-            if self.origins.of(code.co_filename) == USER:
+            origin = self.origins.of(code.co_filename)
+            if origin == USER:
+                values = frame.f_locals
+                if not code.co_argcount or values.get(code.co_varnames[0]) is not module:
+                    break
                 self.namespaces[code.co_filename] = frame.f_globals
                 names = code.co_varnames[1 : code.co_argcount + code.co_kwonlyargcount]
                 given = {name: values[name] for name in names if isinstance(values.get(name), _PLAIN)}

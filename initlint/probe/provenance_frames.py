@@ -14,20 +14,20 @@ from initlint.facts import Plain
 from initlint.probe.provenance_store import storage_of
 from initlint.probe.provenance_values import plain
 from initlint.probe.provenance_words import words
-from initlint.probe.sites import INIT, LIBRARY, TORCH, USER, Noted, Origins
+from initlint.probe.sites import ERRAND, INIT, LAYER, LIBRARY, USER, Noted, Origins
 
-#: Functions of torch that give an operation a meaning of its own: (end of the file name, function) -> tag.
+#: Functions of torch, in the files that ``sites.ERRAND`` stands for, that give an operation a meaning of its own.
 _TAGS = {
-    ("nn/parameter.py", "__deepcopy__"): "deepcopy",
-    ("nn/modules/module.py", "_apply"): "apply",
-    ("nn/modules/module.py", "to_empty"): "to_empty",
-    ("nn/modules/module.py", "_load_from_state_dict"): "load",
-    ("nn/utils/parametrize.py", "get_parametrized"): "parametrised",
-    ("nn/utils/parametrize.py", "forward"): "parametrised",
-    ("nn/utils/parametrize.py", "__init__"): "parametrised",
-    ("nn/utils/parametrize.py", "right_inverse"): "parametrised",
-    ("torch/serialization.py", "load"): "file",
-    ("torch/hub.py", "load_state_dict_from_url"): "file",
+    ("parameter.py", "__deepcopy__"): "deepcopy",
+    ("module.py", "_apply"): "apply",
+    ("module.py", "to_empty"): "to_empty",
+    ("module.py", "_load_from_state_dict"): "load",
+    ("parametrize.py", "get_parametrized"): "parametrised",
+    ("parametrize.py", "forward"): "parametrised",
+    ("parametrize.py", "__init__"): "parametrised",
+    ("parametrize.py", "right_inverse"): "parametrised",
+    ("serialization.py", "load"): "file",
+    ("hub.py", "load_state_dict_from_url"): "file",
 }
 _CONVERSIONS = words("half float double bfloat16 to cpu cuda type")
 
@@ -49,50 +49,56 @@ def look(frame: FrameType | None, origins: Origins, tensor: Any = None) -> Call:
     call = Call()
     frames: list[Noted] = []
     tags: set[str] = set()
-    first = ""  # origin of the first frame that is neither torch's nor a helper's
+    first = ""  # who asked: the first frame that is neither torch's nor a helper's
+    layered = False  # a layer of torch comes before any other frame
     helping = tensor is not None
     key = None
-    torch_frames = 0
+    known, boundary = origins.known, origins.boundary
     while frame is not None:
         code = frame.f_code
-        origin = origins.of(code.co_filename)
-        if origin in (USER, LIBRARY):
+        origin = known.get(code.co_filename)
+        if origin is None:
+            origin = origins.of(code.co_filename)
+        if origin in _CALLERS:
             if helping:
-                if key is None:
-                    key = _key(tensor)
-                if _is_swapped_init(code):
-                    call.init = frame
-                elif key is not None and _receives(frame, code, key):
-                    call.helper = frame
-                else:
-                    helping = False
+                key = _key(tensor) if key is None else key
+                helping = not layered and _helps(call, frame, code, key)
             if not first and not helping:
-                first = "torch" if torch_frames else ("user" if origin == USER else "library")
+                first = "torch" if layered else "user" if origin == USER else "library"
             if origin == USER:
                 frames.append((code, frame.f_lasti))
-        elif origin == TORCH:
-            tag = _tag(code)
-            if tag:
+        elif origin == LAYER:
+            layered = layered or not first
+        elif origin == ERRAND:
+            tag = _TAGS.get((os.path.basename(code.co_filename), code.co_name))
+            if tag is not None:
                 tags.add(tag)
                 if tag == "apply":
                     call.conversion = _conversion(frame) or call.conversion
-            if not first and _LAYERS in code.co_filename and not code.co_filename.endswith(_ERRANDS):
-                torch_frames += 1
         elif origin == INIT and not frames and not first and code.co_name in _INIT_NAMES:
             call.init = frame
-        if frame is origins.boundary:
+        if frame is boundary:
             break
         frame = frame.f_back
     call.frames = tuple(frames)
     call.origin = first or "user"
-    call.tags = frozenset(tags)
+    call.tags = frozenset(tags) if tags else _NO_TAGS
     return call
 
 
-#: Torch asked for it when one of its layers did; its other Python code only passes calls on.
-_LAYERS = os.path.join("torch", "nn", "")
-#: What torch does on the user's behalf (conversions, copies, loading) does not make torch the one who asked.
-_ERRANDS = (os.path.join("nn", "modules", "module.py"), os.path.join("nn", "parameter.py"))
+def _helps(call: Call, frame: FrameType, code: CodeType, key: int | None) -> bool:
+    """Whether a frame belongs to an init function or to a helper that was given the tensor."""
+    if _is_swapped_init(code):
+        call.init = frame
+        return True
+    if key is not None and _receives(frame, code, key):
+        call.helper = frame
+        return True
+    return False
+
+
+_CALLERS = (USER, LIBRARY)
+_NO_TAGS: frozenset[str] = frozenset()
 _INIT_NAMES = frozenset(name for name in vars(torch.nn.init) if name.endswith("_") and not name.startswith("_"))
 
 
@@ -100,19 +106,6 @@ def _is_swapped_init(code: CodeType) -> bool:
     # Libraries replace functions of torch.nn.init by their own of the same name.
     function = vars(torch.nn.init).get(code.co_name)
     return code.co_name in _INIT_NAMES and getattr(function, "__code__", None) is code
-
-
-_tag_cache: dict[tuple[str, str], str] = {}
-
-
-def _tag(code: CodeType) -> str:
-    key = (code.co_filename, code.co_name)
-    known = _tag_cache.get(key)
-    if known is None:
-        path = code.co_filename.replace("\\", "/")
-        known = next((tag for (end, name), tag in _TAGS.items() if name == code.co_name and path.endswith(end)), "")
-        _tag_cache[key] = known
-    return known
 
 
 def _conversion(frame: FrameType) -> str:

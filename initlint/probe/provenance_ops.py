@@ -35,7 +35,8 @@ _VIEW_PROPERTIES = frozenset({"data", "T", "mT", "H", "mH", "real", "imag"})
 _EXPOSING = frozenset(
     {"numpy", "__array__", "__dlpack__", "data_ptr", "untyped_storage", "storage", "_typed_storage", "to_dlpack"}
 )
-_METADATA = words("""dim size numel nelement ndimension stride storage_offset element_size get_device type_as_name is_contiguous
+_METADATA = words("""
+    dim size numel nelement ndimension stride storage_offset element_size get_device type_as_name is_contiguous
     is_floating_point is_complex is_signed is_shared is_pinned is_same_size is_set_to is_conj is_neg is_inference
     is_nonzero_meta is_tensor is_storage __len__ __hash__ __format_meta__ __dir__ __reduce_ex__ __setstate__
     requires_grad_ retain_grad detach_ rename_ share_memory_ register_hook register_post_accumulate_grad_hook
@@ -45,14 +46,17 @@ _METADATA = words("""dim size numel nelement ndimension stride storage_offset el
     manual_seed is_grad_enabled is_inference_mode_enabled _has_compatible_shallow_copy_type numpy_T
     __torch_function__ is_deterministic get_rng_state set_rng_state nbytes itemsize layout
     _make_subclass _make_wrapper_subclass untyped_size stride_ dim_order""")
-_OVERWRITES = words("""normal_ uniform_ fill_ zero_ copy_ exponential_ geometric_ cauchy_ log_normal_ random_ bernoulli_ set_
+_OVERWRITES = words("""
+    normal_ uniform_ fill_ zero_ copy_ exponential_ geometric_ cauchy_ log_normal_ random_ bernoulli_ set_
     zeros_ ones_ constant_ trunc_normal_ _foreach_zero_ _foreach_copy_ _foreach_fill_""")
-_PARTIAL = words("""masked_fill_ masked_scatter_ index_fill_ index_copy_ index_put_ index_add_ scatter_ scatter_add_ put_
+_PARTIAL = words("""
+    masked_fill_ masked_scatter_ index_fill_ index_copy_ index_put_ index_add_ scatter_ scatter_add_ put_
     fill_diagonal_ index_reduce_ scatter_reduce_ _index_put_impl_""")
 _INPLACE_DUNDERS = frozenset(
     f"__i{name}__" for name in words("add sub mul truediv floordiv mod pow and or xor lshift rshift matmul")
 )
-_RANDOM = words("""normal_ uniform_ exponential_ geometric_ cauchy_ log_normal_ random_ bernoulli_ randn rand randint randperm
+_RANDOM = words("""
+    normal_ uniform_ exponential_ geometric_ cauchy_ log_normal_ random_ bernoulli_ randn rand randint randperm
     normal multinomial bernoulli rand_like randn_like randint_like poisson binomial dropout rrelu rrelu_
     _standard_gamma _sample_dirichlet trunc_normal_ kaiming_uniform_ kaiming_normal_ xavier_uniform_
     xavier_normal_ orthogonal_ sparse_""")

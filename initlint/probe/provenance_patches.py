@@ -59,11 +59,11 @@ class Patches:
         constructed = self._recorder.constructed
 
         @functools.wraps(original)
-        def __init__(module: Any, *args: Any, **kwargs: Any) -> None:
+        def initialise(module: Any, *args: Any, **kwargs: Any) -> None:
             constructed(module, sys._getframe(1))
             original(module, *args, **kwargs)
 
-        self._replace(torch.nn.Module, "__init__", __init__)
+        self._replace(torch.nn.Module, "__init__", initialise)
 
     def _module_apply(self) -> None:
         original = torch.nn.Module.apply

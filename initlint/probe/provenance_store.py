@@ -13,9 +13,10 @@ from initlint.facts import Plain
 from initlint.probe.provenance_values import Value
 from initlint.probe.sites import Noted
 
-#: Small memory is compared in full (16 KiB: at most 10 microseconds), larger by 32 blocks of 128 bytes.
-_FULL = 16 * 1024
-_BLOCKS = 32
+#: Small memory is compared in full (8 KiB: a few microseconds), larger by 8 blocks of 128 bytes. Each write to a
+#: parameter pays for this; changes through NumPy are compared in full, most others are seen by the version counter.
+FULL = 8 * 1024
+_BLOCKS = 8
 _BLOCK = 128
 #: Memory that was handed to NumPy is compared in full, up to this many bytes.
 _EXPOSED = 64 * 1024 * 1024
@@ -29,6 +30,7 @@ class Region:
     size: tuple[int, ...]
     stride: tuple[int, ...]
     numel: int
+    end: int  # one past the last element that it touches
 
 
 @dataclass(slots=True, eq=False)
@@ -108,7 +110,11 @@ class Store:
 
 def region_of(tensor: Any) -> Region:
     """The region of its memory that a tensor covers."""
-    return Region(tensor.storage_offset(), tuple(tensor.shape), tuple(tensor.stride()), tensor.numel())
+    offset, count = tensor.storage_offset(), tensor.numel()
+    size, stride = tuple(tensor.shape), tensor.stride()
+    if tensor.is_contiguous() or not count:
+        return Region(offset, size, stride, count, offset + count)
+    return Region(offset, size, stride, count, offset + 1 + sum((n - 1) * s for n, s in zip(size, stride, strict=True)))
 
 
 def storage_of(tensor: Any) -> Any:
@@ -119,25 +125,23 @@ def storage_of(tensor: Any) -> Any:
         return None
 
 
-def fingerprint(storage: Any, *, full: bool = False) -> int | None:
-    """Checksum of (a sample of) the bytes of a CPU storage; ``None`` where they cannot be read."""
-    if storage is None or storage.device.type != "cpu":
+def fingerprint(tensor: Any, *, full: bool = False) -> int | None:
+    """Checksum of (a sample of) the bytes of a tensor's memory; ``None`` where they cannot be read."""
+    storage = storage_of(tensor) if tensor.is_cpu else None
+    if storage is None:
         return None
     address, size = storage.data_ptr(), storage.nbytes()
     if not address or not size:
         return None
-    if size <= (_EXPOSED if full else _FULL):
-        return zlib.crc32(ctypes.string_at(address, size))
-    checksum = 0
+    read = ctypes.string_at
+    if size <= (_EXPOSED if full else FULL):
+        return zlib.crc32(read(address, size))
     step = (size - _BLOCK) // (_BLOCKS - 1)
-    for block in range(_BLOCKS):
-        checksum = zlib.crc32(ctypes.string_at(address + block * step, _BLOCK), checksum)
-    return checksum
+    return zlib.crc32(b"".join([read(address + block * step, _BLOCK) for block in range(_BLOCKS)]))
 
 
 def generator_state(generator: Any) -> str:
-    """Fingerprint of a generator's state (the global CPU generator for ``None``), 16 hex digits."""
+    """Fingerprint of a generator's state (the global CPU generator for ``None``), 8 hex digits."""
     source = torch.default_generator if generator is None else generator
     state = source.get_state()
-    raw = ctypes.string_at(state.data_ptr(), state.numel())
-    return f"{zlib.crc32(raw):08x}{zlib.adler32(raw):08x}"
+    return f"{zlib.crc32(ctypes.string_at(state.data_ptr(), state.numel())):08x}"

@@ -24,7 +24,8 @@ _CHAIN = 12
 COPIES = words("""clone to half float double bfloat16 type cpu cuda contiguous detach detach_copy type_as alias deepcopy
     pin_memory to_dense requires_grad Parameter data copy as_tensor asarray""")
 #: Functions that rearrange or select values: moments stay (as estimates), identity does not.
-_REARRANGED = words("""reshape view permute transpose t flatten unsqueeze squeeze expand repeat flip roll movedim view_as
+_REARRANGED = words("""
+    reshape view permute transpose t flatten unsqueeze squeeze expand repeat flip roll movedim view_as
     expand_as swapaxes tile repeat_interleave getitem chunk split unbind narrow select""")
 _SHIFTS = {"add": 1.0, "add_": 1.0, "radd": 1.0, "sub": -1.0, "sub_": -1.0, "subtract": -1.0}
 _PRODUCTS = frozenset({"mul", "mul_", "rmul", "multiply"})

@@ -10,7 +10,7 @@ import torch
 
 from initlint.facts import InitStatement, ModuleFacts, ParameterFacts, Reseed, Site
 from initlint.probe.provenance import is_lazy
-from initlint.probe.provenance_store import Store, fingerprint, region_of, storage_of
+from initlint.probe.provenance_store import FULL, Store, fingerprint, region_of
 from initlint.probe.record_generated import find_generated, generated_weights
 from initlint.probe.record_lost import Fates
 from initlint.probe.record_modules import module_facts
@@ -87,21 +87,18 @@ def make_record(recorder: Recorder, model: torch.nn.Module) -> Record:
 
 def held_tensors(model: torch.nn.Module) -> Iterator[Held]:
     """Parameters, then buffers, each tensor object once with all its names."""
-    seen: dict[int, tuple[Any, str, Any, str, str, bool, list[str]]] = {}
+    modules = list(model.named_modules(remove_duplicate=False))
     for kind in ("parameter", "buffer"):
-        for prefix, module in model.named_modules(remove_duplicate=False):
-            entries = module._parameters if kind == "parameter" else module._buffers
-            for local, tensor in entries.items():
-                if tensor is None:
-                    continue
-                name = f"{prefix}.{local}" if prefix else local
-                if id(tensor) in seen:
-                    seen[id(tensor)][6].append(name)
-                    continue
-                persistent = kind == "parameter" or local not in module._non_persistent_buffers_set
-                seen[id(tensor)] = (tensor, kind, module, prefix, local, persistent, [name])
-    for tensor, kind, module, prefix, local, persistent, names in seen.values():
-        yield Held(tensor, tuple(dict.fromkeys(names)), kind, module, prefix, local, persistent)
+        names: dict[int, list[str]] = {}
+        first: dict[int, tuple[Any, Any, str, str]] = {}
+        for prefix, module in modules:
+            for local, tensor in (module._parameters if kind == "parameter" else module._buffers).items():
+                if tensor is not None:
+                    names.setdefault(id(tensor), []).append(f"{prefix}.{local}" if prefix else local)
+                    first.setdefault(id(tensor), (tensor, module, prefix, local))
+        for key, (tensor, module, prefix, local) in first.items():
+            persistent = kind == "parameter" or local not in module._non_persistent_buffers_set
+            yield Held(tensor, tuple(dict.fromkeys(names[key])), kind, module, prefix, local, persistent)
 
 
 def _facts(recorder: Recorder, item: Held, histories: Histories, places: Sites) -> ParameterFacts:
@@ -140,10 +137,10 @@ def _changed(store: Store, tensor: Any) -> bool:
     """Whether the contents differ from those after the last recorded write."""
     if not store.registrations:
         return False
-    now = fingerprint(storage_of(tensor), full=store.exposed)
+    now = fingerprint(tensor, full=store.exposed)
     if store.print is not None and now is not None and now != store.print:
         return True
-    sampled = store.nbytes > 16 * 1024 and not store.exposed
+    sampled = store.nbytes > FULL and not store.exposed
     owner = store.registrations[-1].tensor()
     return sampled and owner is tensor and store.version is not None and owner._version != store.version
 

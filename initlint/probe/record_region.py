@@ -22,26 +22,16 @@ def touched(event: Event, whole: Region) -> Touched | None:
     region = event.region
     if not whole.numel:
         return Touched(1.0)
-    low, high = _extent(region)
-    first, last = _extent(whole)
-    if high <= first or low >= last:
+    if region.end <= whole.offset or region.offset >= whole.end:
         return None
+    if event.share is None and covers(event, whole):
+        return Touched(1.0)
     share = min(1.0, region.numel / whole.numel)
     if event.share is not None:
         share *= event.share
         text = event.index if event.index.startswith("[") else f"[{event.index}]"
         return Touched(share, text)
-    if covers(event, whole):
-        return Touched(1.0)
     return _located(region, whole, share, event.index)
-
-
-def _extent(region: Region) -> tuple[int, int]:
-    """First and one-past-last element of the memory that a region can touch."""
-    if not region.numel:
-        return region.offset, region.offset
-    reach = sum((size - 1) * stride for size, stride in zip(region.size, region.stride, strict=True))
-    return region.offset, region.offset + reach + 1
 
 
 def _located(region: Region, whole: Region, share: float, index: str) -> Touched:
@@ -108,8 +98,7 @@ def covers(event: Event, whole: Region) -> bool:
     if event.share is not None:
         return event.share >= 1.0
     region = event.region
-    low, high = _extent(region)
-    first, last = _extent(whole)
-    if low > first or high < last:
+    if region.offset > whole.offset or region.end < whole.end:
         return False
-    return region.numel >= high - low or (region.size, region.stride) == (whole.size, whole.stride)
+    dense = region.numel >= region.end - region.offset
+    return dense or (region.size, region.stride) == (whole.size, whole.stride)

@@ -30,6 +30,8 @@ def unwritten_share(store: Store, region: Region, tensor: Any) -> float:
     if nans is not None and not bool(nans.any()):
         return 0.0
     written = _written(store, region, overwrites)
+    if written is None and any(event.nan for event in overwrites):
+        return _by_share(overwrites, region)
     if written is None:
         return float(nans.float().mean()) if nans is not None else _by_share(overwrites, region)
     open_ = ~written if nans is None else nans.to("cpu") & ~written
@@ -44,18 +46,11 @@ def _written(store: Store, region: Region, overwrites: list[Event]) -> torch.Ten
     """Mask of the tensor's elements that recorded writes touched; ``None`` when some writes cannot be located."""
     if any(event.share is not None for event in overwrites):
         return None
-    lengths = [_end(region), *(_end(event.region) for event in overwrites)]
-    mask = torch.zeros(max(lengths), dtype=torch.bool)
+    mask = torch.zeros(max([region.end, *(event.region.end for event in overwrites)]), dtype=torch.bool)
     for event in overwrites:
         part = event.region
         mask.as_strided(part.size, part.stride, part.offset).fill_(True)
     return mask.as_strided(region.size, region.stride, region.offset)
-
-
-def _end(region: Region) -> int:
-    if not region.numel:
-        return region.offset + 1
-    return region.offset + sum((n - 1) * s for n, s in zip(region.size, region.stride, strict=True)) + 1
 
 
 def _by_share(overwrites: list[Event], region: Region) -> float:

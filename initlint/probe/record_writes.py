@@ -108,7 +108,7 @@ class Histories:
         if event.store is store:
             return touched(event, region)
         own = event.store.events[0].region if event.store.events else event.region
-        return touched(event, Region(own.offset, own.size, own.stride, own.numel)) or Touched(1.0)
+        return touched(event, own) or Touched(1.0)
 
     def write(self, event: Event, part: Touched, *, unused: bool) -> Write:
         """An event as a fact."""

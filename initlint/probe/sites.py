@@ -26,11 +26,26 @@ INIT: Final = 2  # torch/nn/init.py
 STDLIB: Final = 3  # also generated code ("<string>", "<frozen ...>"): transparent
 OWN: Final = 4  # initlint itself
 LIBRARY: Final = 5  # other installed packages
+LAYER: Final = 6  # torch/nn: layers and what they are made of
+ERRAND: Final = 7  # parts of torch that act on the user's behalf: conversions, copies, loading, parametrizations
 
 #: Directories of installed packages, whatever the environment is called.
 _INSTALLED = (f"{os.sep}site-packages{os.sep}", f"{os.sep}dist-packages{os.sep}")
 #: Interactive input is the user's, other generated code is not.
 _INTERACTIVE = ("<stdin>", "<ipython", "<cell")
+
+
+#: Files of torch whose functions give an operation a meaning of its own.
+_ERRANDS = tuple(
+    os.path.join("torch", *parts)
+    for parts in (
+        ("nn", "modules", "module.py"),
+        ("nn", "parameter.py"),
+        ("nn", "utils", "parametrize.py"),
+        ("serialization.py",),
+        ("hub.py",),
+    )
+)
 
 
 def _folder(path: str) -> str:
@@ -52,14 +67,14 @@ class Origins:
         paths = sysconfig.get_paths()
         self._stdlib = tuple({_folder(paths[key]) for key in ("stdlib", "platstdlib")})
         self._roots = tuple(os.path.realpath(root) for root in user_roots)
-        self._known: dict[str, int] = {}
+        self.known: dict[str, int] = {}  # by file name, for callers in a hurry
         self.boundary: FrameType | None = None  # the frame that records: walks end there
 
     def of(self, filename: str) -> int:
         """The origin (``USER``, ``TORCH`` ...) of code from this file."""
-        known = self._known.get(filename)
+        known = self.known.get(filename)
         if known is None:
-            known = self._known[filename] = self._judge(filename)
+            known = self.known[filename] = self._judge(filename)
         return known
 
     def _judge(self, filename: str) -> int:
@@ -67,7 +82,11 @@ class Origins:
             return USER if filename.startswith(_INTERACTIVE) else STDLIB
         path = os.path.realpath(filename)
         if path.startswith(self._torch):
-            return INIT if path == self._init else TORCH
+            if path == self._init:
+                return INIT
+            if path.endswith(_ERRANDS):
+                return ERRAND
+            return LAYER if path.startswith(os.path.join(self._torch, "nn", "")) else TORCH
         if any(path == root or path.startswith(root + os.sep) for root in self._roots):
             return USER
         if path.startswith(self._own):
@@ -121,11 +140,13 @@ def make_site(file: str, where: Span, function: str) -> Site:
 def user_frames(frame: FrameType | None, origins: Origins) -> tuple[Noted, ...]:
     """All frames of user code from here outwards, innermost first, up to the frame that records."""
     found: list[Noted] = []
+    known, boundary = origins.known, origins.boundary
     while frame is not None:
         code = frame.f_code
-        if origins.of(code.co_filename) == USER:
+        origin = known.get(code.co_filename)
+        if (origins.of(code.co_filename) if origin is None else origin) == USER:
             found.append((code, frame.f_lasti))
-        if frame is origins.boundary:
+        if frame is boundary:
             break
         frame = frame.f_back
     return tuple(found)

@@ -20,7 +20,7 @@ from initlint.probe.provenance_store import Event
 from initlint.probe.record_lost import Fates
 from initlint.probe.sites import make_site, span
 from initlint.probe.statements_files import model_classes, read_sources, seen_codes
-from initlint.probe.statements_guards import Guards, subjects_of
+from initlint.probe.statements_guards import Guards, Place, subjects_of
 from initlint.probe.statements_match import Hits, Matcher
 from initlint.probe.statements_meant import Meant
 from initlint.probe.statements_names import UNKNOWN, Names, bound, parameters
@@ -60,7 +60,8 @@ class _View:
 def init_statements(recorder: Recorder, model: torch.nn.Module, fates: Fates) -> tuple[InitStatement, ...]:
     """All statements that look like an initialisation, in source order."""
     classes = model_classes(recorder, model)
-    sources = read_sources(recorder, classes)
+    codes = seen_codes(recorder)
+    sources = read_sources(recorder, classes, codes)
     instances: dict[str, list[Any]] = {}
     for module in model.modules():
         for key in classes.get(type(module), ()):
@@ -71,10 +72,10 @@ def init_statements(recorder: Recorder, model: torch.nn.Module, fates: Fates) ->
     view = _View(
         Matcher(recorder, sources, fates),
         guards,
-        Reach(recorder, sources, guards, set(instances)),
+        Reach(codes, sources, guards, set(instances)),
         names,
         Meant(model, names, guards, subjects),
-        _call_counts(recorder),
+        _call_counts(recorder, codes),
     )
     found: list[InitStatement] = []
     for source in sources.values():
@@ -83,10 +84,10 @@ def init_statements(recorder: Recorder, model: torch.nn.Module, fates: Fates) ->
     return tuple(sorted(found, key=lambda item: (item.site.file, item.site.line, item.site.column or 0)))
 
 
-def _call_counts(recorder: Recorder) -> dict[tuple[str, int], int]:
+def _call_counts(recorder: Recorder, codes: list[Any]) -> dict[tuple[str, int], int]:
     """How often functions were called, where that is known: constructors and functions passed to ``apply``."""
     counts: dict[tuple[str, int], int] = {}
-    for code in seen_codes(recorder):
+    for code in codes:
         known = recorder.patches.calls.get(id(code), 0)
         known = known or len(recorder.seen.get((code.co_filename, code.co_qualname), ()))
         if known:
@@ -98,7 +99,7 @@ def _describe(candidate: Candidate, source: Source, view: _View) -> list[InitSta
     hits = view.matcher.hits(candidate)
     if not hits.runs() and not view.reach.relevant(candidate, source):
         return []
-    guards = view.guards.of(candidate.tests, candidate.scope, source)
+    guards = view.guards.of(candidate.tests, Place(candidate.scope, source))
     args = _arguments(candidate, source, view.names)
     statement = replace(
         _recorded(candidate, source, hits, view),
@@ -242,7 +243,7 @@ def _idle_names(statement: InitStatement, candidate: Candidate, source: Source, 
             exprs.append(local[0] if len(local) == 1 else test)
     found = []
     for expr in exprs:
-        for guard in view.guards.unmatched_names(expr, candidate.scope, source):
+        for guard in view.guards.unmatched_names(expr, Place(candidate.scope, source)):
             site = _site(expr, source, candidate.scope)
             found.append(replace(statement, site=site, runs=0, parameters=(), affected=(), guards=(guard,)))
     return found
@@ -264,7 +265,7 @@ def _by_call_site(
         for call, caller in view.names.call_sites(scope, source) if chosen else ():
             if view.reach.reached(call.scope) and not _through(call, caller, hits.events):
                 bindings = _bindings(chosen, scope, call, caller, view.names)
-                judged = view.guards.of(candidate.tests, candidate.scope, source, bindings)
+                judged = view.guards.of(candidate.tests, Place(candidate.scope, source, bindings))
                 if bindings and any(guard.matched == 0 and guard.kind != "value" for guard in judged):
                     kin = view.meant.kin(candidate, source, judged, bindings, dict(statement.args))
                     selector = _site(call.node, caller, call.scope)

@@ -50,12 +50,12 @@ def file_of(cls: type) -> str:
     return str(getattr(sys.modules.get(cls.__module__), "__file__", None) or "")
 
 
-def read_sources(recorder: Recorder, classes: dict[type, tuple[str, ...]]) -> dict[str, Source]:
+def read_sources(recorder: Recorder, classes: dict[type, tuple[str, ...]], codes: list[Any]) -> dict[str, Source]:
     """Parsed user files: of the frames seen, of the model's classes, and of modules loaded meanwhile."""
     paths: dict[str, None] = {}
-    for noted in _frames(recorder):
-        if recorder.origins.of(noted.co_filename) == USER:
-            paths.setdefault(noted.co_filename)
+    for code in codes:
+        if recorder.origins.of(code.co_filename) == USER:
+            paths.setdefault(code.co_filename)
     for keys in classes.values():
         paths.update(dict.fromkeys(key.rpartition(":")[0] for key in keys))
     for name in list(sys.modules):
@@ -72,27 +72,15 @@ def read_sources(recorder: Recorder, classes: dict[type, tuple[str, ...]]) -> di
     return found
 
 
-def _frames(recorder: Recorder) -> list[Any]:
-    codes: dict[int, Any] = dict(recorder.patches.applied)
-    for event in recorder.log.events:
-        for code, _ in event.frames:
-            codes.setdefault(id(code), code)
-    for _, frames in (*recorder.modules.values(), *recorder.attached.values()):
-        for code, _ in frames:
-            codes.setdefault(id(code), code)
-    for store in recorder.log.by_number:
-        for registration in store.registrations:
-            for code, _ in registration.frames:
-                codes.setdefault(id(code), code)
-    for call in recorder.patches.seeds:
-        for code, _ in call.frames:
-            codes.setdefault(id(code), code)
-    return list(codes.values())
-
-
 def seen_codes(recorder: Recorder) -> list[Any]:
-    """Code objects of all functions that were seen running or passed to ``Module.apply``."""
-    return _frames(recorder)
+    """Code objects of all user functions that were seen running or passed to ``Module.apply``."""
+    stacks = [event.frames for event in recorder.log.events]
+    stacks += [frames for _, frames in (*recorder.modules.values(), *recorder.attached.values())]
+    stacks += [item.frames for store in recorder.log.by_number for item in store.registrations]
+    stacks += [call.frames for call in recorder.patches.seeds]
+    codes: dict[int, Any] = dict(recorder.patches.applied)
+    codes.update((id(code), code) for frames in stacks for code, _ in frames)
+    return list(codes.values())
 
 
 def _read(path: str) -> Source | None:

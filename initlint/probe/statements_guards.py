@@ -4,32 +4,42 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 
 from initlint.facts import Guard
+from initlint.probe.statements_conditions import (
+    CASES,
+    NEUTRAL,
+    Condition,
+    classes_of,
+    exact_types,
+    has_attribute,
+    instances,
+    is_type,
+    joined,
+    loop_kind,
+    method_of,
+    negated,
+    ordered,
+    string_test,
+    text_condition,
+    unknown,
+)
 from initlint.probe.statements_names import UNKNOWN, Names
 from initlint.probe.statements_source import Scope, Source, Test
 
-#: Three-valued: does this subject satisfy the condition?
-Answer = bool | None
-Predicate = Callable[[Any], Answer]
 
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where an expression stands; ``bindings`` fixes values of parameters at one call site."""
 
-@dataclass(slots=True)
-class Condition:
-    """A condition as a predicate over modules, parameters or (``value``) nothing in particular."""
-
-    kind: str  # "isinstance" | "type" | "name" | "class_name" | "hasattr" | "value" | "other"
-    test: Predicate
-    values: list[str] = field(default_factory=list)
-    subject: str = ""  # "module" | "parameter" | "module_name" | "parameter_name" | ""
-    classes: tuple[type, ...] = ()  # of a test on classes
-    parts: tuple[Condition, ...] = ()  # of ``a or b``
-    text: str = ""
+    scope: Scope
+    source: Source
+    bindings: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,63 +75,50 @@ class Guards:
         self._names = names
         self._subjects = subjects
 
-    def of(
-        self, tests: Iterable[Test], scope: Scope, source: Source, bindings: dict[str, Any] | None = None
-    ) -> tuple[Guard, ...]:
-        """Facts of conditions, innermost first; ``bindings`` fixes values of parameters at one call site."""
+    def of(self, tests: Iterable[Test], place: Place) -> tuple[Guard, ...]:
+        """Facts of conditions, innermost first."""
         found: list[Guard] = []
-        earlier: list[Condition] = []
+        earlier: list[Condition] = []  # the branches of an if/elif chain that were not taken
         for test in reversed(tuple(tests)):
-            condition = self._compile(test.expr, scope, source, bindings or {})
+            condition = self._compile(test.expr, place)
             if not test.positive:
-                condition = _negated(condition)
+                condition = negated(condition)
             if test.chain:
                 earlier.append(condition)
                 continue
-            text = source.segment(test.expr)
+            text = place.source.segment(test.expr)
             matched = self._count(condition, earlier)
             earlier = []
-            found.append(
-                Guard(
-                    condition.kind,
-                    text if test.positive else f"not ({text})",
-                    tuple(dict.fromkeys(condition.values)),
-                    matched,
-                    getattr(test.expr, "lineno", None),
-                )
-            )
+            shown = text if test.positive else f"not ({text})"
+            found.append(Guard(condition.kind, shown, tuple(dict.fromkeys(condition.values)), matched))
         return tuple(reversed(found))
 
-    def conditions(
-        self, tests: Iterable[Test], scope: Scope, source: Source, bindings: dict[str, Any]
-    ) -> list[Condition]:
+    def conditions(self, tests: Iterable[Test], place: Place) -> list[Condition]:
         """The conditions themselves, innermost first, negated where the other branch was taken."""
         found = []
         for test in tests:
-            condition = self._compile(test.expr, scope, source, bindings)
-            found.append(condition if test.positive else _negated(condition))
+            condition = self._compile(test.expr, place)
+            found.append(condition if test.positive else negated(condition))
         return found
 
-    def unmatched_names(self, expr: ast.expr, scope: Scope, source: Source) -> list[Guard]:
+    def unmatched_names(self, expr: ast.expr, place: Place) -> list[Guard]:
         """Names in ``"a" in name or "b" in name`` that match nothing although others do."""
-        condition = self._compile(expr, scope, source, {})
+        condition = self._compile(expr, place)
         counts = [(part, self._count(part, [])) for part in condition.parts if part.kind == "name"]
         if not any(count for _, count in counts):
             return []
-        line = getattr(expr, "lineno", None)
-        return [Guard(part.kind, part.text, tuple(part.values), 0, line) for part, count in counts if count == 0]
+        return [Guard(part.kind, part.text, tuple(part.values), 0) for part, count in counts if count == 0]
 
     def _count(self, condition: Condition, earlier: list[Condition]) -> int | None:
         """How many subjects satisfy a condition and none of the earlier branches; ``None`` when not decidable."""
         if condition.kind == "value":
             answer = condition.test(None)
             return None if answer is None else int(answer)
-        subjects = self._subjects.of(condition.subject)
         if not condition.subject:
             return None
         same = [other for other in earlier if other.subject == condition.subject]
         count = 0
-        for subject in subjects:
+        for subject in self._subjects.of(condition.subject):
             answers = [condition.test(subject), *(other.test(subject) for other in same)]
             if any(answer is None for answer in answers):
                 return None
@@ -130,146 +127,128 @@ class Guards:
 
     # -- compiling -----------------------------------------------------------------------------
 
-    def _compile(self, expr: ast.expr, scope: Scope, source: Source, bindings: dict[str, Any]) -> Condition:
+    def _compile(self, expr: ast.expr, place: Place) -> Condition:
         if isinstance(expr, ast.UnaryOp) and isinstance(expr.op, ast.Not):
-            return _negated(self._compile(expr.operand, scope, source, bindings))
+            return negated(self._compile(expr.operand, place))
         if isinstance(expr, ast.BoolOp):
-            parts = [self._compile(value, scope, source, bindings) for value in expr.values]
-            return _joined(parts, isinstance(expr.op, ast.And))
+            parts = [self._compile(value, place) for value in expr.values]
+            return joined(parts, every=isinstance(expr.op, ast.And))
+        found = None
         if isinstance(expr, ast.Call):
-            found = self._call(expr, scope, source, bindings)
+            found = self._call(expr, place)
         elif isinstance(expr, ast.Compare) and len(expr.ops) == 1:
-            found = self._compare(expr, scope, source, bindings)
-        else:
-            found = None
-        found = found or self._value(expr, scope, source, bindings)
-        found.text = source.segment(expr)
-        return found
+            found = self._compare(expr, place)
+        elif isinstance(expr, ast.Name):
+            found = self._assigned(expr, place)
+        found = found or self._value(expr, place)
+        return replace(found, text=place.source.segment(expr))
 
-    def _call(self, expr: ast.Call, scope: Scope, source: Source, bindings: dict[str, Any]) -> Condition | None:
-        function = expr.func
-        if isinstance(function, ast.Name) and function.id == "isinstance" and len(expr.args) == 2:
-            classes = _classes(self._resolve(expr.args[1], scope, source, bindings))
-            return _instances(classes) if classes is not None else Condition("isinstance", _unknown)
-        if isinstance(function, ast.Name) and function.id == "hasattr" and len(expr.args) == 2:
-            name = self._resolve(expr.args[1], scope, source, bindings)
-            if isinstance(name, str):
-                return Condition("hasattr", lambda module: getattr(module, name, None) is not None, [name], "module")
-        if isinstance(function, ast.Attribute) and function.attr in ("endswith", "startswith", "__contains__"):
-            return self._string(function.attr, function.value, expr.args[:1], scope, source, bindings)
-        if isinstance(function, ast.Attribute) and function.attr in ("match", "search", "fullmatch"):
-            if len(expr.args) == 2:
-                pattern = self._resolve(expr.args[0], scope, source, bindings)
-                kind = self._kind(expr.args[1], scope, source)
-                if isinstance(pattern, str) and kind:
-                    return _text_condition(
-                        kind, lambda text: bool(getattr(re, function.attr)(pattern, text)), [pattern]
-                    )
-        if isinstance(function, ast.Name) and function.id in ("any", "all") and len(expr.args) == 1:
-            return self._any(expr.args[0], function.id == "all", scope, source, bindings)
+    def _assigned(self, expr: ast.Name, place: Place) -> Condition | None:
+        """``scaled = "a" in name`` used as a condition later."""
+        values = place.scope.assigned.get(expr.id, [])
+        if len(values) != 1 or isinstance(values[0], ast.Name | ast.Constant):
+            return None
+        found = self._compile(values[0], place)
+        return found if found.subject else None
+
+    def _call(self, expr: ast.Call, place: Place) -> Condition | None:
+        function, args = expr.func, expr.args
+        if isinstance(function, ast.Name):
+            if function.id == "isinstance" and len(args) == 2:
+                return instances(classes_of(self._resolve(args[1], place)))
+            if function.id == "hasattr" and len(args) == 2:
+                name = self._resolve(args[1], place)
+                return has_attribute(name) if isinstance(name, str) else None
+            if function.id in ("any", "all") and len(args) == 1:
+                return self._any(args[0], function.id == "all", place)
+        elif isinstance(function, ast.Attribute):
+            if function.attr in ("endswith", "startswith", "__contains__"):
+                return self._string(function.attr, function.value, args[:1], place)
+            if function.attr in ("match", "search", "fullmatch") and len(args) == 2:
+                return self._pattern(function.attr, args, place)
         return None
 
-    def _any(
-        self, expr: ast.expr, every: bool, scope: Scope, source: Source, bindings: dict[str, Any]
-    ) -> Condition | None:
+    def _pattern(self, method: str, args: list[ast.expr], place: Place) -> Condition | None:
+        """``re.search(pattern, name)``."""
+        pattern = self._resolve(args[0], place)
+        kind, change = self._text(args[1], place)
+        if not isinstance(pattern, str) or not kind:
+            return None
+        return text_condition(kind, lambda text: bool(getattr(re, method)(pattern, change(text))), [pattern])
+
+    def _any(self, expr: ast.expr, every: bool, place: Place) -> Condition | None:
         """``any(key in name for key in ("a", "b"))``."""
         if not isinstance(expr, ast.GeneratorExp | ast.ListComp) or len(expr.generators) != 1:
             return None
         generator = expr.generators[0]
-        values = self._resolve(generator.iter, scope, source, bindings)
+        values = self._resolve(generator.iter, place)
         if not isinstance(generator.target, ast.Name) or not isinstance(values, tuple | list):
             return None
-        parts = [self._compile(expr.elt, scope, source, {**bindings, generator.target.id: value}) for value in values]
-        return _joined(parts, every) if parts else None
+        parts = [
+            self._compile(expr.elt, replace(place, bindings={**place.bindings, generator.target.id: value}))
+            for value in values
+        ]
+        return joined(parts, every=every) if parts else None
 
-    def _compare(self, expr: ast.Compare, scope: Scope, source: Source, bindings: dict[str, Any]) -> Condition | None:
+    def _compare(self, expr: ast.Compare, place: Place) -> Condition | None:
         left, op, right = expr.left, expr.ops[0], expr.comparators[0]
         negative = isinstance(op, ast.NotEq | ast.NotIn | ast.IsNot)
         found: Condition | None = None
-        if _is_type(left) or _is_type(right):
-            wanted = self._resolve(right if _is_type(left) else left, scope, source, bindings)
-            found = _types(wanted)
-        elif (
-            isinstance(left, ast.Call) and isinstance(left.func, ast.Attribute) and left.func.attr in ("find", "count")
-        ):
-            found = self._found(left, op, right, scope, source, bindings)
-            negative = False
+        if is_type(left) or is_type(right):
+            found = exact_types(classes_of(self._resolve(right if is_type(left) else left, place)))
+        elif method_of(left) in ("find", "count"):
+            found, negative = self._found(left, op, right, place), False
         elif isinstance(op, ast.In | ast.NotIn):
-            if self._kind(right, scope, source):
-                found = self._string("__contains__", right, [left], scope, source, bindings)
-            elif self._kind(left, scope, source):
-                found = self._string("__eq__", left, [right], scope, source, bindings)
+            if self._text(right, place)[0]:
+                found = self._string("__contains__", right, [left], place)
+            elif self._text(left, place)[0]:
+                found = self._string("__eq__", left, [right], place)
         elif isinstance(op, ast.Eq | ast.NotEq):
-            subject, other = (left, right) if self._kind(left, scope, source) else (right, left)
-            if self._kind(subject, scope, source):
-                found = self._string("__eq__", subject, [other], scope, source, bindings)
+            subject, other = (left, right) if self._text(left, place)[0] else (right, left)
+            found = self._string("__eq__", subject, [other], place)
         if found is None:
-            found, negative = self._dimensions(left, op, right), False
-        return _negated(found) if found is not None and negative else found
+            found, negative = _dimensions(left, op, right), False
+        return negated(found) if found is not None and negative else found
 
-    def _found(
-        self, call: ast.Call, op: ast.cmpop, right: ast.expr, scope: Scope, source: Source, bindings: dict[str, Any]
-    ) -> Condition | None:
+    def _found(self, call: ast.expr, op: ast.cmpop, right: ast.expr, place: Place) -> Condition | None:
         """``name.find("Conv") != -1``, ``name.count("bias") > 0``."""
-        assert isinstance(call.func, ast.Attribute)
-        kind = self._kind(call.func.value, scope, source)
-        text = self._resolve(call.args[0], scope, source, bindings) if call.args else UNKNOWN
-        bound = self._resolve(right, scope, source, bindings)
+        if not isinstance(call, ast.Call) or not isinstance(call.func, ast.Attribute):
+            return None
+        kind, change = self._text(call.func.value, place)
+        text = self._resolve(call.args[0], place) if call.args else UNKNOWN
+        bound = self._resolve(right, place)
         if not kind or not isinstance(text, str) or not isinstance(bound, int):
             return None
         method = call.func.attr
-        return _text_condition(kind, lambda name: _ordered(getattr(name, method)(text), op, bound), [text])
+        return text_condition(kind, lambda name: ordered(getattr(change(name), method)(text), op, bound), [text])
 
-    def _string(
-        self,
-        method: str,
-        subject: ast.expr,
-        args: list[ast.expr],
-        scope: Scope,
-        source: Source,
-        bindings: dict[str, Any],
-    ) -> Condition | None:
-        kind = self._kind(subject, scope, source)
-        wanted = self._resolve(args[0], scope, source, bindings) if args else UNKNOWN
-        if not kind or wanted is UNKNOWN:
-            return None
+    def _string(self, method: str, subject: ast.expr, args: list[ast.expr], place: Place) -> Condition | None:
+        kind, change = self._text(subject, place)
+        wanted = self._resolve(args[0], place) if args else UNKNOWN
         values = wanted if isinstance(wanted, tuple | list | set | frozenset) else (wanted,)
-        if not all(isinstance(value, str) for value in values):
+        if not kind or not all(isinstance(value, str) for value in values):
             return None
-        return _text_condition(
-            kind, lambda name: any(_string_test(method, name, value) for value in values), list(values)
+        return text_condition(
+            kind, lambda name: any(string_test(method, change(name), value) for value in values), list(values)
         )
 
-    def _dimensions(self, left: ast.expr, op: ast.cmpop, right: ast.expr) -> Condition | None:
-        """``p.dim() > 1``, ``p.ndim >= 2``, ``len(p.shape) == 1``."""
-        text = ast.unparse(left)
-        if not re.fullmatch(r"[\w.]+\.(dim\(\)|ndim)|len\([\w.]+\.(shape|size\(\))\)", text):
-            return None
-        if not isinstance(right, ast.Constant) or not isinstance(right.value, int) or not _on_parameter(text):
-            return None
-        bound = right.value
-        return Condition("other", lambda tensor: _ordered(tensor.dim(), op, bound), [], "parameter")
-
-    def _value(self, expr: ast.expr, scope: Scope, source: Source, bindings: dict[str, Any]) -> Condition:
+    def _value(self, expr: ast.expr, place: Place) -> Condition:
         """A condition on plain values: an option of the constructor, an attribute of the model."""
-        answers = self._plain(expr, scope, source, bindings)
+        answers = self._plain(expr, place)
         if answers is None:
-            return Condition("other", _unknown)
-        values = [
-            node.value for node in ast.walk(expr) if isinstance(node, ast.Constant) and isinstance(node.value, str)
-        ]
-        return Condition("value", lambda _: any(answers), list(values))
+            return Condition("other", unknown)
+        texts = [node.value for node in ast.walk(expr) if isinstance(node, ast.Constant)]
+        return Condition("value", lambda _: any(answers), [text for text in texts if isinstance(text, str)])
 
-    def _plain(self, expr: ast.expr, scope: Scope, source: Source, bindings: dict[str, Any]) -> list[bool] | None:
+    def _plain(self, expr: ast.expr, place: Place) -> list[bool] | None:
         if isinstance(expr, ast.Compare) and len(expr.ops) == 1:
-            lefts = self._all(expr.left, scope, source, bindings)
-            rights = self._all(expr.comparators[0], scope, source, bindings)
+            lefts, rights = self._all(expr.left, place), self._all(expr.comparators[0], place)
             pairs = [(a, b) for a in lefts for b in rights]
             if not pairs or any(a is UNKNOWN or b is UNKNOWN for a, b in pairs):
                 return None
-            return [_ordered(a, expr.ops[0], b) for a, b in pairs]
+            return [ordered(a, expr.ops[0], b) for a, b in pairs]
         if isinstance(expr, ast.Name | ast.Attribute | ast.Constant):
-            values = self._all(expr, scope, source, bindings)
+            values = self._all(expr, place)
             if any(value is UNKNOWN or not isinstance(value, bool | int | float | str | None) for value in values):
                 return None
             return [bool(value) for value in values]
@@ -277,177 +256,42 @@ class Guards:
 
     # -- names ---------------------------------------------------------------------------------
 
-    def _all(self, expr: ast.expr, scope: Scope, source: Source, bindings: dict[str, Any]) -> list[Any]:
-        if isinstance(expr, ast.Name) and expr.id in bindings:
-            return [bindings[expr.id]]
-        return self._names.values(expr, scope, source)
+    def _all(self, expr: ast.expr, place: Place) -> list[Any]:
+        if isinstance(expr, ast.Name) and expr.id in place.bindings:
+            return [place.bindings[expr.id]]
+        return self._names.values(expr, place.scope, place.source)
 
-    def _resolve(self, expr: ast.expr, scope: Scope, source: Source, bindings: dict[str, Any]) -> Any:
-        values = self._all(expr, scope, source, bindings)
+    def _resolve(self, expr: ast.expr, place: Place) -> Any:
+        values = self._all(expr, place)
         return values[0] if len(values) == 1 else UNKNOWN
 
-    def _kind(self, expr: ast.expr, scope: Scope, source: Source) -> str:
-        """``class_name``, ``parameter_name`` or ``module_name`` when the expression is such a text."""
-        while (
-            isinstance(expr, ast.Call)
-            and isinstance(expr.func, ast.Attribute)
-            and expr.func.attr in ("lower", "upper", "strip", "casefold")
-        ):
+    def _text(self, expr: ast.expr, place: Place) -> tuple[str, Any]:
+        """Kind of a text (``class_name``, ``parameter_name``, ``module_name`` or "") and what is done to it first."""
+        change: Any = str
+        while method_of(expr) in CASES or method_of(expr) in NEUTRAL:
+            change = CASES.get(method_of(expr), change)
+            assert isinstance(expr, ast.Call)
+            assert isinstance(expr.func, ast.Attribute)
             expr = expr.func.value
         if isinstance(expr, ast.Attribute):
-            return "class_name" if expr.attr in ("__name__", "__qualname__") and _is_type(expr.value) else ""
-        if not isinstance(expr, ast.Name):
-            return ""
-        inner: Scope | None = scope
-        while inner is not None:
+            return ("class_name" if expr.attr in ("__name__", "__qualname__") and is_type(expr.value) else ""), change
+        inner: Scope | None = place.scope if isinstance(expr, ast.Name) else None
+        while inner is not None and isinstance(expr, ast.Name):
             if expr.id in inner.loops:
-                return _loop_kind(*inner.loops[expr.id])
+                return loop_kind(*inner.loops[expr.id]), change
             if len(inner.assigned.get(expr.id, ())) == 1:
-                return self._kind(inner.assigned[expr.id][0], inner, source)
+                kind, first = self._text(inner.assigned[expr.id][0], replace(place, scope=inner))
+                return kind, first if change is str else change
             inner = inner.parent
-        return ""
+        return "", change
 
 
-def _loop_kind(iterable: ast.expr, position: int | None) -> str:
-    """What the first of two loop variables over ``named_parameters()`` and the like is."""
-    if isinstance(iterable, ast.Call) and isinstance(iterable.func, ast.Name) and iterable.args:
-        return _loop_kind(iterable.args[0], position)  # list(...), sorted(...)
-    if not isinstance(iterable, ast.Call) or not isinstance(iterable.func, ast.Attribute) or position not in (0, None):
-        return ""
-    method = iterable.func.attr
-    if method == "items" and isinstance(iterable.func.value, ast.Call):
-        method = getattr(iterable.func.value.func, "attr", "")
-    if method in ("named_parameters", "state_dict"):
-        return "parameter_name"
-    return "module_name" if method in ("named_modules", "named_children") else ""
-
-
-def _text_condition(kind: str, test: Callable[[str], bool], values: list[str]) -> Condition:
-    if kind == "class_name":
-        return Condition("class_name", lambda module: test(type(module).__name__), values, "module")
-    # Names are relative to the module that the loop runs over: any trailing part of the path may be it.
-    return Condition("name", lambda name: any(test(part) for part in _tails(name)), values, kind)
-
-
-def _tails(name: str) -> list[str]:
-    parts = name.split(".")
-    return [".".join(parts[index:]) for index in range(len(parts))]
-
-
-def _string_test(method: str, name: str, value: str) -> bool:
-    if method == "__contains__":
-        return value in name
-    if method == "__eq__":
-        return name == value
-    return bool(getattr(name, method)(value))
-
-
-def _method(node: ast.expr) -> str:
-    """``find`` of ``name.find("Conv")``."""
-    return node.func.attr if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) else ""
-
-
-def _is_type(node: ast.expr) -> bool:
-    """``type(x)`` or ``x.__class__``."""
-    if isinstance(node, ast.Call):
-        return isinstance(node.func, ast.Name) and node.func.id == "type" and len(node.args) == 1
-    return isinstance(node, ast.Attribute) and node.attr == "__class__"
-
-
-def _on_parameter(text: str) -> bool:
-    return not re.search(r"\.(weight|bias)\b", text)
-
-
-def _classes(value: Any) -> tuple[type, ...] | None:
-    items = value if isinstance(value, tuple | list | set | frozenset) else (value,)
-    found: list[type] = []
-    for item in items:
-        if isinstance(item, tuple):
-            inner = _classes(item)
-            if inner is None:
-                return None
-            found += inner
-        elif isinstance(item, type):
-            found.append(item)
-        else:
-            return None
-    return tuple(found)
-
-
-def _instances(classes: tuple[type, ...]) -> Condition:
-    subject = (
-        "module"
-        if all(issubclass(cls, torch.nn.Module) or not issubclass(cls, torch.Tensor) for cls in classes)
-        else "parameter"
-    )
-    names = [cls.__name__ for cls in classes]
-    return Condition("isinstance", lambda item: isinstance(item, classes), names, subject, classes)
-
-
-def _types(wanted: Any) -> Condition:
-    classes = _classes(wanted)
-    if classes is None:
-        return Condition("type", _unknown)
-    names = [cls.__name__ for cls in classes]
-    return Condition("type", lambda item: type(item) in classes, names, "module", classes)
-
-
-def _negated(condition: Condition) -> Condition:
-    test = condition.test
-
-    def negated(subject: Any) -> Answer:
-        answer = test(subject)
-        return None if answer is None else not answer
-
-    return Condition(condition.kind, negated, condition.values, condition.subject, text=condition.text)
-
-
-def _joined(parts: list[Condition], every: bool) -> Condition:
-    """Conditions joined by ``and`` or ``or``; they are counted when all are about the same subjects."""
-    subjects = {part.subject for part in parts if part.subject}
-    kinds = [part.kind for part in parts if part.kind != "other"]
-    values = [value for part in parts for value in part.values]
-    kind = kinds[0] if kinds else "other"
-    if len(subjects) > 1:
-        return Condition(kind, _unknown, values)
-
-    def joined(subject: Any) -> Answer:
-        answers = [part.test(subject) for part in parts]
-        if every:
-            return False if False in answers else None if None in answers else True
-        return True if True in answers else None if None in answers else False
-
-    classes = tuple(cls for part in parts for cls in part.classes)
-    subject = subjects.pop() if subjects else ""
-    return Condition(kind, joined, values, subject, classes, () if every else tuple(parts))
-
-
-def _ordered(left: Any, op: ast.cmpop, right: Any) -> bool:
-    try:
-        match op:
-            case ast.Eq():
-                return bool(left == right)
-            case ast.NotEq():
-                return bool(left != right)
-            case ast.Gt():
-                return bool(left > right)
-            case ast.GtE():
-                return bool(left >= right)
-            case ast.Lt():
-                return bool(left < right)
-            case ast.LtE():
-                return bool(left <= right)
-            case ast.Is():
-                return left is right
-            case ast.IsNot():
-                return left is not right
-            case ast.In():
-                return bool(left in right)
-            case _:
-                return bool(left not in right)
-    except TypeError:
-        return False
-
-
-def _unknown(_: Any) -> Answer:
-    return None
+def _dimensions(left: ast.expr, op: ast.cmpop, right: ast.expr) -> Condition | None:
+    """``p.dim() > 1``, ``p.ndim >= 2``, ``len(p.shape) == 1`` on a loop variable over the parameters."""
+    text = ast.unparse(left)
+    if not re.fullmatch(r"\w+\.(dim\(\)|ndim)|len\(\w+\.(shape|size\(\))\)", text):
+        return None
+    if not isinstance(right, ast.Constant) or not isinstance(right.value, int):
+        return None
+    bound = right.value
+    return Condition("other", lambda tensor: ordered(tensor.dim(), op, bound), [], "parameter")

@@ -41,6 +41,7 @@ class Matcher:
         self._found = {path: list(source.candidates) for path, source in sources.items()}
         self._index: dict[tuple[str, int, int], Candidate] = {}
         self._calls: dict[tuple[str, int, int], Call] = {}
+        self._at: dict[tuple[int, int], Candidate | None] = {}  # by code object and instruction
         for path, source in sources.items():
             for call in source.calls:
                 self._calls[_key(path, call.node)] = call
@@ -66,11 +67,15 @@ class Matcher:
     def _around(self, frames: Iterable[Noted]) -> list[Candidate]:
         found = []
         for noted in frames:
-            where = span(noted)
-            if where is not None:
-                candidate = self._index.get((noted[0].co_filename, where[1], where[3]))
-                if candidate is not None:
-                    found.append(candidate)
+            key = (id(noted[0]), noted[1])
+            if key in self._at:
+                candidate = self._at[key]
+            else:
+                where = span(noted)
+                place = None if where is None else (noted[0].co_filename, where[1], where[3])
+                candidate = self._at[key] = None if place is None else self._index.get(place)
+            if candidate is not None:
+                found.append(candidate)
         return found
 
     def _note(self, event: Event) -> None:

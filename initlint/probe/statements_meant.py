@@ -8,7 +8,8 @@ from typing import Any
 import torch
 
 from initlint.facts import Guard, Plain
-from initlint.probe.statements_guards import Condition, Guards, Subjects
+from initlint.probe.statements_conditions import Condition
+from initlint.probe.statements_guards import Guards, Place, Subjects
 from initlint.probe.statements_names import Names
 from initlint.probe.statements_source import Candidate, Scope, Source
 
@@ -72,7 +73,7 @@ class Meant:
         if not local:
             return ()
         wanted: list[type] = []
-        for condition in self._guards.conditions(candidate.tests, candidate.scope, source, bindings):
+        for condition in self._guards.conditions(candidate.tests, Place(candidate.scope, source, bindings)):
             if condition.kind in ("isinstance", "type") and self._count(condition) == 0:
                 wanted += condition.classes
         modules = [item for item in self._subjects.modules if any(_kin(type(item), cls) for cls in wanted)]
@@ -108,7 +109,7 @@ class Meant:
         local = _local(candidate.target)
         conditions = [
             condition
-            for condition in self._guards.conditions(candidate.tests, candidate.scope, source, {})
+            for condition in self._guards.conditions(candidate.tests, Place(candidate.scope, source))
             if condition.subject == "module"
         ]
         if not local or not conditions:

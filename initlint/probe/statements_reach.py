@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import ast
-from typing import TYPE_CHECKING
+from typing import Any
 
-from initlint.probe.statements_files import seen_codes
-from initlint.probe.statements_guards import Guards
+from initlint.probe.statements_guards import Guards, Place
 from initlint.probe.statements_source import Candidate, Scope, Source, Test, parameter_like
-
-if TYPE_CHECKING:
-    from initlint.probe.provenance import Recorder
 
 #: What a model runs after it is built: statements in there initialise nothing.
 _RUN_TIME = frozenset({"forward", "__call__"})
@@ -19,12 +15,12 @@ _RUN_TIME = frozenset({"forward", "__call__"})
 class Reach:
     """Functions that were seen in a recorded stack, passed to ``apply``, or are used by such functions."""
 
-    def __init__(self, recorder: Recorder, sources: dict[str, Source], guards: Guards, classes: set[str]) -> None:
+    def __init__(self, codes: list[Any], sources: dict[str, Source], guards: Guards, classes: set[str]) -> None:
         self._sources = sources
         self._guards = guards
         self._classes = classes  # "file:qualified name" of the classes that the model is made of
         self._files = {key.rpartition(":")[0] for key in classes}
-        seen = {(code.co_filename, code.co_firstlineno, code.co_name) for code in seen_codes(recorder)}
+        seen = {(code.co_filename, code.co_firstlineno, code.co_name) for code in codes}
         self._reached: set[int] = set()
         self._named: dict[str, list[tuple[Scope, Source]]] = {}
         for source in sources.values():
@@ -96,7 +92,7 @@ class Reach:
         return False
 
     def _forbidden(self, tests: tuple[Test, ...], scope: Scope, source: Source) -> bool:
-        return any(guard.matched == 0 for guard in self._guards.of(tests, scope, source))
+        return any(guard.matched == 0 for guard in self._guards.of(tests, Place(scope, source)))
 
 
 def _inside(scope: Scope, outer: Scope) -> bool:

@@ -10,7 +10,7 @@ from functools import lru_cache
 from initlint.facts import Node
 from initlint.signal.moments import NoRuleError
 from initlint.theory import activations, correlation
-from initlint.theory.quadrature import Elementwise, expand, expectation
+from initlint.theory.quadrature import Elementwise, expand, expectation, nodes
 
 #: Grid, in log variance and in mean / sigma, on which fourth moments are taken: they only feed noise bands.
 COARSE = 0.25
@@ -57,11 +57,13 @@ class Curve:
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """``fourth``: E f^4 / (E f^2)^2 - 1; ``steep``: E f'^4 / (E f'^2)^2; ``elastic``: d ln E f^2 / d ln scale^2."""
+    """``fourth``: E f^4 / (E f^2)^2 - 1; ``steep``: E f'^4 / (E f'^2)^2; ``elastic``: d ln E f^2 / d ln scale^2;
+    ``tilt``: (E f' z)^2 / E f'^2, how much of a constant gradient points along the signal once it has passed f'."""
 
     fourth: float
     steep: float
     elastic: float
+    tilt: float = 0.0
 
 
 FLAT = Shape(0.0, 1.0, 0.0)
@@ -108,4 +110,7 @@ def _shape(function: Elementwise, level: int, ratio: int) -> Shape:
     slope = Elementwise("slope", function.slope, function.slope, function.kinks, function.width, domain=function.domain)
     steep = expectation(slope, mean, sigma, 4) / point.slope[0] ** 2 if point.slope[0] > 0 else 1.0
     elastic = 0.5 * (mean / sigma * point.second[1] + point.second[2]) / second
-    return Shape(max(fourth, 0.0), max(steep, 1.0), elastic)
+    zs, ws = nodes(function, mean, sigma)
+    lean = sum(w * z * function.slope(mean + sigma * z) for z, w in zip(zs, ws, strict=True))
+    tilt = lean * lean / point.slope[0] if point.slope[0] > 0 else 0.0
+    return Shape(max(fourth, 0.0), max(steep, 1.0), elastic, tilt)

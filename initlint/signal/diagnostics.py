@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Sequence
+import statistics
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING
@@ -22,10 +24,13 @@ SAMPLES = 256
 RECTIFIERS = frozenset({"relu", "relu6", "threshold", "relu_squared"})
 
 
-def saturation(scene: Scene, states: Sequence[State]) -> dict[int, float]:
-    """Share of saturated units of each bounded activation (slope below 7 % of the greatest; Glorot & Bengio 2010)."""
+def saturation(scene: Scene, states: Sequence[State], among: Collection[int] | None = None) -> dict[int, float]:
+    """Share of saturated units of each bounded activation (slope below 7 % of the greatest; Glorot & Bengio 2010).
+
+    ``among``: only these nodes.
+    """
     found = {}
-    for node in scene.nodes:
+    for node in scene.nodes if among is None else (scene.nodes[index] for index in among):
         fn = text(node, "fn")
         if node.op == "activation" and fn and node.inputs and activations.known(fn):
             x = states[node.inputs[0]]
@@ -36,9 +41,9 @@ def saturation(scene: Scene, states: Sequence[State]) -> dict[int, float]:
     return found
 
 
-def saturated_share(scene: Scene, states: Sequence[State]) -> float:
+def saturated_share(scene: Scene, states: Sequence[State], among: Collection[int] | None = None) -> float:
     """The largest share of saturated units of any activation."""
-    return max(saturation(scene, states).values(), default=0.0)
+    return max(saturation(scene, states, among).values(), default=0.0)
 
 
 def dead(x: State, samples: int = SAMPLES) -> float:
@@ -49,7 +54,9 @@ def dead(x: State, samples: int = SAMPLES) -> float:
     spread, within = math.sqrt(max(x.v - x.d, 0.0)), math.sqrt(x.d)
     if within <= 1e-9 * max(spread, abs(x.m), 1e-300):
         return normal_cdf(-x.m / spread) if spread > 0 else float(x.m <= 0)
-    total, steps = 0.0, 400
+    if spread < 0.4 * within and x.m > -0.4 * within:
+        return 0.0  # below 1e-6 for any number of samples worth the name
+    total, steps = 0.0, 160
     width = 16.0 / steps
     for index in range(steps + 1):
         z = -8.0 + index * width
@@ -59,10 +66,10 @@ def dead(x: State, samples: int = SAMPLES) -> float:
     return min(total, 1.0)
 
 
-def dead_units(scene: Scene, states: Sequence[State]) -> dict[int, float]:
+def dead_units(scene: Scene, states: Sequence[State], among: Collection[int] | None = None) -> dict[int, float]:
     """Share of dead units of each rectifier. The same share is always on where the mean is zero."""
     found = {}
-    for node in scene.nodes:
+    for node in scene.nodes if among is None else (scene.nodes[index] for index in among):
         if node.op == "activation" and text(node, "fn") in RECTIFIERS and node.inputs:
             x = states[node.inputs[0]]
             if not x.undetermined and x.kind == "gaussian":
@@ -70,9 +77,9 @@ def dead_units(scene: Scene, states: Sequence[State]) -> dict[int, float]:
     return found
 
 
-def dead_share(scene: Scene, states: Sequence[State]) -> float:
+def dead_share(scene: Scene, states: Sequence[State], among: Collection[int] | None = None) -> float:
     """The largest share of dead units of any rectifier."""
-    return max(dead_units(scene, states).values(), default=0.0)
+    return max(dead_units(scene, states, among).values(), default=0.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +96,7 @@ class Depth:
 
 
 def depth_scale(signal: Signal) -> Depth | None:
-    """Mean rates along the trunk; None for fewer than three layers. A net is trainable to about six scales."""
+    """Rates along the trunk; None for fewer than three layers. A net is trainable to about six scales."""
     scene = signal.scene
     if scene is None:
         return None
@@ -97,9 +104,9 @@ def depth_scale(signal: Signal) -> Depth | None:
     if len(rows) < 3:
         return None
     count = len(rows) - 1
-    energies = (rows[0].energy or 0.0) - (rows[-1].energy or 0.0)
+    steps = [(a.energy or 0.0) - (b.energy or 0.0) for a, b in itertools.pairwise(rows)]
     fall = (rows[0].dependent - rows[-1].dependent) * math.log(10.0)
-    return Depth(len(rows), 10.0 ** (energies / count), count / fall if fall > 0 else math.inf)
+    return Depth(len(rows), 10.0 ** statistics.median(steps), count / fall if fall > 0 else math.inf)
 
 
 @dataclass(frozen=True, slots=True)

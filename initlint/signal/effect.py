@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from initlint.facts import ModelFacts, Node
 from initlint.signal.diagnostics import dead_share, saturated_share
 from initlint.signal.loss import init_loss
 from initlint.signal.moments import Nominal, State
-from initlint.signal.profile import Point, Span, log10, points, spans
+from initlint.signal.profile import Point, Span, changed_points, log10, spans
 from initlint.signal.propagate import Signal, propagate
 from initlint.signal.scene import Scene
 from initlint.signal.substitute import substituted
@@ -65,8 +65,9 @@ def counterfactual(facts: ModelFacts, signal: Signal, changes: Mapping[str, Nomi
     states = changed_states(nodes, base, scene)
     grads = changed_grads(nodes, states, base, scene, outputs)
     view, grad_view = Overlay(base.states, states), Overlay(base.grads, grads)
-    expected = points(scene, signal.trunk, signal.guards, view, grad_view)
-    return _effect(signal, scene, base, nodes, view, expected, outputs, len(states) + len(grads))
+    expected = changed_points(scene, signal.profile, signal.trunk, signal.guards, (states, grads), view, grad_view)
+    moved = {user for index in states for user in scene.consumers[index]}
+    return _effect(signal, scene, base, nodes, view, expected, outputs, moved, len(states) + len(grads))
 
 
 def _effect(
@@ -77,6 +78,7 @@ def _effect(
     view: Sequence[State],
     expected: Sequence[Point],
     outputs: Sequence[int],
+    moved: Collection[int],
     touched: int,
 ) -> Effect:
     forward, dependent, gradient = _compare(signal.profile, expected)
@@ -98,8 +100,8 @@ def _effect(
         hidden=hidden,
         before=signal.spans,
         after=after,
-        saturated=saturated_share(scene, base.states) - saturated_share(scene, view),
-        dead=dead_share(scene, base.states) - dead_share(scene, view),
+        saturated=saturated_share(scene, base.states, moved) - saturated_share(scene, view, moved),
+        dead=dead_share(scene, base.states, moved) - dead_share(scene, view, moved),
         head=_only_head(signal, scene, nodes),
         branch=not any(i in set(signal.trunk) for i in nodes),
         touched=touched,

@@ -56,10 +56,14 @@ def activation_back(node: Node, xs: tuple[State, ...], y: State, g: Grad, scene:
     """p E f'^2; the part that positions share shrinks with E f'(x) f'(x')."""
     x = xs[0]
     shape = curve(function_of(node), x.m, x.v)
-    steep = shape.shape.steep
+    form = shape.shape
     width = width_of(node.index, x, scene)
-    shared = g.t * shape.kernel(x.e) if g.t else 0.0
-    return (Grad(bounded(g.p * shape.slope), shared, g.noise + (GAUSSIAN_FOURTH * steep - 1.0) / width),)
+    p = bounded(g.p * shape.slope)
+    if not g.t:
+        return (Grad(p, 0.0, g.noise + (GAUSSIAN_FOURTH * form.steep - 1.0) / width),)
+    along = min(max(g.t, 0.0), g.p) * shape.slope * form.tilt
+    noise = g.noise + (GAUSSIAN_FOURTH * form.steep - 1.0) / width
+    return (Grad(p, g.t * shape.kernel(x.e), noise, along=along),)
 
 
 def glu(node: Node, xs: tuple[State, ...], scene: Scene) -> State:

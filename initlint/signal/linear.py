@@ -51,7 +51,7 @@ def linear(node: Node, xs: tuple[State, ...], scene: Scene) -> State:
     spread = GAUSSIAN * (1.0 + operator.energy_spread) / width_of(node.index, y, scene)
     square = operator.orthogonal and operator.width_out >= operator.width_in > 0
     own, noise = (x.own, x.noise) if square else (spread, y.noise)
-    return replace(y, own=own, noise=noise, isometric=operator.orthogonal)
+    return replace(y, own=own, noise=noise, isometric=operator.orthogonal, uneven=operator.energy_spread)
 
 
 def linear_back(node: Node, xs: tuple[State, ...], y: State, g: Grad, scene: Scene) -> tuple[Grad, ...]:

@@ -75,6 +75,7 @@ class State:
     kind: str = "gaussian"  # gaussian | post (after a function) | index | constant | logits | weights (softmax)
     own: float = 0.0  # variance of ln q from this edge's own units: replaced, not summed, by an activation
     noise: float = 0.0  # variance of ln q carried from upstream
+    uneven: float = 0.0  # relative variance of second moments between channels (rows of unequal energy)
     spread: float = 0.0  # relative variance, between samples and positions, of the energy of one channel vector
     ties: tuple[Tie, ...] = ()  # earlier signals that this one still contains, nearest first
     share: float = 1.0  # kind "logits": unmasked share of the keys; "weights": sum of squares of a row
@@ -111,6 +112,7 @@ class Grad(NamedTuple):
     noise: float = 0.0
     through: float = -1.0
     parts: tuple[tuple[float, Grad], ...] = ()  # as State.parts
+    along: float = 0.0  # energy, by sample and channel, of the gradient's projection on the signal itself
 
 
 NO_GRADIENT = Grad(0.0, 0.0, 0.0)

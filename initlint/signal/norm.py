@@ -142,6 +142,8 @@ def norm_back(node: Node, xs: tuple[State, ...], y: State, g: Grad, scene: Scene
     alike = min(max(g.t / g.p, 0.0), 1.0) if g.p > 0 else 0.0
     same = max(1.0 - y.e / y.q, 0.0) if y.q > 0 else 0.0
     along = (1.0 + (positions - 1.0) * alike * same) / cells
+    if g.p > 0:  # averaged over samples and channels, whose signs are independent
+        along = min(along + g.along / g.p / (channels * samples), 1.0)
     mean = 0.0 if kind in ("rms", "l2") else (1.0 + (positions - 1.0) * alike) / cells
     if kind in ("rms", "l2"):
         factor = second * _power(node, x)
@@ -149,7 +151,10 @@ def norm_back(node: Node, xs: tuple[State, ...], y: State, g: Grad, scene: Scene
         _, v = statistic(node, x, scene)
         factor = second / max(v + number(node, "eps", 1e-5), 1e-150)
     # E[1/v] E[v] - 1: the energy of one token fluctuates as the signal does, a mean over positions hardly
-    factor *= 1.0 + min(x.spread if positions * samples == 1 else 2.0 / cells, 1.0)
+    single = positions * samples == 1
+    factor *= 1.0 + min(x.spread if single else 2.0 / cells, 1.0)
+    if channels == 1.0:  # each channel is divided by its own scale: E[1/v] E[v] over channels
+        factor *= 1.0 + min(x.uneven, 1.0)
     kept = max(g.p * (1.0 - mean - along), 0.0)
     shared = max(g.t * (1.0 - 1.0 / max(channels * samples, 1.0)), 0.0) if mean else g.t
     return (Grad(bounded(kept * factor), shared * factor, g.noise + x.noise + x.own),)

@@ -32,6 +32,7 @@ class Point:
     guarded: bool
     judged: bool  # counts for the forward spans (not hidden by a norm, not the head)
     body: bool  # counts for the gradient span
+    lost: tuple[float, float] = (0.0, 0.0)  # log10 that averages over positions before it took, added back
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,39 +74,70 @@ def points(
     grads: Sequence[Grad],
 ) -> tuple[Point, ...]:
     """The profile; nodes whose state is undetermined are left out."""
-    weighted = [index for index in trunk if scene.nodes[index].op in WEIGHTED]
-    head = weighted[-1] if len(weighted) > 1 else len(scene.nodes)
-    first = weighted[0] if weighted else 0
+    first, head = _ends(scene, trunk)
     found: list[Point] = []
     lost_q = lost_d = 0.0
     for index in trunk:
-        x, g, node = states[index], grads[index], scene.nodes[index]
+        x, node = states[index], scene.nodes[index]
         if _averages(scene, index):
             before = states[node.inputs[0]]
             lost_q += max(log10(before.q) - log10(x.q), 0.0)
             lost_d += max(log10(before.d) - log10(x.d), 0.0)
         if x.undetermined or (x.kind in ("index", "constant") and x.d == 0 and node.op == "input"):
             continue
-        layout = scene.layout(index)
-        energy = log10(g.p * layout.elements) if g.p > 0 else None
-        found.append(
-            Point(
-                node=index,
-                label=node.label or node.module or node.op,
-                q=log10(x.q) + lost_q,
-                dependent=log10(x.d) + lost_d,
-                energy=energy,
-                forward_std=math.sqrt(x.q),
-                gradient_std=math.sqrt(g.p),
-                share=min(x.d / x.q, 1.0) if x.q > 0 else 0.0,
-                noise_q=math.sqrt(x.noise + x.own) / LN10,
-                noise_p=math.sqrt(g.noise) / LN10,
-                guarded=hidden[index],
-                judged=not hidden[index] and index < head,
-                body=not hidden[index] and first <= index < head and energy is not None,
-            )
-        )
+        found.append(_point(scene, index, x, grads[index], hidden[index], (first, head), (lost_q, lost_d)))
     return tuple(found)
+
+
+def changed_points(
+    scene: Scene,
+    profile: Sequence[Point],
+    trunk: Sequence[int],
+    hidden: Sequence[bool],
+    changes: tuple[Mapping[int, State], Mapping[int, Grad]],
+    states: Sequence[State],
+    grads: Sequence[Grad],
+) -> tuple[Point, ...]:
+    """The profile again after a change, without going through the points that are as they were."""
+    moved = changes[0].keys() | changes[1].keys()
+    if not moved:
+        return tuple(profile)
+    if any(_averages(scene, index) for index in trunk if index in changes[0]):
+        return points(scene, trunk, hidden, states, grads)
+    ends = _ends(scene, trunk)
+    return tuple(
+        _point(scene, p.node, states[p.node], grads[p.node], p.guarded, ends, p.lost) if p.node in moved else p
+        for p in profile
+    )
+
+
+def _ends(scene: Scene, trunk: Sequence[int]) -> tuple[int, int]:
+    """The first and the last layer of the trunk; the last one is the head."""
+    weighted = [index for index in trunk if scene.nodes[index].op in WEIGHTED]
+    return (weighted[0] if weighted else 0), (weighted[-1] if len(weighted) > 1 else len(scene.nodes))
+
+
+def _point(
+    scene: Scene, index: int, x: State, g: Grad, hidden: bool, ends: tuple[int, int], lost: tuple[float, float]
+) -> Point:
+    node = scene.nodes[index]
+    energy = log10(g.p * scene.layout(index).elements) if g.p > 0 else None
+    return Point(
+        node=index,
+        label=node.label or node.module or node.op,
+        q=log10(x.q) + lost[0],
+        dependent=log10(x.d) + lost[1],
+        energy=energy,
+        forward_std=math.sqrt(x.q),
+        gradient_std=math.sqrt(g.p),
+        share=min(x.d / x.q, 1.0) if x.q > 0 else 0.0,
+        noise_q=math.sqrt(x.noise + x.own) / LN10,
+        noise_p=math.sqrt(g.noise) / LN10,
+        guarded=hidden,
+        judged=not hidden and index < ends[1],
+        body=not hidden and ends[0] <= index < ends[1] and energy is not None,
+        lost=lost,
+    )
 
 
 def _averages(scene: Scene, index: int) -> bool:

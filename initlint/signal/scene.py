@@ -56,6 +56,20 @@ class Scene:
         return fact.stats if fact else None
 
     @cached_property
+    def readers(self) -> Mapping[str, tuple[int, ...]]:
+        """For each tensor, by its proper name, the nodes that read it."""
+        found: dict[str, list[int]] = {}
+        for node in self.nodes:
+            for name in node.parameters.values():
+                found.setdefault(self.proper(name), []).append(node.index)
+        return {name: tuple(dict.fromkeys(indices)) for name, indices in found.items()}
+
+    @cached_property
+    def generated(self) -> tuple[ParameterFacts, ...]:
+        """Weights computed from other parameters."""
+        return tuple(fact for fact in self.facts.parameters if fact.generated and fact.stats)
+
+    @cached_property
     def batch(self) -> int | None:
         """The number of samples that the model was run with."""
         for node in self.nodes:

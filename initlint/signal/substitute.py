@@ -17,8 +17,8 @@ def resolved(changes: Changes, scene: Scene) -> dict[str, Nominal]:
     found: dict[str, Nominal] = {}
     for name, value in changes.items():
         found[scene.proper(name)] = value
-    for fact in scene.facts.parameters:
-        if fact.generated and fact.stats and fact.name not in found:
+    for fact in scene.generated:
+        if fact.stats and fact.name not in found:
             factor = _generated_factor(fact.origin, fact.sources, found, scene)
             if factor != 1.0:
                 found[fact.name] = Nominal(fact.stats.mean * factor**0.5, fact.stats.var * factor)
@@ -47,12 +47,12 @@ def substituted(changes: Changes, scene: Scene) -> dict[int, Node]:
     """The nodes that read a changed parameter, with the change worked in. Aliases of one tensor change together."""
     names = resolved(changes, scene)
     found: dict[int, Node] = {}
-    for node in scene.nodes:
+    for index in sorted({index for name in names for index in scene.readers.get(name, ())}):
+        node = scene.nodes[index]
         touched = {
             role: names[proper] for role, name in node.parameters.items() if (proper := scene.proper(name)) in names
         }
-        if touched:
-            found[node.index] = changed(node, touched, scene)
+        found[index] = changed(node, touched, scene)
     return found
 
 

@@ -13,7 +13,8 @@ from initlint.signal import Nominal
 from initlint.signal.trunk import WEIGHTED
 from initlint.upstream import judged, writers
 
-# The branch changes the stream by as much as there is: from here the sum says more of random weights than of the stream.
+# The branch changes the stream by as much as there is: from here the sum says more of random weights than of the
+# stream.
 _RATIO = 1.0
 # What published adapters start with: N(0, 0.01) or exact zero (Houlsby et al. 2019, section 2.1; Hu et al. 2021).
 _CLOSED = 1e-4
@@ -28,13 +29,14 @@ class AdapterNotClosed(Rule):
     ## What it does
     Looks at models in which every weight on the way from input to output sits in branches: the input itself, or a
     stream of frozen weights, passes to the output unchanged, and branches without normalisation are added to it.
-    Reports a branch whose second moment is at least that of the stream. It is an error where the stream is frozen or the
-    branch has a strength factor that is not turned down.
+    Reports a branch whose second moment is at least that of the stream. It is an error where the stream is frozen or
+    the branch has a strength factor that is not turned down.
 
     ## Why is this bad?
     Adapters, hypernetworks and control branches are added to features that already mean something. At full strength
     the random branch drowns them before the first step; the identity is the right start (Houlsby et al. 2019, section
-    2.1). The same block stacked in a net without normalisation makes the signal grow with each copy (Zhang et al. 2019).
+    2.1). The same block stacked in a net without normalisation makes the signal grow with each copy (Zhang et al.
+    2019).
 
     ## Example
     ```python

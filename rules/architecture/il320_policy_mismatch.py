@@ -5,11 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
-from initlint.errors import ConfigError
 from initlint.expressions import evaluate
 from initlint.facts import ParameterFacts, Scalar, TensorStats
 from initlint.findings import Severity
-from initlint.policies import Policy, parse, preset
+from initlint.policies import Policy, PolicyError, parse, preset
 from initlint.roles import numbers, roles
 from initlint.rule import Context, Outcome, Rule, site_of
 from initlint.signal import Nominal
@@ -32,10 +31,11 @@ class PolicyMismatch(Rule):
     """Parameters that differ from the initialisation policy in the configuration.
 
     ## What it does
-    Checks parameters against `[[tool.initlint.policy]]` tables and ready-made policies (`presets = ["gpt2"]`: gpt2, bert,
-    vit, t5, llama, resnet, siren). A table selects parameters by name, kind of layer or role, and gives distribution,
-    mean, std, bound or value; numbers may be expressions such as `"0.02 / sqrt(2 * n_layer)"`. The first table that
-    selects a parameter governs it, the team's own before presets. Differences that chance explains are let pass.
+    Checks parameters against `[[tool.initlint.policy]]` tables and ready-made policies (`presets = ["gpt2"]`: gpt2,
+    bert, vit, t5, llama, resnet, siren). A table selects parameters by name, kind of layer or role, and gives
+    distribution, mean, std, bound or value; numbers may be expressions such as `"0.02 / sqrt(2 * n_layer)"`. The first
+    table that selects a parameter governs it, the team's own before presets. Differences that chance explains are let
+    pass.
 
     ## Why is this bad?
     A policy is written because somebody found that it matters; a layer that was added later and misses it is
@@ -75,7 +75,7 @@ class PolicyMismatch(Rule):
         try:
             policies = [parse(table) for table in settings.policies]
             policies += [policy for name in settings.presets for policy in preset(name)]
-        except ConfigError as error:
+        except PolicyError as error:
             yield self.undetermined(context, error.message)
             return
         groups: dict[tuple[str, int, int], list[tuple[ParameterFacts, Requested, str]]] = {}
@@ -85,7 +85,7 @@ class PolicyMismatch(Rule):
                 continue
             try:
                 asked = _asked(policies[order], numbers(context, parameter), parameter.stats)
-            except ConfigError as error:
+            except PolicyError as error:
                 yield self.undetermined(context, error.message, [parameter.name])
                 continue
             wrong = _difference(parameter, policies[order], asked)

@@ -13,8 +13,8 @@ from initlint.signal.diagnostics import largest_share
 from initlint.signal.verdict import thresholds
 from initlint.upstream import contributors, judged, writers
 
-# THEORY 6.2: gamma = c / (1 - c) of the logits. One ReLU layer has 0.47 and every trainable ReLU net some bias (Bassi et
-# al. 2025), so only what is left above 9 is worth a word: nine tenths of the logits are the same for every input.
+# THEORY 6.2: gamma = c / (1 - c) of the logits. One ReLU layer has 0.47 and every trainable ReLU net some bias (Bassi
+# et al. 2025), so only what is left above 9 is worth a word: nine tenths of the logits are the same for every input.
 _GAMMA = 9.0
 # A batch or two of classes; the shares of a vocabulary are no matter of fairness.
 _MOST_CLASSES = 1000
@@ -24,9 +24,9 @@ class InitialGuessingBias(Rule):
     """An untrained classifier assigns most inputs to a few classes, whatever the input.
 
     ## What it does
-    Predicts how much of the logits' variance between classes is the same for all inputs, and from it the share of inputs
-    that the favourite class gets. Reports where nine tenths are the same. Networks whose branches start closed on purpose
-    and vectors that are no class scores are left alone.
+    Predicts how much of the logits' variance between classes is the same for all inputs, and from it the share of
+    inputs that the favourite class gets. Reports where nine tenths are the same. Networks whose branches start closed
+    on purpose and vectors that are no class scores are left alone.
 
     ## Why is this bad?
     The favourite is drawn at random with the weights. Classes that the net disfavours at the start are learned

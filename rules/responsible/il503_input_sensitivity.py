@@ -21,12 +21,12 @@ class InputSensitivity(Rule):
     """Small changes of the input are magnified several hundredfold before training.
 
     ## What it does
-    Predicts the squared Jacobian of outputs by inputs, relative to what the net does to the signal itself: 1 for a linear
-    map. Reports where noise is magnified 300-fold; where gradients explode altogether IL204 reports instead.
+    Predicts the squared Jacobian of outputs by inputs, relative to what the net does to the signal itself: 1 for a
+    linear map. Reports where noise is magnified 300-fold; where gradients explode altogether IL204 reports instead.
 
     ## Why is this bad?
-    Such a net looks up inputs instead of comparing them: it interpolates badly and its predictions change with noise that
-    no one sees. Robustness at the start is the easiest to have.
+    Such a net looks up inputs instead of comparing them: it interpolates badly and its predictions change with noise
+    that no one sees. Robustness at the start is the easiest to have.
 
     ## Example
     ```python

@@ -78,18 +78,18 @@ class Anisometry(Rule):
         import torch
         from torch import nn
 
-        model = nn.Sequential(nn.Linear(128, 128), nn.Tanh(), nn.Linear(128, 4))
+        first = nn.Linear(128, 128)
         with torch.no_grad():
-            model[0].weight.copy_(torch.rand(128, 128) * 0.01)
-        return model
+            first.weight.copy_(torch.rand(128, 128) * 0.01)
+        return nn.Sequential(first, nn.Tanh(), nn.Linear(128, 4))
 
     @good
     def centred_entries() -> Any:
         from torch import nn
 
-        model = nn.Sequential(nn.Linear(128, 128), nn.Tanh(), nn.Linear(128, 4))
-        nn.init.uniform_(model[0].weight, -0.1, 0.1)
-        return model
+        first = nn.Linear(128, 128)
+        nn.init.uniform_(first.weight, -0.1, 0.1)
+        return nn.Sequential(first, nn.Tanh(), nn.Linear(128, 4))
 
 
 def _norm(stats: TensorStats, rows: int, columns: int) -> float:

@@ -92,19 +92,19 @@ class DeadRectifiers(Rule):
     def negative_bias() -> Any:
         from torch import nn
 
-        model = nn.Sequential(nn.Linear(64, 128), nn.ReLU(), nn.Linear(128, 10))
-        nn.init.kaiming_normal_(model[0].weight)
-        nn.init.constant_(model[0].bias, -5.0)
-        return model
+        first = nn.Linear(64, 128)
+        nn.init.kaiming_normal_(first.weight)
+        nn.init.constant_(first.bias, -5.0)
+        return nn.Sequential(first, nn.ReLU(), nn.Linear(128, 10))
 
     @good
     def zero_bias() -> Any:
         from torch import nn
 
-        model = nn.Sequential(nn.Linear(64, 128), nn.ReLU(), nn.Linear(128, 10))
-        nn.init.kaiming_normal_(model[0].weight)
-        nn.init.zeros_(model[0].bias)
-        return model
+        first = nn.Linear(64, 128)
+        nn.init.kaiming_normal_(first.weight)
+        nn.init.zeros_(first.bias)
+        return nn.Sequential(first, nn.ReLU(), nn.Linear(128, 10))
 
 
 def _shifted(x: State, units: int) -> bool:

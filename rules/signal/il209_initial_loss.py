@@ -12,9 +12,9 @@ from initlint.signal import Nominal
 from initlint.signal.verdict import LOSS, thresholds
 from initlint.upstream import contributors, judged, writers
 
-# In units of ln C, as healthy residual nets with a default head start up to 0.9 ln C above it: a note from one ln C (the
-# loss is doubled), a warning from two together with logits of std 10 (THEORY 6.2: overconfident), an error from a std
-# of 100, where softmax is one-hot in float32 and gradients are those of a perceptron.
+# In units of ln C, as healthy residual nets with a default head start up to 0.9 ln C above it: a note from one ln C
+# (the loss is doubled), a warning from two together with logits of std 10 (THEORY 6.2: overconfident), an error from a
+# std of 100, where softmax is one-hot in float32 and gradients are those of a perceptron.
 _NOTE, _WARNING_STD, _ERROR_STD = 1.0, 10.0, 100.0
 
 

@@ -373,3 +373,70 @@ def test_loss_inside_the_model() -> None:
 
     found = by_name(Model(), torch.randn(4, 8), torch.randint(0, 3, (4,)))
     assert (found["a"].consumer, found["a"].head) == ("loss", True)
+
+
+def test_gates_of_a_hand_written_lstm() -> None:
+    class Cell(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.x2h, self.h2h = nn.Linear(4, 32), nn.Linear(8, 32)
+
+        def forward(self, x: torch.Tensor, h: torch.Tensor, c: torch.Tensor) -> torch.Tensor:
+            i, f, g, o = (self.x2h(x) + self.h2h(h)).chunk(4, dim=-1)
+            c = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g)
+            return torch.sigmoid(o) * torch.tanh(c)
+
+    found = by_name(Cell(), torch.randn(3, 4), torch.randn(3, 8), torch.randn(3, 8))
+    for name in ("x2h", "h2h"):
+        assert [(b.name, b.start) for b in found[name].blocks] == [("i", 0), ("f", 8), ("g", 16), ("o", 24)]
+
+
+def test_rotary_embedding_does_not_hide_the_attention() -> None:
+    class Model(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.q, self.k, self.v = (nn.Linear(8, 8, bias=False) for _ in range(3))
+            angle = torch.arange(5)[:, None] / torch.tensor([1.0, 10.0, 100.0, 1000.0])
+            self.register_buffer("cos", angle.cos().repeat(1, 2))
+            self.register_buffer("sin", angle.sin().repeat(1, 2))
+
+        def rotate(self, x: torch.Tensor) -> torch.Tensor:
+            a, b = x.chunk(2, dim=-1)
+            return x * self.cos + torch.cat([-b, a], dim=-1) * self.sin
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            q, k = self.rotate(self.q(x)), self.rotate(self.k(x))
+            return F.scaled_dot_product_attention(q, k, self.v(x))
+
+    found = by_name(Model(), torch.randn(2, 5, 8))
+    assert [(found[k].consumer, found[k].role) for k in "qkv"] == [
+        ("attention", "query"),
+        ("attention", "key"),
+        ("attention", "value"),
+    ]
+    assert all(layer.kind != "scale" for layer in found.values())
+
+
+def test_parallel_branches_are_both_branches() -> None:
+    class Model(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.ln, self.a, self.b = nn.LayerNorm(8), nn.Linear(8, 8), nn.Linear(8, 8)
+            self.c, self.d = nn.Linear(8, 8), nn.Linear(8, 8)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            h = self.ln(x)
+            return x + self.b(torch.tanh(self.a(h))) + self.d(F.relu(self.c(h)))
+
+    found = by_name(Model(), torch.randn(4, 8))
+    assert (found["b"].branch, found["d"].branch) == (True, True)
+
+
+def test_pairing_needs_no_torch() -> None:
+    import subprocess
+    import sys
+    from pathlib import Path
+
+    root = Path(__file__).resolve().parents[2]
+    code = "import sys; import initlint.probe.pair; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=root, check=False).returncode == 0

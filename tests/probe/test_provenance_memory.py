@@ -206,7 +206,7 @@ def through_numpy(w: torch.Tensor) -> None:
 
 
 def through_dlpack(w: torch.Tensor) -> None:
-    np.from_dlpack(w.detach())  # noqa: B018
+    np.from_dlpack(w.detach())
     torch.from_dlpack(w.detach())
     w.detach().numpy()[-1, -1] = 3.0
 
@@ -308,9 +308,12 @@ def test_global_state_is_as_before() -> None:
 
 
 def test_state_is_restored_after_an_error() -> None:
-    with pytest.raises(ValueError, match="in the constructor"), Recorder():
+    def broken() -> nn.Module:
         torch.use_deterministic_algorithms(True)
         raise ValueError("in the constructor")
+
+    with pytest.raises(ValueError, match="in the constructor"), Recorder():
+        broken()
     assert not torch.are_deterministic_algorithms_enabled()
     assert torch.overrides._len_torch_function_stack() == 0
 

@@ -133,16 +133,22 @@ def test_a_constant_that_is_there_already_is_not_missed(tmp_path: Path) -> None:
         ('m.__class__.__name__.find("Lin") != -1', "class_name", ("Lin",), 2),
         ('"Conv" in type(m).__name__', "class_name", ("Conv",), 0),
         ('type(m).__name__ == "LayerNorm"', "class_name", ("LayerNorm",), 1),
-        ('m.__class__.__name__.lower().startswith("lin")', "class_name", ("lin",), 0),
+        ('m.__class__.__name__.lower().startswith("lin")', "class_name", ("lin",), 2),
         ('hasattr(m, "weight")', "hasattr", ("weight",), 3),
-        ("isinstance(m, (nn.Linear, nn.LayerNorm)) and hasattr(m, 'bias')", "isinstance",
-         ("Linear", "LayerNorm", "bias"), 3),
+        (
+            "isinstance(m, (nn.Linear, nn.LayerNorm)) and hasattr(m, 'bias')",
+            "isinstance",
+            ("Linear", "LayerNorm", "bias"),
+            3,
+        ),
         ("not isinstance(m, nn.LayerNorm) and hasattr(m, 'weight')", "isinstance", ("LayerNorm", "weight"), 2),
         ("isinstance(m, nn.Linear | nn.LayerNorm)", "isinstance", ("Linear", "LayerNorm"), 3),
         ("isinstance(m, LAYERS)", "isinstance", ("Linear", "Conv1d"), 2),
     ],
 )
-def test_conditions_on_modules(tmp_path: Path, condition: str, kind: str, values: tuple[str, ...], matched: int) -> None:
+def test_conditions_on_modules(
+    tmp_path: Path, condition: str, kind: str, values: tuple[str, ...], matched: int
+) -> None:
     record = record_of(
         tmp_path,
         f"""
@@ -182,7 +188,9 @@ def test_conditions_on_modules(tmp_path: Path, condition: str, kind: str, values
         ("p.dim() > 1", (), 4),
     ],
 )
-def test_conditions_on_names(tmp_path: Path, condition: str, values: tuple[str, ...] | None, matched: int | None) -> None:
+def test_conditions_on_names(
+    tmp_path: Path, condition: str, values: tuple[str, ...] | None, matched: int | None
+) -> None:
     record = record_of(
         tmp_path,
         f"""
@@ -201,7 +209,7 @@ def test_conditions_on_names(tmp_path: Path, condition: str, values: tuple[str, 
                         nn.init.normal_(p, std=0.02)
         """,
     )
-    statement = [s for s in record.statements if "nn.init.normal_" in s.site.text][0]
+    statement = next(s for s in record.statements if "nn.init.normal_" in s.site.text)
     (guard,) = statement.guards
     assert guard.matched == matched
     if values is not None:
@@ -431,7 +439,9 @@ def test_other_models_of_the_file_are_left_out(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_writes_into_generated_weights_are_lost(tmp_path: Path, norm: str, sources: tuple[str, ...], origin: str) -> None:
+def test_writes_into_generated_weights_are_lost(
+    tmp_path: Path, norm: str, sources: tuple[str, ...], origin: str
+) -> None:
     record = record_of(
         tmp_path,
         f"""

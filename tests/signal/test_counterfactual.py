@@ -74,10 +74,10 @@ def test_many_groups_of_a_large_graph_take_seconds():
         x = graph.activation(graph.norm(graph.linear(x, 64, 1.0, name=f"layers.{layer}"), "rms"), "relu")
     facts = graph.facts()
     signal = propagate(facts)
-    start = time.perf_counter()
+    start = time.process_time()
     for layer in range(0, 2000, 100):
         counterfactual(facts, signal, {f"layers.{layer}.weight": Nominal(0.0, 2 / 64)})
-    assert (time.perf_counter() - start) / 20 < 0.5
+    assert (time.process_time() - start) / 20 < 0.5
 
 
 def test_zero_weights_cut_the_signal():

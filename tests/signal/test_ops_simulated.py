@@ -214,9 +214,7 @@ def test_max_pool(mix, window):
 
     got, grads = simulate(pool, mix, draws=30)
     out = POSITIONS // window
-    y, (g,) = rule(
-        "pool", (mix.state(),), (BATCH, out, CHANNELS), kind="max", window=window, n_in=POSITIONS, n_out=out
-    )
+    y, (g,) = rule("pool", (mix.state(),), (BATCH, out, CHANNELS), kind="max", window=window, n_in=POSITIONS, n_out=out)
     close(y, got, 0.12)
     assert g.p == pytest.approx(grads[0], rel=0.03)
 

@@ -1,0 +1,188 @@
+"""Run initlint on the models of torchvision, timm and transformers, and on the shared cases; keep what it says.
+
+    PYTHONPATH=. python benchmarks/zoo.py --shared ../shared --zoo timm --limit 40 --out /tmp/timm.jsonl
+    PYTHONPATH=. python benchmarks/zoo.py --summary /tmp/*.jsonl
+
+Needs an environment with the zoos installed as ``shared/ZOO.md`` says. Every model is built with its own initialisation in a
+forked process, traced with inputs that initlint infers itself, and measured by a real forward and backward. One line of JSON for
+each: status, coverage, findings, seconds, and predicted beside measured scales of every layer (see ``accuracy.py``).
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import math
+import os
+import resource
+import signal
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+
+def harness(shared: Path) -> Any:
+    """The enumeration of the shared harness."""
+    sys.path.insert(0, str(shared / "zoo"))
+    spec = importlib.util.spec_from_file_location("zoo_harness", shared / "zoo" / "harness.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def specs(zoo: str, shared: Path, limit: int) -> Iterator[tuple[str, Callable[[], Any], Any]]:
+    """(name, build, inputs) for each model; inputs ``None`` where initlint is to infer them."""
+    if zoo == "shared":
+        for file in [*sorted((shared / "classics").glob("m*.py")), *sorted((shared / "bugs").glob("*/*.py"))][:limit]:
+            yield f"{file.parent.name}/{file.stem}", *_from_file(file)
+        return
+    world = harness(shared)
+    enumerated = world.ZOOS[zoo]()
+    for spec in enumerated.specs[:limit]:
+        if zoo == "timm" and spec["n"] > 60e6:
+            continue
+        if zoo == "transformers":
+
+            def build(spec: Any = spec) -> Any:
+                if "cfg" not in spec:
+                    enumerated.prepare(spec)
+                return enumerated.build(spec)
+
+            yield spec["name"], build, None
+        else:
+            yield spec["name"], (lambda spec=spec: enumerated.build(spec)), None
+
+
+def _from_file(file: Path) -> tuple[Callable[[], Any], Any]:
+    spec = importlib.util.spec_from_file_location(f"case_{file.parent.name}_{file.stem}".replace("-", "_"), file)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.Model, module.example_inputs()
+
+
+def describe(name: str, build: Callable[[], Any], inputs: Any) -> dict[str, Any]:
+    """What initlint says of one model, as plain data."""
+    import initlint
+
+    start = time.perf_counter()
+    run = initlint.check(build, inputs=inputs, name=name, measure=True, seed=0)
+    report = run.models[0]
+    facts = report.facts
+    rows = [
+        {
+            "layer": row.name,
+            "kind": row.kind,
+            "forward": row.signal.forward_std,
+            "measured_forward": row.signal.measured_forward_std,
+            "gradient": row.signal.gradient_std,
+            "measured_gradient": row.signal.measured_gradient_std,
+            "why": row.undetermined,
+        }
+        for row in report.rows
+    ]
+    return {
+        "name": name,
+        "status": facts.status,
+        "reason": facts.reason,
+        "method": facts.trace.method,
+        "coverage": facts.trace.coverage,
+        "ran": facts.trace.ran,
+        "not_reached": len(facts.trace.not_reached),
+        "unsupported": list(facts.trace.unsupported),
+        "seconds": round(time.perf_counter() - start, 2),
+        "parameters": sum(math.prod(p.shape) for p in facts.parameters if p.kind == "parameter"),
+        "nodes": len(facts.nodes),
+        "ops": dict(Counter(n.attrs.get("name", n.op) for n in facts.nodes if n.op == "opaque")),
+        "findings": [
+            {"code": f.code, "severity": f.severity.label, "message": f.message, "effect": f.effect, "n": len(f.parameters)}
+            for f in run.findings
+        ],
+        "rows": rows,
+    }
+
+
+def isolated(name: str, build: Callable[[], Any], inputs: Any, timeout: int) -> dict[str, Any]:
+    """``describe`` in a forked process with a limit of time and memory."""
+    read, write = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        os.close(read)
+        resource.setrlimit(resource.RLIMIT_AS, (14 << 30, 14 << 30))
+        signal.alarm(timeout)
+        try:
+            data = describe(name, build, inputs)
+        except BaseException as error:
+            data = {"name": name, "status": "crashed", "reason": f"{type(error).__name__}: {str(error)[:300]}", "rows": [], "findings": []}
+        with os.fdopen(write, "w") as stream:
+            json.dump(data, stream)
+        os._exit(0)
+    os.close(write)
+    with os.fdopen(read) as stream:
+        text = stream.read()
+    os.waitpid(pid, 0)
+    return json.loads(text) if text else {"name": name, "status": "killed", "reason": f"over {timeout} s or crashed", "rows": [], "findings": []}
+
+
+def load(files: list[Path]) -> list[dict[str, Any]]:
+    """Lines of earlier runs; the last line of a model counts."""
+    found: dict[str, dict[str, Any]] = {}
+    for file in files:
+        for line in file.read_text().splitlines():
+            data = json.loads(line)
+            found[f"{file.stem}:{data['name']}"] = data
+    return list(found.values())
+
+
+def summary(models: list[dict[str, Any]]) -> None:
+    """Coverage and false alarms, with the models that fail or are warned about."""
+    states = Counter(m["status"] for m in models)
+    ran = [m for m in models if m.get("ran")]
+    print(f"{len(models)} models: {dict(states)}; ran {len(ran)}; full coverage {sum(m.get('coverage', 0) >= 0.999 for m in models)}")
+    for level in ("error", "warning"):
+        hit = [m for m in models if any(f["severity"] == level for f in m["findings"])]
+        print(f"{level}: {len(hit)} models ({len(hit) / max(1, len(models)):.1%})")
+        codes = Counter(f["code"] for m in hit for f in m["findings"] if f["severity"] == level)
+        print("   ", dict(codes))
+    for model in models:
+        bad = [f for f in model["findings"] if f["severity"] != "note"]
+        if bad or model["status"] != "analysed" or not model.get("ran"):
+            print(f"- {model['name']} [{model['status']} {model.get('method', '')} {model.get('coverage', 0):.2f}] {model.get('reason', '')[:150]}")
+            for f in bad:
+                print(f"    {f['code']} {f['severity']}: {f['message'][:150]} | {f['effect'][:100]}")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--shared", type=Path, default=Path("../shared"))
+    parser.add_argument("--zoo", choices=("torchvision", "timm", "transformers", "shared"))
+    parser.add_argument("--limit", type=int, default=1000)
+    parser.add_argument("--timeout", type=int, default=90)
+    parser.add_argument("--out", type=Path)
+    parser.add_argument("--names", default="")
+    parser.add_argument("--summary", type=Path, nargs="*")
+    arguments = parser.parse_args()
+    if arguments.summary:
+        summary(load(arguments.summary))
+        return 0
+    import torch
+
+    torch.set_num_threads(1)
+    wanted = set(filter(None, arguments.names.split(",")))
+    out = arguments.out.open("a") if arguments.out else sys.stdout
+    for name, build, inputs in specs(arguments.zoo, arguments.shared, arguments.limit):
+        if wanted and name not in wanted:
+            continue
+        data = isolated(name, build, inputs, arguments.timeout)
+        out.write(json.dumps(data) + "\n")
+        out.flush()
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

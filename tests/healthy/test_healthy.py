@@ -1,0 +1,36 @@
+"""Correct models of the common kinds: nothing above a note, whatever the draw (DESIGN, section 4)."""
+
+from __future__ import annotations
+
+import pytest
+
+torch = pytest.importorskip("torch")
+
+import healthy_models  # noqa: E402  (benchmarks/, put on the path by the conftest beside this file)
+
+import initlint  # noqa: E402
+from initlint.findings import Severity  # noqa: E402
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+@pytest.mark.parametrize("name", healthy_models.HEALTHY)
+def test_healthy_model_is_silent(name: str, seed: int) -> None:
+    case = healthy_models.HEALTHY[name]
+    torch.manual_seed(seed)
+    run = initlint.check(case.build, inputs=case.inputs(), seed=seed, name=name)
+    assert run.models, run.not_analysed
+    loud = [(f.code, f.message, f.parameters[:3], f.effect) for f in run.findings if f.severity >= Severity.WARNING]
+    assert not loud
+
+
+@pytest.mark.parametrize("name", healthy_models.HEALTHY)
+def test_every_layer_is_traced(name: str) -> None:
+    """Silence must not come from blindness: the graph has a weighted node for nearly every matrix."""
+    case = healthy_models.HEALTHY[name]
+    torch.manual_seed(0)
+    run = initlint.check(case.build, inputs=case.inputs(), seed=0, name=name)
+    facts = run.models[0].facts
+    paired = {parameter for layer in facts.layers if layer.nodes for parameter in (layer.weight, *layer.parameters)}
+    matrices = [p.name for p in facts.parameters if p.kind == "parameter" and len(p.shape) > 1]
+    seen = sum(bool({name, *p.aliases} & paired) for p in facts.parameters for name in [p.name] if name in matrices)
+    assert seen >= 0.8 * len(matrices), sorted(set(matrices) - paired)
