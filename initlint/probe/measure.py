@@ -11,23 +11,17 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterable
-from itertools import pairwise
 
 import torch
 from torch import nn
 
 from initlint.facts import Chunk, Histogram, TensorStats, Units
 from initlint.probe.measure_matrix import block_gram_residual, gram_residual, singular_values
-from initlint.probe.measure_units import Fingerprint, digest_of, raw_bytes, row_duplicates, units
+from initlint.probe.measure_scan import Scan, boundaries
+from initlint.probe.measure_units import digest_of, row_duplicates, units
 
 #: Up to this many elements everything is computed exactly: float64 copies stay below 1 MB.
 EXACT_LIMIT = 1 << 16
-#: Elements of a block: 1 MB of float32. Smaller blocks stay in the cache better but pay torch's 5 us for each
-#: call more often; on cores with 512 KB to 2 MB of second-level cache this is the flat minimum.
-BLOCK = 1 << 18
-#: Statistics by column need two more reductions for each block; beyond this they are not worth it.
-COLUMN_LIMIT = 1 << 22
 #: Elements of the strided sample: the standard error of a kurtosis from it is sqrt(24/n) = 0.04.
 SAMPLE = 1 << 14
 #: Bins of a histogram; enough to tell normal, uniform and truncated apart by eye.
@@ -258,18 +252,6 @@ def _histogram(x: torch.Tensor, low: float, high: float) -> Histogram | None:
     return Histogram(edges, tuple(int(c) for c in counts))
 
 
-def _boundaries(rows: int, columns: int, parts: Iterable[int]) -> list[tuple[int, int]]:
-    """Ranges of rows of at most ``BLOCK`` elements that never cross the border of a part."""
-    cuts = {0, rows}
-    for n in parts:
-        cuts.update(rows * i // n for i in range(1, n))
-    ordered, step = sorted(cuts), max(1, BLOCK // columns)
-    blocks: list[tuple[int, int]] = []
-    for start, stop in pairwise(ordered):
-        blocks.extend((first, min(first + step, stop)) for first in range(start, stop, step))
-    return blocks
-
-
 def _measure_blocks(values: torch.Tensor, groups: int) -> TensorStats:
     """One pass over a large floating-point tensor."""
     shape = tuple(values.shape)
@@ -281,7 +263,7 @@ def _measure_blocks(values: torch.Tensor, groups: int) -> TensorStats:
     natural = len(shape) >= 2 and rows == shape[0]
     parts = _parts(shape, groups) if natural else ()
     experts = shape[0] if natural and _is_stack(shape) else 0
-    scan = _Scan(matrix, _boundaries(rows, columns, (*parts, experts) if experts else parts))
+    scan = Scan(matrix, boundaries(rows, columns, (*parts, experts) if experts else parts))
     low, high = scan.range()
     if not (math.isfinite(low) and math.isfinite(high)):
         return _measure_non_finite(values)
@@ -296,70 +278,7 @@ def _measure_blocks(values: torch.Tensor, groups: int) -> TensorStats:
     return _replace(stats, **changes)
 
 
-class _Scan:
-    """The per-row and per-block results of the pass."""
-
-    def __init__(self, matrix: torch.Tensor, blocks: list[tuple[int, int]]) -> None:
-        rows, columns = matrix.shape
-        self.rows, self.columns, self.blocks = rows, columns, blocks
-        self.energies = torch.empty(rows)
-        self.totals = torch.empty(rows)
-        wanted = matrix.numel() <= COLUMN_LIMIT
-        self.column_energies = torch.zeros(columns, dtype=torch.float64) if wanted else None
-        self.column_totals = torch.zeros(columns, dtype=torch.float64) if wanted else None
-        self.extremes: list[torch.Tensor] = []
-        self.fingerprint = Fingerprint()
-        scratch = torch.empty(max(stop - start for start, stop in blocks), columns)
-        for start, stop in blocks:
-            self._block(matrix[start:stop], start, stop, scratch[: stop - start])
-
-    def _block(self, block: torch.Tensor, start: int, stop: int, scratch: torch.Tensor) -> None:
-        self.fingerprint.add(block)
-        if block.dtype != torch.float32:
-            block = block.float()
-        torch.sum(block, 1, out=self.totals[start:stop])
-        self.extremes.extend(torch.aminmax(block))
-        if self.column_energies is None or self.column_totals is None:
-            torch.linalg.vector_norm(block, dim=1, out=self.energies[start:stop])
-            self.energies[start:stop].square_()
-            return
-        self.column_totals += torch.sum(block, 0)
-        torch.mul(block, block, out=scratch)
-        torch.sum(scratch, 1, out=self.energies[start:stop])
-        self.column_energies += torch.sum(scratch, 0)
-
-    def signature(self) -> tuple[object, ...]:
-        """What identifies the contents: the stripes, and each row's sums in their order."""
-        return (*self.fingerprint.value(), raw_bytes(self.energies), raw_bytes(self.totals))
-
-    def range(self) -> tuple[float, float]:
-        """Minimum and maximum; not finite when any value is not."""
-        found = torch.stack(self.extremes)
-        return float(found.min()), float(found.max())
-
-    def chunks(self, n: int, matrix: torch.Tensor, inner: tuple[int, ...] | None = None) -> tuple[Chunk, ...]:
-        """Statistics of ``n`` equal parts of axis 0; ``inner`` is the shape of one expert."""
-        step = self.rows // n
-        found = []
-        for i in range(n):
-            first, stop = i * step, (i + 1) * step
-            inside = [k for k, (a, _) in enumerate(self.blocks) if first <= a < stop]
-            count = step * self.columns
-            energies = self.energies[first:stop]
-            part = matrix[first:stop] if inner is None else matrix[first:stop].reshape(inner)
-            found.append(
-                Chunk(
-                    mean=float(self.totals[first:stop].double().sum()) / count,
-                    second=float(energies.double().sum()) / count,
-                    minimum=min(float(self.extremes[2 * k]) for k in inside),
-                    maximum=max(float(self.extremes[2 * k + 1]) for k in inside),
-                    gram_residual=block_gram_residual(part, energies if inner is None else None),
-                )
-            )
-        return tuple(found)
-
-
-def _large_moments(values: torch.Tensor, scan: _Scan, low: float, high: float) -> TensorStats:
+def _large_moments(values: torch.Tensor, scan: Scan, low: float, high: float) -> TensorStats:
     """Moments of a large tensor: exact to second order, fourth order and zeros from a sample."""
     count = values.numel()
     mean = float(scan.totals.double().sum()) / count
@@ -389,7 +308,7 @@ def _large_moments(values: torch.Tensor, scan: _Scan, low: float, high: float) -
     )
 
 
-def _large_slices(values: torch.Tensor, matrix: torch.Tensor, scan: _Scan) -> dict[str, object]:
+def _large_slices(values: torch.Tensor, matrix: torch.Tensor, scan: Scan) -> dict[str, object]:
     """What compares slices of a large tensor of two or more axes."""
     energies, totals = scan.energies, scan.totals
     rows = units(energies, totals, row_duplicates(matrix, energies, totals))
@@ -408,7 +327,7 @@ def _large_slices(values: torch.Tensor, matrix: torch.Tensor, scan: _Scan) -> di
     }
 
 
-def _axis_units(values: torch.Tensor, axis: int, scan: _Scan) -> Units:
+def _axis_units(values: torch.Tensor, axis: int, scan: Scan) -> Units:
     """``Units`` along a later axis, folded from the sums by column."""
     assert scan.column_energies is not None
     assert scan.column_totals is not None

@@ -16,9 +16,10 @@ import torch
 
 from initlint.facts import Operator
 from initlint.probe import normalise_axes as axes
+from initlint.probe import normalise_results as results
 from initlint.probe import operators
 from initlint.probe.normalise_algebra import Term, terms_of
-from initlint.probe.normalise_builder import ROWS_LIMIT, Builder, Call
+from initlint.probe.normalise_builder import Builder, Call
 from initlint.probe.normalise_labels import Labels, Split, layout, parse
 from initlint.probe.normalise_values import Items, Signal, Static, Unknown, Value
 
@@ -192,15 +193,15 @@ def _two(
     if len(inputs) < 2:
         return b.emit(c, "opaque", inputs, attrs={"name": c.name, "why": "an operand is unknown"})
     contracted = [x for x in left if x in right and x not in result]
-    sizes = _sizes(b, ((inputs[0], left), (inputs[1], right)))
+    sizes = results.sizes(b, ((inputs[0], left), (inputs[1], right)))
     n = math.prod(sizes[x] for x in contracted) if all(x in sizes for x in contracted) else None
-    roles = _two_roles(b, inputs, left, right, result)
+    roles = results.two_roles(b, inputs, left, right, result)
     kept = inner or bias is not None
     if not contracted:
-        signal = b.emit(c, "mul", inputs, roles=roles, shape=_shape(sizes, result), inner=kept)
+        signal = b.emit(c, "mul", inputs, roles=roles, shape=results.shape(sizes, result), inner=kept)
     else:
         attrs = {"contraction": n, "kind": "other"} | _gathered(b, inputs, (left, right), contracted)
-        signal = b.emit(c, "matmul", inputs, attrs=attrs, roles=roles, shape=_shape(sizes, result), inner=kept)
+        signal = b.emit(c, "matmul", inputs, attrs=attrs, roles=roles, shape=results.shape(sizes, result), inner=kept)
     extra = b.signal(bias, c) if bias is not None and not _is_none(bias) else None
     return signal if extra is None else b.emit(c, "add", (signal.index, extra), roles=roles)
 
@@ -217,35 +218,6 @@ def _gathered(b: Builder, inputs: list[int], labels: tuple[Labels, Labels], cont
 
 def _is_none(value: Value | None) -> bool:
     return value is None or (isinstance(value, Static) and value.value is None)
-
-
-def _shape(sizes: Mapping[str, int], labels: Labels) -> tuple[int, ...] | None:
-    return tuple(sizes[x] for x in labels) if all(x in sizes for x in labels) else None
-
-
-def _sizes(b: Builder, operands: Sequence[tuple[int, Labels]]) -> dict[str, int]:
-    sizes: dict[str, int] = {}
-    for index, labels in operands:
-        shape = b.nodes[index].shape
-        if shape is not None and len(shape) == len(labels):
-            for label, size in zip(labels, shape, strict=True):
-                sizes[label] = max(size, sizes.get(label, 1))
-    return sizes
-
-
-def _two_roles(b: Builder, inputs: list[int], left: Labels, right: Labels, result: Labels) -> axes.Roles | None:
-    """Free axes keep their roles; channels contracted away leave none."""
-    known: dict[str, str] = {}
-    for index, labels in ((inputs[0], left), (inputs[1], right)):
-        roles = b.roles[index]
-        if roles is not None and len(roles) == len(labels):
-            for label, role in zip(labels, roles, strict=True):
-                known.setdefault(label, role)
-    found = [known.get(x, "p") for x in result]
-    if found.count("c") > 1:
-        last = len(found) - 1 - found[::-1].index("c")
-        found = [r if r != "c" or i == last else "p" for i, r in enumerate(found)]
-    return tuple(found)
 
 
 def _weighted(
@@ -283,15 +255,15 @@ def _weighted(
     if weight.value.is_meta:
         attrs["nominal"] = True
     attrs |= _weight_notes(b, weight, parameters)
-    sizes = {**_sizes(b, ((signal.index, names),)), **dict(zip(labels, weight.value.shape, strict=True))}
-    shape = c.meta.shape if not inner and c.meta.shape is not None else _shape(sizes, result)
-    roles = _result_roles(b, signal, names, split, result)
+    sizes = {**results.sizes(b, ((signal.index, names),)), **dict(zip(labels, weight.value.shape, strict=True))}
+    shape = c.meta.shape if not inner and c.meta.shape is not None else results.shape(sizes, result)
+    roles = results.result_roles(b, signal, names, split, result)
     extra = None if bias is None or static_bias is not None or _is_none(bias) else b.signal(bias, c)
     found = b.emit(
         c, "linear", (signal.index,), attrs=attrs, parameters=parameters, operator=operator, roles=roles, shape=shape,
         inner=inner or extra is not None,
     )  # fmt: skip
-    _set_rows(b, found, shape, result, split, sizes)
+    results.set_rows(b, found, shape, result, split, sizes)
     return found if extra is None else b.emit(c, "add", (found.index, extra), roles=roles)
 
 
@@ -394,40 +366,6 @@ def _operator(weight: torch.Tensor, labels: Labels, split: Split, bias: torch.Te
     if stack == 1:
         return operators.linear_operator(moved.reshape(out, inner), bias), 1
     return operators.stacked_operator(moved.reshape(stack, out, inner), bias), stack
-
-
-def _result_roles(b: Builder, signal: Signal, names: Labels, split: Split, result: Labels) -> axes.Roles | None:
-    roles = b.roles[signal.index]
-    known = dict(zip(names, roles, strict=True)) if roles is not None and len(roles) == len(names) else {}
-    found = []
-    for label in result:
-        if label in known and label not in split.out:
-            role = known[label]
-            found.append("b" if role == "b" else ("h" if label in split.stack else "p"))
-        elif label in names and label not in split.out:
-            found.append("b" if label == names[0] and len(names) > 1 else "p")
-        else:
-            found.append("c")
-    last = len(found) - 1 - found[::-1].index("c") if "c" in found else -1
-    if last < 0 and split.stack:  # one value for each head
-        return tuple("c" if r == "h" else r for r in found)
-    return tuple("h" if r == "c" and i != last else r for i, r in enumerate(found))
-
-
-def _set_rows(
-    b: Builder, signal: Signal, shape: tuple[int, ...] | None, result: Labels, split: Split, sizes: Mapping[str, int]
-) -> None:
-    """Remember which row of the weight each output element comes from."""
-    out = [x for x in result if x in split.out or f"{x}'" in split.out]
-    if shape is None or not out or math.prod(shape) > ROWS_LIMIT or split.stack or len(shape) != len(result):
-        return
-    order = [x for x in split.out if x in out]
-    if len(order) != len(out):
-        return
-    ids = torch.arange(math.prod(sizes[x] for x in order)).reshape([sizes[x] for x in order])
-    ids = ids.permute([order.index(x) for x in out])
-    view = ids.reshape([sizes[x] if x in out else 1 for x in result])
-    b.rows[signal.index] = view.expand(shape)
 
 
 def _opaque(b: Builder, c: Call, operands: Sequence[Value], why: str) -> Value:

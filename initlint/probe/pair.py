@@ -12,7 +12,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from initlint.facts import Block, Layer, ModuleFacts, Node, ParameterFacts, Plain, Site
+from initlint.facts import Block, Layer, ModuleFacts, Node, ParameterFacts, Site
 from initlint.probe.pair_blocks import attention_blocks, gate_blocks
 from initlint.probe.pair_graph import Graph
 from initlint.probe.pair_walk import Consumer, consumers, is_head, order

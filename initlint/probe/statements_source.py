@@ -94,9 +94,19 @@ class Source:
     )  # name or attribute -> uses
     imported: frozenset[str] = frozenset()  # local names that are modules or come from an import
 
-    def segment(self, node: ast.AST) -> str:
-        """Source of a node on one line."""
-        return " ".join((ast.get_source_segment(self.text, node) or "").split())
+    _lines: list[bytes] = field(default_factory=list)
+
+    def segment(self, node: ast.expr) -> str:
+        """Source of an expression on one line. (``ast.get_source_segment`` splits the whole file each time.)"""
+        if not self._lines:
+            self._lines = self.text.encode().splitlines()
+        last = (node.end_lineno or node.lineno) - 1
+        lines = self._lines[node.lineno - 1 : last + 1]
+        if not lines:
+            return ""
+        lines[-1] = lines[-1][: node.end_col_offset]
+        lines[0] = lines[0][node.col_offset :]
+        return " ".join(b" ".join(lines).decode(errors="replace").split())
 
 
 def read(path: str, text: str) -> Source | None:

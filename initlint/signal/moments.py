@@ -166,7 +166,7 @@ def state(
         kind,
         own,
         noise,
-        max((x.spread for x in like), default=0.0) if spread is None else spread,
+        spread=max((x.spread for x in like), default=0.0) if spread is None else spread,
         numeric=any(x.numeric for x in like),
         undetermined=doubt,
     )

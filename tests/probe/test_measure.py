@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 from initlint.facts import TensorStats
-from initlint.probe import measure as measuring
 from initlint.probe.measure import EXACT_LIMIT, measure
+from initlint.probe.measure_scan import boundaries
 
 LARGE = (400, 300)  # above EXACT_LIMIT
 
@@ -239,7 +239,7 @@ def test_any_small_shape(rows: int, columns: int, repeated: int) -> None:
 
 
 def test_blocks_never_cross_the_border_of_a_part() -> None:
-    blocks = measuring._boundaries(120, 5000, (2, 3, 4))
+    blocks = boundaries(120, 5000, (2, 3, 4))
     assert blocks[0][0] == 0
     assert blocks[-1][1] == 120
     for border in (30, 40, 60, 80, 90):
