@@ -17,6 +17,8 @@ from torch import nn
 from initlint.errors import ProbeError
 from initlint.facts import Argument
 from initlint.probe import arguments as choosing
+from initlint.probe.budget import Budget, TooLargeError, out_of_memory
+from initlint.probe.meta_build import MixedDevicesError, MostlyMeta
 from initlint.probe.outcome import Candidate
 from initlint.probe.script import Script, explain
 from initlint.probe.standins import relaxed_argparse
@@ -36,6 +38,7 @@ class Built:
     arguments: tuple[Argument, ...] = ()
     notes: list[str] = field(default_factory=list)
     again: Callable[[bool], nn.Module] | None = None  # constructs it once more, on meta when true
+    meta: bool = False  # built without the memory of its large tensors
 
 
 def seed_everything(seed: int) -> None:
@@ -110,6 +113,7 @@ def construct(
     directory: str = "",
     guess: bool = True,
     meta: bool = False,
+    limit: int = 0,
 ) -> Built:
     """Construct the named class, call the named factory, or take the named instance.
 
@@ -118,6 +122,8 @@ def construct(
         given: arguments from the configuration.
         directory: what reported paths are relative to.
         guess: whether arguments may be chosen by annotation and convention.
+        meta: build large tensors on the meta device.
+        limit: bytes of memory; a model that needs more is built on meta (0: no limit).
 
     Raises:
         ProbeError: there is no such model, or constructing it fails.
@@ -136,15 +142,20 @@ def construct(
             continue
         tried.append(proposal.kwargs)
 
-        def make(on_meta: bool, chosen: choosing.Proposal = proposal) -> nn.Module:
-            return _make(script, subject, name, chosen, seed, on_meta)
+        def make(on_meta: bool, mode: Any = None, chosen: choosing.Proposal = proposal) -> nn.Module:
+            device = mode if mode is not None else torch.device("meta") if on_meta else contextlib.nullcontext()
+            return _make(script, subject, name, chosen, seed, device)
 
+        notes: list[str] = []
         try:
-            model = make(meta)
+            if meta:
+                model, on_meta = _mostly_meta(make), True
+            else:
+                model, on_meta = _fitting(make, limit, notes)
         except ProbeError as error:
             first = first or error
             continue
-        return Built(model, name, line, proposal.arguments, again=make)
+        return Built(model, name, line, proposal.arguments, notes, again=make, meta=on_meta)
     if first is not None:
         raise first
     raise ProbeError(f"no arguments are known for {name}{signature_text(subject)}", example_call(subject, name))
@@ -164,11 +175,35 @@ def example_call(subject: Any, name: str) -> str:
     return f"{name}({', '.join(f'{p}=...' for p in choosing.required(subject))})"
 
 
-def _make(script: Script, subject: Any, name: str, chosen: choosing.Proposal, seed: int, meta: bool) -> nn.Module:
+def _fitting(make: Callable[..., nn.Module], limit: int, notes: list[str]) -> tuple[nn.Module, bool]:
+    """The model in memory, or mostly on meta where it is too large."""
+    if not limit:
+        return make(False), False
+    try:
+        with Budget(limit, lambda: _mostly_meta(make)):
+            return make(False), False
+    except TooLargeError as error:
+        why = f"its parameters take at least {error.size / (1 << 30):.3g} GiB, the limit is {limit / (1 << 30):.3g} GiB"
+    except ProbeError as error:
+        if not out_of_memory(error.__cause__):
+            raise
+        why = "there is not enough memory for it"
+    notes.append(f"built on the meta device, statistics are those of the recorded init: {why}")
+    return _mostly_meta(make), True
+
+
+def _mostly_meta(make: Callable[..., nn.Module]) -> nn.Module:
+    try:
+        return make(True, MostlyMeta())
+    except (MixedDevicesError, ProbeError):
+        return make(True)  # where small real tensors are in the way, all of it on meta
+
+
+def _make(script: Script, subject: Any, name: str, chosen: choosing.Proposal, seed: int, device: Any) -> nn.Module:
     for _ in range(_PROVIDED):
         seed_everything(seed)
         try:
-            with _device(meta), _quiet_arguments(script):
+            with device, _quiet_arguments(script):
                 model = subject(*chosen.args, **chosen.kwargs)
         except NameError as error:
             if error.name and script.provide(error.name):
@@ -188,10 +223,6 @@ def _make(script: Script, subject: Any, name: str, chosen: choosing.Proposal, se
 def _quiet_arguments(script: Script) -> Iterator[None]:
     with relaxed_argparse(script.path, script.notes):
         yield
-
-
-def _device(meta: bool) -> contextlib.AbstractContextManager[Any]:
-    return torch.device("meta") if meta else contextlib.nullcontext()
 
 
 def _line(subject: Any) -> int | None:

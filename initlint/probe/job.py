@@ -21,9 +21,9 @@ from torch import nn
 
 from initlint import codec
 from initlint.errors import InitlintError, ProbeError
-from initlint.facts import ModelFacts, NotAnalysed
+from initlint.facts import ModelFacts, NotAnalysed, TensorStats
 from initlint.options import ProbeOptions
-from initlint.probe import build, isolate, pipeline, script
+from initlint.probe import build, isolate, limits, pipeline, script
 from initlint.probe.arguments import required
 from initlint.probe.channel import Channel
 from initlint.probe.dependencies import Files
@@ -55,6 +55,7 @@ class Session:
         self.options: ProbeOptions = codec.from_plain(ProbeOptions, message["options"])
         self.static = [codec.from_plain(Candidate, entry) for entry in message["candidates"]]
         self.skip = set(message["skip"])
+        self.meta = set(message.get("meta", ()))  # candidates that did not fit in memory before a restart
         self.covered: dict[str, str] = dict(self.target.covered) | dict.fromkeys(message["covered"], "")
         self.directory: str = message["directory"]
         self.files = Files()
@@ -254,9 +255,10 @@ class Work:
             )
             return
         model = built.model
+        loaded: dict[str, TensorStats] = {}
         if options.weights:
             try:
-                built.notes += load_into(model, options.weights, session.directory)
+                built.notes += load_into(model, options.weights, session.directory, loaded)
             except InitlintError as error:
                 session._not_analysed(self.candidate.name, error, built.line, named=session.target.named)
                 return
@@ -265,6 +267,8 @@ class Work:
         session.stop_recording()
         try:
             record = self.recorder.record(model)
+            if pipeline.on_meta(model):
+                record = pipeline.without_values(model, record, options.seed, loaded)
             facts = pipeline.describe(model, record, self._identity(built), options, statistics=False)
         except Exception as error:  # ours, not the user's: one clear line all the same
             traceback.print_exc()
@@ -299,7 +303,8 @@ class Work:
             given=given,
             directory=session.directory,
             guess=not self.candidate.inside or session.target.named,
-            meta=options.device == "meta",
+            meta=options.device == "meta" or name in session.meta,
+            limit=options.memory_limit or limits.default_limit(),
         )
 
     def _hinted(self, error: InitlintError) -> InitlintError:

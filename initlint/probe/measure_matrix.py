@@ -33,14 +33,21 @@ def block_gram_residual(
     rows, columns = matrix.shape
     if min(rows, columns) < 2:
         return None
+    if energies is not None and rows <= columns:  # the first rows of a random matrix settle it
+        few = energies[:8].tolist()
+        mean = sum(few) / len(few)
+        apart = max(abs(e / mean - 1) for e in few) if mean > 0 else 0.0
+        if apart > 2 * ENERGY_SPREAD:  # twice, for these are not all of the rows
+            return apart
     if rows <= columns:
         known = energies
     else:
         known, matrix = column_energies, matrix.t()
     if known is None or known.numel() != matrix.shape[0]:
-        first = matrix[:8].float()
-        if spread(torch.sum(first * first, 1)) > ENERGY_SPREAD:
-            return spread(torch.sum(first * first, 1))
+        first = torch.linalg.vector_norm(matrix[:8].float(), dim=1).square()
+        apart = spread(first)
+        if apart > 2 * ENERGY_SPREAD:
+            return apart
         known = torch.linalg.vector_norm(matrix.float(), dim=1).square()
     return _residual(matrix, known)
 

@@ -15,7 +15,7 @@ from initlint.probe.measure_units import Fingerprint, raw_bytes
 #: call more often; on cores with 512 KB to 2 MB of second-level cache this is the flat minimum.
 BLOCK = 1 << 18
 #: Statistics by column need two more reductions for each block; beyond this they are not worth it.
-COLUMN_LIMIT = 1 << 22
+COLUMN_LIMIT = 1 << 20
 
 
 def boundaries(rows: int, columns: int, parts: Iterable[int]) -> list[tuple[int, int]]:

@@ -64,6 +64,7 @@ class Job:
     runs: bool = True  # False: nothing to build
     skip: tuple[str, ...] = ()  # candidates dealt with before a restart
     covered: tuple[str, ...] = ()  # classes seen inside models before a restart
+    meta: tuple[str, ...] = ()  # candidates to build on meta: they did not fit in memory before a restart
     previous: State | None = None
 
     def encode(self, options: ProbeOptions) -> bytes:
@@ -73,6 +74,7 @@ class Job:
             "candidates": [codec.to_plain(candidate) for candidate in self.candidates],
             "skip": list(self.skip),
             "covered": list(self.covered),
+            "meta": list(self.meta),
             "options": codec.to_plain(options),
             "directory": options.directory,
         }
@@ -125,10 +127,19 @@ class State:
         elif event == "done":
             self.done = True
 
-    def rest(self, job: Job, trouble: str, directory: str) -> Job | None:
-        """The job that goes on after the candidate that was killed, or ``None`` when nothing is left."""
+    def rest(self, job: Job, trouble: str, directory: str, *, memory: bool = False) -> Job | None:
+        """The job that goes on after the candidate that was killed, or ``None`` when nothing is left.
+
+        What was killed for its memory while it was built is tried once more on meta.
+        """
         if self.done or not trouble or self.current is None:
             return None
+        name = self.current
+        if memory and name not in job.meta and "name" not in self.facts.get(name, {}):
+            self.current = None
+            del self.begun[name]
+            again = (*job.meta, name)
+            return replace(job, skip=tuple(self.begun), covered=tuple(self.covered), meta=again, previous=self)
         if all(entry["name"] in self.begun for entry in self.planned):
             return None
         self._close(job, self.current, trouble, directory)

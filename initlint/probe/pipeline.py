@@ -6,6 +6,7 @@ Used in the worker's children and, for a model that is already there, in the cal
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -16,7 +17,17 @@ import torch
 from torch import nn
 
 from initlint.errors import InitlintError
-from initlint.facts import Argument, InputFacts, Layer, ModelFacts, ModuleFacts, Node, ParameterFacts, TraceFacts
+from initlint.facts import (
+    Argument,
+    InputFacts,
+    Layer,
+    ModelFacts,
+    ModuleFacts,
+    Node,
+    ParameterFacts,
+    TensorStats,
+    TraceFacts,
+)
 from initlint.options import ProbeOptions
 
 if TYPE_CHECKING:
@@ -176,6 +187,10 @@ def _paired(
 
         nodes, outputs = normalise(traced, record)
         layers = pair(nodes, facts.parameters, facts.modules)
+        if facts.device == "meta":
+            from initlint.probe.meta_operators import fill
+
+            nodes = fill(nodes, facts.parameters)
     except ImportError as error:
         reason = f"trace not available: {error}"
     except InitlintError as error:
@@ -201,7 +216,7 @@ def _unsupported(nodes: tuple[Node, ...]) -> tuple[str, ...]:
     """Names and counts of the operations that are not modelled."""
     counts: dict[str, int] = {}
     for node in nodes:
-        if node.op in ("unknown", "unsupported") and node.response is None and not node.table:
+        if node.op == "opaque" and node.response is None and not node.table:
             name = str(node.attrs.get("function") or node.attrs.get("name") or node.label or node.op)
             counts[name] = counts.get(name, 0) + 1
     return tuple(f"{name} ({count})" for name, count in sorted(counts.items()))
@@ -213,10 +228,50 @@ def _built(build: Callable[[], nn.Module] | nn.Module, options: ProbeOptions) ->
     from initlint.probe.build import seed_everything
     from initlint.probe.provenance import Recorder
 
-    with Recorder() as recorder:
+    mode: contextlib.AbstractContextManager[Any] = contextlib.nullcontext()
+    if options.device == "meta":
+        from initlint.probe.meta_build import MostlyMeta
+
+        mode = MostlyMeta()
+    with Recorder() as recorder, mode:
         seed_everything(options.seed)
         model = build()
-    return model, recorder.record(model)
+    record = recorder.record(model)
+    return model, without_values(model, record, options.seed) if on_meta(model) else record
+
+
+def on_meta(model: nn.Module) -> bool:
+    """Whether any parameter is on the meta device."""
+    return any(p.is_meta for p in model.parameters())
+
+
+def without_values(
+    model: nn.Module, record: Record, seed: int, loaded: Mapping[str, TensorStats] | None = None
+) -> Record:
+    """The record with statistics, of a model on meta; what is real of it is measured and then moved to meta, too.
+
+    Args:
+        loaded: statistics of the tensors that a checkpoint holds.
+    """
+    from initlint.probe import replay
+    from initlint.probe.meta_build import emptied
+
+    groups = {fact.name: tensor_of(model, fact.name)[1] for fact in record.parameters}
+    values, replaying = emptied(model), replay.Replay(seed)
+    found, missing = [], {}
+    for fact in record.parameters:
+        stats = (loaded or {}).get(fact.name)
+        if stats is not None:
+            fact = replace(fact, stats=stats, provenance="loaded", uninitialised=0.0)
+        elif fact.name in values:
+            fact = replace(fact, stats=_stats(values[fact.name], groups[fact.name]))
+        elif not fact.generated:
+            stats, reason = replaying.stats(fact, groups[fact.name])
+            fact = replace(fact, stats=stats)
+            if stats is None:
+                missing[fact.name] = reason
+        found.append(fact)
+    return replace(record, parameters=tuple(found), notes=(*record.notes, *replay.reasons(missing)))
 
 
 def _record_of_live(model: nn.Module) -> Record | None:
@@ -236,7 +291,8 @@ def measured(model: nn.Module, record: Record) -> Iterator[ParameterFacts]:
     """The recorded parameters with statistics of their values."""
     for fact in record.parameters:
         tensor, groups = tensor_of(model, fact.name)
-        yield fact if tensor is None else replace(fact, stats=_stats(tensor, groups))
+        has_values = tensor is not None and not tensor.is_meta
+        yield replace(fact, stats=_stats(tensor, groups)) if tensor is not None and has_values else fact
 
 
 def tensor_of(model: nn.Module, name: str) -> tuple[torch.Tensor | None, int]:

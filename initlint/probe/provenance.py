@@ -27,7 +27,7 @@ from torch.overrides import TorchFunctionMode
 from initlint.errors import ProbeError
 from initlint.probe.provenance_log import Log
 from initlint.probe.provenance_patches import Patches
-from initlint.probe.provenance_state import GlobalState, fill_new_memory, remove_mode
+from initlint.probe.provenance_state import GlobalState, fill_new_memory, filling, remove_mode
 from initlint.probe.provenance_store import Registration, fingerprint
 from initlint.probe.sites import USER, Noted, Origins, user_frames
 
@@ -69,6 +69,7 @@ class Recorder:
         self.seen: dict[tuple[str, str], list[dict[str, Any]]] = {}  # (file, __init__) -> plain arguments of each call
         self.namespaces: dict[str, dict[str, Any]] = {}  # file -> globals of the user code that runs there
         self.loaded_before = frozenset(sys.modules)
+        self.filled = True  # whether new memory was filled all the time
         self._restore = restore
         self._mode = _Mode(self.log)
         self._state: GlobalState | None = None
@@ -101,6 +102,7 @@ class Recorder:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         remove_mode(self._mode)
+        self.filled = self.filled and filling()
         self.origins.boundary = None
         self.log.release()
         for hook in self._hooks:
@@ -117,6 +119,8 @@ class Recorder:
         """Facts about the model's parameters, buffers, modules and init statements, without statistics."""
         from initlint.probe.record import make_record
 
+        if self.origins.boundary is not None:
+            self.filled = self.filled and filling()
         return make_record(self, model)
 
     # -- hooks ---------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from initlint.facts import Plain
 from initlint.probe.provenance_store import storage_of
 from initlint.probe.provenance_values import plain
 from initlint.probe.provenance_words import words
-from initlint.probe.sites import ERRAND, INIT, LAYER, LIBRARY, USER, Noted, Origins
+from initlint.probe.sites import ERRAND, FILES, INIT, LAYER, LIBRARY, USER, Noted, Origins
 
 #: Functions of torch, in the files that ``sites.ERRAND`` stands for, that give an operation a meaning of its own.
 _TAGS = {
@@ -75,6 +75,8 @@ def look(frame: FrameType | None, origins: Origins, tensor: Any = None) -> Call:
                 tags.add(tag)
                 if tag == "apply":
                     call.conversion = _conversion(frame) or call.conversion
+        elif origin == FILES:
+            tags.add("file")
         elif origin == INIT and not frames and not first and code.co_name in _INIT_NAMES:
             call.init = frame
         if frame is boundary:

@@ -39,6 +39,8 @@ class Log(Writing):
             return self._call_init(operation, function, args, kwargs, generator)
         if role == ops.ASSIGN:
             return self._call_assign(function, args, kwargs)
+        if role in ops.WRITES and args and isinstance(args[0], torch.Tensor):
+            self.ensure(args[0])  # before the write: afterwards one could not tell whether it was empty
         result = function(*args, **kwargs)
         if role == ops.MAKE or role == ops.DEEPCOPY:
             if "out" in kwargs and kwargs["out"] is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from types import FrameType
 from typing import Any
@@ -39,6 +40,10 @@ class Memory:
             if store.weak:
                 torch.UntypedStorage._free_weak_ref(store.weak)  # type: ignore[no-untyped-call]
                 store.weak = 0
+
+    def __del__(self) -> None:
+        with contextlib.suppress(Exception):  # the interpreter may be shutting down
+            self.close()
 
     def _release(self) -> None:
         """Forget calls that have returned: the next one may get a frame at the same address."""
@@ -91,7 +96,7 @@ class Memory:
             store.uninitialised = True
             store.value = Value("Tensor", unwritten=True)
         else:
-            loaded = "file" in call.tags or _from_file(call)
+            loaded = "file" in call.tags
             store.value = Value("loaded" if loaded else "unseen", loaded=loaded)
         event = self._event("create", store, tensor, call)
         event.creation = True
@@ -129,10 +134,6 @@ class Memory:
                         if store is not None:
                             found.append(store)
         return found
-
-
-def _from_file(call: Call) -> bool:
-    return any("safetensors" in code.co_filename for code, _ in call.frames)
 
 
 def filled(tensor: Any) -> bool:

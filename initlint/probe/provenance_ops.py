@@ -18,6 +18,8 @@ ASSIGN: Final = 5  # ``t.data = other``
 EXPOSE: Final = 6  # hands the memory to code that no Python hook sees
 INIT: Final = 7  # a Python function of torch.nn.init, or what a library put in its place
 DEEPCOPY: Final = 8
+#: Roles that change the memory of the first argument.
+WRITES: Final = (OVERWRITE, MODIFY, SETITEM)
 
 
 @dataclass(frozen=True, slots=True)

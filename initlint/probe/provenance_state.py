@@ -52,6 +52,11 @@ def fill_new_memory() -> None:
     torch._C._set_deterministic_algorithms(True, warn_only=True)
 
 
+def filling() -> bool:
+    """Whether torch fills new memory now."""
+    return bool(torch._C._get_deterministic_algorithms() and torch._C._get_deterministic_fill_uninitialized_memory())
+
+
 def remove_mode(mode: object) -> None:
     """Take a torch function mode off the stack, with those above it that user code left behind."""
     for _ in range(_len_torch_function_stack()):

@@ -30,6 +30,7 @@ class Writing(Memory):
         tensor = kwargs.get("tensor", args[0] if args else None)
         if not isinstance(tensor, torch.Tensor) or tensor.is_inference():
             return function(*args, **kwargs)
+        self.ensure(tensor)
         before = tensor._version
         result = function(*args, **kwargs)
         if tensor._version != before:

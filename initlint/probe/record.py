@@ -129,7 +129,9 @@ def _facts(recorder: Recorder, item: Held, histories: Histories, places: Sites) 
         created=histories.created(store, recorder.place(item.module)),
         writes=histories.writes(store, region),
         provenance=provenance,
-        uninitialised=unwritten_share(store, region, tensor) if provenance == "recorded" else 0.0,
+        uninitialised=unwritten_share(store, region, tensor, filled=recorder.filled)
+        if provenance == "recorded"
+        else 0.0,
     )
 
 
@@ -165,5 +167,6 @@ def _while_building(frames: tuple[Noted, ...]) -> bool:
 
 
 def _notes(recorder: Recorder) -> tuple[str, ...]:
-    del recorder
-    return ()
+    if recorder.filled:
+        return ()
+    return ("the code turned deterministic algorithms off: unwritten memory is told by the record of writes alone",)

@@ -10,11 +10,12 @@ from initlint.probe.provenance_store import Event, Region, Store
 from initlint.probe.record_region import covers, touched
 
 
-def unwritten_share(store: Store, region: Region, tensor: Any) -> float:
+def unwritten_share(store: Store, region: Region, tensor: Any, *, filled: bool = True) -> float:
     """Share of the elements in memory that nobody wrote, 0 to 1.
 
     Floating-point memory was filled with NaN when it was made, so what is unwritten is NaN and was not
-    covered by any recorded overwrite. Other types (and meta tensors) are judged by the record alone.
+    covered by any recorded overwrite. Other types (and meta tensors) are judged by the record alone, as is
+    everything when user code turned the fill off (``filled``).
     """
     if not region.numel:
         return 0.0
@@ -25,7 +26,7 @@ def unwritten_share(store: Store, region: Region, tensor: Any) -> float:
     if any(covers(event, region) for event in overwrites):
         return 0.0  # before looking at the values: they may be many
     floating = tensor.is_floating_point() or tensor.is_complex()
-    readable = floating and not tensor.is_meta
+    readable = filled and floating and not tensor.is_meta
     nans = tensor.detach().isnan() if readable else None
     if nans is not None and not bool(nans.any()):
         return 0.0

@@ -87,7 +87,8 @@ class Histories:
         value = last.value if last is not None and last.value is not None else events[0].store.value
         if last is not None and last.creation and last.value is None:
             return {"loaded": "loaded", "unseen": "unknown"}.get(store.value.function, "recorded")
-        return "loaded" if value.loaded else "recorded"
+        outside = last is not None and last.op == "load" and value.function in ("unseen", "unknown")
+        return "loaded" if value.loaded or outside else "recorded"
 
     def writes(self, store: Store, region: Region) -> tuple[Write, ...]:
         """The writes that touched this region of the memory, in order."""

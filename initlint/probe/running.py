@@ -137,7 +137,9 @@ class Running:
 
     def retry(self) -> Job | None:
         """The rest of the job, when the target was killed with candidates left; ``None`` when there is none."""
-        return self.state.rest(self.job, self._trouble(), self.options.directory)
+        assert self.ended is not None
+        killed = self.ended.kind == "signal" and self.ended.code == signal.SIGKILL and self.killed != "timeout"
+        return self.state.rest(self.job, self._trouble(), self.options.directory, memory=killed)
 
     def result(self) -> ProbeResult:
         """The result of an ended job."""

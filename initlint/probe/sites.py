@@ -28,6 +28,7 @@ OWN: Final = 4  # initlint itself
 LIBRARY: Final = 5  # other installed packages
 LAYER: Final = 6  # torch/nn: layers and what they are made of
 ERRAND: Final = 7  # parts of torch that act on the user's behalf: conversions, copies, loading, parametrizations
+FILES: Final = 8  # libraries that read weights from files
 
 #: Directories of installed packages, whatever the environment is called.
 _INSTALLED = (f"{os.sep}site-packages{os.sep}", f"{os.sep}dist-packages{os.sep}")
@@ -92,7 +93,7 @@ class Origins:
         if path.startswith(self._own):
             return OWN
         if any(part in path for part in _INSTALLED):
-            return LIBRARY
+            return FILES if f"{os.sep}safetensors{os.sep}" in path else LIBRARY
         return STDLIB if path.startswith(self._stdlib) else USER
 
 

@@ -90,7 +90,8 @@ class Guards:
             matched = self._count(condition, earlier)
             earlier = []
             shown = text if test.positive else f"not ({text})"
-            found.append(Guard(condition.kind, shown, tuple(dict.fromkeys(condition.values)), matched))
+            line = getattr(test.expr, "lineno", None)
+            found.append(Guard(condition.kind, shown, tuple(dict.fromkeys(condition.values)), matched, line))
         return tuple(reversed(found))
 
     def conditions(self, tests: Iterable[Test], place: Place) -> list[Condition]:
@@ -107,7 +108,8 @@ class Guards:
         counts = [(part, self._count(part, [])) for part in condition.parts if part.kind == "name"]
         if not any(count for _, count in counts):
             return []
-        return [Guard(part.kind, part.text, tuple(part.values), 0) for part, count in counts if count == 0]
+        line = getattr(expr, "lineno", None)
+        return [Guard(part.kind, part.text, tuple(part.values), 0, line) for part, count in counts if count == 0]
 
     def _count(self, condition: Condition, earlier: list[Condition]) -> int | None:
         """How many subjects satisfy a condition and none of the earlier branches; ``None`` when not decidable."""

@@ -133,6 +133,8 @@ class Names:
         namespace = self.namespace(source.path)
         if name in namespace:
             return [namespace[name]]
+        if name in source.imports:
+            return [_imported(*source.imports[name])]
         return [getattr(builtins, name, UNKNOWN)]
 
     def argument(self, name: str, scope: Scope, source: Source, depth: int) -> list[Any]:
@@ -261,3 +263,14 @@ def _distinct(values: list[Any]) -> list[Any]:
         if not any(value is other or _same(value, other) for other in found):
             found.append(value)
     return found
+
+
+def _imported(module: str, attribute: str) -> Any:
+    """What an import inside a function binds; the module has been imported already, or it is unknown."""
+    loaded = sys.modules.get(f"{module}.{attribute}") if attribute else None
+    if loaded is not None:
+        return loaded
+    found = sys.modules.get(module)
+    if found is None:
+        return UNKNOWN
+    return getattr(found, attribute, UNKNOWN) if attribute else found

@@ -79,6 +79,9 @@ class Reach:
     def _used(self, name: str, scope: Scope, source: Source) -> bool:
         if isinstance(scope.node, ast.Lambda):
             return False
+        owner = _class_of(scope)
+        if owner and f"{source.path}:{owner}" not in self._classes:
+            return False  # a method of a class that the model has no instance of: only its name is alike
         for other in self._sources.values():
             for user, node, tests in other.references.get(name, ()):
                 if id(user) not in self._reached or _inside(user, scope) or user.node is None or _runs_later(user):

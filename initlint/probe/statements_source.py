@@ -92,6 +92,7 @@ class Source:
     references: dict[str, list[tuple[Scope, ast.expr, tuple[Test, ...]]]] = field(
         default_factory=dict
     )  # name or attribute -> uses
+    imports: dict[str, tuple[str, str]] = field(default_factory=dict)  # local name -> module, attribute ("" for none)
     imported: frozenset[str] = frozenset()  # local names that are modules or come from an import
 
     _lines: list[bytes] = field(default_factory=list)
@@ -115,9 +116,25 @@ def read(path: str, text: str) -> Source | None:
         tree = ast.parse(text)
     except (SyntaxError, ValueError):
         return None
-    source = Source(path, text, imported=frozenset(_imports(tree)))
+    source = Source(path, text, imports=_bindings(tree), imported=frozenset(_imports(tree)))
     _Walker(source).run(tree)
     return source
+
+
+def _bindings(tree: ast.Module) -> dict[str, tuple[str, str]]:
+    """What each imported name stands for, wherever in the file it is imported."""
+    found: dict[str, tuple[str, str]] = {}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                found[alias.asname or alias.name.partition(".")[0]] = (
+                    alias.name if alias.asname else alias.name.partition(".")[0],
+                    "",
+                )
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            for alias in node.names:
+                found[alias.asname or alias.name] = (node.module, alias.name)
+    return found
 
 
 def _imports(tree: ast.Module) -> Iterator[str]:

@@ -1,12 +1,16 @@
 """Weights from checkpoint files, read lazily: one tensor at a time, never a pickle that runs code.
 
-safetensors: the header (8 bytes of length, then JSON) says where each tensor lies; it is mapped, not
-read. torch files: ``torch.load(weights_only=True, mmap=True)``. Sharded checkpoints: the index file.
+safetensors: the header (8 bytes of length, then JSON) says where each tensor lies; the file is mapped, and the
+pages of a tensor are let go after it. torch files: ``torch.load(weights_only=True, mmap=True)``. Sharded
+checkpoints: the index file. Where the model is on meta, the tensors are measured and not kept.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
+import math
+import mmap
 import os
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -15,7 +19,9 @@ import torch
 from torch import nn
 
 from initlint.errors import ProbeError
+from initlint.facts import TensorStats
 from initlint.probe.dependencies import unwatched
+from initlint.probe.measure import measure
 
 # https://github.com/huggingface/safetensors#format
 _DTYPES: Mapping[str, torch.dtype] = {
@@ -40,8 +46,13 @@ _NESTED = ("state_dict", "model_state_dict", "model", "net", "module", "params",
 _PREFIXES = ("module.", "_orig_mod.", "model.")
 
 
-def load_into(model: nn.Module, files: tuple[str, ...], directory: str) -> list[str]:
+def load_into(
+    model: nn.Module, files: tuple[str, ...], directory: str, measured: dict[str, TensorStats] | None = None
+) -> list[str]:
     """Copy the checkpoint's tensors into the model; returns notes about what did not fit.
+
+    Args:
+        measured: where the statistics go of tensors that the model has on meta; these are not copied.
 
     Raises:
         ProbeError: a file cannot be read, or nothing in it fits the model.
@@ -58,7 +69,11 @@ def load_into(model: nn.Module, files: tuple[str, ...], directory: str) -> list[
             shapes.append(own)
             continue
         missing.discard(own)
-        _copy(model, own, targets[own], tensor)
+        if not targets[own].is_meta:
+            with torch.no_grad():
+                targets[own].copy_(tensor)
+        elif measured is not None and (stats := measure(tensor, _groups(model, own))) is not None:
+            measured[own] = stats
     if len(missing) == len(targets):
         raise ProbeError("no tensor of the checkpoint fits the model", "Is --weights the checkpoint of this model?")
     persistent = set(model.state_dict())
@@ -70,17 +85,10 @@ def load_into(model: nn.Module, files: tuple[str, ...], directory: str) -> list[
     return [f"{len(names)} tensors {what}: {_listed(names)}" for what, names in groups if names]
 
 
-def _copy(model: nn.Module, name: str, target: torch.Tensor, tensor: torch.Tensor) -> None:
-    with torch.no_grad():
-        if not target.is_meta:
-            target.copy_(tensor)
-            return
-        path, _, local = name.rpartition(".")
-        owner = model.get_submodule(path)
-        if isinstance(target, nn.Parameter):
-            owner.register_parameter(local, nn.Parameter(tensor, requires_grad=target.requires_grad))
-        else:
-            owner.register_buffer(local, tensor)
+def _groups(model: nn.Module, name: str) -> int:
+    """Groups of the convolution that owns a weight."""
+    groups = getattr(model.get_submodule(name.rpartition(".")[0]), "groups", 1)
+    return groups if isinstance(groups, int) and groups > 0 else 1
 
 
 def _own_name(name: str, targets: Mapping[str, torch.Tensor]) -> str | None:
@@ -118,7 +126,9 @@ def _sharded(path: str) -> Iterator[tuple[str, torch.Tensor]]:
 
 def _safetensors(path: str) -> Iterator[tuple[str, torch.Tensor]]:
     size = os.path.getsize(path)
-    with open(path, "rb") as file:
+    with unwatched():  # its size and time of change are in the cache's key; hashing it would take longer than the check
+        file = open(path, "rb")  # noqa: SIM115
+    with file:
         length = int.from_bytes(file.read(8), "little")
         if length > min(size, _HEADER_LIMIT):
             raise ProbeError(f"{os.path.basename(path)} is no safetensors file: its header does not fit into it")
@@ -126,27 +136,42 @@ def _safetensors(path: str) -> Iterator[tuple[str, torch.Tensor]]:
             header: dict[str, Any] = json.loads(file.read(length))
         except ValueError as error:
             raise ProbeError(f"{os.path.basename(path)} is no safetensors file: its header is no JSON") from error
-    with unwatched():
-        data = torch.from_file(path, shared=False, size=size, dtype=torch.uint8)
+        yield from _mapped(file.fileno(), header, 8 + length, size, os.path.basename(path))
+
+
+def _mapped(
+    descriptor: int, header: Mapping[str, Any], start: int, size: int, file: str
+) -> Iterator[tuple[str, torch.Tensor]]:
+    """The tensors of a header, each mapped from the file while the caller looks at it."""
     for name, entry in header.items():
-        if name == "__metadata__":
-            continue
-        dtype = _DTYPES.get(entry["dtype"])
+        dtype = None if name == "__metadata__" else _DTYPES.get(entry.get("dtype", ""))
         if dtype is None:
             continue
-        begin, end = entry["data_offsets"]
-        raw = data[8 + length + begin : 8 + length + end]
+        begin, end = (start + offset for offset in entry["data_offsets"])
+        if not start <= begin <= end <= size or end - begin != math.prod(entry["shape"]) * dtype.itemsize:
+            raise ProbeError(f"{file} is damaged: {name} does not lie inside it", "Download or save it again.")
+        if begin == end:
+            yield name, torch.empty(entry["shape"], dtype=dtype)
+            continue
+        page = begin // mmap.ALLOCATIONGRANULARITY * mmap.ALLOCATIONGRANULARITY
+        # Copy on write: torch wants memory that may be written, and the file stays as it is.
+        mapped = mmap.mmap(descriptor, end - page, access=mmap.ACCESS_COPY, offset=page)
+        raw = torch.frombuffer(mapped, dtype=torch.uint8, count=end - begin, offset=begin - page)
         # A view of another dtype must start at a multiple of its size; headers of odd length need a copy.
-        aligned = raw if (8 + length + begin) % dtype.itemsize == 0 else raw.clone()
+        aligned = raw if begin % dtype.itemsize == 0 else raw.clone()
         yield name, aligned.view(dtype).reshape(entry["shape"])
+        del raw, aligned
+        with contextlib.suppress(BufferError):  # the caller has kept the tensor: it is unmapped with that
+            mapped.close()
 
 
 def _torch_file(path: str) -> Iterator[tuple[str, torch.Tensor]]:
     try:
-        try:
-            loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-        except RuntimeError:  # written before torch 1.6: no zip file, cannot be mapped
-            loaded = torch.load(path, map_location="cpu", weights_only=True)
+        with unwatched():
+            try:
+                loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+            except RuntimeError:  # written before torch 1.6: no zip file, cannot be mapped
+                loaded = torch.load(path, map_location="cpu", weights_only=True)
     except OSError:
         raise
     except Exception as error:

@@ -11,7 +11,9 @@ from initlint.signal.order import log_sum_exp
 from initlint.signal.scene import Scene
 
 #: Ops between the last layer and the output that leave logits what they are.
-KEEPS = frozenset({"reshape", "identity", "scale", "dropout", "select", "output", "softmax", "log_softmax", "shift"})
+KEEPS = frozenset(
+    {"reshape", "identity", "scale", "dropout", "select", "output", "softmax", "log_softmax", "shift", "loss"}
+)
 #: A single output, or more than this many, is no classifier's.
 FEWEST, MOST = 2, 10_000_000
 HEADS = frozenset({"linear", "conv", "matmul"})

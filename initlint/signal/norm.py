@@ -153,11 +153,15 @@ def norm_back(node: Node, xs: tuple[State, ...], y: State, g: Grad, scene: Scene
     # E[1/v] E[v] - 1: the energy of one token fluctuates as the signal does, a mean over positions hardly
     single = positions * samples == 1
     factor *= 1.0 + min(x.spread if single else 2.0 / cells, 1.0)
-    if channels == 1.0:  # each channel is divided by its own scale: E[1/v] E[v] over channels
-        factor *= 1.0 + min(x.uneven, 1.0)
     kept = max(g.p * (1.0 - mean - along), 0.0)
     shared = max(g.t * (1.0 - 1.0 / max(channels * samples, 1.0)), 0.0) if mean else g.t
-    return (Grad(bounded(kept * factor), shared * factor, g.noise + x.noise + x.own),)
+    p = bounded(kept * factor)
+    noise = g.noise + x.noise + x.own
+    if channels > 1.0 or x.uneven <= 0.0:
+        return (Grad(p, shared * factor, noise),)
+    # each channel is divided by its own scale: E[1/v] E[v] over channels; the weights that made the scales unequal
+    # undo it on the way back
+    return (Grad(bounded(p * (1.0 + min(x.uneven, 1.0))), shared * factor, noise, through=p),)
 
 
 def _cells(node: Node, x: State, scene: Scene) -> tuple[float, float, float]:

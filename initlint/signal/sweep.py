@@ -47,6 +47,8 @@ def forward_one(node: Node, states: Sequence[State], scene: Scene) -> State:
         found = _instead(node, xs, scene, str(doubt))
     except (ArithmeticError, ValueError, IndexError) as error:
         found = _instead(node, xs, scene, f"{node.label or node.op}: {type(error).__name__} in its moments")
+    if found.overruled:  # handed on by a rule that changes a copy of its input
+        found = replace(found, overruled=False)
     if found.undetermined is None and _contradicted(node, xs, found, scene):
         found = replace(_instead(node, xs, scene, f"{node.label or node.op} is far from its rule"), overruled=True)
     if found.undetermined and op is not None and op.clears:
@@ -72,8 +74,8 @@ def contradicted(found: Sweep) -> frozenset[int]:
 def _overruled(node: Node, xs: tuple[State, ...], found: State, scene: Scene) -> bool:
     """Whether the measured output is far from the rule's although the inputs are as predicted."""
     got = node.measured
-    if got is None or not got.finite or got.second <= 0 or found.q <= 0:
-        return False
+    if got is None or not got.finite or got.second <= 0 or found.q <= 0 or found.kind == "logits":
+        return False  # (masks of -inf and -100 are in the measured logits, and in no second moment here)
     off, explained = log10(found.q / got.second), 0.0
     if abs(off) <= FAR:
         return False

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from initlint.signal import attention, elementwise, linear, merge, norm, opaque, pooling, recurrent, shape
+from initlint.signal import attention, elementwise, linear, merge, norm, objective, opaque, pooling, recurrent, shape
 from initlint.signal.scene import Op
 
 OPS: Mapping[str, Op] = {
@@ -16,5 +16,6 @@ OPS: Mapping[str, Op] = {
     **pooling.OPS,
     **attention.OPS,
     **recurrent.OPS,
+    **objective.OPS,
     **opaque.OPS,
 }

@@ -105,7 +105,7 @@ def _excess(context: Context, parameter: ParameterFacts) -> float:
         return 0.0
     layers = [layer for layer in context.layers_of(parameter.name) if layer.kind in ("linear", "matmul", "conv")]
     rows = parameter.shape[0] if parameter.shape else 0
-    columns = stats.count // rows if rows else 0
+    columns = math.prod(parameter.shape[1:])  # not stats.count, which may be that of a sample
     if not layers or min(rows, columns) < _LEAST or stats.distinct is not None or stats.second <= 0:
         return 0.0
     return _norm(stats, rows, columns) / (math.sqrt(stats.second) * (math.sqrt(rows) + math.sqrt(columns)))

@@ -172,7 +172,7 @@ def test_experts(shape: tuple[int, int, int]) -> None:
 def test_orthogonal(shape: tuple[int, int]) -> None:
     stats = stats_of(nn.init.orthogonal_(torch.empty(shape), gain=1.7))
     assert stats.gram_residual < 1e-5
-    assert stats_of(torch.randn(shape)).gram_residual > 0.1
+    assert stats_of(torch.randn(shape)).gram_residual > 1e-2
 
 
 def test_unit_rows_that_are_not_orthogonal() -> None:

@@ -403,3 +403,67 @@ def test_seeding_at_module_level_is_no_reseeding() -> None:
         torch.manual_seed(1)
         model = nn.Linear(1, 1)
     assert [r.seed for r in recorder.record(model).reseeds] == [1]
+
+
+def test_without_the_fill_the_record_decides() -> None:
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            torch.use_deterministic_algorithms(False)
+            self.a = nn.Parameter(torch.empty(4))
+            self.b = nn.Parameter(torch.empty(4).normal_())
+
+    with Recorder() as recorder:
+        model = Net()
+    record = recorder.record(model)
+    assert [p.uninitialised for p in record.parameters] == [1.0, 0.0]
+    assert any("deterministic" in note for note in record.notes)
+
+
+@pytest.mark.parametrize(
+    ("make", "op"),
+    [
+        (lambda: torch.Tensor(3, 4).uniform_(-1, 1), "uniform_"),
+        (lambda: nn.init.xavier_uniform_(torch.Tensor(3, 4)), "xavier_uniform_"),
+        (lambda: nn.init.kaiming_normal_(torch.empty(3, 4)), "kaiming_normal_"),
+        (lambda: torch.FloatTensor(3).fill_(1.0), "fill_"),
+    ],
+)
+def test_memory_that_is_written_before_it_becomes_a_parameter(make, op: str) -> None:
+    found = only(parameter(make))
+    assert [w.op for w in found.writes] == [op]
+    assert found.uninitialised == 0.0
+    assert found.provenance == "recorded"
+
+
+def test_safetensors_are_loaded(tmp_path) -> None:
+    files = pytest.importorskip("safetensors.torch")
+    path = str(tmp_path / "weights.safetensors")
+    files.save_file(nn.Linear(4, 4).state_dict(), path)
+
+    def build() -> nn.Module:
+        layer = nn.Linear(4, 4)
+        layer.load_state_dict(files.load_file(path))
+        return layer
+
+    with Recorder() as recorder:
+        model = build()
+    assert {p.provenance for p in recorder.record(model).parameters} == {"loaded"}
+
+
+def test_addresses_are_not_mistaken_when_memory_is_reused() -> None:
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            for _ in range(50):
+                torch.empty(64).normal_()
+            self.p = nn.Parameter(torch.empty(64))
+            for _ in range(50):
+                torch.zeros(64).fill_(1.0)
+            self.q = nn.Parameter(torch.zeros(64))
+
+    with Recorder() as recorder:
+        model = Net()
+    p, q = recorder.record(model).parameters
+    assert (p.uninitialised, p.writes) == (1.0, ())
+    assert [w.op for w in q.writes] == ["create"]

@@ -429,3 +429,40 @@ def test_every_op_of_the_vocabulary_has_a_rule():
     ops = {word.strip("` ") for row in rows for word in row.split()}
     assert len(ops) > 35
     assert ops <= set(OPS)
+
+
+def test_cross_entropy_inside_forward():
+    torch.manual_seed(0)
+    logits = (1.5 * torch.randn(64, 10)).requires_grad_(True)
+    targets = torch.randint(0, 10, (64,))
+    value = F.cross_entropy(logits, targets)
+    value.backward()
+    y, (g,) = rule(
+        "loss", (state(2.25, 0.0, 2.25, 2.25, 2.25),), (), inputs=[(64, 10)], kind="cross_entropy", classes=10
+    )
+    assert y.m == pytest.approx(float(value.detach()), rel=0.1)
+    assert g.p == pytest.approx(float((logits.grad**2).mean()), rel=0.1)
+
+
+def test_grouped_rows_of_unequal_energy_before_a_batch_norm():
+    # depthwise: the scale of each channel is divided out and comes back with its weights
+    torch.manual_seed(0)
+    scale = torch.randn(1, 64, 1).abs() + 0.3
+    x = torch.randn(32, 64, 50, requires_grad=True)
+    z = x * scale
+    z.retain_grad()
+    y = F.batch_norm(z, None, None, training=True)
+    (y * torch.randn_like(y)).sum().backward()
+    energy = scale.flatten() ** 2
+    uneven = float(energy.var(correction=0) / energy.mean() ** 2)
+    state_z = state(float(energy.mean()), 0.0, float(energy.mean()), float(energy.mean()), float(energy.mean()))
+    nodes = (Node(0, "input", shape=(32, 50, 64), channel=2), Node(1, "norm", (0,), (32, 50, 64), channel=2,
+             attrs={"kind": "batch", "n": 1600, "eps": 0.0, "training": True}))  # fmt: skip
+    from dataclasses import replace
+
+    given = replace(state_z, uneven=uneven)
+    scene = scene_of(*nodes)
+    out = OPS["norm"].forward(nodes[1], (given,), scene)
+    (g,) = OPS["norm"].backward(nodes[1], (given,), out, Grad(1.0), scene)
+    assert float((x.grad**2).mean()) == pytest.approx(g.through * float(energy.mean()), rel=0.03)
+    assert g.p > g.through
