@@ -106,7 +106,9 @@ class Context:
 
     def statement_at(self, site: Site | None) -> InitStatement | None:
         """The init statement that a recorded write came from."""
-        for statement in self.facts.statements if site is not None else ():
+        if site is None:
+            return None
+        for statement in self.facts.statements:
             at = statement.site
             if at.file == site.file and at.line <= site.line <= (at.end_line or at.line) and statement.runs:
                 return statement
@@ -270,9 +272,10 @@ def _where(cls: type) -> str:
 
 
 def _problem(cls: type[Rule]) -> str:
-    for attribute, kind in (("code", str), ("name", str), ("family", str), ("severity", Severity), ("sources", tuple)):
-        if not isinstance(getattr(cls, attribute, None), kind):
-            return f"`{attribute}` is missing or not a {kind.__name__}"
+    needed: Mapping[str, type] = {"code": str, "name": str, "family": str, "severity": Severity, "sources": tuple}
+    for attribute, expected in needed.items():
+        if not isinstance(getattr(cls, attribute, None), expected):
+            return f"`{attribute}` is missing or not a {expected.__name__}"
     if not _CODE.fullmatch(cls.code):
         return f"code {cls.code!r} is not letters and three digits, as in IL101"
     if not _NAME.fullmatch(cls.name):

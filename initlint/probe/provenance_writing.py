@@ -229,7 +229,8 @@ def _share(name: str, call_args: tuple[tuple[Any, ...], dict[str, Any]] | None) 
     if name in ("masked_fill_", "masked_scatter_"):
         mask = args[1] if len(args) > 1 else kwargs.get("mask")
         if isinstance(mask, torch.Tensor) and mask.numel() and not mask.is_meta:
-            return float(mask.float().mean().item())
+            share: float = mask.float().mean().item()
+            return share
     if name in ("index_fill_", "index_copy_") and len(args) > 2:
         target, dim, index = args[0], args[1], args[2]
         if isinstance(index, torch.Tensor) and isinstance(dim, int) and target.shape[dim]:

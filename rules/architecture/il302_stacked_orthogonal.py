@@ -89,7 +89,7 @@ class StackedOrthogonal(Rule):
             def __init__(self) -> None:
                 super().__init__()
                 self.lstm = nn.LSTM(16, 32, batch_first=True)
-                nn.init.orthogonal_(self.lstm.weight_hh_l0)
+                nn.init.orthogonal_(self.lstm.get_parameter("weight_hh_l0"))
 
             def forward(self, x: torch.Tensor) -> torch.Tensor:
                 return self.lstm(x)[0]
@@ -106,7 +106,7 @@ class StackedOrthogonal(Rule):
                 super().__init__()
                 self.lstm = nn.LSTM(16, 32, batch_first=True)
                 with torch.no_grad():
-                    for gate in self.lstm.weight_hh_l0.chunk(4):
+                    for gate in self.lstm.get_parameter("weight_hh_l0").chunk(4):
                         nn.init.orthogonal_(gate)
 
             def forward(self, x: torch.Tensor) -> torch.Tensor:

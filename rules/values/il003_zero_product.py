@@ -93,10 +93,11 @@ class ZeroProduct(Rule):
         class Gated(nn.Module):
             def __init__(self) -> None:
                 super().__init__()
-                self.gate = nn.Sequential(nn.Linear(16, 16, bias=False), nn.Tanh(), nn.Linear(16, 16, bias=False))
+                first, last = nn.Linear(16, 16, bias=False), nn.Linear(16, 16, bias=False)
+                self.gate = nn.Sequential(first, nn.Tanh(), last)
                 self.head = nn.Linear(16, 4)
-                nn.init.zeros_(self.gate[0].weight)
-                nn.init.zeros_(self.gate[2].weight)
+                nn.init.zeros_(first.weight)
+                nn.init.zeros_(last.weight)
 
             def forward(self, x: torch.Tensor) -> torch.Tensor:
                 return self.head(x + self.gate(x) * x)

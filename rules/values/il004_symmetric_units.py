@@ -101,9 +101,9 @@ class SymmetricUnits(Rule):
     def constant_head_only() -> Any:
         from torch import nn
 
-        model = nn.Sequential(nn.Linear(16, 32), nn.ReLU(), nn.Linear(32, 4))
-        nn.init.constant_(model[2].weight, 0.01)
-        return model
+        head = nn.Linear(32, 4)
+        nn.init.constant_(head.weight, 0.01)
+        return nn.Sequential(nn.Linear(16, 32), nn.ReLU(), head)
 
 
 def _constant_matrix(parameter: ParameterFacts) -> bool:

@@ -126,18 +126,18 @@ class NormGain(Rule):
     def drawn_around_zero() -> Any:
         from torch import nn
 
-        model = nn.Sequential(nn.Conv2d(3, 16, 3), nn.InstanceNorm2d(16, affine=True), nn.ReLU(), nn.Conv2d(16, 3, 3))
-        nn.init.normal_(model[1].weight, 0.0, 0.02)
-        return model
+        norm = nn.InstanceNorm2d(16, affine=True)
+        nn.init.normal_(norm.weight, 0.0, 0.02)
+        return nn.Sequential(nn.Conv2d(3, 16, 3), norm, nn.ReLU(), nn.Conv2d(16, 3, 3))
 
     @bad
     def swapped_gain_and_bias() -> Any:
         from torch import nn
 
-        model = nn.Sequential(nn.Linear(16, 16), nn.LayerNorm(16), nn.ReLU(), nn.Linear(16, 4))
-        nn.init.zeros_(model[1].weight)
-        nn.init.ones_(model[1].bias)
-        return model
+        norm = nn.LayerNorm(16)
+        nn.init.zeros_(norm.weight)
+        nn.init.ones_(norm.bias)
+        return nn.Sequential(nn.Linear(16, 16), norm, nn.ReLU(), nn.Linear(16, 4))
 
     @good
     def zero_gamma_in_a_branch() -> Any:

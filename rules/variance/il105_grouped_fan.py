@@ -55,9 +55,8 @@ class GroupedFan(SuspectRule):
 
         layers: list[nn.Module] = []
         for _ in range(4):
-            conv = nn.Conv2d(32, 32, 3, padding=1, groups=32)
+            conv = nn.Conv2d(32, 32, 3, padding=1, groups=32, bias=False)
             nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
-            nn.init.zeros_(conv.bias)
             layers += [conv, nn.ReLU()]
         return nn.Sequential(*layers)
 
@@ -67,8 +66,7 @@ class GroupedFan(SuspectRule):
 
         layers: list[nn.Module] = []
         for _ in range(4):
-            conv = nn.Conv2d(32, 32, 3, padding=1, groups=32)
+            conv = nn.Conv2d(32, 32, 3, padding=1, groups=32, bias=False)
             nn.init.kaiming_normal_(conv.weight, mode="fan_in", nonlinearity="relu")
-            nn.init.zeros_(conv.bias)
             layers += [conv, nn.ReLU()]
         return nn.Sequential(*layers)
