@@ -1,7 +1,7 @@
 """Predicted against measured log10 standard deviations, from what ``zoo.py`` kept.
 
-    PYTHONPATH=. python benchmarks/zoo.py --zoo shared --out /tmp/shared.jsonl
-    python benchmarks/accuracy.py /tmp/*.jsonl [--svg accuracy.svg] [--worst 20]
+PYTHONPATH=. python benchmarks/zoo.py --zoo shared --out /tmp/shared.jsonl
+python benchmarks/accuracy.py /tmp/*.jsonl [--svg accuracy.svg] [--worst 20]
 """
 
 from __future__ import annotations
@@ -61,7 +61,9 @@ def worst(models: list[dict[str, Any]], count: int) -> None:
 def svg(models: list[dict[str, Any]], path: Path) -> None:
     """A scatter of predicted over measured, forward and gradient."""
     size, low, high = 360, -6.0, 4.0
-    parts = [f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {2 * size + 90} {size + 60}" font-family="sans-serif" font-size="11">']
+    parts = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {2 * size + 90} {size + 60}" font-family="sans-serif" font-size="11">'
+    ]
     for panel, (key, colour) in enumerate((("forward", "#2563eb"), ("gradient", "#c2410c"))):
         left = 45 + panel * (size + 30)
         scale = size / (high - low)

@@ -10,8 +10,8 @@ anything that torch's modules, tensors or init functions call so, and the interf
 from __future__ import annotations
 
 import ast
-import keyword
 import builtins
+import keyword
 import re
 import sys
 from pathlib import Path
@@ -21,13 +21,41 @@ from torch import nn
 
 KEEP = {"Model", "forward", "example_inputs", "self", "super", "__init__", "main", "cls", "args", "kwargs"}
 # keyword arguments and modes of torch functions, which a case may also use as variables
-KEEP |= {"gain", "a", "b", "mode", "fan_in", "fan_out", "generator", "nonlinearity", "mean", "std", "val", "groups", "dim"}
+KEEP |= {
+    "gain",
+    "a",
+    "b",
+    "mode",
+    "fan_in",
+    "fan_out",
+    "generator",
+    "nonlinearity",
+    "mean",
+    "std",
+    "val",
+    "groups",
+    "dim",
+}
 
 
 def library_names() -> set[str]:
     """Names that torch or Python give a meaning."""
-    known = set(dir(nn.Module)) | set(dir(torch.Tensor)) | set(dir(nn.init)) | set(dir(torch)) | set(dir(nn)) | set(dir(nn.functional))
-    for layer in (nn.Linear(2, 2), nn.Conv2d(2, 2, 1), nn.LayerNorm(2), nn.Embedding(2, 2), nn.LSTM(2, 2), nn.BatchNorm2d(2)):
+    known = (
+        set(dir(nn.Module))
+        | set(dir(torch.Tensor))
+        | set(dir(nn.init))
+        | set(dir(torch))
+        | set(dir(nn))
+        | set(dir(nn.functional))
+    )
+    for layer in (
+        nn.Linear(2, 2),
+        nn.Conv2d(2, 2, 1),
+        nn.LayerNorm(2),
+        nn.Embedding(2, 2),
+        nn.LSTM(2, 2),
+        nn.BatchNorm2d(2),
+    ):
         known |= set(vars(layer)) | set(layer._parameters) | set(layer._buffers) | set(dir(layer))
     return known | set(dir(builtins)) | set(keyword.kwlist) | KEEP
 
@@ -58,7 +86,11 @@ class Collector(ast.NodeVisitor):
         self.generic_visit(node)
 
     def visit_Call(self, node: ast.Call) -> None:
-        if isinstance(node.func, ast.Attribute) and node.func.attr in ("register_buffer", "register_parameter", "add_module"):
+        if isinstance(node.func, ast.Attribute) and node.func.attr in (
+            "register_buffer",
+            "register_parameter",
+            "add_module",
+        ):
             first = node.args[0] if node.args else None
             if isinstance(first, ast.Constant) and isinstance(first.value, str):
                 self.names.append(first.value)
@@ -84,7 +116,9 @@ def apply(source: str, table: dict[str, str]) -> str:
     """The source with every whole word of the table replaced, in strings too (filters on names)."""
     if not table:
         return source
-    pattern = re.compile(r"(?<![A-Za-z0-9_])(" + "|".join(sorted(map(re.escape, table), key=len, reverse=True)) + r")(?![A-Za-z0-9_])")
+    pattern = re.compile(
+        r"(?<![A-Za-z0-9_])(" + "|".join(sorted(map(re.escape, table), key=len, reverse=True)) + r")(?![A-Za-z0-9_])"
+    )
     return pattern.sub(lambda match: table[match.group(1)], source)
 
 

@@ -105,11 +105,19 @@ def classics(folder: Path, result: dict[str, Any]) -> None:
         else:
             lowest, highest = LEVELS[want["severity"]], LEVELS[want.get("max_severity", "error")]
             fine = all(
-                any(fnmatch.fnmatchcase(p, flag) for f in findings for p in f["parameters"] if lowest <= LEVELS[f["severity"]] <= highest)
+                any(
+                    fnmatch.fnmatchcase(p, flag)
+                    for f in findings
+                    for p in f["parameters"]
+                    if lowest <= LEVELS[f["severity"]] <= highest
+                )
                 for flag in want["flag"]
             ) and all(LEVELS[f["severity"]] <= highest for f in findings)
         good += fine
-        print(f"{name:30s} {'ok  ' if fine else 'FAIL'} " + " ".join(f"{f['code']}/{f['severity'][0]}@{f['line']}({len(f['parameters'])})" for f in findings))
+        print(
+            f"{name:30s} {'ok  ' if fine else 'FAIL'} "
+            + " ".join(f"{f['code']}/{f['severity'][0]}@{f['line']}({len(f['parameters'])})" for f in findings)
+        )
     print(f"classics {good}/{len(expected)}")
 
 

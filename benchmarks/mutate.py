@@ -172,7 +172,9 @@ def _packed_xavier(model: nn.Module) -> list[str]:
 def _adapters(model: nn.Module) -> list[str]:
     names = []
     for path, module in model.named_modules():
-        if isinstance(getattr(module, "a", None), nn.Parameter) and isinstance(getattr(module, "b", None), nn.Parameter):
+        if isinstance(getattr(module, "a", None), nn.Parameter) and isinstance(
+            getattr(module, "b", None), nn.Parameter
+        ):
             nn.init.zeros_(module.a)
             nn.init.zeros_(module.b)
             names += [f"{path}.a", f"{path}.b"]
@@ -289,9 +291,7 @@ MUTATIONS: Mapping[str, Mutation] = {
     "std in the mean's place": Mutation(each(normal(he, zero)), "formula"),
     "mean equal to std, all": Mutation(each(normal(he, he)), "formula"),
     "mean equal to std, one": Mutation(each(normal(he, he), one=True), "formula"),
-    "uniform(0, b), all": Mutation(
-        each(lambda w: nn.init.uniform_(w.tensor, 0.0, math.sqrt(6 / w.fan_in))), "formula"
-    ),
+    "uniform(0, b), all": Mutation(each(lambda w: nn.init.uniform_(w.tensor, 0.0, math.sqrt(6 / w.fan_in))), "formula"),
     "uniform(0, b), one": Mutation(
         each(lambda w: nn.init.uniform_(w.tensor, 0.0, math.sqrt(6 / w.fan_in)), one=True), "formula"
     ),

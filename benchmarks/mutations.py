@@ -126,7 +126,9 @@ def stuck(model: nn.Module, inputs: tuple[Any, ...]) -> set[str]:
     return found
 
 
-def effect(case: Case, mutated: Callable[[], nn.Module], touched: Sequence[str], inputs: tuple[Any, ...], seed: int) -> float:
+def effect(
+    case: Case, mutated: Callable[[], nn.Module], touched: Sequence[str], inputs: tuple[Any, ...], seed: int
+) -> float:
     """The measured effect of a mutation."""
     torch.manual_seed(seed)
     plain = case.build()
@@ -170,7 +172,9 @@ def line(title: str, trials: Sequence[Trial]) -> str:
     found = sum(t.found for t in trials)
     noted = sum(t.severity is not None for t in trials)
     share = f"{sum(t.found for t in strong)}/{len(strong)}" if strong else "-"
-    return f"{title:30s} {found:3d}/{len(trials):<3d} {noted:3d}   {share:>7s}   {sum(t.found for t in weak)}/{len(weak)}"
+    return (
+        f"{title:30s} {found:3d}/{len(trials):<3d} {noted:3d}   {share:>7s}   {sum(t.found for t in weak)}/{len(weak)}"
+    )
 
 
 def report(trials: Sequence[Trial]) -> None:
@@ -220,8 +224,11 @@ def main() -> int:
             trials.append(done)
             label = done.severity.label if done.severity else "nothing"
             mark = "MISSED " if done.effect >= WORTH and not done.found else ""
-            print(f"{mark}{mutation} / {model}: effect 1e{done.effect:.1f}, {label} {' '.join(done.codes)}"
-                  f"{' (elsewhere)' if done.elsewhere else ''}", flush=True)
+            print(
+                f"{mark}{mutation} / {model}: effect 1e{done.effect:.1f}, {label} {' '.join(done.codes)}"
+                f"{' (elsewhere)' if done.elsewhere else ''}",
+                flush=True,
+            )
     report(trials)
     if not arguments.no_alarms:
         false_alarms(arguments.seed)

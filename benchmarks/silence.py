@@ -91,7 +91,9 @@ def fixup(factor: float, width: int = 128) -> nn.Module:
     return nn.Sequential(*[_Fixup(width, 20, factor) for _ in range(20)], nn.Linear(width, 10))
 
 
-NETS: dict[str, Callable[..., nn.Module]] = {f.__name__: f for f in (he_mlp, selu, orthogonal_tanh, preln_transformer, fixup)}
+NETS: dict[str, Callable[..., nn.Module]] = {
+    f.__name__: f for f in (he_mlp, selu, orthogonal_tanh, preln_transformer, fixup)
+}
 
 
 def share(net: Callable[..., nn.Module], factor: float, width: int, seeds: int) -> tuple[float, dict[str, int]]:
@@ -102,7 +104,9 @@ def share(net: Callable[..., nn.Module], factor: float, width: int, seeds: int) 
         loud = [f for f in run.findings if f.severity >= Severity.WARNING]
         found += bool(loud)
         for finding in loud:
-            codes[f"{finding.code}/{finding.severity.label}"] = codes.get(f"{finding.code}/{finding.severity.label}", 0) + 1
+            codes[f"{finding.code}/{finding.severity.label}"] = (
+                codes.get(f"{finding.code}/{finding.severity.label}", 0) + 1
+            )
     return found / seeds, codes
 
 
@@ -122,7 +126,10 @@ def main() -> int:
         for width in map(int, arguments.widths.split(",")):
             for factor in map(float, arguments.factors.split(",")):
                 rate, codes = share(NETS[name], factor, width, arguments.seeds)
-                print(f"{name:20s} width {width:5d}  scale x{factor:<5g} found in {rate:6.1%} of {arguments.seeds} seeds  {codes}", flush=True)
+                print(
+                    f"{name:20s} width {width:5d}  scale x{factor:<5g} found in {rate:6.1%} of {arguments.seeds} seeds  {codes}",
+                    flush=True,
+                )
     return 0
 
 

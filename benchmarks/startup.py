@@ -139,7 +139,9 @@ def pair(name: str, a: list[str], b: list[str], limit: float, rounds: int, cwd: 
         times[1].append(run(b, cwd)[0])
     mine, base = statistics.median(times[0]), statistics.median(times[1])
     ratio = mine / base
-    print(f"{name:44s} {mine:7.3f} s / {base:7.3f} s = {ratio:5.2f}x  (at most {limit:g}x)  {'ok' if ratio <= limit else 'MISSED'}")
+    print(
+        f"{name:44s} {mine:7.3f} s / {base:7.3f} s = {ratio:5.2f}x  (at most {limit:g}x)  {'ok' if ratio <= limit else 'MISSED'}"
+    )
     return ratio <= limit
 
 
@@ -148,7 +150,9 @@ def memory(name: str, a: list[str], b: list[str], limit: float, cwd: str) -> boo
     mine = statistics.median(run(a, cwd, memory=True)[1] for _ in range(3))
     base = statistics.median(run(b, cwd, memory=True)[1] for _ in range(3))
     ratio = mine / base
-    print(f"{name:44s} {mine / 1024:6.0f} MB / {base / 1024:6.0f} MB = {ratio:5.2f}x  (at most {limit:g}x)  {'ok' if ratio <= limit else 'MISSED'}")
+    print(
+        f"{name:44s} {mine / 1024:6.0f} MB / {base / 1024:6.0f} MB = {ratio:5.2f}x  (at most {limit:g}x)  {'ok' if ratio <= limit else 'MISSED'}"
+    )
     return ratio <= limit
 
 
@@ -175,10 +179,17 @@ def main() -> int:
         good &= pair("initlint rule IL101 / import click", [*lint, "rule", "IL101"], click, 4, arguments.rounds, folder)
         build = [python, "-c", "import torch; import small; small.Model()"]
         good &= pair(
-            "initlint small.py / build", [*lint, "small.py", "--no-cache"], build, arguments.small_limit, arguments.rounds, folder
+            "initlint small.py / build",
+            [*lint, "small.py", "--no-cache"],
+            build,
+            arguments.small_limit,
+            arguments.rounds,
+            folder,
         )
         gpt = [python, "-c", "import torch; import gpt; gpt.Model()"]
-        good &= pair("initlint GPT-2 124M / build", [*lint, "gpt.py", "--no-cache"], gpt, arguments.gpt_limit, 3, folder)
+        good &= pair(
+            "initlint GPT-2 124M / build", [*lint, "gpt.py", "--no-cache"], gpt, arguments.gpt_limit, 3, folder
+        )
         good &= memory("initlint GPT-2 124M / build, peak memory", [*lint, "gpt.py", "--no-cache"], gpt, 1.25, folder)
         cached = [*lint, "gpt.py"]
         run(cached, folder)

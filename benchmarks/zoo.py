@@ -100,7 +100,13 @@ def describe(name: str, build: Callable[[], Any], inputs: Any) -> dict[str, Any]
         "nodes": len(facts.nodes),
         "ops": dict(Counter(n.attrs.get("name", n.op) for n in facts.nodes if n.op == "opaque")),
         "findings": [
-            {"code": f.code, "severity": f.severity.label, "message": f.message, "effect": f.effect, "n": len(f.parameters)}
+            {
+                "code": f.code,
+                "severity": f.severity.label,
+                "message": f.message,
+                "effect": f.effect,
+                "n": len(f.parameters),
+            }
             for f in run.findings
         ],
         "rows": rows,
@@ -118,7 +124,13 @@ def isolated(name: str, build: Callable[[], Any], inputs: Any, timeout: int) -> 
         try:
             data = describe(name, build, inputs)
         except BaseException as error:
-            data = {"name": name, "status": "crashed", "reason": f"{type(error).__name__}: {str(error)[:300]}", "rows": [], "findings": []}
+            data = {
+                "name": name,
+                "status": "crashed",
+                "reason": f"{type(error).__name__}: {str(error)[:300]}",
+                "rows": [],
+                "findings": [],
+            }
         with os.fdopen(write, "w") as stream:
             json.dump(data, stream)
         os._exit(0)
@@ -126,7 +138,11 @@ def isolated(name: str, build: Callable[[], Any], inputs: Any, timeout: int) -> 
     with os.fdopen(read) as stream:
         text = stream.read()
     os.waitpid(pid, 0)
-    return json.loads(text) if text else {"name": name, "status": "killed", "reason": f"over {timeout} s or crashed", "rows": [], "findings": []}
+    return (
+        json.loads(text)
+        if text
+        else {"name": name, "status": "killed", "reason": f"over {timeout} s or crashed", "rows": [], "findings": []}
+    )
 
 
 def load(files: list[Path]) -> list[dict[str, Any]]:
@@ -143,7 +159,9 @@ def summary(models: list[dict[str, Any]]) -> None:
     """Coverage and false alarms, with the models that fail or are warned about."""
     states = Counter(m["status"] for m in models)
     ran = [m for m in models if m.get("ran")]
-    print(f"{len(models)} models: {dict(states)}; ran {len(ran)}; full coverage {sum(m.get('coverage', 0) >= 0.999 for m in models)}")
+    print(
+        f"{len(models)} models: {dict(states)}; ran {len(ran)}; full coverage {sum(m.get('coverage', 0) >= 0.999 for m in models)}"
+    )
     for level in ("error", "warning"):
         hit = [m for m in models if any(f["severity"] == level for f in m["findings"])]
         print(f"{level}: {len(hit)} models ({len(hit) / max(1, len(models)):.1%})")
@@ -152,7 +170,9 @@ def summary(models: list[dict[str, Any]]) -> None:
     for model in models:
         bad = [f for f in model["findings"] if f["severity"] != "note"]
         if bad or model["status"] != "analysed" or not model.get("ran"):
-            print(f"- {model['name']} [{model['status']} {model.get('method', '')} {model.get('coverage', 0):.2f}] {model.get('reason', '')[:150]}")
+            print(
+                f"- {model['name']} [{model['status']} {model.get('method', '')} {model.get('coverage', 0):.2f}] {model.get('reason', '')[:150]}"
+            )
             for f in bad:
                 print(f"    {f['code']} {f['severity']}: {f['message'][:150]} | {f['effect'][:100]}")
 

@@ -1,4 +1,4 @@
-"""A small language model with a tied table left at the embedding's N(0, 1): the loss starts far above ln(vocabulary)."""
+"""A small language model whose tied table keeps the embedding's N(0, 1): the loss starts far above ln(vocabulary)."""
 
 import torch
 import torch.nn.functional as F

@@ -1,4 +1,4 @@
-"""An image classifier with three initialisation bugs that no test would notice. Try: initlint examples/vanishing_classifier.py"""
+"""An image classifier with initialisation bugs that no test would notice: initlint examples/vanishing_classifier.py"""
 
 import torch
 from torch import nn

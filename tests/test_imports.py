@@ -19,7 +19,18 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"errors", "facts", "findings", "codec", "files", "options", "relocate", "resources"}),
     frozenset({"theory"}),
     frozenset({"signal"}),
-    frozenset({"rule", "table", "diagnosis", "upstream", "policies", "expressions", "roles", *(path.stem for path in PACKAGE.glob("*_rule.py"))}),
+    frozenset(
+        {
+            "rule",
+            "table",
+            "diagnosis",
+            "upstream",
+            "policies",
+            "expressions",
+            "roles",
+            *(path.stem for path in PACKAGE.glob("*_rule.py")),
+        }
+    ),
     frozenset({"packs", "pack_files", "catalogue", "selection"}),
     frozenset({"config", "config_values", "inputs_table", "suppressions", "baseline", "cache", "merge", "absorb"}),
     frozenset({"engine"}),

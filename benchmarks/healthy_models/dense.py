@@ -237,7 +237,9 @@ class LowRank(nn.Module):
 
 def lora_mlp(reverse: bool = False) -> nn.Module:
     """A perceptron whose layers are adapted."""
-    return nn.Sequential(LowRank(64, 128, reverse=reverse), nn.ReLU(), LowRank(128, 64, reverse=reverse), nn.ReLU(), nn.Linear(64, 10))
+    return nn.Sequential(
+        LowRank(64, 128, reverse=reverse), nn.ReLU(), LowRank(128, 64, reverse=reverse), nn.ReLU(), nn.Linear(64, 10)
+    )
 
 
 class LowRankEmbedding(nn.Module):

@@ -94,7 +94,9 @@ class EqualisedDiscriminator(nn.Module):
 
     def __init__(self, width: int = 32) -> None:
         super().__init__()
-        self.convs = nn.ModuleList([EqualisedConv(3, width, 1), EqualisedConv(width, width, 3), EqualisedConv(width, width, 3)])
+        self.convs = nn.ModuleList(
+            [EqualisedConv(3, width, 1), EqualisedConv(width, width, 3), EqualisedConv(width, width, 3)]
+        )
         self.head = EqualisedLinear(width * 16, 1)
 
     def forward(self, x: Tensor) -> Tensor:

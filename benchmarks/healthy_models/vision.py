@@ -268,10 +268,7 @@ class DetectionHead(nn.Module):
         super().__init__()
         stages = [(3, 32), (32, width)]
         self.trunk = nn.Sequential(
-            *[
-                nn.Sequential(nn.Conv2d(a, b, 3, 2, 1, bias=False), nn.BatchNorm2d(b), nn.ReLU())
-                for a, b in stages
-            ]
+            *[nn.Sequential(nn.Conv2d(a, b, 3, 2, 1, bias=False), nn.BatchNorm2d(b), nn.ReLU()) for a, b in stages]
         )
         self.lateral = nn.Conv2d(width, width, 1)
         self.score_tower, self.box_tower = self._tower(width), self._tower(width)
