@@ -47,7 +47,7 @@ _CALCULATED = (
 )
 #: Rectifiers and the functions that behave like one at the scale of a unit Gaussian.
 RECTIFIERS = frozenset(
-    ["relu", "leaky_relu", "prelu", "rrelu", "relu6", "elu", "celu", "gelu", "gelu_tanh", "quick_gelu", "silu", "mish", "hardswish", "softplus", "threshold"]
+    "relu leaky_relu prelu rrelu relu6 elu celu gelu gelu_tanh quick_gelu silu mish hardswish softplus threshold".split()
 )
 RELU_FAMILY = ("relu", "leaky_relu")
 #: Bounded odd functions, which Glorot derived his scheme for, and their shifted kin.
@@ -342,8 +342,10 @@ def _variance_as_std(
             if fan > 4 and abs(asked.std / variance - 1) < _EXACT and not _fits(layer, second):
                 return (
                     "variance_as_std",
-                    f"the std {asked.std:.4g} is {gain:g} / {label}, a variance:"
-                    f" its root {math.sqrt(variance):.4g} was meant",
+                    (
+                        f"the std {asked.std:.4g} is {gain:g} / {label}, a variance:"
+                        f" its root {math.sqrt(variance):.4g} was meant"
+                    ),
                     f"nn.init.normal_(weight, std={math.sqrt(variance):.4g})",
                     variance,
                 )

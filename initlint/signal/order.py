@@ -10,8 +10,11 @@ from initlint.theory.functions import normal_cdf, normal_pdf, safe_exp
 #: Trapezoidal rule on [-REACH, REACH]: for analytic integrands that vanish at the ends it converges exponentially.
 REACH = 9.0
 POINTS = 240
-#: Range and points of the outer integral over log t of ``softmax_energy`` and ``log_sum_exp``.
+#: Most points of the outer integral over log t of ``softmax_energy`` and ``log_sum_exp``.
 OUTER = 260
+#: Steps of both integrals, in log t. exp(-e^x) is bounded on the strip |Im x| < pi/2, so that the trapezoidal rule
+#: errs by exp(-pi^2 / step): below 1e-9 for 0.45.
+STEP = 0.45
 #: Above this many items an expectation over their maximum is taken from extreme value theory at log scale.
 MANY = 10**7
 
@@ -34,11 +37,33 @@ def maximum(count: int) -> tuple[float, float]:
     return first, second - first * first
 
 
-def _grid(sigma: float) -> tuple[list[float], list[float]]:
+@lru_cache(maxsize=256)
+def _grid(sigma: float) -> tuple[tuple[float, float], ...]:
     """Values exp(sigma z) and the weights of a standard normal z."""
-    step = 2 * REACH / POINTS
-    zs = [-REACH + index * step for index in range(POINTS + 1)]
-    return [safe_exp(sigma * z) for z in zs], [normal_pdf(z) * step for z in zs]
+    points = min(POINTS, math.ceil(2 * REACH * max(sigma, 1.0) / STEP))
+    step = 2 * REACH / points
+    zs = [-REACH + index * step for index in range(points + 1)]
+    return tuple((safe_exp(sigma * z), normal_pdf(z) * step) for z in zs)
+
+
+def _outer_step(sigma: float) -> float:
+    """The step in log t; the same for every count, so that their integrals share ``_transform``."""
+    return max(STEP, (16.0 * sigma + 35.0) / OUTER)
+
+
+@lru_cache(maxsize=1 << 15)
+def _transform(sigma: float, index: int) -> tuple[float, float, float]:
+    """t, g = E exp(-t e^l) and t^2 E exp(2 l - t e^l) for a normal l, at the index-th point t of the outer integral."""
+    t = safe_exp(index * _outer_step(sigma))
+    g = h = 0.0
+    for value, weight in _grid(sigma):
+        decay = t * value
+        if decay >= 700.0:
+            break  # the values increase
+        part = weight * math.exp(-decay)
+        g += part
+        h += part * decay * decay
+    return t, min(g, 1.0), h
 
 
 def _rounded(sigma: float) -> float:
@@ -60,22 +85,15 @@ def softmax_energy(sigma: float, count: float) -> float:
 
 @lru_cache(maxsize=2048)
 def _softmax_energy(sigma: float, n: float) -> float:
-    values, weights = _grid(sigma)
+    step = _outer_step(sigma)
     low, high = -8.0 * sigma - math.log(n) - 12.0, 8.0 * sigma + 5.0
-    step = (high - low) / OUTER
     total = 0.0
-    for index in range(OUTER + 1):
-        t = safe_exp(low + index * step)
-        g = h = 0.0
-        for value, weight in zip(values, weights, strict=True):
-            decay = t * value
-            if decay < 700.0:
-                part = weight * math.exp(-decay)
-                g += part
-                h += part * value * value
-        if g > 0:
-            total += t * t * h * math.exp((n - 1.0) * math.log(min(g, 1.0))) * step
-    return min(max(n * total, 1.0 / n), 1.0)
+    for index in range(math.floor(low / step), math.ceil(high / step) + 1):
+        _, g, h = _transform(sigma, index)
+        if g <= 0.0:
+            break  # g falls with t
+        total += h * math.exp((n - 1.0) * math.log(g))
+    return min(max(n * total * step, 1.0 / n), 1.0)
 
 
 def log_sum_exp(sigma: float, count: int) -> float:
@@ -94,14 +112,12 @@ def log_sum_exp(sigma: float, count: int) -> float:
 
 @lru_cache(maxsize=1024)
 def _log_sum_exp(sigma: float, count: int) -> float:
-    values, weights = _grid(sigma)
-    total_weight = sum(weights)
+    step = _outer_step(sigma)
     low, high = -8.0 * sigma - math.log(count) - 12.0, 8.0 * sigma + 6.0
-    step = (high - low) / OUTER
+    start = math.floor(low / step)
     total = 0.0
-    for index in range(OUTER + 1):
-        t = safe_exp(low + index * step)
-        g = sum(w * math.exp(-t * v) for v, w in zip(values, weights, strict=True) if t * v < 700.0) / total_weight
-        power = math.exp(count * math.log(min(g, 1.0))) if g > 0 else 0.0
+    for index in range(start, math.ceil(high / step) + 1):
+        t, g, _ = _transform(sigma, index)
+        power = math.exp(count * math.log(g)) if g > 0.0 else 0.0
         total += (math.exp(-t) if t < 700.0 else 0.0) - power
     return total * step

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+from initlint.diagnosis import full_write
 from initlint.facts import ModelFacts, ParameterFacts, Site
 from initlint.findings import Related, Severity
 from initlint.rule import Context, Outcome, Rule, bad, good, site_of
@@ -132,8 +133,9 @@ class IdenticalLayers(Rule):
 
 
 def _equal_tensors(parameters: Iterable[ParameterFacts]) -> Iterator[list[ParameterFacts]]:
-    """Groups of trainable, randomly filled tensors of equal content in separate memory."""
+    """Groups of trainable, randomly filled tensors in separate memory of equal content, or equal up to a factor."""
     by_digest: dict[tuple[str, tuple[int, ...]], list[ParameterFacts]] = {}
+    by_draw: dict[tuple[str, str, tuple[int, ...]], list[ParameterFacts]] = {}
     for parameter in parameters:
         stats = parameter.stats
         if stats is None or not stats.digest or parameter.kind != "parameter" or not parameter.requires_grad:
@@ -142,8 +144,17 @@ def _equal_tensors(parameters: Iterable[ParameterFacts]) -> Iterator[list[Parame
         if stats.distinct is not None or stats.count < 2 or not any(w.random for w in parameter.writes):
             continue
         by_digest.setdefault((stats.digest, parameter.shape), []).append(parameter)
+        write = full_write(parameter)
+        if write is not None and write.random and write.generator and len(parameter.shape) > 1:
+            by_draw.setdefault((write.generator, write.op, parameter.shape), []).append(parameter)
+    told: set[str] = set()
     for group in by_digest.values():
         if len({p.storage for p in group}) > 1:
+            told.update(p.name for p in group)
+            yield group
+    # one draw from one state of the generator with another std: equal up to a factor, which no hash of content shows
+    for group in by_draw.values():
+        if len({p.storage for p in group}) > 1 and not told.intersection(p.name for p in group):
             yield group
 
 
