@@ -104,12 +104,21 @@ class Collector(ast.NodeVisitor):
 
 
 def renames(source: str) -> dict[str, str]:
-    """New names for what a file defines; the same for both twins as long as they define the same names in the same order."""
+    """New names for what a file defines."""
     collector = Collector()
     collector.visit(ast.parse(source))
     known = library_names() | collector.imported
     fresh = [n for n in dict.fromkeys(collector.names) if n not in known and not n.startswith("__")]
-    return {name: f"z{i}{'Z' if name[:1].isupper() else ''}" for i, name in enumerate(fresh)}
+    # a filter such as `"Norm" in type(m).__name__` must select the same things afterwards: the part of a name that
+    # a string of the file picks out gets a token of its own, in the name and in the string
+    strings = {n.value for n in ast.walk(ast.parse(source)) if isinstance(n, ast.Constant) and isinstance(n.value, str)}
+    parts = sorted({s for s in strings if len(s) > 2 and s not in fresh and any(s in name for name in fresh)}, key=len)
+    tokens = {part: f"q{i}q" for i, part in enumerate(parts)}
+    table = {}
+    for i, name in enumerate(fresh):
+        inside = "".join(f"_{token}" for part, token in tokens.items() if part in name)
+        table[name] = f"z{i}{inside}{'Z' if name[:1].isupper() else ''}"
+    return table | tokens
 
 
 def apply(source: str, table: dict[str, str]) -> str:
@@ -126,10 +135,9 @@ def blind_case(folder: Path, target: Path) -> dict[str, str]:
     """Write both twins renamed and the meta file unchanged; returns old parameter name -> new one."""
     target.mkdir(parents=True, exist_ok=True)
     sources = {twin: (folder / f"{twin}.py").read_text() for twin in ("buggy", "fixed")}
-    table = renames(sources["buggy"])
+    table = renames("\n".join(sources.values()))  # one table, so that both twins stay comparable
     for twin, source in sources.items():
-        own = {**{k: f"y{v}" for k, v in renames(source).items() if k not in table}, **table}
-        (target / f"{twin}.py").write_text(apply(source, own))
+        (target / f"{twin}.py").write_text(apply(source, table))
     meta = (folder / "meta.toml").read_text()
     (target / "meta.toml").write_text(meta)
     listed = re.search(r"parameters = \[(.*)\]", meta)

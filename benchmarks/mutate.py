@@ -7,7 +7,7 @@ writes, and returns the names of the parameters it touched; nothing where it doe
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -212,7 +212,7 @@ def _reseeded(model: nn.Module) -> list[str]:
     names = []
     for group in _alike(model):
         for w in group:
-            std = float(w.tensor.std())
+            std = float(w.tensor.detach().std())
             torch.manual_seed(1234)
             nn.init.normal_(w.tensor, 0.0, std)
             names.append(w.name)
@@ -220,7 +220,8 @@ def _reseeded(model: nn.Module) -> list[str]:
 
 
 def _half_rows(w: Weight) -> None:
-    w.tensor[: w.tensor.shape[0] // 2] = 0
+    kept = torch.arange(w.tensor.shape[0]) % 2
+    w.tensor.mul_(kept.view(-1, *[1] * (w.tensor.dim() - 1)))
 
 
 def _outlier(w: Weight) -> None:
@@ -240,7 +241,7 @@ def _wide(w: Weight) -> bool:
 
 
 def _pad(table: nn.Embedding) -> object:
-    return nn.init.normal_(table.weight, 0.0, float(table.weight.std()))
+    return nn.init.normal_(table.weight, 0.0, float(table.weight.detach().std()))
 
 
 def _constant_head(model: nn.Module) -> list[str]:
@@ -315,8 +316,3 @@ def applicable(name: str, builds: Mapping[str, Callable[[], nn.Module]]) -> list
         if MUTATIONS[name].apply(build()):
             found.append(model)
     return found
-
-
-def names(chosen: Iterable[Weight]) -> list[str]:
-    """Names of weights."""
-    return [w.name for w in chosen]

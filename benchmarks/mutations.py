@@ -4,8 +4,8 @@
 
 Correct models (``healthy_models``) are mutated in code that the recorder sees. The effect is measured by running the
 correct and the mutated model on the same inputs: the largest change of second moments of the outputs (whole, and the
-part that depends on the input) and of the gradients of untouched parameters relative to each other, in log10; infinite
-where gradients stay exactly zero, units stay exactly equal or numbers are not finite. Found: a finding at warning or
+part that depends on the input) and of the gradients of untouched parameters relative to each other, in log10; beyond
+what separates draws of the correct model; infinite where gradients stay exactly zero, units stay exactly equal or numbers are not finite. Found: a finding at warning or
 above that names a touched parameter.
 """
 
@@ -129,17 +129,25 @@ def stuck(model: nn.Module, inputs: tuple[Any, ...]) -> set[str]:
 def effect(
     case: Case, mutated: Callable[[], nn.Module], touched: Sequence[str], inputs: tuple[Any, ...], seed: int
 ) -> float:
-    """The measured effect of a mutation."""
-    torch.manual_seed(seed)
-    plain = case.build()
-    torch.manual_seed(seed)
-    wrong = mutated()
-    first, second = backward(plain, inputs, seed), backward(wrong, inputs, seed)
-    size = outputs_change(first, second)
-    size = max(size, gradients_change(energies(plain), energies(wrong), touched))
+    """The measured effect of a mutation, beyond what three draws of the correct model differ by."""
+    plain, wrong = built(case.build, seed), built(mutated, seed)
+    size = distance(plain, wrong, inputs, touched)
+    chance = max(distance(plain, built(case.build, seed + k), inputs, touched) for k in (1, 2))
     if not math.isfinite(size) or stuck(wrong, inputs) - stuck(plain, inputs):
         return math.inf
-    return size
+    return max(size - chance, 0.0)
+
+
+def built(build: Callable[[], nn.Module], seed: int) -> nn.Module:
+    """A model from one seed."""
+    torch.manual_seed(seed)
+    return build()
+
+
+def distance(plain: nn.Module, wrong: nn.Module, inputs: tuple[Any, ...], touched: Sequence[str]) -> float:
+    """The larger of the changes of outputs and of gradients."""
+    size = outputs_change(backward(plain, inputs, 0), backward(wrong, inputs, 0))
+    return max(size, gradients_change(energies(plain), energies(wrong), touched))
 
 
 def trial(mutation: str, model: str, seed: int) -> Trial:

@@ -64,6 +64,7 @@ class Cache:
         self.folder = folder
         self.directory = directory
         self._hashes: dict[str, str] = {}
+        self.digests: dict[str, str] = {}  # of the facts, by the key of their entry
 
     @property
     def versioned(self) -> Path:
@@ -80,6 +81,7 @@ class Cache:
                 return None
             entry = from_plain(Entry, json.loads(payload))
             os.utime(file)
+            self.digests[key] = header["digest"]
         except (OSError, ValueError, KeyError, TypeError, RecursionError):
             return None  # absent, cut off, or of another shape: as good as absent
         return entry
@@ -113,6 +115,7 @@ class Cache:
             self._prepare()
             text = json.dumps(header, separators=(",", ":")) + "\n" + payload
             write_atomically(self.versioned / f"{key}.json", text)
+            self.digests[key] = str(header["digest"])
             self._prune()
         except (OSError, InitlintError):
             return

@@ -50,7 +50,7 @@ def collect(
     cache: caching.Cache | None = None,
     shard: Shard | None = None,
     on_event: Callable[[Event], None] | None = None,
-    meanwhile: Callable[[], object] = lambda: None,
+    meanwhile: Callable[[bool], object] = lambda _: None,
 ) -> list[Analysis]:
     """Analyse the targets.
 
@@ -60,7 +60,8 @@ def collect(
         cache: where to look first and to store what is new; ``None`` for no cache.
         shard: the part of the work to do here.
         on_event: told about progress.
-        meanwhile: run once while the worker imports torch (or at once when no worker is needed).
+        meanwhile: run once while the worker imports torch (or at once when no worker is needed); told whether
+            anything is analysed anew.
 
     Raises:
         ProbeError: the worker cannot start.
@@ -79,7 +80,7 @@ def collect(
         missing = [number for number in range(len(jobs)) if number not in hits]
         if any(jobs[number].runs for number in missing):
             pool.start()
-        meanwhile()
+        meanwhile(bool(missing))
         fresh = _run(pool, [jobs[number] for number in missing], on_event)
         analyses: dict[int, Analysis] = {}
         for number, result in zip(missing, fresh, strict=True):
@@ -90,9 +91,13 @@ def collect(
             if cache is not None and jobs[number].runs:
                 entry = caching.Entry(models, not_analysed)
                 cache.put(keys[number], entry, result.dependencies, (name for name, _ in result.packages))
-            analyses[number] = _analysis(jobs[number], models, not_analysed, targets)
+            digest = cache.digests.get(keys[number], "") if cache else ""
+            analyses[number] = _analysis(jobs[number], models, not_analysed, targets, digest=digest)
         for number, entry in hits.items():
-            analyses[number] = _analysis(jobs[number], entry.models, entry.not_analysed, targets, cached=True)
+            digest = cache.digests.get(keys[number], "") if cache else ""
+            analyses[number] = _analysis(
+                jobs[number], entry.models, entry.not_analysed, targets, cached=True, digest=digest
+            )
     return [analyses[number] for number in sorted(analyses)]
 
 
@@ -108,6 +113,7 @@ def _analysis(
     targets: Sequence[Target],
     *,
     cached: bool = False,
+    digest: str = "",
 ) -> Analysis:
     return Analysis(
         target=_typed(job.target, targets),
@@ -115,6 +121,7 @@ def _analysis(
         not_analysed=not_analysed,
         whole_file=not job.target.named,
         cached=cached,
+        digest=digest,
     )
 
 

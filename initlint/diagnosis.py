@@ -160,6 +160,9 @@ def _suspect(layer: Layer, parameter: ParameterFacts) -> Suspect | None:
             reason, evidence, remedy, target = found
             return build(reason, evidence, remedy, target)
     if layer.kind == "embedding":
+        # tables follow many conventions, all of a variance of at most one: only what is beyond all of them is odd
+        if nearest is not None and second > _BAND**2 * max(scheme.var for scheme in schemes):
+            return build("unexplained", f"variance {second:.3g} where {nearest.name} gives {nearest.var:.3g}")
         return None
     chosen = _other_activation(layer, write, second)
     if chosen:

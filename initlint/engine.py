@@ -23,6 +23,7 @@ from initlint.rule import Context, Rule
 
 if TYPE_CHECKING:
     from initlint.signal import Signal
+    from initlint.verdicts import Verdict, Verdicts
 
 #: Findings that the engine itself reports; rules/tool/ has their descriptions.
 UNUSED_SUPPRESSION = ("IL901", "unused-suppression", Severity.NOTE)
@@ -39,6 +40,7 @@ class Analysis:
     not_analysed: tuple[NotAnalysed, ...] = ()
     whole_file: bool = False  # a file or folder, not one named model
     cached: bool = False
+    digest: str = ""  # of the facts as the cache holds them; "" where it does not
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +58,7 @@ def run(
     *,
     known: Sequence[Rule] | None = None,
     entries: Sequence[baseline.Entry] = (),
+    verdicts: Verdicts | None = None,
     command: str = "",
     started: float | None = None,
 ) -> Run:
@@ -67,6 +70,7 @@ def run(
         rules: the rules that run.
         known: all rules that exist, also those switched off; suppressions may name them.
         entries: the baseline.
+        verdicts: where to look first for what the rules say about cached facts.
         command: how initlint was called, for the report.
         started: ``time.perf_counter()`` at the start of the run.
 
@@ -76,7 +80,7 @@ def run(
     results = list(results)
     known = rules if known is None else known
     severities = selection.resolve(config.severity, known)
-    judged = [judge(facts, config, rules, cached=result.cached) for result in results for facts in result.models]
+    judged = [model for result in results for model in _judge_all(result, config, rules, verdicts)]
     # By place, not in the order of the command line: the joined reports of shards are then those of one run.
     judged.sort(key=lambda model: _model_order(model.report.facts))
     found = absorb((finding for model in judged for finding in model.findings), {rule.code: rule for rule in known})
@@ -138,6 +142,33 @@ def _is_trouble(parts: Sequence[Analysis]) -> bool:
 
 
 # -- rules ---------------------------------------------------------------------------------------
+
+
+def _judge_all(
+    result: Analysis, config: Config, rules: Sequence[Rule], verdicts: Verdicts | None
+) -> Sequence[_Judged]:
+    """All models of a target: from what is kept where the facts, settings and rules are the same, else by the rules."""
+    if verdicts is None or not result.digest:
+        return [judge(facts, config, rules, cached=result.cached) for facts in result.models]
+    kept = verdicts.get(result.digest, config.settings, rules)
+    if kept is not None and len(kept) == len(result.models):
+        return [_judged_before(facts, was, result.cached) for facts, was in zip(result.models, kept, strict=True)]
+    judged = [judge(facts, config, rules, cached=result.cached) for facts in result.models]
+    if not any(finding.code == FAILED_RULE[0] for model in judged for finding in model.findings):
+        verdicts.put(result.digest, config.settings, rules, [_verdict(model) for model in judged])
+    return judged
+
+
+def _verdict(model: _Judged) -> Verdict:
+    from initlint.verdicts import Verdict
+
+    report = model.report
+    return Verdict(model.findings, report.rows, report.undetermined, report.init_loss, report.profile)
+
+
+def _judged_before(facts: ModelFacts, was: Verdict, cached: bool) -> _Judged:
+    report = ModelReport(facts, was.rows, was.undetermined, was.init_loss, was.profile, cached)
+    return _Judged(report, was.findings)
 
 
 def judge(facts: ModelFacts, config: Config, rules: Sequence[Rule], *, cached: bool = False) -> _Judged:

@@ -295,7 +295,7 @@ class Work:
         given = (
             options.arguments.get(name) or options.arguments.get(session.target.identity(session.directory, name)) or {}
         )
-        return build.construct(
+        built = build.construct(
             self.loaded,
             name,
             self.call,
@@ -306,6 +306,9 @@ class Work:
             meta=options.device == "meta" or name in session.meta,
             limit=options.memory_limit or limits.default_limit(),
         )
+        if name in session.meta:
+            built.notes.append("built on the meta device, statistics are those of the recorded init: it is too large")
+        return built
 
     def _hinted(self, error: InitlintError) -> InitlintError:
         if error.hint:

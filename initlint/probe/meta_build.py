@@ -17,6 +17,9 @@ from torch.utils._device import _device_constructors
 
 #: Up to so many elements tensors are real: 256 KB of float32, 40 MB for the small tensors of a 100-layer model.
 SMALL = 1 << 16
+#: A constructor that makes more than this, 16 TiB, makes no model: it would go on for ever. The largest published
+#: models have 10^12 parameters, 4 TB in float32.
+ENDLESS = 1 << 44
 
 
 class MixedDevicesError(BaseException):
@@ -28,7 +31,8 @@ class MostlyMeta(TorchFunctionMode):
 
     def __init__(self) -> None:
         super().__init__()
-        self._factories = frozenset(_device_constructors())  # type: ignore[no-untyped-call]
+        self._made = 0  # bytes
+        self._factories = frozenset(_device_constructors())
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -47,15 +51,18 @@ class MostlyMeta(TorchFunctionMode):
                 raise MixedDevicesError(str(error)) from error
             return func(*_to_meta(args), **_to_meta(kwargs))
 
-    @staticmethod
-    def _make(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    def _make(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if func in (torch.tensor, torch.as_tensor, torch.asarray, torch.scalar_tensor):
             return func(*args, **kwargs)  # their values exist already
         try:
             with torch._C.DisableTorchFunction():
-                size = func(*args, **{**kwargs, "device": "meta"}).numel()
+                shape = func(*args, **{**kwargs, "device": "meta"})
         except Exception:  # what cannot be made on meta is made for real
             return func(*args, **kwargs)
+        size = shape.numel()
+        self._made += size * shape.element_size()
+        if self._made > ENDLESS:
+            raise MemoryError("it makes tensors of more than 16 TiB")
         return func(*args, **(kwargs if size <= SMALL else {**kwargs, "device": "meta"}))
 
 
@@ -74,7 +81,7 @@ def emptied(model: nn.Module) -> dict[str, torch.Tensor]:
             for local, tensor in entries.items():
                 if tensor is not None and not _has_no_values(tensor):
                     values[f"{prefix}.{local}" if prefix else local] = tensor
-                    entries[local] = _twin(tensor, twins)  # type: ignore[assignment]
+                    entries[local] = _twin(tensor, twins)
         for local, value in list(vars(module).items()):
             if isinstance(value, torch.Tensor) and not _has_no_values(value):
                 vars(module)[local] = _twin(value, twins)

@@ -98,6 +98,7 @@ class State:
     covered: list[str] = field(default_factory=list)
     files: dict[str, str] = field(default_factory=dict)
     packages: dict[str, str] = field(default_factory=dict)
+    oversized: dict[str, str] = field(default_factory=dict)  # candidate -> how its first build ended
     broken: dict[str, str] = field(default_factory=dict)  # candidate -> how its fork ended
     done: bool = False
     lines_printed: int = 0
@@ -115,7 +116,10 @@ class State:
             if message.get("final"):
                 self.traced.add(message["candidate"])
         elif event == "not_analysed":
-            self.missing.append(codec.from_plain(NotAnalysed, message["what"]))
+            what = codec.from_plain(NotAnalysed, message["what"])
+            if self.current in self.oversized:  # on meta it fails as well: the memory is what a reader must know
+                what = replace(what, reason=f"building it {self.oversized[self.current]}")
+            self.missing.append(what)
         elif event == "broken":
             self.broken[message["candidate"]] = message["how"]
         elif event == "end":
@@ -138,6 +142,7 @@ class State:
         if memory and name not in job.meta and "name" not in self.facts.get(name, {}):
             self.current = None
             del self.begun[name]
+            self.oversized[name] = trouble
             again = (*job.meta, name)
             return replace(job, skip=tuple(self.begun), covered=tuple(self.covered), meta=again, previous=self)
         if all(entry["name"] in self.begun for entry in self.planned):
@@ -173,7 +178,7 @@ class State:
         if "name" in self.facts.get(name, {}):
             self.facts[name]["reason"] = self.facts[name].get("reason") or f"the trace {trouble}"
             return
-        reason = f"building it {trouble}{_said(output)}"
+        reason = f"building it {self.oversized.get(name, trouble)}{_said(output)}"
         self.missing.append(_missing(job, name, self.begun.get(name), reason, directory))
 
     def _model(self, name: str) -> ModelFacts:

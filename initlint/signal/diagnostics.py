@@ -6,7 +6,7 @@ import itertools
 import math
 import statistics
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
@@ -22,6 +22,18 @@ if TYPE_CHECKING:
 #: Samples over which a unit must be silent to be called dead (a batch of this size never wakes it).
 SAMPLES = 256
 RECTIFIERS = frozenset({"relu", "relu6", "threshold", "relu_squared"})
+#: Smooth rectifiers, and how far below zero their slope stays under 1e-3: 1e-6 of the gradient's second moment, at
+#: which Adam loses points (THEORY 6.1).
+FADING = {
+    "gelu": 4.0,
+    "gelu_tanh": 4.0,
+    "quick_gelu": 5.5,
+    "silu": 9.5,
+    "mish": 9.5,
+    "elu": 7.0,
+    "selu": 7.5,
+    "celu": 7.0,
+}
 
 
 def saturation(scene: Scene, states: Sequence[State], among: Collection[int] | None = None) -> dict[int, float]:
@@ -70,11 +82,18 @@ def dead_units(scene: Scene, states: Sequence[State], among: Collection[int] | N
     """Share of dead units of each rectifier. The same share is always on where the mean is zero."""
     found = {}
     for node in scene.nodes if among is None else (scene.nodes[index] for index in among):
-        if node.op == "activation" and text(node, "fn") in RECTIFIERS and node.inputs:
+        fn = text(node, "fn")
+        if node.op == "activation" and (fn in RECTIFIERS or fn in FADING) and node.inputs:
             x = states[node.inputs[0]]
             if not x.undetermined and x.kind == "gaussian":
-                found[node.index] = dead(x)
+                found[node.index] = dead(_raised(x, FADING.get(fn, 0.0)))
     return found
+
+
+def _raised(x: State, by: float) -> State:
+    """The state with its mean moved up."""
+    mean = x.m + by
+    return replace(x, q=x.v + mean * mean, m=mean) if by else x
 
 
 def dead_share(scene: Scene, states: Sequence[State], among: Collection[int] | None = None) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from initlint.facts import ParameterFacts
+from initlint.facts import ParameterFacts, Write
 from initlint.findings import Severity
 from initlint.rule import Context, Outcome, Rule, bad, by_cause, good, site_of
 from initlint.theory.schemes import requested
@@ -14,6 +14,8 @@ from initlint.theory.schemes import requested
 _SIGMAS = 8.0
 # bfloat16 rounds to 2^-9 relative and uniform bounds are hit to within rounding (THEORY 3.3, dtype).
 _ROUNDING = 1.01
+# Share of a tensor that counts as single entries; a row of a small matrix is more.
+_SINGLE = 0.002
 
 
 class OutlierValues(Rule):
@@ -90,9 +92,22 @@ class OutlierValues(Rule):
         return layer
 
 
+def _drawn(parameter: ParameterFacts) -> Write | None:
+    """The random write that filled the tensor, if at most single entries were set after it."""
+    # a copy of the whole module keeps the values of what was drawn
+    writes = [w for w in parameter.writes if w.op != "deepcopy"]
+    write = next((w for w in reversed(writes) if w.share >= 1 and not w.region), None)
+    if write is None or not write.random or parameter.generated:
+        return None
+    later = [w for w in writes if w.order > write.order]
+    # so few entries are no row or diagonal that somebody meant, but in very large tensors
+    single = all(w.region and w.share < _SINGLE for w in later) and len(parameter.shape) > 1
+    return write if single or not later else None
+
+
 def _limit(parameter: ParameterFacts) -> float | None:
-    write = parameter.last
-    if write is None or write.region or not write.random or write.share < 1 or parameter.generated:
+    write = _drawn(parameter)
+    if write is None:
         return None
     asked = requested(write, parameter.shape)
     if asked is None or asked.std is None or asked.std <= 0:

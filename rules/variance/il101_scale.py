@@ -9,7 +9,7 @@ from initlint.diagnosis import Suspect
 from initlint.findings import Severity
 from initlint.rule import Context, Outcome, bad, good
 from initlint.signal import Effect
-from initlint.signal.verdict import distance
+from initlint.signal.verdict import distance, mismatch
 from initlint.suspect_rule import SuspectRule
 
 # THEORY 6.1: a whole-net ratio of second moments within a factor 10 is harmless; below that a choice is a choice.
@@ -54,7 +54,12 @@ class VarianceOutOfScale(SuspectRule):
     generic = True
 
     def level(self, context: Context, group: list[Suspect], effect: Effect) -> Severity:
-        return distance(effect, context.signal, context.settings.optimizer, context.facts.dtype) or Severity.NOTE
+        found = distance(effect, context.signal, context.settings.optimizer, context.facts.dtype) or Severity.NOTE
+        # Smaller than every scheme is a convention of its own (0.01, 0.02, whatever the width); larger than every one
+        # is nobody's, so that it counts like a scheme meant for another activation: from a factor 100.
+        if found is Severity.NOTE and effect.local > 0 and all(_too_large(s) for s in group):
+            return mismatch(effect, context.signal, context.settings.optimizer, context.facts.dtype) or found
+        return found
 
     def judge(self, context: Context, group: list[Suspect]) -> Outcome | None:
         outcome = super().judge(context, group)
@@ -85,3 +90,9 @@ class VarianceOutOfScale(SuspectRule):
             nn.init.normal_(conv.weight, 0.0, 0.02)
             layers += [conv, nn.BatchNorm2d(16), nn.ReLU()]
         return nn.Sequential(*layers)
+
+
+def _too_large(suspect: Suspect) -> bool:
+    """Beyond every scheme, but for the frequencies of Fourier features, which set a bandwidth (Tancik et al. 2020)."""
+    frequencies = suspect.layer.activation in ("sin", "cos") and suspect.layer.before in (None, "input")
+    return suspect.actual > suspect.expected and not frequencies

@@ -1,0 +1,140 @@
+"""Keep what the rules said about unchanged facts, so that a cached check neither loads rules nor propagates.
+
+A verdict counts only for the same facts (by digest), the same settings, the same rules, and the same code: the stamp
+covers every source file of initlint and of the rule packs. Selection of rules is part of the key; severities,
+suppressions, the baseline and the order are not, since the engine applies them afterwards.
+
+Files lie beside the entries of ``initlint.cache`` and are left out of account when anything about them is odd.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from initlint import pack_files
+from initlint.codec import from_plain, to_plain
+from initlint.errors import InitlintError
+from initlint.files import write_atomically
+from initlint.findings import Finding, LayerRow, Scalar, Severity, Undetermined
+from initlint.rule import Context, Outcome, Rule, Settings
+
+#: What the engine and the emitters ask of a rule besides ``check``.
+_ATTRIBUTES = ("code", "name", "family", "aliases", "thorough", "needs_config", "generic", "by_engine")
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What the rules and the propagation made of one model."""
+
+    findings: tuple[Finding, ...] = ()
+    rows: tuple[LayerRow, ...] = ()
+    undetermined: tuple[Undetermined, ...] = ()
+    init_loss: Mapping[str, Scalar] | None = None
+    profile: tuple[Mapping[str, Scalar], ...] = ()
+
+
+class Verdicts:
+    """The verdicts in one cache folder.
+
+    Args:
+        folder: of the cache's entries; nothing is stored while it is absent.
+        packs: the configured rule packs.
+
+    Raises:
+        RuleError: a pack cannot be found.
+    """
+
+    def __init__(self, folder: Path, packs: Iterable[Path | str] = ()) -> None:
+        self.folder = folder
+        found = [pack_files.shipped(), *pack_files.installed(), *(pack_files.read(Path(path)) for path in packs)]
+        self.stamp = _stamp([Path(__file__).parent, *(pack.path for pack in found)])
+
+    def rules(self) -> tuple[Rule, ...] | None:
+        """All rules as they describe themselves; ``check`` of these says nothing."""
+        try:
+            entries = json.loads((self.folder / f"rules-{self.stamp}.json").read_bytes())
+            return tuple(_described(entry) for entry in entries)
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+
+    def keep_rules(self, rules: Sequence[Rule]) -> None:
+        """Note what the rules say about themselves."""
+        entries = [
+            {name: getattr(rule, name) for name in _ATTRIBUTES}
+            | {"severity": rule.severity.name, "sources": list(rule.sources), "doc": rule.__doc__}
+            for rule in rules
+        ]
+        self._write(f"rules-{self.stamp}.json", json.dumps(entries))
+
+    def get(self, facts: str, settings: Settings, rules: Sequence[Rule]) -> tuple[Verdict, ...] | None:
+        """The verdicts on an entry's models, in their order; ``facts`` is the entry's digest."""
+        try:
+            data = json.loads((self.folder / self._name(facts, settings, rules)).read_bytes())
+            return tuple(from_plain(Verdict, entry) for entry in data)
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+
+    def put(self, facts: str, settings: Settings, rules: Sequence[Rule], verdicts: Sequence[Verdict]) -> None:
+        """Store the verdicts on an entry's models, unless their stored form would say less than they do."""
+        plain = [to_plain(verdict, compact=True) for verdict in verdicts]
+        if tuple(from_plain(Verdict, entry) for entry in plain) != tuple(verdicts):
+            return
+        self._write(self._name(facts, settings, rules), json.dumps(plain, separators=(",", ":")))
+
+    def _name(self, facts: str, settings: Settings, rules: Sequence[Rule]) -> str:
+        known = [facts, to_plain(settings), [rule.code for rule in rules], self.stamp]
+        return f"verdict-{hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()[:40]}.json"
+
+    def _write(self, name: str, text: str) -> None:
+        if self.folder.is_dir():
+            try:
+                write_atomically(self.folder / name, text)
+            except (OSError, InitlintError):
+                return
+
+
+class _Described(Rule):
+    """A rule of which only the description is there."""
+
+    abstract = True
+
+    def check(self, context: Context) -> Iterable[Outcome]:
+        return ()
+
+
+def _described(entry: Mapping[str, Any]) -> Rule:
+    rule = _Described()
+    vars(rule).update({name: entry[name] for name in _ATTRIBUTES})
+    vars(rule).update(
+        aliases=tuple(entry["aliases"]),
+        sources=tuple(entry["sources"]),
+        severity=Severity[entry["severity"]],
+        __doc__=entry["doc"],
+    )
+    return rule
+
+
+def _stamp(folders: Iterable[Path]) -> str:
+    """Path, size and time of change of all source files: a change of any of them is noticed in 2 ms."""
+    files = sorted(entry for folder in folders for entry in _sources(str(folder)))
+    return hashlib.sha256(repr(files).encode()).hexdigest()[:24]
+
+
+def _sources(path: str) -> Iterator[tuple[str, int, int]]:
+    if not os.path.isdir(path):
+        status = os.stat(path)
+        yield path, status.st_size, status.st_mtime_ns
+        return
+    with os.scandir(path) as entries:
+        for entry in entries:
+            if entry.name.endswith((".py", ".toml")):
+                status = entry.stat()
+                yield entry.path, status.st_size, status.st_mtime_ns
+            elif entry.name != "__pycache__" and not entry.name.startswith(".") and entry.is_dir():
+                yield from _sources(entry.path)
