@@ -130,7 +130,7 @@ class Cache:
             return 0
         if not (self.folder / "CACHEDIR.TAG").is_file():
             raise InitlintError(f"{self.folder} is not a cache of initlint", "It is left alone: check `cache-dir`.")
-        count = sum(1 for _ in self.folder.glob("*/*.json"))
+        count = sum("-" not in file.name for file in self.folder.glob("*/*.json"))  # the others hold verdicts
         try:
             shutil.rmtree(self.folder)
         except OSError as error:

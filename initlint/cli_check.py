@@ -15,11 +15,13 @@ import click
 from initlint.config_values import FAIL_ON, OUTPUT_FORMATS
 
 if TYPE_CHECKING:
+    from initlint.cache import Cache
     from initlint.config import Config
     from initlint.engine import Analysis
     from initlint.findings import Run
     from initlint.options import ProbeOptions
     from initlint.rule import Rule
+    from initlint.verdicts import Verdicts
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
@@ -216,8 +218,17 @@ def execute(request: Request) -> int:
     sinks = cli_output.parse_sinks(request.output, request.output_format, config.output_format)
     targets = targeting.parse_all(_target_texts(request, config))
     prepared: list[tuple[tuple[Rule, ...], tuple[Rule, ...]]] = []
+    cache = _cache(request, config)
+    verdicts = _verdicts(config, cache)
     with cli_output.Progress(quiet=request.quiet) as progress:
-        analyses = _collect(request, config, targets, progress, lambda: prepared.append(_rules(request, config)))
+        analyses = _collect(
+            request,
+            config,
+            targets,
+            progress,
+            cache,
+            lambda fresh: prepared.append(_rules(request, config, verdicts, fresh=fresh)),
+        )
     rules, known = prepared[0]
     run = engine.run(
         analyses,
@@ -225,6 +236,7 @@ def execute(request: Request) -> int:
         rules,
         known=known,
         entries=_baseline(request, config),
+        verdicts=verdicts,
         command=shlex.join(["initlint", *sys.argv[1:]]),
         started=started,
     )
@@ -284,21 +296,40 @@ def _target_texts(request: Request, config: Config) -> list[str]:
 
 
 def _collect(
-    request: Request, config: Config, targets: Sequence[Any], progress: Any, meanwhile: Callable[[], object]
+    request: Request,
+    config: Config,
+    targets: Sequence[Any],
+    progress: Any,
+    cache: Cache | None,
+    meanwhile: Callable[[bool], object],
 ) -> list[Analysis]:
-    from initlint.cache import Cache
     from initlint.collect import Shard, collect
 
-    options = _probe_options(request, config)
-    use_cache = config.cacheable and not request.no_cache
     return collect(
         targets,
-        options,
-        cache=Cache(Path(config.cache_dir), Path(options.directory)) if use_cache else None,
+        _probe_options(request, config),
+        cache=cache,
         shard=Shard.parse(request.shard) if request.shard else None,
         on_event=progress,
         meanwhile=meanwhile,
     )
+
+
+def _cache(request: Request, config: Config) -> Cache | None:
+    if request.no_cache or not config.cacheable:
+        return None
+    from initlint.cache import Cache
+
+    return Cache(Path(config.cache_dir), Path(_probe_options(request, config).directory))
+
+
+def _verdicts(config: Config, cache: Cache | None) -> Verdicts | None:
+    if cache is None:
+        return None
+    from initlint import packs
+    from initlint.verdicts import Verdicts
+
+    return Verdicts(cache.versioned, config.rule_packs, lambda: packs.load(config.rule_packs))
 
 
 def _probe_options(request: Request, config: Config) -> ProbeOptions:
@@ -323,11 +354,19 @@ def _probe_options(request: Request, config: Config) -> ProbeOptions:
     )
 
 
-def _rules(request: Request, config: Config) -> tuple[tuple[Rule, ...], tuple[Rule, ...]]:
-    """The rules that run, and all rules."""
-    from initlint import packs, selection
+def _rules(
+    request: Request, config: Config, verdicts: Verdicts | None, *, fresh: bool
+) -> tuple[tuple[Rule, ...], tuple[Rule, ...]]:
+    """The rules that run, and all rules; only their descriptions where nothing is likely to be judged anew."""
+    from initlint import selection
 
-    known = packs.load(config.rule_packs)
+    known = None if fresh or verdicts is None else verdicts.rules()
+    if known is None:
+        from initlint import packs
+
+        known = packs.load(config.rule_packs)
+        if verdicts is not None and not fresh:
+            verdicts.keep_rules(known)
     asked = selection.Selectors(
         select=_split(request.select) or None,
         extend=_split(request.extend_select),

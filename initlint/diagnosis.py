@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from initlint.facts import Layer, ModelFacts, ParameterFacts, Write
+from initlint.runtime_scale import as_used, run_time_factor
 from initlint.theory.schemes import Requested, Scheme, acceptable, requested, textbook
 
 #: Reasons, in the order in which they are tried.
@@ -47,7 +48,8 @@ _CALCULATED = (
 )
 #: Rectifiers and the functions that behave like one at the scale of a unit Gaussian.
 RECTIFIERS = frozenset(
-    "relu leaky_relu prelu rrelu relu6 elu celu gelu gelu_tanh quick_gelu silu mish hardswish softplus threshold".split()
+    "relu leaky_relu prelu rrelu relu6 elu celu gelu gelu_tanh quick_gelu silu mish hardswish".split()
+    + ["softplus", "threshold"]
 )
 RELU_FAMILY = ("relu", "leaky_relu")
 #: Bounded odd functions, which Glorot derived his scheme for, and their shifted kin.
@@ -88,9 +90,13 @@ def suspects(facts: ModelFacts) -> tuple[Suspect, ...]:
             continue
         seen.add(parameter.name)
         # a matrix that is also looked up is a table: its rows are items, its columns the dimension
-        suspect = _suspect(replace(layer, layout="table") if parameter.name in tables else layer, parameter)
+        read = replace(layer, layout="table") if parameter.name in tables else layer
+        factor = run_time_factor(facts, layer, parameter)
+        suspect = _suspect(read, parameter, factor) if factor is not None else None
         if suspect is not None:
-            found.append(suspect)
+            # the reader compares with what the parameter holds, not with what the forward makes of it
+            by = factor or 1.0
+            found.append(replace(suspect, actual=suspect.actual / by, expected=suspect.expected / by))
     return tuple(found)
 
 
@@ -135,8 +141,9 @@ def _judged(layer: Layer, parameter: ParameterFacts) -> bool:
     )
 
 
-def _suspect(layer: Layer, parameter: ParameterFacts) -> Suspect | None:
+def _suspect(layer: Layer, parameter: ParameterFacts, factor: float) -> Suspect | None:
     second, asked = nominal_second(parameter)
+    second, asked = second * factor, as_used(asked, factor)
     write = parameter.last
     stats = parameter.stats
     assert stats is not None

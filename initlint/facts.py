@@ -153,6 +153,7 @@ class ParameterFacts:
     persistent: bool = True
     generated: bool = False  # effective weight computed from others (weight_norm, parametrize): see ``sources``
     sources: tuple[str, ...] = ()  # for a generated weight: the parameters it is computed from
+    replica: str = ""  # in several processes: "identical_shards" | "differing_replicas" | "" (as they should be)
     origin: str = ""  # how a generated weight is made: "weight_norm" | "spectral_norm" | "orthogonal" | class name
 
     @property

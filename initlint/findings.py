@@ -44,6 +44,7 @@ class Edit:
     start: int
     end: int
     text: str
+    before: str = ""  # what these lines held when the edit was planned
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from initlint.facts import ParameterFacts
 from initlint.rule import Context, site_of
 from initlint.signal import Point
+from initlint.signal.profile import sections
 
 #: Steps from a node to the layers that write it: norms and layers stop the walk, so that it is short in any net.
 FAR = 32
@@ -55,17 +56,17 @@ def by_site(
 
 
 def contributors(context: Context, measure: Callable[[Point], float]) -> list[ParameterFacts]:
-    """Weights of the trunk's layers by how much ``measure`` falls from one layer to the next, largest first.
+    """Weights by how much ``measure`` falls over the stretch of the trunk that they write, largest first.
 
-    The fewest that explain ``EXPLAINED`` of the whole fall.
+    The fewest that explain ``EXPLAINED`` of the whole fall; the layers of a residual block share alike.
     """
-    nodes, points = context.facts.nodes, context.signal.profile
-    starts = [i for i, p in enumerate(points) if nodes[p.node].parameters.get("weight")]
+    if context.signal.scene is None:
+        return []
+    nodes = context.facts.nodes
     falls: list[tuple[float, int]] = []
-    for at, start in enumerate(starts):
-        end = (starts[at + 1] if at + 1 < len(starts) else len(points)) - 1
-        before = points[start - 1] if start else points[start]
-        falls.append((measure(before) - measure(points[end]), points[start].node))
+    for before, end, layers in sections(context.signal.scene, context.signal.profile):
+        fall = (measure(before) - measure(end)) / len(layers)
+        falls += [(fall, index) for index in layers if "weight" in nodes[index].parameters]
     falls = sorted((f for f in falls if f[0] > 0), key=lambda f: -f[0])
     whole, so_far, chosen = sum(f for f, _ in falls), 0.0, list[ParameterFacts]()
     for fall, index in falls:

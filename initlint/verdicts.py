@@ -12,8 +12,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -45,23 +45,31 @@ class Verdicts:
     Args:
         folder: of the cache's entries; nothing is stored while it is absent.
         packs: the configured rule packs.
+        load: loads all rules, in case they have to be run after all.
 
     Raises:
         RuleError: a pack cannot be found.
     """
 
-    def __init__(self, folder: Path, packs: Iterable[Path | str] = ()) -> None:
+    def __init__(self, folder: Path, packs: Iterable[Path | str], load: Callable[[], Iterable[Rule]]) -> None:
         self.folder = folder
+        self._load = load
+        self._loaded: dict[str, Rule] = {}
         found = [pack_files.shipped(), *pack_files.installed(), *(pack_files.read(Path(path)) for path in packs)]
         self.stamp = _stamp([Path(__file__).parent, *(pack.path for pack in found)])
 
     def rules(self) -> tuple[Rule, ...] | None:
-        """All rules as they describe themselves; ``check`` of these says nothing."""
+        """All rules as they describe themselves; they are loaded when the first of them is to check something."""
         try:
             entries = json.loads((self.folder / f"rules-{self.stamp}.json").read_bytes())
-            return tuple(_described(entry) for entry in entries)
+            return tuple(_described(entry, self._rule) for entry in entries)
         except (OSError, ValueError, KeyError, TypeError):
             return None
+
+    def _rule(self, code: str) -> Rule:
+        if not self._loaded:
+            self._loaded = {rule.code: rule for rule in self._load()}
+        return self._loaded[code]
 
     def keep_rules(self, rules: Sequence[Rule]) -> None:
         """Note what the rules say about themselves."""
@@ -76,16 +84,16 @@ class Verdicts:
         """The verdicts on an entry's models, in their order; ``facts`` is the entry's digest."""
         try:
             data = json.loads((self.folder / self._name(facts, settings, rules)).read_bytes())
-            return tuple(from_plain(Verdict, entry) for entry in data)
+            return tuple(_verdict(entry) for entry in data)
         except (OSError, ValueError, KeyError, TypeError):
             return None
 
     def put(self, facts: str, settings: Settings, rules: Sequence[Rule], verdicts: Sequence[Verdict]) -> None:
         """Store the verdicts on an entry's models, unless their stored form would say less than they do."""
         plain = [to_plain(verdict, compact=True) for verdict in verdicts]
-        if tuple(from_plain(Verdict, entry) for entry in plain) != tuple(verdicts):
-            return
-        self._write(self._name(facts, settings, rules), json.dumps(plain, separators=(",", ":")))
+        text = json.dumps(plain, separators=(",", ":"))
+        if tuple(_verdict(entry) for entry in json.loads(text)) == tuple(verdicts):
+            self._write(self._name(facts, settings, rules), text)
 
     def _name(self, facts: str, settings: Settings, rules: Sequence[Rule]) -> str:
         known = [facts, to_plain(settings), [rule.code for rule in rules], self.stamp]
@@ -99,17 +107,28 @@ class Verdicts:
                 return
 
 
+def _verdict(entry: Mapping[str, Any]) -> Verdict:
+    found = from_plain(Verdict, entry)
+    # Points of the profile hold pairs of numbers, which JSON gives back as lists.
+    profile = [{k: tuple(v) if isinstance(v, list) else v for k, v in point.items()} for point in found.profile]
+    return replace(found, profile=tuple(profile))
+
+
 class _Described(Rule):
     """A rule of which only the description is there."""
 
     abstract = True
 
+    def __init__(self, load: Callable[[str], Rule]) -> None:
+        self._load = load
+
     def check(self, context: Context) -> Iterable[Outcome]:
-        return ()
+        """What the rule itself says."""
+        return self._load(self.code).check(context)
 
 
-def _described(entry: Mapping[str, Any]) -> Rule:
-    rule = _Described()
+def _described(entry: Mapping[str, Any], load: Callable[[str], Rule]) -> Rule:
+    rule = _Described(load)
     vars(rule).update({name: entry[name] for name in _ATTRIBUTES})
     vars(rule).update(
         aliases=tuple(entry["aliases"]),

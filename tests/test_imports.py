@@ -32,7 +32,7 @@ LAYERS: tuple[frozenset[str], ...] = (
         }
     ),
     frozenset({"packs", "pack_files", "catalogue", "selection"}),
-    frozenset({"config", "config_values", "inputs_table", "suppressions", "baseline", "cache", "merge", "absorb"}),
+    frozenset({"config", "config_values", "inputs_table", "suppressions", "baseline", "cache", "verdicts", "merge", "absorb"}),
     frozenset({"engine"}),
     frozenset({"emit", "fix"}),
     frozenset({"collect"}),

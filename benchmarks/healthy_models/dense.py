@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import torch
@@ -107,7 +108,7 @@ def autoencoder() -> nn.Module:
     """A dense autoencoder with PyTorch's defaults and a sigmoid at the end."""
     sizes = [784, 256, 64, 16, 64, 256, 784]
     layers: list[nn.Module] = []
-    for a, b in zip(sizes, sizes[1:], strict=False):
+    for a, b in itertools.pairwise(sizes):
         layers += [nn.Linear(a, b), nn.ReLU()]
     return nn.Sequential(*layers[:-1], nn.Sigmoid())
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import torch
@@ -315,7 +316,7 @@ def fan_out_convs() -> nn.Module:
     """A plain conv net with kaiming fan_out in every layer: the ratios telescope."""
     sizes = [3, 32, 64, 128, 64, 32]
     layers: list[nn.Module] = []
-    for a, b in zip(sizes, sizes[1:], strict=False):
+    for a, b in itertools.pairwise(sizes):
         conv = nn.Conv2d(a, b, 3, padding=1)
         nn.init.kaiming_normal_(conv.weight, a=0.1, mode="fan_out")
         nn.init.zeros_(conv.bias)

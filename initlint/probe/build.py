@@ -73,7 +73,8 @@ def candidates(script: Script, static: Sequence[Candidate]) -> list[Candidate]:
             failed = candidate.name in script.failed
             if failed or (isinstance(value, type) and issubclass(value, nn.Module)):
                 found.append(candidate)
-    return found
+    # Instances whose statement failed come last: their class may have been analysed by then.
+    return found + [c for c in static if c.kind == "instance" and c.name in script.failed]
 
 
 def find(script: Script, name: str) -> Any:
@@ -208,7 +209,10 @@ def _make(script: Script, subject: Any, name: str, chosen: choosing.Proposal, se
         except NameError as error:
             if error.name and script.provide(error.name):
                 continue
-            raise explain(error, script.path, "building it") from error
+            reason = explain(error, script.path, "building it")
+            if script.unknown:
+                reason = ProbeError(reason.message, f"It may come with {script.unknown}, which cannot be imported here.")
+            raise reason from error
         except (Exception, SystemExit) as error:
             raise explain(error, script.path, "building it") from error
         if isinstance(model, tuple) and model and isinstance(model[0], nn.Module):

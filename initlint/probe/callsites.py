@@ -7,7 +7,7 @@ import json
 import os
 import re
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from initlint.probe.names import Definition, statements
@@ -238,17 +238,22 @@ def assigned(site: CallSite, name: str) -> ast.expr | None:
             a.arg: d for a, d in zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True) if d is not None
         }
         if name in defaults:
-            return defaults[name]
+            return _typer_default(defaults[name])
         if any(argument.arg == name for argument in (*positional, *arguments.kwonlyargs)):
-            return None
+            return _declared_default(definition.decorator_list, name)
     before = site.call.lineno if not site.around else 1 << 30
     return _last_value(site.source.tree.body, name, before)
 
 
 def option_default(site: CallSite, name: str) -> ast.expr | None:
     """The default of a command-line option: ``add_argument("--name", default=...)``, or of a flag."""
-    for node in ast.walk(site.source.tree):
-        if not isinstance(node, ast.Call) or _called(node) not in ("add_argument", "add_option"):
+    return _declared_default([site.source.tree], name)
+
+
+def _declared_default(where: Sequence[ast.AST], name: str) -> ast.expr | None:
+    """The default of the option ``name`` among declarations of argparse, optparse and click."""
+    for node in (inner for outer in where for inner in ast.walk(outer)):
+        if not isinstance(node, ast.Call) or _called(node) not in ("add_argument", "add_option", "option", "argument"):
             continue
         flags = [a.value for a in node.args if isinstance(a, ast.Constant) and isinstance(a.value, str)]
         keywords = {k.arg: k.value for k in node.keywords}
@@ -265,6 +270,35 @@ def option_default(site: CallSite, name: str) -> ast.expr | None:
             return ast.Constant(action.value == "store_false")
         return None
     return None
+
+
+def _typer_default(node: ast.expr) -> ast.expr:
+    """``3`` for ``typer.Option(3, help=...)``; any other default as it is."""
+    if isinstance(node, ast.Call) and _called(node) in ("Option", "Argument"):
+        given = next((k.value for k in node.keywords if k.arg == "default"), node.args[0] if node.args else None)
+        return node if given is None else given
+    return node
+
+
+def loop_source(site: CallSite, name: str) -> ast.expr | None:
+    """What a loop around the call walks over to give ``name`` its values; ``None`` when no loop does."""
+    for node in ast.walk(site.around[0] if site.around else site.source.tree):
+        if isinstance(node, (ast.For, ast.AsyncFor)) and isinstance(node.target, ast.Name) and node.target.id == name:
+            inside = node.lineno <= site.call.lineno <= (node.end_lineno or node.lineno)
+            if inside:
+                return node.iter
+    return None
+
+
+def entries(site: CallSite, name: str) -> list[tuple[ast.expr, ast.expr]]:
+    """Keys and values that straight code puts into a module-level container: ``name[key] = value``."""
+    found: list[tuple[ast.expr, ast.expr]] = []
+    for node in site.source.tree.body:
+        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Subscript):
+            target = node.targets[0]
+            if isinstance(target.value, ast.Name) and target.value.id == name:
+                found.append((target.slice, node.value))
+    return found
 
 
 def _last_value(body: list[ast.stmt], name: str, before: int) -> ast.expr | None:

@@ -94,6 +94,7 @@ class Usage:
     counted: bool = False  # range(x), x layers
     numeric: bool = False  # in arithmetic, or an argument of a torch layer
     tested: bool = False
+    scales: bool = False  # a factor or term in the forward
 
 
 def value_for(name: str, annotation: Any, usage: Usage, namespace: Mapping[str, Any]) -> tuple[Any, str]:
@@ -109,6 +110,7 @@ def value_for(name: str, annotation: Any, usage: Usage, namespace: Mapping[str, 
         (by_usage(name, usage), "use in the constructor"),
         (by_name(name), "convention"),
         (2 if usage.counted else NOTHING, "use in the constructor"),
+        (1.0 if usage.scales else NOTHING, "use in the forward"),
         (8 if usage.numeric else NOTHING, "use in the constructor"),
         (False if usage.tested else NOTHING, "use in the constructor"),
     ):
@@ -380,8 +382,16 @@ def _mark_modules(cls: type, tree: ast.FunctionDef, found: dict[str, Usage]) -> 
         for call in ast.walk(forward)
         if isinstance(call, ast.Call) and isinstance(call.func, ast.Attribute) and dotted(call.func.value) == "self"
     }
+    factors = {
+        side.attr
+        for operation in ast.walk(forward)
+        if isinstance(operation, ast.BinOp) and isinstance(operation.op, (ast.Mult, ast.Div, ast.Add, ast.Sub))
+        for side in (operation.left, operation.right)
+        if isinstance(side, ast.Attribute) and dotted(side.value) == "self"
+    }
     for node in ast.walk(tree):
         if isinstance(node, ast.Assign) and (name := _is(node.value, found)):
             for target in node.targets:
-                if isinstance(target, ast.Attribute) and target.attr in called:
-                    found[name].module = True
+                if isinstance(target, ast.Attribute):
+                    found[name].module |= target.attr in called
+                    found[name].scales |= target.attr in factors

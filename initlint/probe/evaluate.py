@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from initlint.probe.callsites import CallSite, assigned, option_default, scan_of
+from initlint.probe.callsites import CallSite, assigned, entries, loop_source, option_default, scan_of
 from initlint.probe.names import dotted
 
 #: Numbers and lengths beyond this are no sizes of layers; computing with them could take for ever.
@@ -154,10 +154,20 @@ class Evaluator:
         return container[self.value(node.slice, depth)]
 
     def _name(self, node: ast.Name, depth: int) -> Any:
+        walked = loop_source(self.site, node.id)
+        if walked is not None:  # the first of the models that a loop builds
+            return next(iter(self.value(walked, depth)))
         expression = assigned(self.site, node.id)
         if expression is not None:
-            return self.value(expression, depth)
+            return self._filled(node.id, self.value(expression, depth), depth)
         return self._resolved(self.scan.imports.get(node.id, node.id))
+
+    def _filled(self, name: str, value: Any, depth: int) -> Any:
+        """A dictionary with the entries that later statements put into it."""
+        if not isinstance(value, dict):
+            return value
+        more = {self.value(key, depth): self.value(item, depth) for key, item in entries(self.site, name)}
+        return {**value, **more}
 
     def _attribute(self, node: ast.Attribute, depth: int) -> Any:
         if node.attr.startswith("_"):

@@ -24,6 +24,7 @@ _NEEDS_INDEX = re.compile(
     r"one_hot is only applicable|index.*int64|only support integer",
     re.IGNORECASE,
 )
+_OTHER_FLOAT = re.compile(r"same dtype|scalar type|Input type|should be the same", re.IGNORECASE)
 _NEEDS_FLOAT = re.compile(
     r"must have the same dtype|not implemented for '(Long|Int|Bool)'|expected .*(Float|Half|Double)|"
     r"floating point|found dtype Long",
@@ -84,6 +85,8 @@ def _dtypes(attempt: Failed, root: nn.Module) -> Iterator[Assignment]:
             guess = attempt.guesses[name]
             if guess.high is not None and guess.high > 2:
                 yield _with(attempt, name, replace(guess, high=max(2, min(smallest_table(root), guess.high // 4))))
+    if _OTHER_FLOAT.search(text):
+        yield from _as_parameters(attempt, root)
     if _NEEDS_INDEX.search(text):
         high = smallest_table(root)
         for name in names:
@@ -95,6 +98,14 @@ def _dtypes(attempt: Failed, root: nn.Module) -> Iterator[Assignment]:
         for name in names:
             if not attempt.guesses[name].dtype.is_floating_point:
                 yield _with(attempt, name, replace(attempt.guesses[name], dtype=torch.float32, high=None, kind="other"))
+
+
+def _as_parameters(attempt: Failed, root: nn.Module) -> Iterator[Assignment]:
+    """All floating-point arguments in the dtype of the model's parameters: models cast to double or half."""
+    own = next((p.dtype for p in root.parameters() if p.is_floating_point()), torch.float32)
+    cast = {n: replace(g, dtype=own) if g.dtype.is_floating_point else g for n, g in attempt.guesses.items()}
+    if cast != attempt.guesses:
+        yield cast
 
 
 def _feeders(attempt: Failed, operand: int | None = None) -> list[str]:

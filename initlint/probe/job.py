@@ -27,6 +27,7 @@ from initlint.probe import build, isolate, limits, pipeline, script
 from initlint.probe.arguments import required
 from initlint.probe.channel import Channel
 from initlint.probe.dependencies import Files
+from initlint.probe.names import used
 from initlint.probe.outcome import OUTPUT_MARK, Candidate
 from initlint.probe.rebuilds import rebuild
 from initlint.probe.scan import Scan, scan
@@ -251,7 +252,11 @@ class Work:
         except InitlintError as error:
             named = session.target.named
             session._not_analysed(
-                self.candidate.name if not named else "", self._hinted(error), self.candidate.line or None, named=named
+                self.candidate.name if not named else "",
+                self._hinted(error),
+                self.candidate.line or None,
+                named=named,
+                harmless=self._seen_otherwise(),
             )
             return
         model = built.model
@@ -320,6 +325,16 @@ class Work:
             if choices := build.example_call(subject, identity):
                 return ProbeError(error.message, f"initlint '{choices}'")
         return error
+
+    def _seen_otherwise(self) -> bool:
+        """Whether this is a module-level instance that cannot be made here, of a class that was analysed."""
+        found = self.loaded.scan
+        if self.candidate.kind != "instance" or found is None:
+            return False
+        names = {self.candidate.name}
+        for name in reversed(found.instances):  # a wrapper is made from an instance above it
+            names |= used(found.instances[name]) if name in names else set()
+        return bool(names & set(self.session.covered))
 
     def _worth_it(self, model: nn.Module) -> bool:
         """Whether there is anything to judge; a loss function without parameters is not."""

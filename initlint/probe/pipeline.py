@@ -29,6 +29,7 @@ from initlint.facts import (
     TraceFacts,
 )
 from initlint.options import ProbeOptions
+from initlint.probe import distributed
 
 if TYPE_CHECKING:
     from initlint.probe.record import Record
@@ -80,6 +81,8 @@ def analyse(
     """
     options = options or ProbeOptions()
     start = time.perf_counter()
+    if isinstance(build, nn.Module) and distributed.is_sharded(build):
+        return _analyse_sharded(build, name, target, options, inputs)
     model, record = _built(build, options)
     if inputs is not None:
         namespace = {**(namespace or {}), "example_inputs": lambda: inputs}
@@ -88,6 +91,22 @@ def analyse(
     facts = describe(model, record, identity, options)
     found = graph(model, record, facts, namespace or {}, options)
     return replace(merged(facts, found), seconds=time.perf_counter() - start)
+
+
+def _analyse_sharded(model: nn.Module, name: str, target: str, options: ProbeOptions, inputs: Any) -> ModelFacts:
+    """Facts about a model that several processes hold; each of them must call this."""
+    start = time.perf_counter()
+    found, notes = distributed.reduced(model)
+    twin = distributed.plain_copy(model)
+    cls = type(twin)
+    device = next(model.parameters()).device.type
+    identity = Identity(name or cls.__name__, target or f"{cls.__module__}:{cls.__qualname__}", notes=notes)
+    record = _record_of_live(twin)
+    facts = describe(twin, record, identity, options)
+    facts = replace(facts, parameters=distributed.with_reduced(facts.parameters, found))
+    namespace = {} if inputs is None else {"example_inputs": lambda: inputs}
+    traced = graph(twin, record, facts, namespace, options)
+    return replace(merged(facts, traced), device=device, seconds=time.perf_counter() - start)
 
 
 def analyse_live(

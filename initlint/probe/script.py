@@ -23,10 +23,11 @@ from typing import Any
 
 from initlint.errors import ProbeError
 from initlint.probe import slicing
-from initlint.probe.names import Definition, bound
+from initlint.probe.names import Definition, bound, used
 from initlint.probe.scan import Scan, parse_file, scan_tree
 from initlint.probe.standins import Missing, relaxed_argparse
 
+_FULL = "Name the class itself, or use --import full, which runs the whole file as Python would."
 _FUTURE = {name: getattr(__future__, name).compiler_flag for name in __future__.all_feature_names}
 
 
@@ -42,7 +43,8 @@ class Script:
     skipped: tuple[slicing.Skipped, ...] = ()
     notes: list[str] = field(default_factory=list)
     stubs: dict[str, str] = field(default_factory=dict)  # bound name -> why it is a stand-in
-    failed: dict[str, str] = field(default_factory=dict)  # unneeded definitions that did not work -> why
+    failed: dict[str, str] = field(default_factory=dict)  # definitions and values that did not work -> why
+    unknown: str = ""  # a star import that failed: what it would have brought is not known
     provided: set[int] = field(default_factory=set)  # lines of skipped statements executed after all
 
     @property
@@ -212,15 +214,31 @@ class _TargetFinder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
             _execute([node], module, script.path, script.scan.tree)
         except (Exception, SystemExit) as error:
             wanted = node.lineno in piece.needed
-            reason = explain(error, script.path, "defining it")
-            if isinstance(node, Definition) and not (wanted and len(piece.wanted) == 1):
-                # Its users fail later with this reason; the file's other models go on.
-                script.failed[node.name] = reason.message
-                script.stubs[node.name] = reason.message
-                if wanted:
-                    setattr(module, node.name, Missing(node.name, reason.message, reason))
-            else:
+            if isinstance(node, Definition) and wanted and len(piece.wanted) == 1:
                 raise
+            # Its users fail later with this reason; the file's other models go on.
+            reason = self.reason(node, error)
+            names = bound(node)
+            for name in names:
+                script.failed[name] = reason.message
+                script.stubs[name] = reason.message
+                if wanted:
+                    setattr(module, name, Missing(name, reason.message, reason))
+            if not isinstance(node, Definition):
+                note = f"{reason.message}; models that need it are not analysed"
+                script.notes += [note] if note not in script.notes else []
+
+    def reason(self, node: ast.stmt, error: BaseException) -> ProbeError:
+        """Why a statement failed: because one that it depends on failed, or its own exception."""
+        script = self.script
+        first = next((script.failed[name] for name in sorted(used(node)) if name in script.failed), None)
+        if first is not None and not isinstance(node, Definition):
+            return ProbeError(first, _FULL)
+        if isinstance(node, Definition):
+            return explain(error, script.path, "defining it")
+        text = ast.unparse(node).splitlines()[0]
+        found = explain(error, script.path, f"`{text if len(text) <= 60 else text[:57] + '...'}`")
+        return ProbeError(found.message, found.hint or _FULL)
 
     def bring(self, node: ast.Import | ast.ImportFrom, module: ModuleType) -> None:
         """Execute an import name by name, with a stand-in for what cannot be imported."""
@@ -230,11 +248,12 @@ class _TargetFinder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
             _execute([node], module, script.path, script.scan.tree)
             return
         except (Exception, SystemExit) as error:
-            if isinstance(node, ast.ImportFrom) and (
-                node.module == "__future__" or any(a.name == "*" for a in node.names)
-            ):
-                raise
             first = error
+            if isinstance(node, ast.ImportFrom) and any(a.name == "*" for a in node.names):
+                origin = "." * node.level + (node.module or "")
+                script.unknown = f"all of {origin} (line {node.lineno})"
+                script.notes.append(f"line {node.lineno}: {origin} could not be imported: {_words(error)}")
+                return
         for alias in node.names:
             single = ast.copy_location(_with_names(node, alias), node)
             try:
@@ -247,11 +266,16 @@ class _TargetFinder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
                     if isinstance(node, ast.Import)
                     else f"{'.' * node.level}{node.module or ''}.{alias.name}"
                 )
-                reason = " ".join(str(first).split())[:200] or type(first).__name__
+                reason = _words(first)
                 script.stubs[name] = reason
                 what = f"line {node.lineno}: {origin.lstrip('.')} could not be imported"
                 script.notes.append(f"{what} and was replaced by a stand-in: {reason}")
                 setattr(module, name, Missing(origin.lstrip("."), reason))
+
+
+def _words(error: BaseException) -> str:
+    """The message of an exception in one line."""
+    return " ".join(str(error).split())[:200] or type(error).__name__
 
 
 def _with_names(node: ast.Import | ast.ImportFrom, alias: ast.alias) -> ast.Import | ast.ImportFrom:

@@ -18,6 +18,8 @@ from initlint.probe.scan import Scan, calls, last_name, loads, trains
 _WALKS = frozenset(
     ["parameters", "named_parameters", "modules", "named_modules", "children", "named_children", "buffers"]
 )
+# Methods of command-line parsers that end the program or talk, and make no value.
+_ENDING = frozenset(["error", "exit", "print_help", "print_usage"])
 _OWN_METHODS = frozenset(
     ["apply", "to", "cpu", "half", "float", "double", "bfloat16", "train", "eval", "requires_grad_", "cuda"]
 )
@@ -87,6 +89,8 @@ def _calls_foreign(scan: Scan, node: ast.stmt) -> bool:
 _HARMLESS = frozenset(
     [
         "argparse",
+        "optparse",
+        "json",
         "math",
         "os",
         "pathlib",
@@ -257,9 +261,9 @@ class _Slicer:
         return bool(subjects & set(self.scan.instances)) and self._initialises(call)
 
     def _changes_receiver(self, call: ast.Call, receiver: str) -> bool:
-        if receiver not in self.scan.instances:
-            return not trains(call)
         method = last_name(call.func)
+        if receiver not in self.scan.instances:
+            return not trains(call) and method not in _ENDING
         direct = isinstance(call.func, ast.Attribute) and isinstance(call.func.value, ast.Name)
         if direct and method in _OWN_METHODS:
             return True

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from initlint.signal.moments import SMALLEST, Grad, State
 from initlint.signal.scene import Scene
@@ -53,7 +54,7 @@ class Span:
 
 @dataclass(frozen=True, slots=True)
 class Culprit:
-    """What a layer of the trunk, with all up to the next one, contributes to the spans (log10, signed)."""
+    """What a layer, with all up to the next one on the trunk, contributes to the spans (log10, signed)."""
 
     node: int
     label: str
@@ -112,9 +113,18 @@ def changed_points(
 
 
 def _ends(scene: Scene, trunk: Sequence[int]) -> tuple[int, int]:
-    """The first and the last layer of the trunk; the last one is the head."""
+    """The first and the last layer of the trunk; the last one is the head.
+
+    A single one is the head if all other layers, those of residual blocks, come before it.
+    """
     weighted = [index for index in trunk if scene.nodes[index].op in WEIGHTED]
-    return (weighted[0] if weighted else 0), (weighted[-1] if len(weighted) > 1 else len(scene.nodes))
+    if not weighted:
+        return 0, len(scene.nodes)
+    if len(weighted) == 1:
+        others = [node.index for node in scene.nodes if node.op in WEIGHTED and node.index != weighted[0]]
+        alone = not others or max(others) > weighted[0]
+        return (weighted[0], len(scene.nodes)) if alone else (trunk[0], weighted[0])
+    return weighted[0], weighted[-1]
 
 
 def _point(
@@ -172,14 +182,51 @@ def _span(rows: Sequence[tuple[int, float, float]], *, forward: bool) -> Span:
     return Span(max(raw - BAND * noise, 0.0), raw, noise, first, last, shrinks)
 
 
-def culprits(scene: Scene, profile: Sequence[Point]) -> tuple[Culprit, ...]:
-    """Layers of the trunk by how much they contribute to the spans, the largest first."""
-    rows = [p for p in profile if not p.guarded]
-    starts = [i for i, p in enumerate(rows) if scene.nodes[p.node].op in WEIGHTED]
+class Section(NamedTuple):
+    """A stretch of the profile that ``layers`` write: from the point before them to the last one before others do."""
+
+    before: Point
+    end: Point
+    layers: tuple[int, ...]  # a layer of the trunk, or those of the branches that are summed into it
+
+
+def sections(scene: Scene, rows: Sequence[Point], hidden: Sequence[bool] = ()) -> tuple[Section, ...]:
+    """The profile cut where layers write. ``hidden`` layers, whose scale a norm cancels, do not count as writers."""
+    starts: list[tuple[int, tuple[int, ...]]] = []
+    for at, point in enumerate(rows):
+        layers = (point.node,) if scene.nodes[point.node].op in WEIGHTED else ()
+        if not layers and at:
+            layers = _between(scene, rows[at - 1].node, point.node, hidden)
+        if layers:
+            starts.append((at, layers))
     found = []
-    for at, start in enumerate(starts):
-        before = rows[start - 1] if start else rows[start]
-        end = rows[(starts[at + 1] if at + 1 < len(starts) else len(rows)) - 1]
+    for number, (at, layers) in enumerate(starts):
+        following = starts[number + 1][0] if number + 1 < len(starts) else len(rows)
+        found.append(Section(rows[max(at - 1, 0)], rows[following - 1], layers))
+    return tuple(found)
+
+
+def _between(scene: Scene, start: int, end: int, hidden: Sequence[bool]) -> tuple[int, ...]:
+    """Layers off the trunk whose signals meet in ``end``, made after the trunk's node ``start``."""
+    seen, stack = {end}, [end]
+    while stack:
+        for source in scene.nodes[stack.pop()].inputs:
+            if source > start and source not in seen:
+                seen.add(source)
+                stack.append(source)
+    layers = (i for i in sorted(seen) if scene.nodes[i].op in WEIGHTED)
+    return tuple(i for i in layers if not (hidden and hidden[i]))
+
+
+def culprits(scene: Scene, profile: Sequence[Point], hidden: Sequence[bool]) -> tuple[Culprit, ...]:
+    """Layers by how much they contribute to the spans, the largest first; those of a residual block share alike."""
+    found = []
+    for before, end, layers in sections(scene, [p for p in profile if not p.guarded], hidden):
         gradient = (before.energy or 0.0) - (end.energy or 0.0) if before.energy and end.energy else 0.0
-        found.append(Culprit(rows[start].node, rows[start].label, end.dependent - before.dependent, gradient))
+        forward = end.dependent - before.dependent
+        share = len(layers)
+        for index in layers:
+            node = scene.nodes[index]
+            label = node.label or node.module or node.op
+            found.append(Culprit(index, label, forward / share, gradient / share))
     return tuple(sorted(found, key=lambda c: -max(abs(c.forward), abs(c.gradient))))

@@ -4,9 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
+from initlint.diagnosis import Suspect
 from initlint.findings import Severity
-from initlint.rule import bad, good
+from initlint.rule import Context, bad, good
+from initlint.signal import Effect
 from initlint.suspect_rule import SuspectRule
+
+# THEORY 6.1: a ratio of second moments of 10 is harmless.
+_HARMLESS = 10.0
+# Norms that subtract the mean over channels, and with it what all units have in common.
+_CENTRE_UNITS = ("layer", "group")
 
 
 class NonzeroWeightMean(SuspectRule):
@@ -45,6 +52,12 @@ class NonzeroWeightMean(SuspectRule):
     reason = "nonzero_mean"
     kind = "mistake"
 
+    def level(self, context: Context, group: list[Suspect], effect: Effect) -> Severity:
+        found = super().level(context, group, effect)
+        if found is Severity.NOTE and sum(_alike(context, s) for s in group) >= 2:
+            return Severity.WARNING
+        return found
+
     @bad
     def uniform_from_zero() -> Any:
         from torch import nn
@@ -66,3 +79,16 @@ class NonzeroWeightMean(SuspectRule):
             nn.init.uniform_(linear.weight, -0.3, 0.3)
             layers += [linear, nn.ReLU()]
         return nn.Sequential(*layers)
+
+
+def _alike(context: Context, suspect: Suspect) -> bool:
+    """Whether a norm that follows keeps what the mean does: units that say the same, layer after layer.
+
+    With t = mean^2 / std^2 the units of one layer correlate by t / (1 + t); the next layer sums their common part
+    coherently, with F t times the variance of its random part. A norm for each channel rescales both alike.
+    """
+    at = suspect.layer.consumer_node
+    if suspect.layer.consumer != "norm" or at is None or context.facts.nodes[at].attrs.get("kind") in _CENTRE_UNITS:
+        return False
+    t = suspect.actual / suspect.expected - 1.0
+    return (suspect.layer.fan_in or 1.0) * t * t / (1.0 + t) > _HARMLESS

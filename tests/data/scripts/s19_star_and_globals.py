@@ -7,7 +7,7 @@ from utils_that_do_not_exist import *
 BATCH = 64
 DIM = 8 * 4
 DIM //= 2
-OUTPUT_DIM = int(pow(16, 2))
+OUTPUT_DIM = 16 ** 2
 LAMBDA, ITERS = 10, 200000
 
 

@@ -1,0 +1,40 @@
+"""What the forward multiplies a weight by before it is used: equalised learning rates, standardised weights."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+from initlint.facts import Layer, ModelFacts, ParameterFacts
+from initlint.theory.schemes import Requested
+
+#: Factors of the second moment closer to 1 than this are padding and rounding in the count of inputs, no scaling.
+_SAME = 1.5
+
+
+def run_time_factor(facts: ModelFacts, layer: Layer, parameter: ParameterFacts) -> float | None:
+    """The second moment of the weight as used over that of the parameter; ``None``: its scale cancels.
+
+    Karras et al. 2018, section 4.1: N(0, 1) parameters, times He's constant at run time.
+    """
+    for index in layer.nodes:
+        node = facts.nodes[index]
+        if "expr" not in node.attrs or node.parameters.get("weight") not in (parameter.name, *parameter.aliases):
+            continue
+        degree = node.attrs.get("weight_degree")
+        if degree == 0:
+            return None
+        stats, operator = parameter.stats, node.operator
+        if degree != 1 or stats is None or operator is None or stats.second <= 0 or operator.gain <= 0:
+            return 1.0
+        factor = operator.gain / (operator.fan_in * stats.second)
+        return factor if not 1 / _SAME < factor < _SAME else 1.0
+    return 1.0
+
+
+def as_used(asked: Requested | None, factor: float) -> Requested | None:
+    """What an init call asked for, times the factor of the second moment."""
+    if asked is None or factor == 1.0:
+        return asked
+    by = math.sqrt(factor)
+    return replace(asked, mean=asked.mean * by, std=asked.std * by)
