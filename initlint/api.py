@@ -16,6 +16,7 @@ from initlint.config_values import fail_on as parse_fail_on
 from initlint.engine import Analysis
 from initlint.errors import ConfigError, UsageError
 from initlint.findings import Run
+from initlint.fix.plan import plan_fixes
 from initlint.options import ProbeOptions
 from initlint.relocate import relocate
 from initlint.selection import Selectors
@@ -74,7 +75,7 @@ def check(
         results = _from_target(os.fspath(model), inputs, probing)
     else:
         results = [_from_module(model, inputs, probing, name)]
-    return engine.run(results, settings, rules, known=known, command="initlint.check", started=started)
+    return plan_fixes(engine.run(results, settings, rules, known=known, command="initlint.check", started=started))
 
 
 def _settings(

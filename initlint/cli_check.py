@@ -158,7 +158,7 @@ def _policy(command: _F) -> _F:
                 flag_value="",
                 help="Accept all present findings: write them to the baseline.",
             ),
-            click.option("--diff", is_flag=True, help="Show what --fix would change."),
+            click.option("--diff", is_flag=True, help="Show verified fixes as a diff; change nothing."),
             click.option("--fix", is_flag=True, help="Apply safe fixes."),
             click.option("--unsafe-fixes", is_flag=True, help="Apply also fixes that change training."),
             click.option(
@@ -217,6 +217,28 @@ def execute(request: Request) -> int:
     config = _configure(request, configuration)
     sinks = cli_output.parse_sinks(request.output, request.output_format, config.output_format)
     targets = targeting.parse_all(_target_texts(request, config))
+    run, rules = _run(request, config, targets, started)
+    run = _fixes(request, config, run)
+    if request.diff and not request.output_format:
+        sinks = tuple(sink for sink in sinks if sink.file != "-")  # the diff alone, for patch
+    cli_output.write(
+        run, sinks, color=request.color, verbose=request.volume, statistics=request.statistics, rules=rules
+    )
+    if request.write_baseline is not None:
+        return _write_baseline(request, config, run)
+    _notices(request, config, run)
+    return engine.exit_code(
+        run, strict=request.strict, exit_zero=request.exit_zero, allow_unanalysed=request.allow_unanalysed
+    )
+
+
+def _run(
+    request: Request, config: Config, targets: Sequence[Any], started: float | None
+) -> tuple[Run, tuple[Rule, ...]]:
+    """Analyse and judge the targets, and plan fixes; the run, and the rules that ran."""
+    from initlint import cli_output, engine
+    from initlint.fix.plan import plan_fixes
+
     prepared: list[tuple[tuple[Rule, ...], tuple[Rule, ...]]] = []
     cache = _cache(request, config)
     verdicts = _verdicts(config, cache)
@@ -240,16 +262,7 @@ def execute(request: Request) -> int:
         command=shlex.join(["initlint", *sys.argv[1:]]),
         started=started,
     )
-    run = _fixes(request, run)
-    cli_output.write(
-        run, sinks, color=request.color, verbose=request.volume, statistics=request.statistics, rules=rules
-    )
-    if request.write_baseline is not None:
-        return _write_baseline(request, config, run)
-    _notices(request, config, run)
-    return engine.exit_code(
-        run, strict=request.strict, exit_zero=request.exit_zero, allow_unanalysed=request.allow_unanalysed
-    )
+    return plan_fixes(run), rules
 
 
 def _configure(request: Request, configuration: Any) -> Config:
@@ -335,12 +348,16 @@ def _verdicts(config: Config, cache: Cache | None) -> Verdicts | None:
 def _probe_options(request: Request, config: Config) -> ProbeOptions:
     from initlint.inputs_table import arguments_for, specs_for
     from initlint.options import TIMEOUT, ProbeOptions
+    from initlint.probe.inputs_syntax import read
     from initlint.probe.limits import parse_size
 
+    inputs_for = {} if request.input else specs_for(config)
+    for texts in (request.input, *inputs_for.values()):
+        read(texts)  # a malformed spec is an error of use, not of one model
     return ProbeOptions(
         seed=config.seed,
         inputs=request.input,
-        inputs_for={} if request.input else specs_for(config),
+        inputs_for=inputs_for,
         timeout=TIMEOUT if config.timeout is None else config.timeout,
         memory_limit=parse_size(config.memory_limit) if config.memory_limit else 0,
         jobs=config.jobs or 0,
@@ -400,31 +417,28 @@ def _write_baseline(request: Request, config: Config, run: Run) -> int:
     return engine.exit_code(replace(run, fail_on=None), allow_unanalysed=request.allow_unanalysed)
 
 
-def _fixes(request: Request, run: Run) -> Run:
+def _fixes(request: Request, config: Config, run: Run) -> Run:
     """Show or apply fixes. Raises ``UsageError`` when the extra is not installed."""
-    if not (request.diff or request.fix or request.unsafe_fixes):
+    if not (request.diff or request.fix):
         return run
-    import importlib
+    from initlint.fix import apply_fixes
+    from initlint.probe import target as targeting
 
-    from initlint.errors import UsageError
+    # Copies are no part of the project: they have no place in the cache, in a shard or in the baseline's counts.
+    again = replace(request, no_cache=True, shard=None)
 
-    try:
-        apply = importlib.import_module("initlint.fix").apply_fixes
-    except ImportError as error:
-        raise UsageError(
-            f"fixes need LibCST, which could not be imported ({error})", "Install it: pip install 'initlint[fix]'."
-        ) from error
-    except AttributeError as error:
-        raise UsageError(
-            "this version of initlint cannot edit source files", "Each finding says what to write instead."
-        ) from error
-    result: Run = apply(
+    def recheck(texts: Sequence[str]) -> Run:
+        return _run(again, config, targeting.parse_all(texts), None)[0]
+
+    return apply_fixes(
         run,
         write=request.fix and not request.diff,
         unsafe=request.unsafe_fixes,
-        diff=sys.stdout if request.diff else None,
+        # a report on standard output stays whole
+        diff=None if not request.diff else sys.stderr if request.output_format else sys.stdout,
+        recheck=recheck,
+        targets=_target_texts(request, config),
     )
-    return result
 
 
 def _notices(request: Request, config: Config, run: Run) -> None:

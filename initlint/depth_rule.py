@@ -69,13 +69,13 @@ def _unrolled(context: Context, span: Span) -> bool:
 
 
 def _culprits(context: Context, span: Span) -> list[ParameterFacts]:
-    """Weights of the trunk's layers in the span, largest contribution first."""
+    """Weights of the layers that write the span, those of residual blocks among them, largest contribution first."""
     low, high = sorted((span.first, span.last))
-    size = {c.node: max(abs(c.forward), abs(c.gradient)) for c in context.signal.culprits}
+    size = {c.node: max(abs(c.forward), abs(c.gradient)) for c in context.signal.culprits if low <= c.node <= high}
     worst = max(size.values(), default=0.0)
     found: list[tuple[float, ParameterFacts]] = []
     for layer in context.facts.layers:
-        inside = [n for n in layer.nodes if low <= n <= high and size.get(n, 0.0) >= 0.1 * worst]
+        inside = [n for n in layer.nodes if n in size and size[n] >= 0.1 * worst]
         parameter = context.parameter(layer.weight)
         if inside and parameter is not None and all(parameter is not p for _, p in found):
             found.append((max(size[n] for n in inside), parameter))

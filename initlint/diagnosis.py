@@ -48,8 +48,10 @@ _CALCULATED = (
 )
 #: Rectifiers and the functions that behave like one at the scale of a unit Gaussian.
 RECTIFIERS = frozenset(
-    "relu leaky_relu prelu rrelu relu6 elu celu gelu gelu_tanh quick_gelu silu mish hardswish".split()
-    + ["softplus", "threshold"]
+    {
+        *("relu", "leaky_relu", "prelu", "rrelu", "relu6", "elu", "celu", "gelu", "gelu_tanh", "quick_gelu", "silu"),
+        *("mish", "hardswish", "softplus", "threshold"),
+    }
 )
 RELU_FAMILY = ("relu", "leaky_relu")
 #: Bounded odd functions, which Glorot derived his scheme for, and their shifted kin.
@@ -76,10 +78,20 @@ class Suspect:
     wrote: Write | None = None
 
 
+#: The facts that were asked about last, and the answer: every rule that reports suspects asks about the same ones.
+_last: tuple[ModelFacts, tuple[Suspect, ...]] | None = None
+
+
 def suspects(facts: ModelFacts) -> tuple[Suspect, ...]:
     """All layers whose weight deviates, each with one reason. Frozen, loaded and generated weights are exempt."""
-    if facts.loaded:
-        return ()
+    global _last
+    known = _last
+    if known is None or known[0] is not facts:
+        known = _last = (facts, () if facts.loaded else _suspects(facts))
+    return known[1]
+
+
+def _suspects(facts: ModelFacts) -> tuple[Suspect, ...]:
     found = []
     by_name = {name: p for p in facts.parameters for name in (p.name, *p.aliases)}
     seen: set[str] = set()

@@ -156,6 +156,7 @@ class Rule:
     aliases: ClassVar[tuple[str, ...]] = ()
     thorough: ClassVar[bool] = False  # needs facts that only --thorough collects
     needs_config: ClassVar[bool] = False  # says something only when configured
+    several: ClassVar[bool] = False  # says something only of a model that several processes hold
     generic: ClassVar[bool] = False  # yields to any more specific rule that reports the same cause
     by_engine: ClassVar[bool] = False  # the engine reports it; check() says nothing and no examples are needed
 
@@ -291,7 +292,7 @@ def _problem(cls: type[Rule]) -> str:
     if missing:
         return f"the docstring lacks the heading(s) {', '.join(missing)}"
     for kind in ("bad", "good"):
-        exempt = cls.needs_config or cls.by_engine or cls.thorough  # these have tests of their own
+        exempt = cls.needs_config or cls.by_engine or cls.thorough or cls.several  # these have tests of their own
         if not exempt and next(cls.examples(kind), None) is None:
             return f"there is no @{kind} example"
     return ""

@@ -147,9 +147,10 @@ class Source:
 
     def spell(self, name: str, like: InitCall | None = None) -> str:
         """How this file can write a dotted name (``torch.nn.init.ones_``); "" when nothing imported leads there."""
-        if like is not None and not like.method and isinstance(like.node.func, ast.Attribute):
-            if name.rpartition(".")[0] == "torch.nn.init":
-                return f"{self.text(like.node.func.value)}.{name.rpartition('.')[2]}"
+        parent, _, local = name.rpartition(".")
+        function = like.node.func if like is not None and not like.method else None
+        if isinstance(function, ast.Attribute) and parent == "torch.nn.init":
+            return f"{self.text(function.value)}.{local}"
         best = ""
         for alias, full in self.names.items():
             if name == full or name.startswith(f"{full}."):

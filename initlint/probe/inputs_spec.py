@@ -2,40 +2,15 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import nn
 
-from initlint.errors import UsageError
+from initlint.probe.inputs_syntax import HINT, read
 
-HINT = "give inputs by --input 'x: float32[4,3,32,32]' or define example_inputs() in the file"
-
-_SPEC = re.compile(
-    r"""\s* (?: (?P<name>[A-Za-z_]\w*) \s* : \s* )?
-        (?P<dtype>[A-Za-z]\w*) \s*
-        \[ (?P<shape>[\d\s,x]*) \] \s*
-        (?: < \s* (?P<high>\d+) )? \s* $""",
-    re.VERBOSE,
-)
-
-_DTYPES: Mapping[str, torch.dtype] = {
-    "float": torch.float32,
-    "double": torch.float64,
-    "half": torch.float16,
-    "int": torch.int64,
-    "long": torch.int64,
-    "bool": torch.bool,
-    **{
-        name: getattr(torch, name)
-        for name in (
-            *("float16", "bfloat16", "float32", "float64", "int8", "int16", "int32", "int64"),
-            *("uint8", "complex64", "complex128"),
-        )
-    },
-}
+__all__ = ["HINT", "Spec", "build", "indices", "parse", "smallest_table"]
 
 # Without a bound given, indices stay below the smallest table of the model, and below this.
 _DEFAULT_HIGH = 1000
@@ -53,31 +28,12 @@ class Spec:
 
 
 def parse(texts: Sequence[str]) -> tuple[Spec, ...]:
-    """Parse specs; one text may hold several, separated by ``;``.
+    """The specs of texts.
 
     Raises:
-        UsageError: a text is not of the form ``[name:] dtype[shape][<high]``, or positional ones
-            follow named ones.
+        UsageError: see ``inputs_syntax.read``.
     """
-    specs = [_parse(part) for text in texts for part in text.split(";") if part.strip()]
-    named = [bool(s.name) for s in specs]
-    if named != sorted(named):
-        raise UsageError("inputs without a name must come before named ones", HINT)
-    return tuple(specs)
-
-
-def _parse(text: str) -> Spec:
-    match = _SPEC.match(text)
-    if match is None:
-        raise UsageError(f"cannot read the input {text.strip()!r}", HINT)
-    dtype = _DTYPES.get(match["dtype"])
-    if dtype is None:
-        raise UsageError(f"unknown dtype {match['dtype']!r} of an input", f"one of {', '.join(sorted(_DTYPES))}")
-    shape = tuple(int(n) for n in re.findall(r"\d+", match["shape"]))
-    high = int(match["high"]) if match["high"] else None
-    if high is not None and (dtype.is_floating_point or high < 1):
-        raise UsageError(f"the bound <{high} is for index inputs and at least 1", HINT)
-    return Spec(match["name"] or "", dtype, shape, high)
+    return tuple(Spec(w.name, getattr(torch, w.dtype), w.shape, w.high) for w in read(texts))
 
 
 def build(spec: Spec, model: nn.Module | None = None) -> torch.Tensor:

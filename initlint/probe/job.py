@@ -24,7 +24,7 @@ from initlint.errors import InitlintError, ProbeError
 from initlint.facts import ModelFacts, NotAnalysed, TensorStats
 from initlint.options import ProbeOptions
 from initlint.probe import build, isolate, limits, pipeline, script
-from initlint.probe.arguments import required
+from initlint.probe.arguments import parameters_of, required
 from initlint.probe.channel import Channel
 from initlint.probe.dependencies import Files
 from initlint.probe.names import used
@@ -322,8 +322,13 @@ class Work:
         identity = session.target.identity(session.directory, self.candidate.name)
         with contextlib.suppress(ProbeError):
             subject = build.find(self.loaded, self.candidate.name)
-            if choices := build.example_call(subject, identity):
-                return ProbeError(error.message, f"initlint '{choices}'")
+            if required(subject):
+                return ProbeError(error.message, f"initlint '{build.example_call(subject, identity)}'")
+            if options := parameters_of(subject):
+                hint = f"initlint '{identity}({options[0].name}=...)' builds it with other arguments."
+                return ProbeError(error.message, hint)
+            if isinstance(subject, type):
+                return ProbeError(error.message, "Its constructor fails in plain Python, too: mend it there.")
         return error
 
     def _seen_otherwise(self) -> bool:

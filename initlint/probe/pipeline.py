@@ -178,13 +178,19 @@ def graph(
         except Exception as error:
             notes.append(f"no input was found: {_short(error)}")
     used = tuple(given.facts) if given is not None else ()
+    refused = notes[0] if notes and options.inputs else ""
     try:
         traced = tracing.trace(model, given, measure=options.measure, seed=options.seed)
     except InitlintError as error:
         return GraphFacts(reason=_sentence(error), inputs=used, trace=TraceFacts(notes=tuple(notes)))
     except Exception as error:
         return GraphFacts(reason=f"tracing failed: {_short(error)}", inputs=used, trace=TraceFacts(notes=tuple(notes)))
-    return _paired(traced, record, facts, used, notes)
+    asked = any(entry.origin != "inferred" and entry.origin != "library" for entry in used)
+    if asked and not traced.ran and facts.device != "meta":
+        why = traced.notes[0] if traced.notes else "the forward did not run to its end"
+        refused = f"the inputs ({used[0].origin}) do not fit: {why}"
+    found = _paired(traced, record, facts, used, notes)
+    return replace(found, status="partial", reason=refused) if refused else found
 
 
 def merged(facts: ModelFacts, found: GraphFacts) -> ModelFacts:
@@ -218,7 +224,8 @@ def _paired(
         reason = f"the graph could not be read: {_short(error)}"
     complete = bool(nodes) and not reason and (traced.ran or traced.method == "symbolic")
     if not complete and not reason:
-        reason = traced.notes[-1] if traced.notes else "the forward did not run to its end"
+        # The first says why no inputs were found, or why the run with them failed; later ones say what was tried then.
+        reason = next(iter((*notes, *traced.notes)), "the forward did not run to its end")
     trace = TraceFacts(
         method=traced.method,
         coverage=traced.coverage,

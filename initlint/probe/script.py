@@ -149,9 +149,8 @@ def explain(error: BaseException, path: str, doing: str) -> ProbeError:
             f"Install {error.name.split('.')[0]} into this environment.",
         )
     if isinstance(error, SystemExit):
-        return ProbeError(
-            f"{doing} called sys.exit({error.code!r}){where}", "Name the model class or a factory function."
-        )
+        hint = "Name the model class or a factory function." if doing.startswith("importing") else ""
+        return ProbeError(f"{doing} called sys.exit({error.code!r}){where}", hint)
     if isinstance(error, KeyboardInterrupt):
         return ProbeError(f"{doing} was interrupted{where}")
     text = " ".join(str(error).split())[:300]

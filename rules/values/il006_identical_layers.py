@@ -113,6 +113,17 @@ class IdenticalLayers(Rule):
 
         return Ensemble()
 
+    @bad
+    def same_draw_with_another_std() -> Any:
+        import torch
+        from torch import nn
+
+        layers = nn.Sequential(nn.Linear(16, 16), nn.ReLU(), nn.Linear(16, 16), nn.ReLU(), nn.Linear(16, 16))
+        for depth, layer in enumerate(layers[::2], 1):
+            torch.manual_seed(7)
+            nn.init.normal_(layer.weight, std=0.3 / depth**0.5)
+        return layers
+
     @good
     def frozen_target() -> Any:
         import copy

@@ -8,7 +8,9 @@ from typing import Any
 from initlint.facts import Node, ParameterFacts
 from initlint.findings import Severity
 from initlint.rule import Context, Outcome, Rule, bad, by_cause, good, site_of
+from initlint.signal import Nominal
 from initlint.signal.liveness import cuts_input
+from initlint.signal.verdict import mismatch
 
 # A gain drawn around 0 has a mean within a few standard errors of 0: 5 keeps chance below 1e-6 for each tensor.
 _MEAN_SIGMAS = 5.0
@@ -18,6 +20,13 @@ _RMS_ERROR = 0.3
 # An effective gain within this factor of 1 changes the second moment by less than 2, which is noise for training.
 _FACTOR = 2**0.5
 
+# Beyond every gain in use for norms whose output has unit variance: 16 times the second moment.
+_LARGE = 4.0
+# An l2 norm spreads one unit over all channels, and its gain of 20 is right (Liu et al. 2016, SSD).
+_UNIT_OUTPUT = ("batch", "layer", "group", "instance", "rms")
+# A gain before a softmax or on the logits is a temperature.
+_SHARPENED = ("attention", "softmax", "output", "loss")
+
 
 class NormGain(Rule):
     """The gain of a normalisation layer starts at zero, at random around zero, or away from one.
@@ -25,7 +34,7 @@ class NormGain(Rule):
     ## What it does
     Looks at the effective gain, `weight` or `1 + weight` as the forward uses it. It reports gains that are drawn
     around zero, gains that are all zero where no other path carries the signal, and gains off by the other
-    convention (ones in a norm that multiplies by `1 + weight`).
+    convention (ones in a norm that multiplies by `1 + weight`). A gain above 4 is judged by what it does to the net.
 
     ## Why is this bad?
     A normalisation layer is there to hand on a signal of unit scale. A gain around 0 takes the signal away and
@@ -96,6 +105,8 @@ class NormGain(Rule):
                 fix="nn.init.ones_(norm.weight)" if not offset else "nn.init.zeros_(norm.weight)",
                 topic="norm",
             )
+        if kind == "large":
+            return self._large(context, group, rms, actual)
         if kind == "random":
             return self.finding(
                 context,
@@ -122,6 +133,28 @@ class NormGain(Rule):
             topic="norm",
         )
 
+    def _large(
+        self, context: Context, group: list[ParameterFacts], rms: float, actual: dict[str, float]
+    ) -> Outcome | None:
+        """A gain beyond any convention: judged like a scheme meant for something else, from a factor 100."""
+        chosen = [p for p in group if all(x.consumer not in _SHARPENED for x in context.layers_of(p.name))]
+        if not chosen:
+            return None
+        effect = context.effect({p.name: Nominal(1.0, 0.0) for p in chosen})
+        severity = mismatch(effect, context.signal, context.settings.optimizer, context.facts.dtype)
+        return self.finding(
+            context,
+            f"the gain of `{chosen[0].name}` is {rms:.3g} instead of 1",
+            parameters=[p.name for p in chosen],
+            severity=severity,
+            site=site_of(chosen[0]),
+            expected={"gain_mean": 1.0},
+            actual=actual,
+            effect=effect,
+            fix="nn.init.ones_(norm.weight)",
+            topic="norm",
+        )
+
     @bad
     def drawn_around_zero() -> Any:
         from torch import nn
@@ -138,6 +171,14 @@ class NormGain(Rule):
         nn.init.zeros_(norm.weight)
         nn.init.ones_(norm.bias)
         return nn.Sequential(nn.Linear(16, 16), norm, nn.ReLU(), nn.Linear(16, 4))
+
+    @bad
+    def large_gain() -> Any:
+        from torch import nn
+
+        norm = nn.LayerNorm(16)
+        nn.init.constant_(norm.weight, 20.0)
+        return nn.Sequential(nn.Linear(16, 16), norm, nn.Linear(16, 16), nn.ReLU(), nn.Linear(16, 4))
 
     @good
     def zero_gamma_in_a_branch() -> Any:
@@ -169,6 +210,8 @@ def _kind(parameter: ParameterFacts, node: Node) -> str:
         return "zero"
     if stats.var > 0 and abs(mean) < _MEAN_SIGMAS * (stats.var / stats.count) ** 0.5:
         return "random"
+    if not offset and mean > _LARGE and node.attrs.get("kind") in _UNIT_OUTPUT:
+        return "large"
     if offset and not 1 / _FACTOR < (stats.var + mean**2) ** 0.5 < _FACTOR:
         return "offset"
     return ""

@@ -83,6 +83,17 @@ class OutlierValues(Rule):
         ctypes.cast(layer.weight.data_ptr(), ctypes.POINTER(ctypes.c_float))[5] = 2.0
         return layer
 
+    @bad
+    def single_entry() -> Any:
+        import torch
+        from torch import nn
+
+        layer = nn.Linear(64, 64)
+        nn.init.normal_(layer.weight, std=0.02)
+        with torch.no_grad():
+            layer.weight[0, 0] = 50.0
+        return layer
+
     @good
     def plain_normal() -> Any:
         from torch import nn

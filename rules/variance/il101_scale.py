@@ -23,6 +23,7 @@ class VarianceOutOfScale(SuspectRule):
     Reports weights that the code initialised with a variance more than four times away from every scheme that suits
     the layer and its downstream activation, where no more specific mistake explains it. The severity is that of the
     whole net: the depth profile of signals and gradients, with the weights in question against what suits them.
+    Weights larger than in every scheme are a warning from an effect of 100 on.
 
     ## Why is this bad?
     A variance that is off by a factor r multiplies the signal by r at every layer: r^20 after twenty.
@@ -39,7 +40,7 @@ class VarianceOutOfScale(SuspectRule):
     ```
 
     ## Known problems
-    Schemes that rescale weights at run time (equalised learning rate) are seen through the graph, where it shows.
+    Weights that are scaled when they are used (equalised learning rate) are judged as used.
 
     ## References
     - He et al. 2015, section 2.2; Glorot and Bengio 2010
@@ -79,6 +80,40 @@ class VarianceOutOfScale(SuspectRule):
             nn.init.zeros_(linear.bias)
             layers += [linear, nn.ReLU()]
         return nn.Sequential(*layers)
+
+    @bad
+    def one_huge_table() -> Any:
+        import torch
+        from torch import nn
+
+        class Tagger(nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                self.table = nn.Embedding(50, 32)
+                nn.init.normal_(self.table.weight, std=40.0)
+                self.body, self.head = nn.Linear(32, 32), nn.Linear(32, 5)
+
+            def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+                return self.head(torch.relu(self.body(self.table(tokens))).mean(1))
+
+        return Tagger()
+
+    @good
+    def equalised_learning_rate() -> Any:
+        import torch
+        from torch import nn
+
+        class Equalised(nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                self.weights = nn.ParameterList(torch.randn(64, 64) for _ in range(6))
+
+            def forward(self, x: torch.Tensor) -> torch.Tensor:
+                for weight in self.weights:
+                    x = torch.relu(nn.functional.linear(x, weight * (2 / 64) ** 0.5))
+                return x
+
+        return Equalised()
 
     @good
     def small_before_norm() -> Any:

@@ -69,6 +69,17 @@ class NonzeroWeightMean(SuspectRule):
             layers += [linear, nn.ReLU()]
         return nn.Sequential(*layers)
 
+    @bad
+    def uniform_from_zero_before_norms() -> Any:
+        from torch import nn
+
+        layers: list[nn.Module] = []
+        for _ in range(4):
+            conv = nn.Conv2d(16, 16, 3, padding=1, bias=False)
+            nn.init.uniform_(conv.weight, 0.0, 0.2)
+            layers += [conv, nn.BatchNorm2d(16), nn.ReLU()]
+        return nn.Sequential(*layers)
+
     @good
     def centred_uniform() -> Any:
         from torch import nn

@@ -11,8 +11,11 @@ import healthy_models  # noqa: E402  (benchmarks/, put on the path by the confte
 import initlint  # noqa: E402
 from initlint.findings import Severity  # noqa: E402
 
+#: Three draws; the second and third cost minutes and are marked so.
+SEEDS = [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (1, 2))]
 
-@pytest.mark.parametrize("seed", [0, 1, 2])
+
+@pytest.mark.parametrize("seed", SEEDS)
 @pytest.mark.parametrize("name", healthy_models.HEALTHY)
 def test_healthy_model_is_silent(name: str, seed: int) -> None:
     case = healthy_models.HEALTHY[name]

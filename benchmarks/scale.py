@@ -1,0 +1,157 @@
+"""Huge models on meta, and the cost of propagation over depth. Prints a table; exit 1 when a bound is broken.
+
+    python benchmarks/scale.py [--only NAME]
+
+Bounds: a Llama-3-70B-shaped decoder at most 60 s and 3 GB, a 405B-shaped one at most 120 s, on two free cores (CPU
+seconds are printed beside the wall clock for machines that are busy); propagation linear in the number of nodes
+(exponent at most 1.1).
+"""
+
+from __future__ import annotations
+
+import argparse
+import glob
+import math
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from initlint.facts import ModelFacts, Node, Operator, ParameterFacts, TensorStats
+from initlint.signal import propagate
+
+ROOT = Path(__file__).resolve().parent.parent
+#: name -> (seconds, gigabytes)
+BOUNDS = {"llama_70b": (60.0, 3.0), "llama_405b": (120.0, 3.0)}
+EXPONENT = 1.1
+WIDTH = 256
+
+
+def run(name: str) -> tuple[float, float, float, int]:
+    """Wall seconds, CPU seconds, peak gigabytes of the process tree, exit code of one check on meta."""
+    command = [sys.executable, "-m", "initlint", f"benchmarks/models_llama.py::{name}", "--device", "meta"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    before, started, peak = os.times(), time.perf_counter(), 0.0
+    with subprocess.Popen([*command, "--no-cache", "-q", "--exit-zero"], cwd=ROOT, env=environment) as process:
+        while process.poll() is None:
+            peak = max(peak, sum(proportional(pid) for pid in tree(process.pid)))
+            time.sleep(0.1)
+    wall, after = time.perf_counter() - started, os.times()
+    cpu = after.children_user + after.children_system - before.children_user - before.children_system
+    return wall, cpu, peak / 1e9, process.returncode
+
+
+def tree(pid: int) -> list[int]:
+    """A process and its descendants."""
+    found = [pid]
+    for parent in found:
+        for children in glob.glob(f"/proc/{parent}/task/*/children"):
+            try:
+                found += [int(child) for child in Path(children).read_text().split()]
+            except OSError:
+                continue
+    return found
+
+
+def proportional(pid: int) -> float:
+    """Bytes of a process, pages shared by n processes counted 1/n."""
+    try:
+        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    except OSError:
+        return 0.0
+    return sum(1024.0 * int(line.split()[1]) for line in lines if line.startswith("Pss:"))
+
+
+def stats(variance: float) -> TensorStats:
+    """Of normal weights."""
+    reach = 4 * math.sqrt(variance)
+    return TensorStats(WIDTH * WIDTH, 0.0, variance, variance, 3.0, -reach, reach)
+
+
+def plain(layers: int) -> ModelFacts:
+    """linear, relu, linear, relu ..."""
+    nodes = [Node(0, "input", shape=(4, WIDTH), attrs={"kind": "float"}, channel=1)]
+    parameters = []
+    for i in range(layers):
+        add_linear(nodes, parameters, f"layers.{i}", 2 / WIDTH)
+        nodes.append(Node(len(nodes), "activation", (len(nodes) - 1,), (4, WIDTH), attrs={"fn": "relu"}, channel=1))
+    return facts(nodes, parameters)
+
+
+def residual(blocks: int) -> ModelFacts:
+    """x + linear(relu(linear(norm(x)))) ..."""
+    nodes = [Node(0, "input", shape=(4, WIDTH), attrs={"kind": "float"}, channel=1)]
+    parameters: list[ParameterFacts] = []
+    for i in range(blocks):
+        start = len(nodes) - 1
+        attrs = {"kind": "layer", "n": WIDTH, "eps": 1e-5, "training": True}
+        nodes.append(Node(len(nodes), "norm", (start,), (4, WIDTH), attrs=dict(attrs), channel=1))
+        add_linear(nodes, parameters, f"blocks.{i}.first", 2 / WIDTH)
+        nodes.append(Node(len(nodes), "activation", (len(nodes) - 1,), (4, WIDTH), attrs={"fn": "relu"}, channel=1))
+        add_linear(nodes, parameters, f"blocks.{i}.second", 1 / WIDTH)
+        nodes.append(Node(len(nodes), "add", (start, len(nodes) - 1), (4, WIDTH), channel=1))
+    return facts(nodes, parameters)
+
+
+def add_linear(nodes: list[Node], parameters: list[ParameterFacts], module: str, variance: float) -> None:
+    """One more layer at the end."""
+    weight = f"{module}.weight"
+    parameters.append(
+        ParameterFacts(weight, "parameter", (WIDTH, WIDTH), "float32", module, "weight", stats=stats(variance))
+    )
+    gain = WIDTH * variance
+    operator = Operator(WIDTH, WIDTH, gain, gain, total_second=gain, width_in=WIDTH, width_out=WIDTH)
+    nodes.append(
+        Node(
+            len(nodes), "linear", (len(nodes) - 1,), (4, WIDTH), parameters={"weight": weight}, operator=operator,
+            module=module, channel=1,
+        )
+    )  # fmt: skip
+
+
+def facts(nodes: list[Node], parameters: list[ParameterFacts]) -> ModelFacts:
+    """A model of these nodes."""
+    last = len(nodes) - 1
+    return ModelFacts("Net", "net.py::Net", "net.py", parameters=tuple(parameters), nodes=tuple(nodes), outputs=(last,))
+
+
+def seconds(model: ModelFacts) -> float:
+    """The best of three propagations (CPU time)."""
+    best = math.inf
+    for _ in range(3):
+        started = time.process_time()
+        propagate(model)
+        best = min(best, time.process_time() - started)
+    return best
+
+
+def main() -> int:
+    """Run what is asked for."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", choices=[*BOUNDS, "propagation"])
+    only = parser.parse_args().only
+    broken = 0
+    for name, (wall_bound, memory_bound) in BOUNDS.items():
+        if only not in (None, name):
+            continue
+        wall, cpu, peak, code = run(name)
+        ok = code == 0 and wall <= wall_bound and peak <= memory_bound
+        broken += not ok
+        print(f"{name:12} {wall:6.1f} s wall  {cpu:6.1f} s cpu  {peak:5.2f} GB  {'ok' if ok else 'BROKEN'}", flush=True)
+    for name, make, small, large in (("plain", plain, 1250, 10_000), ("residual", residual, 125, 1000)):
+        if only not in (None, "propagation"):
+            continue
+        few, many = make(small), make(large)
+        propagate(few)  # the first call fills tables
+        one, two = seconds(few), seconds(many)
+        exponent = math.log(two / one) / math.log(len(many.nodes) / len(few.nodes))
+        broken += exponent > EXPONENT
+        print(
+            f"{name:12} {len(many.nodes):6} nodes  {two:6.2f} s  {1e6 * two / len(many.nodes):5.0f} us a node  n^{exponent:.2f}"
+        )
+    return int(broken > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

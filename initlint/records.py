@@ -1,0 +1,123 @@
+"""``dataclass`` for frozen data with slots, at a fifth of the time that the standard one takes to make a class.
+
+The standard decorator compiles six methods for every class, 1 ms each time that initlint starts; a cached check makes
+seventy classes and needs the constructors of few. Here the constructor is compiled on its first call, and the other
+methods are shared by all classes. What comes out is a dataclass in every other respect (``fields``, ``replace``,
+``is_dataclass``, pattern matching); type checkers see the standard decorator.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+__all__ = ["dataclass"]
+
+if TYPE_CHECKING:
+    from dataclasses import dataclass
+else:
+
+    def dataclass(cls: type | None = None, /, *, frozen: bool = True, slots: bool = True, order: bool = False) -> Any:
+        """A frozen dataclass with slots; anything else is left to the standard decorator."""
+
+        def wrap(cls: type) -> type:
+            if not (frozen and slots) or order or any("__dataclass_fields__" in vars(base) for base in cls.__mro__[1:]):
+                return dataclasses.dataclass(cls, frozen=frozen, slots=slots, order=order)
+            return _make(cls)
+
+        return wrap if cls is None else wrap(cls)
+
+
+def _make(cls: type) -> type:
+    methods = {name: method for name, method in _SHARED.items() if name not in vars(cls)}
+    made: Any = dataclasses.dataclass(cls, init=False, repr=False, eq=False, slots=True)
+    for name, method in methods.items():
+        setattr(made, name, method)
+    made.__init__ = _constructor(made)
+    made.__dataclass_params__.frozen = True
+    made.__dataclass_params__.init = made.__dataclass_params__.repr = made.__dataclass_params__.eq = True
+    return made  # type: ignore[no-any-return]
+
+
+def _constructor(cls: Any) -> Callable[..., None]:
+    """An ``__init__`` that puts the compiled one in its own place when it is first called."""
+
+    def __init__(self: Any, /, *args: Any, **kwargs: Any) -> None:
+        if cls.__init__ is __init__:
+            cls.__init__ = _compile(cls)
+        cls.__init__(self, *args, **kwargs)
+
+    return __init__
+
+
+def _compile(cls: Any) -> Callable[..., None]:
+    """Write the constructor as one would by hand, and compile it."""
+    names: dict[str, Any] = {"put": object.__setattr__, "absent": dataclasses.MISSING}
+    head, body = ["self"], []
+    keyword = False
+    for index, field in enumerate(dataclasses.fields(cls)):
+        made = field.default_factory is not dataclasses.MISSING
+        if made:
+            names[f"f{index}"] = field.default_factory
+        elif field.default is not dataclasses.MISSING:
+            names[f"d{index}"] = field.default
+        if field.init:
+            if field.kw_only and not keyword:
+                head.append("*")
+                keyword = True
+            default = "=absent" if made else f"=d{index}" if f"d{index}" in names else ""
+            head.append(f"{field.name}{default}")
+            value = f"f{index}() if {field.name} is absent else {field.name}" if made else field.name
+        elif made or f"d{index}" in names:
+            value = f"f{index}()" if made else f"d{index}"
+        else:
+            continue
+        body.append(f" put(self, {field.name!r}, {value})")
+    if hasattr(cls, "__post_init__"):
+        body.append(" self.__post_init__()")
+    exec("\n".join([f"def __init__({', '.join(head)}):", *body, " return None"]), names)
+    function: Callable[..., None] = names["__init__"]
+    function.__qualname__ = f"{cls.__qualname__}.__init__"  # named in the message of a wrong call
+    return function
+
+
+def _values(self: Any, *, compared: bool = False) -> tuple[Any, ...]:
+    return tuple(getattr(self, f.name) for f in dataclasses.fields(self) if f.compare or not compared)
+
+
+def _repr(self: Any) -> str:
+    shown = ", ".join(f"{f.name}={getattr(self, f.name)!r}" for f in dataclasses.fields(self) if f.repr)
+    return f"{type(self).__qualname__}({shown})"
+
+
+def _eq(self: Any, other: object) -> Any:
+    return _values(self, compared=True) == _values(other, compared=True) if type(other) is type(self) else NotImplemented
+
+
+def _hash(self: Any) -> int:
+    return hash(_values(self, compared=True))
+
+
+def _refuse_set(self: Any, name: str, value: object) -> None:
+    raise dataclasses.FrozenInstanceError(f"cannot assign to field {name!r}")
+
+
+def _refuse_delete(self: Any, name: str) -> None:
+    raise dataclasses.FrozenInstanceError(f"cannot delete field {name!r}")
+
+
+def _set_state(self: Any, state: tuple[Any, ...]) -> None:
+    for field, value in zip(dataclasses.fields(self), state, strict=True):
+        object.__setattr__(self, field.name, value)
+
+
+_SHARED: dict[str, Callable[..., Any]] = {
+    "__repr__": _repr,
+    "__eq__": _eq,
+    "__hash__": _hash,
+    "__setattr__": _refuse_set,
+    "__delattr__": _refuse_delete,
+    "__getstate__": _values,
+    "__setstate__": _set_state,
+}
