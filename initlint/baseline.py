@@ -11,13 +11,14 @@ import hashlib
 import json
 import os
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from initlint.errors import ConfigError, UsageError
 from initlint.files import write_atomically
 from initlint.findings import Finding
+from initlint.records import dataclass
 
 VERSION = 1
 

@@ -21,7 +21,6 @@ import shutil
 import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +29,7 @@ from initlint.codec import from_plain, to_plain
 from initlint.errors import InitlintError
 from initlint.facts import ModelFacts, NotAnalysed
 from initlint.files import write_atomically
+from initlint.records import dataclass
 
 #: Raise when the facts or the layout of entries change within one version of initlint.
 FORMAT = 1
@@ -198,15 +198,24 @@ def file_digest(path: Path) -> str:
 
 
 def stamp(paths: Sequence[str]) -> list[tuple[str, int, int]]:
-    """Path, size and time of change of files too large to hash (checkpoints)."""
+    """Path, size and time of change of files too large to hash (checkpoints; with an index all files beside it)."""
     stamps = []
-    for path in paths:
+    for path in (file for given in paths for file in _parts(given)):
         try:
             status = os.stat(path)
             stamps.append((path, status.st_size, status.st_mtime_ns))
         except OSError:
             stamps.append((path, -1, 0))
     return stamps
+
+
+def _parts(path: str) -> list[str]:
+    if not path.endswith(".index.json"):
+        return [path]
+    try:
+        return sorted(entry.path for entry in os.scandir(os.path.dirname(path) or ".") if entry.is_file())
+    except OSError:
+        return [path]
 
 
 def torch_version() -> str:

@@ -6,13 +6,14 @@ import shlex
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from initlint.config_values import FAIL_ON, OUTPUT_FORMATS
+from initlint.records import dataclass
 
 if TYPE_CHECKING:
     from initlint.cache import Cache

@@ -6,13 +6,13 @@ import os
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TextIO
 
 from initlint.config_values import OUTPUT_FORMATS
 from initlint.errors import UsageError
+from initlint.records import dataclass
 from initlint.selection import did_you_mean
 
 if TYPE_CHECKING:

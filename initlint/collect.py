@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +13,7 @@ from initlint.engine import Analysis
 from initlint.errors import UsageError
 from initlint.facts import ModelFacts, NotAnalysed
 from initlint.options import ProbeOptions
+from initlint.records import dataclass
 from initlint.relocate import relocate, shown
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from initlint.config_values import CHECKS, OUTPUT_FORMATS
 from initlint.errors import ConfigError
 from initlint.facts import Plain, Scalar
 from initlint.findings import Severity
+from initlint.records import dataclass
 from initlint.rule import Settings
 from initlint.selection import Selectors, did_you_mean
 

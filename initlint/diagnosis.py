@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from initlint.facts import Layer, ModelFacts, ParameterFacts, Write
+from initlint.records import dataclass
 from initlint.runtime_scale import as_used, run_time_factor
 from initlint.theory.schemes import Requested, Scheme, acceptable, requested, textbook
 

@@ -10,7 +10,7 @@ import os
 import platform
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +19,7 @@ from initlint.absorb import absorb
 from initlint.config import Config
 from initlint.facts import ModelFacts, NotAnalysed, Site
 from initlint.findings import Finding, LayerRow, ModelReport, Run, Severity, Undetermined
+from initlint.records import dataclass
 from initlint.rule import Context, Rule
 
 if TYPE_CHECKING:
@@ -144,9 +145,7 @@ def _is_trouble(parts: Sequence[Analysis]) -> bool:
 # -- rules ---------------------------------------------------------------------------------------
 
 
-def _judge_all(
-    result: Analysis, config: Config, rules: Sequence[Rule], verdicts: Verdicts | None
-) -> Sequence[_Judged]:
+def _judge_all(result: Analysis, config: Config, rules: Sequence[Rule], verdicts: Verdicts | None) -> Sequence[_Judged]:
     """All models of a target: from what is kept where the facts, settings and rules are the same, else by the rules."""
     if verdicts is None or not result.digest:
         return [judge(facts, config, rules, cached=result.cached) for facts in result.models]

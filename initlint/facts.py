@@ -9,7 +9,9 @@ lines and columns count from 1; unknown is ``None``.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
+
+from initlint.records import dataclass
 
 #: A plain value that JSON can hold; lists and mappings appear in ``attrs`` only.
 Scalar = bool | int | float | str | None

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from initlint.facts import ModelFacts, NotAnalysed, Scalar, Site
+from initlint.records import dataclass
 
 
 class Severity(enum.IntEnum):

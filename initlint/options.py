@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from initlint.facts import Plain
+from initlint.records import dataclass
 
 #: Seconds that one candidate may take; a build of the largest public models on two cores stays below half of it.
 TIMEOUT = 120.0

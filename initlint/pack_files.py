@@ -11,12 +11,12 @@ import os
 import sys
 import tomllib
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 
 from initlint import resources
 from initlint.errors import RuleError
+from initlint.records import dataclass
 
 #: Entry points of installed distributions that provide packs: a path, or a module in the pack's folder.
 ENTRY_POINTS = "initlint.packs"

@@ -28,12 +28,13 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from initlint.errors import RuleError
 from initlint.facts import InitStatement, Layer, ModelFacts, ParameterFacts, Scalar, Site
 from initlint.findings import Finding, Fix, Related, Severity, Undetermined
+from initlint.records import dataclass
 
 if TYPE_CHECKING:
     from initlint.signal import Effect, Nominal, Signal

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
 from initlint.errors import UsageError
+from initlint.records import dataclass
 
 ALL = "ALL"
 

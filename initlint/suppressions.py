@@ -11,13 +11,13 @@ import io
 import re
 import tokenize
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from initlint import selection
 from initlint.errors import UsageError
 from initlint.facts import ModelFacts, ParameterFacts, Site
 from initlint.findings import Finding
+from initlint.records import dataclass
 from initlint.rule import Rule, site_of
 
 _COMMENT = re.compile(r"#\s*initlint\s*:\s*(?P<verb>[\w-]+)\s*(?P<codes>\[[^\]]*\])?", re.IGNORECASE)

@@ -13,15 +13,17 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from initlint import pack_files
 from initlint.codec import from_plain, to_plain
 from initlint.errors import InitlintError
+from initlint.facts import Scalar
 from initlint.files import write_atomically
-from initlint.findings import Finding, LayerRow, Scalar, Severity, Undetermined
+from initlint.findings import Finding, LayerRow, Severity, Undetermined
+from initlint.records import dataclass
 from initlint.rule import Context, Outcome, Rule, Settings
 
 #: What the engine and the emitters ask of a rule besides ``check``.

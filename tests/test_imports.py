@@ -16,7 +16,7 @@ PACKAGE = ROOT / "initlint"
 
 #: Layers from the bottom to the top; a module may import from its own layer and from those below.
 LAYERS: tuple[frozenset[str], ...] = (
-    frozenset({"errors", "facts", "findings", "codec", "files", "options", "relocate", "resources"}),
+    frozenset({"errors", "records", "facts", "findings", "codec", "files", "options", "relocate", "resources"}),
     frozenset({"theory"}),
     frozenset({"signal"}),
     frozenset(
@@ -40,9 +40,9 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"__main__"}),
 )
 #: The probe stands beside the layers: it knows plain data and the theory, and is known to the front ends only.
-PROBE_MAY_USE = frozenset({"errors", "facts", "theory", "codec", "options", "probe", "__init__"})
+PROBE_MAY_USE = frozenset({"errors", "records", "facts", "theory", "codec", "options", "probe", "__init__"})
 PROBE_MAY_BE_USED_BY = frozenset({"probe", "collect", "inputs_table", "cli_check", "cli_output", "api", "fix"})
-RULES_MAY_USE = frozenset({"facts", "findings", "signal", "theory"}) | LAYERS[3]
+RULES_MAY_USE = frozenset({"records", "facts", "findings", "signal", "theory"}) | LAYERS[3]
 #: Third-party packages and where they may be imported.
 FOREIGN = {
     "torch": ("probe",),

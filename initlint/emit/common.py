@@ -10,9 +10,9 @@ import re
 import tokenize
 import unicodedata
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 from initlint.findings import Finding
+from initlint.records import dataclass
 
 #: Reads the lines of a file (without their ends); an empty sequence when it cannot be read.
 Sources = Callable[[str], Sequence[str]]

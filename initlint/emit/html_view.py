@@ -13,8 +13,8 @@ from initlint.emit.frame import code_frame
 from initlint.emit.html_data import Card, Chart, CodeLine, Model, Page, Row, Value
 from initlint.emit.json_document import parameter_count
 from initlint.emit.text import describe_input, describe_loss
-from initlint.emit.text_findings import compared_keys, ratio_of
-from initlint.emit.text_table import feeds_text, scheme_text
+from initlint.emit.text_findings import compared_keys, named_already, ratio_of
+from initlint.emit.text_table import expected_text, feeds_text, scheme_text, std_text, tight
 from initlint.emit.view import (
     FINDING,
     Fold,
@@ -234,12 +234,12 @@ def _row(fold: Fold, stats: Mapping[str, TensorStats], cards: Mapping[str, Any],
         leaf=label[cut:],
         names=names,
         kind=clean(row.kind),
-        fan_in="-" if row.fan_in is None else f"{row.fan_in:,.6g}",
+        fan_in="-" if row.fan_in is None else f"{row.fan_in:,.0f}" if row.fan_in % 1 == 0 else f"{row.fan_in:,.1f}",
         feeds=feeds_text(row),
         scheme=scheme_text(row.scheme),
         place=_where(file, line if isinstance(line, int) else None) if isinstance(file, str) else "",
-        std=number(row.std),
-        expected=number(row.expected_std),
+        std=std_text(fold),
+        expected=expected_text(fold),
         ratio=times(ratio),
         bar=svg.ratio_bar(ratio),
         histogram="" if plain else _histogram(stats.get(row.name), row.expected_std),
@@ -264,7 +264,7 @@ def _span(values: Sequence[float | None]) -> str:
     known = [v for v in values if v is not None]
     if not known:
         return "-"
-    first, last = number(known[0], 2), number(known[-1], 2)
+    first, last = tight(known[0]), tight(known[-1])
     return number(known[0]) if len(known) == 1 else first if first == last else f"{first} → {last}"
 
 
@@ -282,7 +282,7 @@ def _card(finding: Finding, key: str, options: Options) -> Card:
         message=clean(finding.message),
         place=_where(finding.site.file, finding.site.line) if finding.site else "",
         model=clean(finding.model),
-        names=tuple(map(clean, names)),
+        names=() if named_already(finding) else tuple(map(clean, names)),
         listed=clean(listing(names)),
         frame=_frame(finding, options),
         values=_values(finding),

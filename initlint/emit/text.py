@@ -11,6 +11,7 @@ from initlint.emit.text_findings import finding_lines, wrapped
 from initlint.emit.text_table import table_lines
 from initlint.emit.view import (
     findings_of,
+    listing,
     statistics,
     tally,
     undetermined_reasons,
@@ -81,10 +82,20 @@ def _status(facts: ModelFacts, style: Style) -> str:
 
 
 def _header(report: ModelReport, options: Options, style: Style) -> list[str]:
-    lines = [f"{style(clean(report.facts.target), bold=True)}  {_status(report.facts, style)}"]
+    lines = _title(report.facts, options, style)
     for word, text in _facts(report):
         lines.append(f"  {style(f'{word:<10}', dim=True)}  {truncate(text, options.width - 14)}")
     return lines
+
+
+def _title(facts: ModelFacts, options: Options, style: Style) -> list[str]:
+    """The model and how far it was analysed; the reason, where it was not analysed whole, on lines of its own."""
+    colour = {"failed": "red", "partial": "yellow"}.get(facts.status)
+    head = f"{style(clean(facts.target), bold=True)}  {style(clean(facts.status), colour)}"
+    if not facts.reason:
+        return [head]
+    first, *more = wrapped(clean(facts.reason), options.width, 14, 14)
+    return [head, f"  {style('because   ', dim=True)}  {first}", *more]
 
 
 def _traced(facts: ModelFacts) -> bool:
@@ -102,6 +113,8 @@ def _facts(report: ModelReport) -> list[tuple[str, str]]:
         found.append(("trace", f"{facts.trace.method}, {coverage}{ran}"))
     else:
         found.append(("trace", "none: signals and pairing are not known"))
+    if facts.status == "partial" and facts.trace.not_reached:
+        found.append(("not seen", clean(listing(facts.trace.not_reached))))
     if facts.trace.unsupported:
         found.append(("unmodelled", clean(", ".join(facts.trace.unsupported))))
     size = counted(parameter_count(facts), "parameter")
@@ -202,7 +215,9 @@ def summary_line(run: Run, style: Style) -> str:
     worst = "red" if count.errors else "yellow" if count.warnings else "cyan" if count.notes else "green"
     found = style(counted(count.findings, "finding"), worst, bold=True)
     by_severity = f"{verdict(count)}; " if count.findings else ""
-    rest = f"({by_severity}{counted(count.models, 'model')}, {seconds(run.seconds)})"
+    partial = sum(report.facts.status != "analysed" for report in run.models)
+    models = counted(count.models, "model") + (f", {partial} of them in part" if partial else "")
+    rest = f"({by_severity}{models}, {seconds(run.seconds)})"
     return (
         f"{counted(count.layers, 'layer')}: {count.ok} ok, {found}, {count.undetermined} undetermined "
         f"{style(rest, dim=True)}"

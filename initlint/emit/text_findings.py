@@ -71,7 +71,9 @@ def _frame_lines(finding: Finding, options: Options, style: Style) -> tuple[list
 
 def _evidence(finding: Finding) -> list[tuple[str, str]]:
     found = []
-    if finding.parameters:
+    if named_already(finding):
+        pass
+    elif finding.parameters:
         found.append(("parameters", clean(listing(finding.parameters))))
     elif finding.layers:
         found.append(("layers", clean(listing(finding.layers))))
@@ -88,6 +90,12 @@ def _evidence(finding: Finding) -> list[tuple[str, str]]:
     if finding.sources:
         found.append(("source", clean("; ".join(finding.sources))))
     return found
+
+
+def named_already(finding: Finding) -> bool:
+    """Whether the message names the one parameter or layer that the finding is about."""
+    names = finding.parameters or finding.layers
+    return len(names) == 1 and f"`{names[0]}`" in finding.message
 
 
 def compared(finding: Finding) -> list[tuple[str, str]]:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 from initlint.emit.common import Options, cells, clean, number, shorten, times, truncate
 from initlint.emit.style import COLOURS, Style
 from initlint.emit.view import FINDING, OK, UNDETERMINED, Fold, folds
 from initlint.findings import Finding, LayerRow, ModelReport
+from initlint.records import dataclass
 
 #: Lines of the table before rows that are as expected are left out (a screen and a half); ``-v`` shows all.
 MOST_ROWS = 40
@@ -172,14 +172,28 @@ def _span(values: Sequence[float | None]) -> str:
     known = [value for value in values if value is not None]
     if not known:
         return "-"
-    first, last = (_tight(value) for value in (known[0], known[-1]))
+    first, last = (tight(value) for value in (known[0], known[-1]))
     return number(known[0]) if len(known) == 1 else first if first == last else f"{first}→{last}"
 
 
-def _tight(value: float) -> str:
+def tight(value: float) -> str:
     """Two digits where they are short, the order of magnitude where they are not: ``0.71``, ``1e-3``."""
     text = number(value, 2)
     return text if len(text) < 6 else re.sub(r"e([+-])0*", r"e\1", f"{value:.0e}").replace("e+", "e")
+
+
+def std_text(fold: Fold) -> str:
+    """The mean standard deviation; a dash for constants that are to be constant (gains of norms)."""
+    return "-" if _constant(fold) else number(_mean([row.std for row in fold.rows]))
+
+
+def expected_text(fold: Fold) -> str:
+    """The expected standard deviation; a dash where a constant is expected and there is one."""
+    return "-" if _constant(fold) else number(fold.first.expected_std)
+
+
+def _constant(fold: Fold) -> bool:
+    return fold.first.expected_std in (0, None) and all(row.std == 0 for row in fold.rows)
 
 
 def _fan(fold: Fold) -> str:
@@ -199,8 +213,8 @@ COLUMNS = [
     Column("fan_in", _fan, right=True),
     Column("feeds", lambda fold: truncate(feeds_text(fold.first), 40), short=lambda fold: target_text(fold.first)),
     Column("init", lambda fold: truncate(scheme_text(fold.first.scheme), 40), short=_short_scheme),
-    Column("std", lambda fold: number(_mean([row.std for row in fold.rows])), right=True),
-    Column("expected", lambda fold: number(fold.first.expected_std), right=True),
+    Column("std", lambda fold: std_text(fold), right=True),
+    Column("expected", lambda fold: expected_text(fold), right=True),
     Column("ratio", lambda fold: times(_mean([row.ratio for row in fold.rows])), right=True),
     Column("forward", lambda fold: _span([row.signal.forward_std for row in fold.rows]), right=True),
     Column("gradient", lambda fold: _span([row.signal.gradient_std for row in fold.rows]), right=True),

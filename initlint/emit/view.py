@@ -6,11 +6,11 @@ import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 
 from initlint.emit.common import clean, finite
 from initlint.facts import Histogram, Node, Scalar
 from initlint.findings import Finding, LayerRow, ModelReport, Related, Run, Severity, Undetermined
+from initlint.records import dataclass
 
 OK, FINDING, UNDETERMINED = "ok", "finding", "undetermined"
 

@@ -43,9 +43,10 @@ def edited(content: bytes, edits: Sequence[Edit]) -> bytes:
     libcst = require_libcst()
     try:
         module = libcst.parse_module(content)
-    except (libcst.ParserSyntaxError, ValueError, LookupError) as error:
+    except (libcst.ParserSyntaxError, SyntaxError, ValueError, LookupError) as error:
         raise EditError(f"the file cannot be parsed: {type(error).__name__}") from error
-    text = content.removeprefix(_BOM).decode(module.encoding)
+    encoding = module.encoding.removesuffix("-sig")  # the byte order mark is put back below
+    text = content.removeprefix(_BOM).decode(encoding)
     lines = [match.group() for match in _LINE.finditer(text) if match.group()]
     for edit in _ordered(edits):
         old = lines[edit.start - 1 : edit.end]
@@ -59,7 +60,7 @@ def edited(content: bytes, edits: Sequence[Edit]) -> bytes:
     result = "".join(lines)
     try:
         libcst.parse_module(result)
-        data: bytes = result.encode(module.encoding)
+        data: bytes = result.encode(encoding)
     except (libcst.ParserSyntaxError, ValueError) as error:
         raise EditError("the edited file would not be valid Python") from error
     return _BOM + data if content.startswith(_BOM) else data

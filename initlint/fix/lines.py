@@ -242,14 +242,9 @@ def unused_comment(scope: Scope) -> tuple[Edit, ...]:
     start = len(line[: match.start()].rstrip())
     rest = line[match.end() :].strip()
     text = f"  {rest if rest.startswith('#') else f'# {rest}'}" if rest else ""
-    if start == 0 and not text:
-        return (
-            (
-                Edit(
-                    scope.source.file, row, row + 1, scope.source.lines[row], "\n".join((line, scope.source.lines[row]))
-                ),
-            )
-            if row < len(scope.source.lines)
-            else ()
-        )
-    return _edit(scope, Change((row, start), (row, len(line)), text))
+    if start or text:
+        return _edit(scope, Change((row, start), (row, len(line)), text))
+    if row == len(scope.source.lines):
+        return ()
+    following = scope.source.lines[row]  # the comment has the line for itself: the line goes
+    return (Edit(scope.source.file, row, row + 1, following, f"{line}\n{following}"),)

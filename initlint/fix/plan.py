@@ -5,10 +5,13 @@ A plan is a proposal. Whether it holds is decided by ``initlint.fix.verify``, wh
 
 from __future__ import annotations
 
+import ast
 import os
+import textwrap
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
+from initlint.facts import ModelFacts, Site
 from initlint.findings import Edit, Finding, Fix, Run
 from initlint.fix import calls, lines
 from initlint.fix.scope import Planner, Scope
@@ -56,45 +59,46 @@ def plan_fixes(run: Run, source: Reader | None = None) -> Run:
     """
     known: dict[str, Source | None] = {}
     get = source or read
-
-    def cached(file: str) -> Source | None:
-        if file not in known:
-            known[file] = get(file)
-        return known[file]
-
     facts = {report.facts.target: report.facts for report in run.models}
     found = []
     for finding in run.findings:
-        model = facts.get(finding.model)
-        scope = None
-        if finding.code in PLANNERS and finding.site is not None and not _installed(finding.site.file):
-            text = cached(finding.site.file)
-            statement = text.statement(finding.site.line) if text is not None and text.fits(finding.site) else None
-            if text is not None and model is not None and finding.code in SAFE:
-                statement = statement or (text.tree.body[0] if text.tree.body else None)
-            if text is not None and statement is not None and model is not None:
-                scope = Scope(finding, model, finding.site, text, statement)
-        found.append(finding if scope is None else _planned(scope))
+        model, site = facts.get(finding.model), finding.site
+        if finding.code in PLANNERS and model is not None and site is not None and not _installed(site.file):
+            if site.file not in known:
+                known[site.file] = get(site.file)
+            text = known[site.file]
+            finding = finding if text is None else _planned(finding, model, site, text)
+        found.append(finding)
     return replace(run, findings=tuple(found))
 
 
-def _planned(scope: Scope) -> Finding:
+def _planned(finding: Finding, model: ModelFacts, site: Site, source: Source) -> Finding:
+    """The finding with its edits; without any where the file is no longer what was analysed."""
+    statement = source.statement(site.line, site.column) if source.fits(site) else None
+    if statement is None and finding.code in SAFE:
+        statement = ast.Pass()  # a comment may stand alone
+    if statement is None:
+        return finding
     try:
-        edits = PLANNERS[scope.finding.code](scope)
+        edits = PLANNERS[finding.code](Scope(finding, model, site, source, statement))
     except Exception:  # source may have any form; a plan that fails is no plan
-        return scope.finding
+        return finding
     if not edits or all(edit.text == edit.before for edit in edits):
-        return scope.finding
-    fix = scope.finding.fix or Fix(title=_title(edits))
-    kind = "safe" if scope.finding.code in SAFE else "unsafe"
-    return replace(scope.finding, fix=replace(fix, applicability=kind, edits=edits, title=_title(edits)))
+        return finding
+    added = _added(edits)
+    fix = Fix(
+        title=f"write: {added[0].strip()}" if added else "delete the comment",
+        applicability="safe" if finding.code in SAFE else "unsafe",
+        edits=edits,
+        snippet=textwrap.dedent("\n".join(added)),
+    )
+    return replace(finding, fix=fix)
 
 
-def _title(edits: tuple[Edit, ...]) -> str:
-    """What the edit does, in one line: its first new line."""
+def _added(edits: tuple[Edit, ...]) -> list[str]:
+    """The lines that the edits write and that were not there before."""
     old = {line.strip() for edit in edits for line in edit.before.split("\n")}
-    new = [line.strip() for edit in edits for line in edit.text.split("\n") if line.strip() and line.strip() not in old]
-    return f"write: {new[0]}" if new else "delete the comment"
+    return [line for edit in edits for line in edit.text.split("\n") if line.strip() and line.strip() not in old]
 
 
 def _installed(file: str) -> bool:

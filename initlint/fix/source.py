@@ -84,15 +84,16 @@ class Source:
             return False
         return not site.text or self.lines[site.line - 1].strip().startswith(site.text.strip())
 
-    def statement(self, line: int) -> ast.stmt | None:
-        """The innermost statement that covers the line."""
-        found: ast.stmt | None = None
-        for node in ast.walk(self.tree):
-            if not isinstance(node, ast.stmt) or not node.lineno <= line <= (node.end_lineno or node.lineno):
-                continue
-            if found is None or node.lineno >= found.lineno:
-                found = node
-        return found
+    def statement(self, line: int, column: int | None = None) -> ast.stmt | None:
+        """The innermost statement that covers the place; ``None`` where several on the line could be meant."""
+        covering = self.around(line)
+        parents = {id(node) for node in covering if any(c in covering for c in ast.walk(node) if c is not node)}
+        leaves = [node for node in covering if id(node) not in parents]
+        if len(leaves) > 1 and column is not None:
+            leaves = [n for n in leaves if n.col_offset < column <= (n.end_col_offset or 0)] or leaves
+        if len(leaves) > 1:
+            leaves = [node for node in leaves if self.init_calls(node)]
+        return leaves[0] if len(leaves) == 1 else None
 
     def around(self, line: int) -> list[ast.stmt]:
         """All statements that cover the line, outermost first."""

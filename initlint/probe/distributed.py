@@ -83,17 +83,19 @@ def plain_copy(model: nn.Module) -> nn.Module:
     return _copied(model, {}, {})
 
 
-def _local(tensor: torch.Tensor) -> torch.Tensor:
-    to_local = getattr(tensor, "to_local", None)
-    if to_local is None:
-        return tensor.detach()
-    if any(p.is_partial() for p in tensor.placements):  # type: ignore[attr-defined]
-        return tensor.full_tensor().detach()  # type: ignore[attr-defined]
-    local: torch.Tensor = to_local().detach()
+def _local(tensor: Any) -> torch.Tensor:
+    """What this process holds of a tensor (of one kept as summands, all of it)."""
+    if not hasattr(tensor, "to_local"):
+        found = tensor
+    elif any(p.is_partial() for p in tensor.placements):
+        found = tensor.full_tensor()
+    else:
+        found = tensor.to_local()
+    local: torch.Tensor = found.detach()
     return local
 
 
-def _keys(tensor: torch.Tensor, local: torch.Tensor, stats: TensorStats | None) -> tuple[int, int, int]:
+def _keys(tensor: Any, local: torch.Tensor, stats: TensorStats | None) -> tuple[int, int, int]:
     """Of this process' shard: which part of the tensor it is, a checksum of all of it, and of its first values.
 
     The last is 0 where equal values prove nothing: constants and very few values.
@@ -105,7 +107,7 @@ def _keys(tensor: torch.Tensor, local: torch.Tensor, stats: TensorStats | None) 
         _, offset = compute_local_shape_and_global_offset(tensor.shape, tensor.device_mesh, tensor.placements)
     digest = int(stats.digest[:15] or "0", 16) if stats is not None else 0
     head = local.reshape(-1)[:HEAD].cpu().contiguous()
-    random = stats is not None and stats.distinct is None and head.numel() >= _LEAST and len(head.unique()) > 1
+    random = stats is not None and stats.distinct is None and head.numel() >= _LEAST and bool((head != head[0]).any())
     return hash(tuple(offset)), digest, _checksum(raw_bytes(head)) if random else 0
 
 
@@ -212,8 +214,9 @@ def _copied(module: nn.Module, modules: dict[int, nn.Module], tensors: dict[int,
     known = modules.get(id(module))
     if known is not None:
         return known
-    cls = next(c for c in type(module).__mro__ if not c.__module__.startswith("torch.distributed"))
-    new = modules[id(module)] = cls.__new__(cls)
+    cls: Any = next(c for c in type(module).__mro__ if not c.__module__.startswith("torch.distributed"))
+    new: nn.Module = cls.__new__(cls)
+    modules[id(module)] = new
     state = {k: v for k, v in vars(module).items() if not k.startswith("__composable_api")}
     for name in ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks"):
         state[name] = OrderedDict((k, h) for k, h in state[name].items() if not _communicates(h))

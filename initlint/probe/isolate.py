@@ -11,9 +11,9 @@ import signal
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from initlint.probe.limits import die_with_parent
+from initlint.records import dataclass
 
 #: Exit status of a fork whose function raised; its traceback went to its stderr.
 RAISED = 70

@@ -36,7 +36,6 @@ from initlint.probe.normalise_values import (
     statics_in,
     wrap,
 )
-from initlint.probe.operators import nominal_operator
 from initlint.probe.traced import Meta, Traced, meta_of
 
 #: Handlers that keep integers what they are (indices on their way to a table).
@@ -64,18 +63,6 @@ def normalise(traced: Traced, record: Recorded | None = None) -> tuple[tuple[Nod
         for node in traced.graph.nodes:
             run.step(node)
     return fuse(tuple(builder.nodes), tuple(run.outputs))
-
-
-def fill_nominal(nodes: Sequence[Node], parameters: Mapping[str, tuple[float, float]]) -> tuple[Node, ...]:
-    """Give operators of weights without values (meta) the moments ``(mean, second)`` they are meant to have."""
-    result = []
-    for node in nodes:
-        moments = parameters.get(node.parameters.get("weight", ""))
-        if node.operator is not None and node.attrs.get("nominal") and moments is not None:
-            operator = nominal_operator(node.operator, moments[1], moments[0])
-            node = dataclasses.replace(node, operator=operator)
-        result.append(node)
-    return tuple(result)
 
 
 def _names(

@@ -6,13 +6,14 @@ import dataclasses
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import Any
 
 from initlint import codec
 from initlint.facts import ModelFacts, NotAnalysed
 from initlint.options import ProbeOptions
 from initlint.probe.target import Target, relative
+from initlint.records import dataclass
 
 #: Lines of a target's output that are repeated when it failed.
 SHOWN_OUTPUT = 3

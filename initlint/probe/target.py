@@ -11,10 +11,11 @@ import difflib
 import os
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from initlint.errors import UsageError
+from initlint.records import dataclass
 
 _DOTTED = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
 _FORMS = 'Targets are: model.py, a folder, model.py::Name, package.module:factory, package.module:factory(size="tiny").'

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import lru_cache
 
 from initlint.facts import Node
+from initlint.records import dataclass
 from initlint.signal.moments import NoRuleError
 from initlint.theory import activations, correlation
 from initlint.theory.quadrature import Elementwise, expand, expectation, nodes

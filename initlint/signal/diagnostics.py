@@ -6,10 +6,11 @@ import itertools
 import math
 import statistics
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
+from initlint.records import dataclass
 from initlint.signal.moments import State
 from initlint.signal.scene import Scene, text
 from initlint.signal.trunk import WEIGHTED

@@ -59,10 +59,12 @@ def activation_back(node: Node, xs: tuple[State, ...], y: State, g: Grad, scene:
     form = shape.shape
     width = width_of(node.index, x, scene)
     p = bounded(g.p * shape.slope)
+    # an orthogonal matrix keeps the gradient's norm: only the slopes are left to chance
+    chance = GAUSSIAN_FOURTH * form.steep - (GAUSSIAN_FOURTH if x.isometric else 1.0)
+    noise = g.noise + max(chance, 0.0) / width
     if not g.t:
-        return (Grad(p, 0.0, g.noise + (GAUSSIAN_FOURTH * form.steep - 1.0) / width),)
+        return (Grad(p, 0.0, noise),)
     along = min(max(g.t, 0.0), g.p) * shape.slope * form.tilt
-    noise = g.noise + (GAUSSIAN_FOURTH * form.steep - 1.0) / width
     return (Grad(p, g.t * shape.kernel(x.e), noise, along=along),)
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
 
+from initlint.records import dataclass
 from initlint.signal.moments import SMALLEST, Grad, State
 from initlint.signal.scene import Scene
 from initlint.signal.trunk import WEIGHTED

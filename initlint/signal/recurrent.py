@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from initlint.facts import Node
+from initlint.records import dataclass
 from initlint.signal.curves import Curve, curve, named
 from initlint.signal.elementwise import apply, times
 from initlint.signal.moments import Grad, NoRuleError, State, bounded, state

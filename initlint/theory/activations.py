@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 
 from initlint.errors import InitlintError
+from initlint.records import dataclass
 from initlint.theory import closed_forms
 from initlint.theory import correlation as correlations
 from initlint.theory.composition import chain, tabulated

@@ -14,10 +14,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from itertools import repeat
 
 from initlint.errors import InitlintError
+from initlint.records import dataclass
 
 Padding = int | tuple[int, int]  # both sides, or (before, after)
 

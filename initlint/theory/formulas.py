@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 
 from initlint.facts import Layer, Plain
+from initlint.records import dataclass
 from initlint.theory import activations
 from initlint.theory.torch_init import calculate_gain
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from functools import lru_cache
 
+from initlint.records import dataclass
 from initlint.theory import functions as f
 from initlint.theory.quadrature import Elementwise
 

@@ -33,7 +33,9 @@ def test_every_layer_is_traced(name: str) -> None:
     torch.manual_seed(0)
     run = initlint.check(case.build, inputs=case.inputs(), seed=0, name=name)
     facts = run.models[0].facts
-    paired = {parameter for layer in facts.layers if layer.nodes for parameter in (layer.weight, *layer.parameters)}
-    matrices = [p.name for p in facts.parameters if p.kind == "parameter" and len(p.shape) > 1]
-    seen = sum(bool({name, *p.aliases} & paired) for p in facts.parameters for name in [p.name] if name in matrices)
-    assert seen >= 0.8 * len(matrices), sorted(set(matrices) - paired)
+    paired = {name for layer in facts.layers if layer.nodes for name in (layer.weight, *layer.parameters)}
+    # what a parametrisation computes stands for the parameters that it is computed from
+    paired |= {source for p in facts.parameters if p.generated and p.name in paired for source in p.sources}
+    matrices = [p for p in facts.parameters if p.kind == "parameter" and len(p.shape) > 1 and not p.generated]
+    missed = [p.name for p in matrices if not paired.intersection((p.name, *p.aliases))]
+    assert len(missed) <= 0.2 * len(matrices), missed

@@ -197,7 +197,7 @@ def test_a_model_that_will_not_fit_is_noticed_before_it_fills_the_memory() -> No
 
     with Budget(50_000_000, on_meta, check=1 << 20) as budget:
         build(20)
-    assert 20 * 256 * 257 * 4 == budget.size
+    assert budget.size == 20 * 256 * 257 * 4
     with pytest.raises(TooLargeError) as raised, Budget(50_000_000, on_meta, check=1 << 20):
         build(400)
     assert raised.value.size > 42_500_000

@@ -1,4 +1,4 @@
-"""Checkpoints read one tensor at a time: sharded safetensors and torch files, into real models and for models on meta."""
+"""Checkpoints read one tensor at a time: sharded safetensors and torch files, for real models and those on meta."""
 
 from __future__ import annotations
 
@@ -129,9 +129,7 @@ def test_a_pickle_that_runs_code_is_refused(tmp_path: Path, capsys: pytest.Captu
 
 
 @pytest.mark.parametrize("device", ["cpu", "meta"])
-def test_the_command_line_judges_the_loaded_weights(
-    tmp_path: Path, run_cli: Callable[..., Any], device: str
-) -> None:
+def test_the_command_line_judges_the_loaded_weights(tmp_path: Path, run_cli: Callable[..., Any], device: str) -> None:
     (tmp_path / "net.py").write_text(SOURCE, "utf-8")
     tensors = {n: torch.randn(p.shape) * 0.25 for n, p in model().named_parameters()}
     index = sharded(tmp_path, tensors, "safetensors")
