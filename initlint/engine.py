@@ -113,7 +113,11 @@ def run(
 
 
 def exit_code(run: Run, *, strict: bool = False, exit_zero: bool = False, allow_unanalysed: bool = False) -> int:
-    """2 for trouble, else 1 with findings at or above ``fail_on`` (``strict``: or anything undetermined), else 0."""
+    """2 for trouble, else 1 with findings at or above ``fail_on``, else 0.
+
+    Args:
+        strict: 1 also with anything undetermined, or seen only in part.
+    """
     if any(finding.code == FAILED_RULE[0] for finding in run.findings):
         return 2
     if run.unanalysed and not allow_unanalysed:
@@ -122,7 +126,7 @@ def exit_code(run: Run, *, strict: bool = False, exit_zero: bool = False, allow_
         return 0
     if run.fail_on is not None and any(finding.severity >= run.fail_on for finding in run.findings):
         return 1
-    undetermined = any(model.undetermined for model in run.models)
+    undetermined = any(model.undetermined or model.facts.status != "analysed" for model in run.models)
     unread = any(not entry.harmless for entry in run.not_analysed) and not allow_unanalysed
     return 1 if strict and (undetermined or unread) else 0
 
@@ -239,7 +243,7 @@ def _signal(context: Context) -> Signal | None:
     if not context.facts.nodes:
         return None
     try:
-        return context.signal
+        return context.actual
     except Exception:  # the rules that needed it have said so
         return None
 

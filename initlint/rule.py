@@ -78,6 +78,7 @@ class Context:
         self.facts = facts
         self.settings = settings or Settings()
         self._signal: Signal | None = None
+        self._actual: Signal | None = None
         self._effects: dict[tuple[tuple[str, Nominal], ...], Effect] = {}
         self._parameters = {name: p for p in facts.parameters for name in (*p.aliases, p.name)}
         self._layers: dict[str, list[Layer]] = {}
@@ -89,12 +90,26 @@ class Context:
 
     @property
     def signal(self) -> Signal:
-        """Predicted moments of every node, forward and backward."""
+        """Predicted moments of every node, forward and backward, for verdicts.
+
+        Where the init record states what weights are drawn from, and the values agree, their nominal moments are
+        used, so that no verdict hangs on the draw (DESIGN, section 4).
+        """
         if self._signal is None:
+            from initlint.signal import confirmed, propagate
+
+            nominal = confirmed(self.facts)
+            self._signal = propagate(self.facts, nominal, self.actual) if nominal else self.actual
+        return self._signal
+
+    @property
+    def actual(self) -> Signal:
+        """The same from the actual weights alone: what this draw does, for reports."""
+        if self._actual is None:
             from initlint.signal import propagate
 
-            self._signal = propagate(self.facts)
-        return self._signal
+            self._actual = propagate(self.facts)
+        return self._actual
 
     def effect(self, changes: Mapping[str, Nominal]) -> Effect:
         """What would change if these parameters had the given moments instead (the counterfactual)."""
@@ -167,7 +182,9 @@ class Rule:
             return
         problem = _problem(cls)
         if problem:
-            raise RuleError(f"{_where(cls)}: {cls.__name__}: {problem}", "See docs/rules.md for the form of a rule.")
+            raise RuleError(
+                f"{_where(cls)}: {cls.__name__}: {problem}", "See docs/writing-rules.md for the form of a rule."
+            )
 
     def check(self, context: Context) -> Iterable[Outcome]:
         """Yield findings (and ``Undetermined`` for what could not be decided). Pure."""

@@ -56,7 +56,7 @@ def _model(run: Run, report: ModelReport, options: Options, style: Style) -> lis
     if options.verbose < 0:
         return told[1:]
     if not findings and len(run.models) > 1 and options.verbose == 0:
-        return [_brief(report, style)]
+        return [_brief(report, options, style)]
     lines = _header(report, options, style)
     if report.rows:
         lines += ["", *table_lines(report, findings, options, style)]
@@ -64,7 +64,7 @@ def _model(run: Run, report: ModelReport, options: Options, style: Style) -> lis
     return [*lines, *([""] if undetermined else []), *undetermined, *told]
 
 
-def _brief(report: ModelReport, style: Style) -> str:
+def _brief(report: ModelReport, options: Options, style: Style) -> str:
     """The one line of a model without findings among others."""
     facts = report.facts
     details = [counted(len(report.rows), "layer")]
@@ -73,12 +73,15 @@ def _brief(report: ModelReport, style: Style) -> str:
     if report.undetermined:
         details.append(f"{counted(len(report.undetermined), 'check')} undetermined")
     said = style("ok", "green") if facts.status == "analysed" else _status(facts, style)
-    return f"{style(clean(facts.target), bold=True)}  {said}  {style(', '.join(details), dim=True)}"
+    reason = ""
+    if facts.reason:
+        used = cells(f"{clean(facts.target)}  {clean(facts.status)}    {', '.join(details)}")
+        reason = f": {truncate(clean(facts.reason), max(options.width - used, 40))}"
+    return f"{style(clean(facts.target), bold=True)}  {said}{reason}  {style(', '.join(details), dim=True)}"
 
 
 def _status(facts: ModelFacts, style: Style) -> str:
-    colour = {"failed": "red", "partial": "yellow"}.get(facts.status)
-    return style(clean(facts.status), colour) + (f": {clean(facts.reason)}" if facts.reason else "")
+    return style(clean(facts.status), {"failed": "red", "partial": "yellow"}.get(facts.status))
 
 
 def _header(report: ModelReport, options: Options, style: Style) -> list[str]:
@@ -90,8 +93,7 @@ def _header(report: ModelReport, options: Options, style: Style) -> list[str]:
 
 def _title(facts: ModelFacts, options: Options, style: Style) -> list[str]:
     """The model and how far it was analysed; the reason, where it was not analysed whole, on lines of its own."""
-    colour = {"failed": "red", "partial": "yellow"}.get(facts.status)
-    head = f"{style(clean(facts.target), bold=True)}  {style(clean(facts.status), colour)}"
+    head = f"{style(clean(facts.target), bold=True)}  {_status(facts, style)}"
     if not facts.reason:
         return [head]
     first, *more = wrapped(clean(facts.reason), options.width, 14, 14)

@@ -12,8 +12,6 @@ from initlint.fix.source import Change, InitCall
 
 #: Ratios of variances whose root is written as a formula: those of packed projections are (E + kE) / 2E.
 _DENOMINATOR, _EXACT = 12, 1e-6
-#: Std of GPT-2's tied table (Radford et al. 2019): logits far below unit variance at any width in use.
-_TABLE_STD = "0.02"
 
 
 def _edit(scope: Scope, *changes: Change | None) -> tuple[Edit, ...]:
@@ -122,7 +120,7 @@ def _transposed(scope: Scope, call: InitCall) -> tuple[Edit, ...]:
 
 def _last_axis(scope: Scope, call: InitCall) -> tuple[Edit, ...]:
     """A table scaled with its dimension instead of its number of entries: the size in the formula is replaced."""
-    if any(layer.layout != "table" and layer.kind != "embedding" for layer in scope.layers):
+    if not any(layer.layout == "table" or layer.kind == "embedding" for layer in scope.layers):
         return ()
     given = [value for name in ("std", "a", "b") if (value := call.argument(name)) is not None]
     sizes = [node for value in given for node in _atoms(scope, value)]
@@ -228,14 +226,6 @@ def each_gate(scope: Scope) -> tuple[Edit, ...]:
     target = scope.source.text(call.target)
     data = target if target.endswith(".data") else f"{target}.data"
     return each_part(scope, call, f"{data}.chunk({count})", "part")
-
-
-def table_std(scope: Scope) -> tuple[Edit, ...]:
-    """GPT-2's std for a table that is the output projection too (IL305)."""
-    call = scope.call()
-    if call is None or call.op not in ("normal_", "trunc_normal_"):
-        return ()
-    return _edit(scope, scope.with_argument(call, "std", _TABLE_STD))
 
 
 def dirac_groups(scope: Scope) -> tuple[Edit, ...]:

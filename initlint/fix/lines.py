@@ -14,6 +14,9 @@ from initlint.fix.source import Change
 
 _COMMENT = re.compile(r"\s*#\s*initlint\s*:\s*ignore(-file)?\s*\[(?P<codes>[^\]]*)\]", re.IGNORECASE)
 
+#: Std of GPT-2's tied table (Radford et al. 2019): logits far below unit variance at any width in use.
+_TABLE_STD = "0.02"
+
 
 def norm_gain(scope: Scope) -> tuple[Edit, ...]:
     """One for a gain, zero where the norm adds one itself; a bias that holds the gain's ones gets zeros (IL007)."""
@@ -101,19 +104,34 @@ def layer_scale(scope: Scope) -> tuple[Edit, ...]:
 
 
 def zero_layer(scope: Scope) -> tuple[Edit, ...]:
-    """Zeros for a layer that its constructor left at the default, right after its construction (IL313)."""
-    statement, zeros = scope.statement, scope.source.spell("torch.nn.init.zeros_")
-    if not zeros or not isinstance(statement, ast.Assign) or len(statement.targets) != 1:
+    """Zeros for a layer that its constructor left at the default (IL313)."""
+    return _after_construction(scope, "zeros_", "")
+
+
+def table_std(scope: Scope) -> tuple[Edit, ...]:
+    """GPT-2's std for a table that is the output projection too, in its init call or after its construction (IL305)."""
+    call = scope.call()
+    if call is None:
+        return _after_construction(scope, "normal_", f", std={_TABLE_STD}")
+    if call.op not in ("normal_", "trunc_normal_"):
+        return ()
+    return _edit(scope, scope.with_argument(call, "std", _TABLE_STD))
+
+
+def _after_construction(scope: Scope, op: str, arguments: str) -> tuple[Edit, ...]:
+    """An init call for each parameter, below the line that constructs their module and leaves them at the default."""
+    statement, function = scope.statement, scope.source.spell(f"torch.nn.init.{op}")
+    if not function or not isinstance(statement, ast.Assign) or len(statement.targets) != 1:
         return ()
     if any(p.last is None or p.last.origin != "torch" for p in scope.parameters):
         return ()
     target, value = statement.targets[0], statement.value
     if not isinstance(target, ast.Attribute) or not isinstance(value, ast.Call):
         return ()
-    if len({p.module for p in scope.parameters}) != 1 or not scope.parameters[0].module.endswith(target.attr):
+    if {p.module.rpartition(".")[2] for p in scope.parameters} != {target.attr}:
         return ()
     owner = scope.source.text(target)
-    lines = [f"{zeros}({owner}.{p.local})" for p in scope.parameters]
+    lines = [f"{function}({owner}.{local}{arguments})" for local in dict.fromkeys(p.local for p in scope.parameters)]
     end = statement.end_lineno or statement.lineno
     return (scope.source.insert_after(end, lines, scope.source.indent(statement.lineno)),)
 

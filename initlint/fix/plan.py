@@ -34,7 +34,7 @@ PLANNERS: Mapping[str, Planner] = {
     "IL111": calls.uniform,
     "IL302": calls.each_gate,
     "IL304": lines.padding_row,
-    "IL305": calls.table_std,
+    "IL305": lines.table_std,
     "IL307": lines.layer_scale,
     "IL312": lines.exponent,
     "IL313": lines.zero_layer,

@@ -6,16 +6,16 @@ analysed, and nothing at warning level or above is there that was not there befo
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field, replace
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TextIO
 
 from initlint.errors import InitlintError
 from initlint.files import write_atomically
 from initlint.findings import Edit, Finding, Fix, Run, Severity
+from initlint.fix.copies import Trial, copies, parts
 from initlint.fix.edit import EditError, clashes, edited, require_libcst, unified
 from initlint.fix.plan import plan_fixes
 
@@ -36,17 +36,6 @@ class Proposal:
     def file(self) -> str:
         """The file that it changes."""
         return self.edits[0].file
-
-
-@dataclass(slots=True)
-class _Trial:
-    """A copy of a file with some proposals applied, and how its models came out."""
-
-    file: str
-    proposals: list[Proposal]
-    copy: Path | None = None
-    targets: list[str] = field(default_factory=list)
-    problem: str = ""
 
 
 def apply_fixes(
@@ -102,117 +91,69 @@ def apply_fixes(
 def verify(run: Run, proposals: Sequence[Proposal], contents: dict[str, bytes], recheck: Recheck) -> None:
     """Mark the proposals that hold: all of a file at once, and one by one where that does not work out."""
     files = dict.fromkeys(p.file for p in proposals)
-    together = [_Trial(file, _compatible(p for p in proposals if p.file == file)) for file in files]
+    together = [_compatible(p for p in proposals if p.file == file) for file in files]
     _attempt(run, together, contents, recheck)
-    alone = []
-    for trial in together:
-        held = [p for p in trial.proposals if not p.refused]
-        rest = [p for p in proposals if p.file == trial.file and p not in held]
-        if len(trial.proposals) > 1 or rest != trial.proposals:
-            alone += [_Trial(trial.file, [p]) for p in rest]
+    tried = [group[0] for group in together if len(group) == 1]
+    alone = [[p] for p in proposals if p.refused and p not in tried]
     _attempt(run, alone, contents, recheck)
 
 
-def _attempt(run: Run, trials: Sequence[_Trial], contents: dict[str, bytes], recheck: Recheck) -> bool:
-    """Analyse the copies of all trials in one go, and note in the proposals what came of it."""
-    with _copies(run, trials, contents):
-        texts = [text for trial in trials for text in trial.targets]
+def _attempt(run: Run, groups: Sequence[Sequence[Proposal]], contents: dict[str, bytes], recheck: Recheck) -> bool:
+    """Analyse a copy for each group of proposals, all in one go, and note in the proposals what came of it."""
+    trials = [Trial(group[0].file, tuple(edit for p in group for edit in p.edits)) for group in groups]
+    after = Run()
+    with copies(run, trials, contents):
+        texts = [text for trial in trials for text in trial.models]
         try:
-            after = recheck(texts) if texts else Run()
+            after = recheck(texts) if texts else after
         except InitlintError as error:
-            after = Run()
             for trial in trials:
                 trial.problem = trial.problem or error.message
-    for trial in trials:
-        problem = trial.problem or _judge(run, after, trial)
-        for proposal in trial.proposals:
-            stays = "" if problem else _stays(after, trial, proposal)
-            proposal.refused = problem or stays
-    return all(not p.refused for trial in trials for p in trial.proposals)
+    for trial, group in zip(trials, groups, strict=True):
+        problem = trial.problem or _worse(run, after, trial)
+        for proposal in group:
+            proposal.refused = problem or _stays(after, trial, proposal)
+    return all(not p.refused for group in groups for p in group)
 
 
-@contextmanager
-def _copies(run: Run, trials: Sequence[_Trial], contents: dict[str, bytes]) -> Iterator[None]:
-    """The edited copies, beside the originals so that relative imports work; gone afterwards."""
-    try:
-        for number, trial in enumerate(trials):
-            _copy(run, trial, contents, number)
-        yield
-    finally:
-        for trial in trials:
-            if trial.copy is not None:
-                trial.copy.unlink(missing_ok=True)
-                for compiled in trial.copy.parent.glob(f"__pycache__/{trial.copy.stem}.*.pyc"):
-                    with suppress(OSError):
-                        compiled.unlink()
-
-
-def _copy(run: Run, trial: _Trial, contents: dict[str, bytes], number: int) -> None:
-    models = [_parts(report.facts.target)[1] for report in run.models if report.facts.file == trial.file]
-    elsewhere = {f.model for p in trial.proposals for f in p.findings} - {
-        report.facts.target for report in run.models if report.facts.file == trial.file
-    }
-    if elsewhere or not models:
-        trial.problem = "the model is in another file, so the edit cannot be tried on a copy"
-        return
-    original = Path(trial.file)
-    copy = original.with_name(f"{original.stem}_initlint_{os.getpid()}_{number}.py")
-    try:
-        new = edited(contents[trial.file], [edit for p in trial.proposals for edit in p.edits])
-        with copy.open("xb") as stream:
-            trial.copy = copy
-            stream.write(new)
-    except EditError as error:
-        trial.problem = error.message
-    except OSError as error:
-        trial.problem = f"no copy could be made beside it ({error.strerror})"
-    else:
-        trial.targets = [f"{copy.as_posix()}::{model}" for model in models]
-
-
-def _judge(run: Run, after: Run, trial: _Trial) -> str:
-    """What is worse in the copy than in the original; "" for nothing."""
-    copy = trial.copy.as_posix() if trial.copy is not None else ""
-    before = {_parts(r.facts.target)[1]: r.facts.status for r in run.models if r.facts.file == trial.file}
-    now = {_parts(r.facts.target)[1]: r.facts.status for r in after.models if _parts(r.facts.target)[0] == copy}
-    for model, status in before.items():
-        if now.get(model, "failed") != status and status == "analysed":
-            return f"{model} can no longer be analysed with it"
-    known = [f for f in (*run.findings, *run.suppressed) if _place(run, f.model) == trial.file]
-    for finding in (*after.findings, *after.suppressed):
-        if _parts(finding.model)[0] != copy or finding.severity < Severity.WARNING:
+def _worse(run: Run, after: Run, trial: Trial) -> str:
+    """What is worse with the edits than in the original; "" for nothing."""
+    now = {trial.models[r.facts.target]: r.facts for r in after.models if r.facts.target in trial.models}
+    for report in run.models:
+        facts = report.facts
+        if facts.target not in trial.models.values() or facts.status != "analysed":
             continue
-        if not any(_same(old, finding) and old.severity >= finding.severity for old in known):
+        if facts.target not in now or now[facts.target].status != "analysed":
+            return f"{parts(facts.target)[1]} can no longer be analysed with it"
+    before = (*run.findings, *run.suppressed)
+    for finding in _found(after, trial):
+        if finding.severity < Severity.WARNING:
+            continue
+        if not any(_same(old, finding) and old.severity >= finding.severity for old in before):
             return f"it brings a new finding: {finding.code} {finding.message}"
     return ""
 
 
-def _stays(after: Run, trial: _Trial, proposal: Proposal) -> str:
-    copy = trial.copy.as_posix() if trial.copy is not None else ""
-    present = [f for f in (*after.findings, *after.suppressed) if _parts(f.model)[0] == copy]
-    still = next((f for f in proposal.findings if any(_same(f, other) for other in present)), None)
+def _stays(after: Run, trial: Trial, proposal: Proposal) -> str:
+    found = list(_found(after, trial))
+    still = next((f for f in proposal.findings if any(_same(f, other) for other in found)), None)
     return f"{still.code} stays with it" if still is not None else ""
 
 
+def _found(after: Run, trial: Trial) -> Iterator[Finding]:
+    """The findings of the copies, with the names of the original models."""
+    for finding in (*after.findings, *after.suppressed):
+        if finding.model in trial.models:
+            yield replace(finding, model=trial.models[finding.model])
+
+
 def _same(one: Finding, other: Finding) -> bool:
-    """Whether two findings, of the original and of a copy, are about the same thing."""
-    if one.code != other.code or _parts(one.model)[1] != _parts(other.model)[1]:
+    """Whether two findings are about the same thing."""
+    if one.code != other.code or one.model != other.model:
         return False
     if not one.parameters and not other.parameters:
         return one.message == other.message
     return bool(set(one.parameters) & set(other.parameters))
-
-
-def _parts(target: str) -> tuple[str, str]:
-    """Place and attribute of a target id: ``path.py::Net(depth=4)``, ``package.module:factory``."""
-    head = target.partition("(")[0]
-    separator = "::" if "::" in head else ":"
-    place, _, _ = head.partition(separator)
-    return place, target[len(place) + len(separator) :]
-
-
-def _place(run: Run, target: str) -> str:
-    return next((r.facts.file for r in run.models if r.facts.target == target), "")
 
 
 # -- proposals -----------------------------------------------------------------------------------
@@ -303,9 +244,9 @@ def _write(run: Run, chosen: Sequence[Proposal], contents: dict[str, bytes], rec
     for file in dict.fromkeys(p.file for p in chosen):
         mine = _compatible(p for p in chosen if p.file == file)
         # what held together or alone need not hold in this combination
-        if len(mine) > 1 and recheck is not None and not _attempt(run, [_Trial(file, mine)], contents, recheck):
+        if len(mine) > 1 and recheck is not None and not _attempt(run, [mine], contents, recheck):
             mine = mine[:1]
-            if not _attempt(run, [_Trial(file, mine)], contents, recheck):
+            if not _attempt(run, [mine], contents, recheck):
                 continue
         new = edited(contents[file], [edit for p in mine for edit in p.edits])
         if Path(file).read_bytes() != contents[file]:

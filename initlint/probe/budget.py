@@ -21,6 +21,8 @@ from initlint.probe.scratch import scratch
 
 #: Bytes from which on the total is asked for: initialising so much takes longer than the estimate.
 CHECK = 1 << 30
+#: The build waits for the estimate at this many times ``CHECK``: to go on would take memory and the fork's time.
+_WAIT = 4
 #: Share of the limit that parameters and buffers may take; the rest is for the interpreter and the trace.
 SHARE = 0.85
 #: Seconds for the estimate.
@@ -80,8 +82,8 @@ class Budget:
             raise TooLargeError(self.size)
         if self.size > self.check and not self._asked:
             self._ask()
-        elif self._fork is not None:
-            self._look()
+        if self._fork is not None:
+            self._look(wait=self.size > _WAIT * self.check)
 
     def _ask(self) -> None:
         self._asked = True
@@ -95,11 +97,13 @@ class Budget:
         answer.write(str(size_of(self.again())).encode())
         answer.flush()
 
-    def _look(self) -> None:
+    def _look(self, *, wait: bool) -> None:
         """Whether the fork has answered."""
         assert self._fork is not None
         assert self._answer is not None
-        if os.waitpid(self._fork.pid, os.WNOHANG)[0] == 0:
+        if wait:
+            self._fork.wait()
+        elif os.waitpid(self._fork.pid, os.WNOHANG)[0] == 0:
             return
         self._fork = None
         self._answer.seek(0)

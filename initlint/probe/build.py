@@ -211,7 +211,9 @@ def _make(script: Script, subject: Any, name: str, chosen: choosing.Proposal, se
                 continue
             reason = explain(error, script.path, "building it")
             if script.unknown:
-                reason = ProbeError(reason.message, f"It may come with {script.unknown}, which cannot be imported here.")
+                reason = ProbeError(
+                    reason.message, f"It may come with {script.unknown}, which cannot be imported here."
+                )
             raise reason from error
         except (Exception, SystemExit) as error:
             raise explain(error, script.path, "building it") from error

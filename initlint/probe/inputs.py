@@ -27,6 +27,7 @@ class Inputs:
     notes: tuple[str, ...] = ()
     recording: Any = None  # the ``Recorder`` of the attempt that passed (under ``seed``), when inferred
     training: bool = True  # mode of that attempt
+    estimating: bool = True  # whether its norms took statistics of the batch (see ``set_mode``)
 
     @property
     def empty(self) -> bool:
@@ -74,7 +75,7 @@ def find(
 
     found = infer(model, seed=seed, budget=budget)
     given = describe(model, found.args, found.kwargs, found.origin)
-    return replace(given, notes=found.notes, recording=found.recording, training=found.training)
+    return replace(given, notes=found.notes, recording=found.recording, training=found.training, estimating=found.estimating)
 
 
 def _specified(model: nn.Module, specs: Sequence[str], seed: int, origin: str) -> Inputs:

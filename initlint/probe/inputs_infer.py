@@ -30,7 +30,7 @@ from initlint.probe.inputs_spec import HINT, build, smallest_table
 from initlint.probe.inputs_wants import Guess, spatial, tokens, variants
 from initlint.probe.recorded import Recorder
 from initlint.probe.recorded_cover import cover
-from initlint.probe.recorded_state import exporting, preserved, seeded
+from initlint.probe.recorded_state import exporting, preserved, seeded, set_mode
 from initlint.probe.traced import argument_names, batch_of, meta_of, tensors_in, to_device
 
 # Samples: enough for a correlation between samples; fewer for large models, whose runs take long.
@@ -50,6 +50,9 @@ _FIXES = 24
 # A 3x3 kernel on a map of 4x4 or more sees mostly inside; below, padding would halve the effective fan-in.
 _SMALLEST_MAP = 4
 _LARGEST_IMAGE = 256
+# Python code that refuses to run "in training mode" wants what cannot be guessed (targets); other shapes do not help.
+_IN_TRAINING = "training mode"
+_DEMANDS = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +75,7 @@ class Found:
     recording: Recorder | None = None
     training: bool = True
     notes: tuple[str, ...] = ()
+    estimating: bool = True
 
 
 def infer(model: nn.Module, *, seed: int, budget: float) -> Found:
@@ -81,9 +85,9 @@ def infer(model: nn.Module, *, seed: int, budget: float) -> Found:
         ProbeError: no attempt reached a single layer.
     """
     batch = _SAMPLES if sum(p.numel() for p in model.parameters()) < _LARGE_MODEL else 2
-    search = _Search(model, seed, time.monotonic() + budget)
-    for training in (True, False):
-        search.training = training
+    search = _Search(model, seed)
+    for training, estimating in ((True, True), (False, True), (False, False)):
+        search.start(training, estimating, budget)
         found = search.library(batch) or search.general(batch)
         if found is not None:
             return found
@@ -122,13 +126,26 @@ def _annotation(parameter: inspect.Parameter) -> str:
 class _Search:
     """Attempts under one budget; remembers the failed one that got furthest."""
 
-    def __init__(self, model: nn.Module, seed: int, until: float) -> None:
-        self.model, self.seed, self.until = model, seed, until
+    def __init__(self, model: nn.Module, seed: int) -> None:
+        self.model, self.seed = model, seed
         self.reason = ""
-        self.training = True
+        self.training = self.estimating = True
+        self.until = 0.0
+        self._demands = 0
         self.best: Found | None = None
         self._reached = 0
         self._origin = "inferred"
+
+    def start(self, training: bool, estimating: bool, budget: float) -> None:
+        """Begin in another mode, with a budget of its own: seconds of this process, whatever else the machine does."""
+        self.training, self.estimating = training, estimating
+        self.until = time.process_time() + budget
+        self._demands = 0
+
+    @property
+    def over(self) -> bool:
+        """Whether the budget is spent, or the model has said often enough that it cannot run in this mode."""
+        return time.process_time() > self.until or self._demands >= _DEMANDS
 
     def library(self, batch: int) -> Found | None:
         """Calls that the model's own declarations suggest: the one that reaches most of the model."""
@@ -140,7 +157,7 @@ class _Search:
                 reached = cover(self.model, found.recording.graph)[0]
                 if best is None or reached > best[0]:
                     best = (reached, found)
-            if (best is not None and best[0] >= _REACHED) or time.monotonic() > self.until:
+            if (best is not None and best[0] >= _REACHED) or self.over:
                 break
         return best[1] if best is not None else None
 
@@ -156,7 +173,7 @@ class _Search:
         queue: list[tuple[float, int, Assignment]] = []
         rest = enumerate(first)
         seen: set[str] = set()
-        while len(seen) < _ATTEMPTS and time.monotonic() < self.until:
+        while len(seen) < _ATTEMPTS and not self.over:
             index, guesses = next(rest, (0, None))
             if guesses is not None:
                 heapq.heappush(queue, (_NEXT * index, next(order), guesses))
@@ -188,7 +205,7 @@ class _Search:
         factor = 1
         while smallest * factor < _SMALLEST_MAP:
             factor *= 2
-        while factor > 1 and time.monotonic() < self.until:
+        while factor > 1 and not self.over:
             larger = {n: _magnified(g, factor) if n in images else g for n, g in guesses.items()}
             if max(larger[n].shape[-1] for n in images) <= _LARGEST_IMAGE:
                 attempt = self._try(arguments, larger)
@@ -206,16 +223,17 @@ class _Search:
         names = argument_names(self.model, *given)
         with preserved(self.model), seeded(self.seed), exporting(meta), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about arguments that we made up
-            self.model.train(self.training)
+            set_mode(self.model, self.training, self.estimating)
             try:
                 recorder.run(given[0], given[1], names)
             except Exception as error:
                 recorder.close()
                 reason = symbolic.reason_of(error)
                 self.reason = self.reason or reason
+                self._demands += self.training and recorder.failure is None and _IN_TRAINING in str(error).lower()
                 self._remember(Found(args, dict(kwargs), self._origin, notes=(reason,)), recorder)
                 return Failed(guesses, error, recorder.failure, recorder.graph, missing_key(error))
-        return Found(args, dict(kwargs), self._origin, recorder, self.training)
+        return Found(args, dict(kwargs), self._origin, recorder, self.training, estimating=self.estimating)
 
     def _remember(self, found: Found, recorder: Recorder) -> None:
         reached = sum(n.op in ("call_module", "get_attr") for n in recorder.graph.nodes)

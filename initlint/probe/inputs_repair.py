@@ -31,6 +31,12 @@ _NEEDS_FLOAT = re.compile(
     re.IGNORECASE,
 )
 _ATTRIBUTE = re.compile(r"object has no attribute '(\w+)'")
+_NOTHING_LEFT = re.compile(
+    r"output size is too small|kernel size can't be greater than actual input size|more than 1 value per channel|"
+    r"padding size should be less than the corresponding input|more than 1 spatial element",
+    re.IGNORECASE,
+)
+_LARGEST_SIDE = 512
 _UNPACK = re.compile(r"(?:not enough|too many) values to unpack \(expected(?: at least)? (\d+)")
 
 
@@ -224,10 +230,23 @@ def _resized(attempt: Failed, name: str) -> Iterator[Assignment]:
         options: list[tuple[int, ...]] = [tuple(v) for v in VOLUME_SIZES]
     else:
         table = IMAGE_SIZES if guess.kind == "image" else SEQUENCE_SIZES if guess.kind == "sequence" else _LENGTHS
-        options = [(n,) * len(axes) for n in table]
+        options = [(n,) * len(axes) for n in (_larger(guess, axes) if _too_small(attempt) else table)]
     for sizes in options:
         by_axis = dict(zip(axes, sizes, strict=True))
         yield _with(attempt, name, guess.resized(tuple(by_axis.get(i, n) for i, n in enumerate(guess.shape))))
+
+
+def _too_small(attempt: Failed) -> bool:
+    """Whether a map inside shrank to nothing: only larger inputs can help then."""
+    return _NOTHING_LEFT.search(str(attempt.error)) is not None
+
+
+def _larger(guess: Guess, axes: tuple[int, ...]) -> Iterator[int]:
+    """Doubled sizes: each doubling costs four times as much, and few of them reach any size."""
+    size = max(guess.shape[axis] for axis in axes)
+    while size < _LARGEST_SIDE:
+        size *= 2
+        yield size
 
 
 def _mismatch(attempt: Failed, failure: Failure) -> Iterator[Assignment]:

@@ -73,7 +73,9 @@ def _read(text: str) -> Written:
     shape = tuple(int(n) for n in re.findall(r"\d+", match["shape"]))
     high = int(match["high"]) if match["high"] else None
     if high is not None and (high < 1 or dtype.startswith(("float", "bfloat", "complex"))):
-        raise UsageError(f"the bound <{high} is for index inputs and at least 1", "Write it as 'ids: int64[4,16]<1000'.")
+        raise UsageError(
+            f"the bound <{high} is for index inputs and at least 1", "Write it as 'ids: int64[4,16]<1000'."
+        )
     return Written(match["name"] or "", dtype, shape, high)
 
 

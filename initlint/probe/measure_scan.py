@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from itertools import pairwise
 
@@ -42,10 +43,14 @@ class Scan:
         self.column_energies = torch.zeros(columns, dtype=torch.float64) if wanted else None
         self.column_totals = torch.zeros(columns, dtype=torch.float64) if wanted else None
         self.extremes: list[torch.Tensor] = []
-        self.fingerprint = Fingerprint()
-        scratch = torch.empty(max(stop - start for start, stop in blocks), columns)
+        self.fingerprint = Fingerprint(order=False)
+        scratch = torch.empty(max(stop - start for start, stop in blocks), columns) if wanted else torch.empty(0)
         for start, stop in blocks:
             self._block(matrix[start:stop], start, stop, scratch[: stop - start])
+        if not wanted:
+            self.energies.square_()  # these are norms yet
+        low_high = torch.stack(self.extremes).view(-1, 2)
+        self.lows, self.highs = low_high[:, 0].tolist(), low_high[:, 1].tolist()
 
     def _block(self, block: torch.Tensor, start: int, stop: int, scratch: torch.Tensor) -> None:
         self.fingerprint.add(block)
@@ -55,7 +60,6 @@ class Scan:
         self.extremes.extend(torch.aminmax(block))
         if self.column_energies is None or self.column_totals is None:
             torch.linalg.vector_norm(block, dim=1, out=self.energies[start:stop])
-            self.energies[start:stop].square_()
             return
         self.column_totals += torch.sum(block, 0)
         torch.mul(block, block, out=scratch)
@@ -68,26 +72,28 @@ class Scan:
 
     def range(self) -> tuple[float, float]:
         """Minimum and maximum; not finite when any value is not."""
-        found = torch.stack(self.extremes)
-        return float(found.min()), float(found.max())
+        low, high = min(self.lows), max(self.highs)
+        finite = all(map(math.isfinite, self.lows)) and all(map(math.isfinite, self.highs))
+        return (low, high) if finite else (math.nan, math.nan)
 
     def chunks(self, n: int, matrix: torch.Tensor, inner: tuple[int, ...] | None = None) -> tuple[Chunk, ...]:
         """Statistics of ``n`` equal parts of axis 0; ``inner`` is the shape of one expert."""
         step = self.rows // n
+        count = step * self.columns
+        means = self.totals.double().view(n, -1).sum(1).tolist()
+        seconds = self.energies.double().view(n, -1).sum(1).tolist()
         found = []
         for i in range(n):
             first, stop = i * step, (i + 1) * step
             inside = [k for k, (a, _) in enumerate(self.blocks) if first <= a < stop]
-            count = step * self.columns
-            energies = self.energies[first:stop]
             part = matrix[first:stop] if inner is None else matrix[first:stop].reshape(inner)
             found.append(
                 Chunk(
-                    mean=float(self.totals[first:stop].double().sum()) / count,
-                    second=float(energies.double().sum()) / count,
-                    minimum=min(float(self.extremes[2 * k]) for k in inside),
-                    maximum=max(float(self.extremes[2 * k + 1]) for k in inside),
-                    gram_residual=block_gram_residual(part, energies if inner is None else None),
+                    mean=means[i] / count,
+                    second=seconds[i] / count,
+                    minimum=min(self.lows[k] for k in inside),
+                    maximum=max(self.highs[k] for k in inside),
+                    gram_residual=block_gram_residual(part, self.energies[first:stop] if inner is None else None),
                 )
             )
         return tuple(found)

@@ -83,24 +83,30 @@ def digest_of(values: torch.Tensor, signature: tuple[object, ...] = ()) -> str:
 
 
 class Fingerprint:
-    """Wrapping sums of bit patterns in stripes, for each block of the tensor.
+    """Wrapping sums of bit patterns, for each block of the tensor: in stripes, or of the whole block.
 
     A change of any single element changes it; two independent draws share it with a probability
     below 2^-64. It depends on how the tensor is cut into blocks, which its shape decides.
+
+    Args:
+        order: sum in stripes, so that the order of elements counts. Without it a sum takes half the time; the pass
+            over a matrix has the sums of each row besides, which tell orders apart.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, order: bool = True) -> None:
+        self.width = STRIPES if order else 1
         self.stripes: list[torch.Tensor] = []
         self.rest: list[bytes] = []
 
     def add(self, block: torch.Tensor) -> None:
         """Take in the next block (contiguous)."""
         raw = block.reshape(-1).view(torch.uint8)
-        whole = raw.numel() // (8 * STRIPES) * 8 * STRIPES
+        whole = raw.numel() // (8 * self.width) * 8 * self.width
         if raw.storage_offset() % 8:  # words must be aligned
             raw = raw.clone()
         if whole:
-            self.stripes.append(torch.sum(raw[:whole].view(torch.int64).view(-1, STRIPES), 0))
+            words = raw[:whole].view(torch.int64)
+            self.stripes.append(torch.sum(words) if self.width == 1 else torch.sum(words.view(-1, self.width), 0))
         if whole < raw.numel():
             self.rest.append(hashlib.blake2b(raw_bytes(raw[whole:]), digest_size=8).digest())
 

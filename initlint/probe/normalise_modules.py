@@ -83,7 +83,9 @@ def norm(b: Builder, c: Call, module: nn.Module, path: str) -> Value:
         kind = "instance"
     elif isinstance(module, nn.modules.batchnorm._NormBase):
         kind = "batch"
-        options["training"] = (b.traced.training and module.training) or not module.track_running_stats
+        known = b.traced.estimating
+        training = b.traced.training and module.training if known is None else id(module) in known
+        options["training"] = training or not module.track_running_stats
     else:
         kind, options["normalized"] = "rms", getattr(module, "normalized_shape", None)
         if options["eps"] is None:

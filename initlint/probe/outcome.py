@@ -235,7 +235,7 @@ def _missing(job: Job, name: str, line: int | None, reason: str, directory: str)
     elif "memory" in reason:
         hint = "Raise --memory-limit, name a smaller configuration, or use --device meta."
     elif "ended the process" in reason:
-        hint = "Name the class or a factory function, so that nothing else is called."
+        hint = "The model's own code ends the process: mend it, or name another class or function of the file."
     target = job.target
     return NotAnalysed(
         target=target.identity(directory, "" if target.named else name),

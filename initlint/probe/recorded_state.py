@@ -45,6 +45,26 @@ def preserved(model: nn.Module) -> Iterator[None]:
                 buffer.copy_(content)
 
 
+def set_mode(model: nn.Module, training: bool, estimating: bool = True) -> frozenset[int]:
+    """Put a model in train or eval mode; returns the ids of the norms that take their statistics from the batch.
+
+    Args:
+        estimating: in eval mode, leave the norms that train mode would let estimate as they are in training. Running
+            statistics of a model that never ran are a variance of 1 that no layer has: what would then be seen of
+            the signal is nothing that training meets.
+    """
+    model.train(True)  # a model may keep some of its norms frozen in its own ``train``
+    norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._NormBase) and m.training]
+    if training:
+        return frozenset(map(id, norms))
+    model.eval()
+    if not estimating:
+        return frozenset()
+    for norm in norms:
+        norm.train(True)
+    return frozenset(map(id, norms))
+
+
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
     """Run with fixed seeds of torch (CPU), ``random`` and NumPy; their states are restored."""

@@ -137,7 +137,8 @@ def explain(error: BaseException, path: str, doing: str) -> ProbeError:
     if isinstance(error, ProbeError):
         return error
     if isinstance(error, SyntaxError):
-        place = f"{os.path.basename(error.filename or path)}:{error.lineno}"
+        line = f":{error.lineno}" if error.lineno else ""
+        place = f"{os.path.basename(error.filename or path)}{line}"
         return ProbeError(
             f"{place}: syntax error: {error.msg}", "Correct the syntax; Python cannot import the file either."
         )

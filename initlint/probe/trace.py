@@ -22,7 +22,7 @@ from initlint.probe.recorded import Recorder
 from initlint.probe.recorded_cover import cover
 from initlint.probe.recorded_gradients import gradient_seconds
 from initlint.probe.recorded_output import map_output
-from initlint.probe.recorded_state import exporting, preserved, seeded
+from initlint.probe.recorded_state import exporting, preserved, seeded, set_mode
 from initlint.probe.traced import KEY, MARKERS, Meta, Traced, argument_names, meta_of, tensors_in
 
 __all__ = ["KEY", "MARKERS", "Meta", "Traced", "meta_of", "trace"]
@@ -33,6 +33,8 @@ _SAME = 1e-3
 _SMALL_MODEL = 5_000_000
 _SMALL_INPUT = 200_000
 _SMALL_RUN = 5_000_000
+# Modes tried, as (train mode, norms take statistics of the batch), see ``set_mode``.
+MODES = ((True, True), (False, True), (False, False))
 
 
 def trace(model: nn.Module, inputs: Inputs | None, *, measure: bool = False, seed: int = 0) -> Traced:
@@ -62,7 +64,8 @@ def _with_inputs(model: nn.Module, inputs: Inputs, measure: bool, seed: int, not
     if traced is not None:
         return traced
     if inputs.recording is not None and not measure:
-        return _from_recorder(model, inputs, inputs.recording, ran=True, training=inputs.training)
+        estimating = set_mode(model, inputs.training, inputs.estimating)
+        return _from_recorder(model, inputs, inputs.recording, True, inputs.training, estimating)
     traced = _recorded(model, inputs, measure, seed, notes)
     if traced.ran:
         return traced
@@ -159,8 +162,11 @@ def _alike(a: torch.Tensor, b: torch.Tensor) -> bool:
     return bool(torch.allclose(a.detach(), b.detach(), rtol=_SAME, atol=1e-6, equal_nan=True))
 
 
-def _from_recorder(model: nn.Module, inputs: Inputs, recorder: Recorder, *, ran: bool, training: bool) -> Traced:
+def _from_recorder(
+    model: nn.Module, inputs: Inputs, recorder: Recorder, ran: bool, training: bool, estimating: frozenset[int]
+) -> Traced:
     traced = Traced(recorder.graph, model, "recorded", ran=ran, training=training, constants=recorder.constants)
+    traced.estimating = estimating
     traced.values, traced.batch_size, traced.attributes = recorder.values, inputs.batch, _attributes(model)
     traced.outputs = recorder.outputs
     return traced
@@ -169,9 +175,11 @@ def _from_recorder(model: nn.Module, inputs: Inputs, recorder: Recorder, *, ran:
 def _recorded(model: nn.Module, inputs: Inputs, measure: bool, seed: int, notes: list[str]) -> Traced:
     """Record a run; when train mode fails try eval mode; keep the attempt that saw most."""
     best: tuple[float, Traced] | None = None
-    for training in (True, False):
-        model.train(training)
-        traced = _attempt(model, inputs, measure, seed, notes, training)
+    for training, estimating in MODES:
+        if training > inputs.training:
+            continue  # known to fail
+        norms = set_mode(model, training, estimating)
+        traced = _attempt(model, inputs, measure, seed, notes, training, norms)
         seen = cover(model, traced.graph)[0]
         if best is None or traced.ran or seen > best[0]:
             best = (seen, traced)
@@ -181,12 +189,20 @@ def _recorded(model: nn.Module, inputs: Inputs, measure: bool, seed: int, notes:
     return best[1]
 
 
-def _attempt(model: nn.Module, inputs: Inputs, measure: bool, seed: int, notes: list[str], training: bool) -> Traced:
+def _attempt(
+    model: nn.Module,
+    inputs: Inputs,
+    measure: bool,
+    seed: int,
+    notes: list[str],
+    training: bool,
+    estimating: frozenset[int],
+) -> Traced:
     meta = _on_meta(model)
     given, _ = _fresh(inputs, measure and not meta, device="meta" if meta else None)
     recorder = Recorder(model, batch=inputs.batch, measure=not meta, gradients=measure and not meta, answers=meta)
     names = argument_names(model, *given)
-    traced = _from_recorder(model, inputs, recorder, ran=False, training=training)
+    traced = _from_recorder(model, inputs, recorder, False, training, estimating)
     try:
         with preserved(model), seeded(seed), exporting(meta):
             recorder.run(given[0], given[1], names)

@@ -101,6 +101,7 @@ class Traced:
     notes: tuple[str, ...] = ()
     ran: bool = False  # a real forward completed
     training: bool = True
+    estimating: frozenset[int] | None = None  # ids of the norms that took statistics of the batch; None: by their mode
     seconds: float = 0.0
     not_reached: tuple[str, ...] = ()  # parameters that the forward did not read
     constants: Mapping[str, torch.Tensor] = field(default_factory=dict)

@@ -13,6 +13,8 @@ from initlint.signal.trunk import WEIGHTED
 
 #: How many standard deviations of chance are taken off a span before it is judged: 2.5 leaves 0.6 % to chance.
 BAND = 2.5
+#: Falls and rises that differ by less are as large as each other: a ratio of 10 is harmless (THEORY 6.1).
+TIE = 1.0
 LN10 = math.log(10.0)
 
 
@@ -160,26 +162,53 @@ def _averages(scene: Scene, index: int) -> bool:
 
 
 def spans(profile: Sequence[Point]) -> Mapping[str, Span]:
-    """``forward`` (q), ``dependent`` (q(1-c)) and ``gradient`` (energy per sample)."""
+    """``forward`` (q), ``dependent`` (q(1-c)) and ``gradient`` (energy per sample).
+
+    A signal that is exactly zero has no scale: whether it ever opens is for the rules on values.
+    """
     judged = [p for p in profile if p.judged]
     body = [p for p in profile if p.body]
     return {
-        "forward": _span([(p.node, p.q, p.noise_q) for p in judged], forward=True),
-        "dependent": _span([(p.node, p.dependent, p.noise_q) for p in judged], forward=True),
+        "forward": _span([(p.node, p.q, p.noise_q) for p in judged if p.forward_std > 0], forward=True),
+        "dependent": _span([(p.node, p.dependent, p.noise_q) for p in judged if p.forward_std > 0], forward=True),
         "gradient": _span([(p.node, p.energy or 0.0, p.noise_p) for p in body], forward=False),
     }
 
 
 def _span(rows: Sequence[tuple[int, float, float]], *, forward: bool) -> Span:
+    """The largest fall and the largest rise along the rows; a fall in the direction of travel stands, if they tie.
+
+    A dip has both; which of its ends is a little higher is chance and must not decide.
+    """
     if len(rows) < 2:
         return Span()
-    low = min(rows, key=lambda row: row[1])
-    high = max(rows, key=lambda row: row[1])
-    raw = high[1] - low[1]
-    noise = math.sqrt(abs(high[2] ** 2 - low[2] ** 2))
-    first, last = sorted((low[0], high[0]))
-    shrinks = (low[0] > high[0]) == forward
-    return Span(max(raw - BAND * noise, 0.0), raw, noise, first, last, shrinks)
+    fall = _largest_step(rows, -1.0)
+    rise = _largest_step(rows, 1.0)
+    down, up = (fall, rise) if forward else (rise, fall)
+    shrinks = _height(down) >= _height(up) - TIE
+    first, last = down if shrinks else up
+    raw = abs(last[1] - first[1])
+    noise = math.sqrt(abs(first[2] ** 2 - last[2] ** 2))
+    return Span(max(raw - BAND * noise, 0.0), raw, noise, first[0], last[0], shrinks)
+
+
+_Row = tuple[int, float, float]
+
+
+def _largest_step(rows: Sequence[_Row], sign: float) -> tuple[_Row, _Row]:
+    """The two rows, in order, between which the value times ``sign`` grows most."""
+    start = rows[0]
+    best = (rows[0], rows[0])
+    for row in rows:
+        if sign * row[1] < sign * start[1]:
+            start = row
+        if sign * (row[1] - start[1]) > sign * (best[1][1] - best[0][1]):
+            best = (start, row)
+    return best
+
+
+def _height(step: tuple[_Row, _Row]) -> float:
+    return abs(step[1][1] - step[0][1])
 
 
 class Section(NamedTuple):
@@ -194,15 +223,17 @@ def sections(scene: Scene, rows: Sequence[Point], hidden: Sequence[bool] = ()) -
     """The profile cut where layers write. ``hidden`` layers, whose scale a norm cancels, do not count as writers."""
     starts: list[tuple[int, tuple[int, ...]]] = []
     for at, point in enumerate(rows):
-        layers = (point.node,) if scene.nodes[point.node].op in WEIGHTED else ()
+        layers: tuple[int, ...] = (point.node,) if scene.nodes[point.node].op in WEIGHTED else ()
         if not layers and at:
             layers = _between(scene, rows[at - 1].node, point.node, hidden)
         if layers:
             starts.append((at, layers))
     found = []
     for number, (at, layers) in enumerate(starts):
-        following = starts[number + 1][0] if number + 1 < len(starts) else len(rows)
-        found.append(Section(rows[max(at - 1, 0)], rows[following - 1], layers))
+        stop = starts[number + 1][0] if number + 1 < len(starts) else len(rows)
+        # what a mean over positions takes is the architecture's doing, not the layer's
+        end = next((i for i in range(at + 1, stop) if _averages(scene, rows[i].node)), stop)
+        found.append(Section(rows[max(at - 1, 0)], rows[end - 1], layers))
     return tuple(found)
 
 

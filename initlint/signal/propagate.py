@@ -67,19 +67,21 @@ class Signal:
         return self.init_loss.classes if self.init_loss else None
 
 
-def propagate(facts: ModelFacts, nominal: Mapping[str, Nominal] | None = None) -> Signal:
+def propagate(facts: ModelFacts, nominal: Mapping[str, Nominal] | None = None, actual: Signal | None = None) -> Signal:
     """Predict the moments of every node of a traced model, without data, from the actual weights.
 
     Args:
         facts: a traced model; without nodes the result is empty.
         nominal: moments to use in place of the actual ones, by parameter name (what the record confirms).
+        actual: what was found of the same facts without ``nominal``, if it is known already.
     """
     nodes = fuse(facts.nodes)
     scene = Scene(nodes, facts)
     if not nodes:
         return Signal((), (), scene=scene)
     outputs = returned(scene, facts.outputs)
-    built = sweep(nodes, scene, outputs)
+    known = actual.sweeps if actual is not None else None
+    built = known[0] if known is not None else sweep(nodes, scene, outputs)
     overruled = contradicted(built)
     if nominal:
         swapped = substituted(nominal, scene)

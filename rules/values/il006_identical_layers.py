@@ -118,11 +118,13 @@ class IdenticalLayers(Rule):
         import torch
         from torch import nn
 
-        layers = nn.Sequential(nn.Linear(16, 16), nn.ReLU(), nn.Linear(16, 16), nn.ReLU(), nn.Linear(16, 16))
-        for depth, layer in enumerate(layers[::2], 1):
+        layers: list[nn.Module] = []
+        for depth in (1, 2, 3):
+            linear = nn.Linear(16, 16)
             torch.manual_seed(7)
-            nn.init.normal_(layer.weight, std=0.3 / depth**0.5)
-        return layers
+            nn.init.normal_(linear.weight, std=0.3 / depth**0.5)
+            layers += [linear, nn.ReLU()]
+        return nn.Sequential(*layers)
 
     @good
     def frozen_target() -> Any:

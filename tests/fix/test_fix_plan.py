@@ -358,6 +358,8 @@ def test_zero_layer_only_where_the_constructor_left_the_default() -> None:
     _, text = plan(line, "IL313", line, parameter=default)
     assert text == f"{HEAD}{line}\nnn.init.zeros_(self.fc.weight)"
     assert not plan(line, "IL313", line)[0].edits
+    _, text = plan(line, "IL305", line, parameter=default)
+    assert text == f"{HEAD}{line}\nnn.init.normal_(self.fc.weight, std=0.02)"
 
 
 def test_swapped_gain_and_bias() -> None:

@@ -41,7 +41,7 @@ def test_every_place_of_a_model_is_renamed() -> None:
         modules=(ModuleFacts("", "A", created=site()), ModuleFacts("b", "B")),
         nodes=(Node(0, "relu", site=site()), Node(1, "relu")),
         layers=(Layer("a", "linear", (0,), "w", site=site()),),
-        statements=(InitStatement(site(), "x", "y", 0, False),),
+        statements=(InitStatement(site(), "x", "y", 0, False, selector=site(), value_site=site(), caller=site()),),
         reseeds=(Reseed(site(), 0), Reseed(None, 0)),
     )
     assert "/p/" in repr(facts)

@@ -191,14 +191,14 @@ def test_a_model_that_will_not_fit_is_noticed_before_it_fills_the_memory() -> No
     def build(layers: int) -> nn.Module:
         return nn.Sequential(*(nn.Linear(256, 256) for _ in range(layers)))
 
-    def on_meta() -> nn.Module:
+    def on_meta(layers: int) -> nn.Module:
         with torch.device("meta"):
-            return build(400)
+            return build(layers)
 
-    with Budget(50_000_000, on_meta, check=1 << 20) as budget:
+    with Budget(50_000_000, lambda: on_meta(20), check=1 << 20) as budget:
         build(20)
     assert budget.size == 20 * 256 * 257 * 4
-    with pytest.raises(TooLargeError) as raised, Budget(50_000_000, on_meta, check=1 << 20):
+    with pytest.raises(TooLargeError) as raised, Budget(50_000_000, lambda: on_meta(400), check=1 << 20):
         build(400)
     assert raised.value.size > 42_500_000
 

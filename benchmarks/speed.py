@@ -1,0 +1,87 @@
+"""The weight pass against ``torch.sum`` over the same tensors, and a cached check: ratios taken in one run.
+
+    python benchmarks/speed.py [--rounds 5]
+
+Both sides of the weight pass use one thread, and take turns. The cached check is timed in processor time as well,
+which a busy machine distorts less.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import startup
+
+#: The matrices of one GPT-2 124M: rows, columns, how many.
+SHAPES = ((50257, 768, 1), (1024, 768, 1), (2304, 768, 12), (768, 768, 12), (3072, 768, 12), (768, 3072, 12))
+
+
+def seconds(action: Callable[[], object]) -> float:
+    """Processor seconds of one call."""
+    start = time.process_time()
+    action()
+    return time.process_time() - start
+
+
+def weight_pass(rounds: int) -> float:
+    """How many times as long as ``torch.sum`` the statistics of all weights take (the best of each)."""
+    import torch
+
+    from initlint.probe.measure import measure
+
+    torch.set_num_threads(1)
+    tensors = [torch.randn(rows, columns).mul_(0.02) for rows, columns, count in SHAPES for _ in range(count)]
+    plain, ours = [], []
+    for _ in range(rounds):
+        plain.append(seconds(lambda: [tensor.sum() for tensor in tensors]))
+        ours.append(seconds(lambda: [measure(tensor) for tensor in tensors]))
+    size = sum(tensor.numel() * 4 for tensor in tensors) / 1e9
+    print(
+        f"weight pass {size / min(ours):5.2f} GB/s, torch.sum {size / min(plain):5.2f} GB/s: {min(ours) / min(plain):.2f}x"
+    )
+    return min(ours) / min(plain)
+
+
+def child_seconds(command: list[str], folder: str) -> tuple[float, float]:
+    """Wall and processor seconds of a child and its children."""
+    before, start = os.times(), time.perf_counter()
+    subprocess.run(command, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False)
+    after = os.times()
+    used = after.children_user + after.children_system - before.children_user - before.children_system
+    return time.perf_counter() - start, used
+
+
+def cached_check(rounds: int) -> float:
+    """Wall seconds of a check that the cache answers (the best of all)."""
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder, "gpt.py").write_text(startup.GPT)
+        lint = [sys.executable, "-m", "initlint", "gpt.py"]
+        for _ in range(2):
+            child_seconds(lint, folder)
+        ours, click = [], []
+        for _ in range(rounds):
+            ours.append(child_seconds(lint, folder))
+            click.append(child_seconds([sys.executable, "-c", "import click"], folder))
+    wall, used = (min(values) for values in zip(*ours, strict=True))
+    base = min(values[1] for values in click)
+    print(f"cached check of GPT-2: {wall:.3f} s ({used:.3f} s of processor time; import click {base:.3f} s)")
+    return wall
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=5)
+    rounds = parser.parse_args().rounds
+    good = weight_pass(rounds) <= 2.0
+    return 0 if cached_check(rounds) <= 0.25 and good else 1
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

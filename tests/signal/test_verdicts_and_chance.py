@@ -1,0 +1,85 @@
+"""Verdicts on the profile: residual nets have culprits, dips one direction, and no verdict hangs on the draw."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import pytest
+from signal_graphs import Graph, plain
+
+from initlint.facts import ModelFacts, Write
+from initlint.signal import confirmed, propagate
+
+
+def residual(depth: int, gain: float) -> Graph:
+    """x + W2 relu(W1 x), with a head and no stem: no layer of a block lies on the trunk."""
+    graph = Graph()
+    x = graph.input(64)
+    for block in range(depth):
+        h = graph.activation(graph.linear(x, 64, 2.0, name=f"{block}.fc1"), "relu")
+        x = graph.sum(x, graph.linear(h, 64, gain, name=f"{block}.fc2"))
+    graph.linear(x, 10, 0.01, name="head")
+    return graph
+
+
+def test_growth_of_a_residual_net_is_put_down_to_its_branches():
+    signal = propagate(residual(30, 1.0).facts())
+    span = signal.spans["forward"]
+    assert not span.shrinks
+    assert span.raw == pytest.approx(30 * math.log10(2), abs=0.05)
+    blamed = {c.label for c in signal.culprits if c.forward > 0.1}
+    assert blamed == {f"{block}.{layer}" for block in range(30) for layer in ("fc1", "fc2")}
+
+
+def test_the_head_of_a_residual_net_without_a_stem_is_not_judged():
+    signal = propagate(residual(6, 0.01).facts())
+    assert not signal.profile[-1].judged
+    assert signal.forward_span < 0.1
+    assert signal.gradient_span < 0.1
+
+
+@pytest.mark.parametrize("end", [0.9, 1.1])
+def test_a_dip_shrinks_whichever_end_is_higher(end):
+    graph = Graph()
+    x = graph.input(64)
+    for gain in (1e-8, end * 1e8):
+        x = graph.linear(x, 64, gain)
+    graph.linear(x, 10)
+    assert propagate(graph.facts()).spans["forward"].shrinks
+
+
+def test_an_exact_zero_on_the_trunk_has_no_scale():
+    graph = Graph()
+    x = graph.input(64)
+    y = graph.linear(x, 64, 1.0)
+    zero = graph.add("scale", y, shape=(8, 64), factor=0.0)
+    graph.linear(graph.sum(x, zero), 10)
+    assert propagate(graph.facts()).forward_span < 1.0
+
+
+def recorded(depth: int, gain: float, luck: float) -> ModelFacts:
+    """A plain net whose record says N(0, gain / n), drawn ``luck`` times as large in the second moment."""
+    facts = plain(depth, gain * luck, width=256).facts()
+    write = Write("normal_", 0, {"mean": 0.0, "std": math.sqrt(gain / 256)}, random=True)
+    parameters = tuple(replace(p, writes=(write,)) if "layers" in p.name else p for p in facts.parameters)
+    return replace(facts, parameters=parameters)
+
+
+def test_confirmed_draws_count_with_their_nominal_moments():
+    lucky, unlucky = recorded(20, 2.0, 1.006), recorded(20, 2.0, 0.994)
+    assert len(confirmed(lucky)) == 20
+    by_draw = [propagate(f).spans["forward"].raw for f in (lucky, unlucky)]
+    verdicts = [propagate(f, confirmed(f)).spans["forward"].raw for f in (lucky, unlucky)]
+    assert by_draw[0] != pytest.approx(by_draw[1], abs=1e-3)
+    assert verdicts[0] == pytest.approx(verdicts[1], abs=1e-9)
+
+
+def test_values_that_the_record_cannot_give_are_taken_as_they_are():
+    assert confirmed(recorded(20, 2.0, 16.0)) == {}
+
+
+def test_what_is_known_of_the_actual_weights_is_not_found_out_again():
+    facts = recorded(5, 2.0, 1.002)
+    names = confirmed(facts)
+    assert propagate(facts, names, propagate(facts)).spans == propagate(facts, names).spans
