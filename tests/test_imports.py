@@ -25,6 +25,7 @@ LAYERS: tuple[frozenset[str], ...] = (
             "table",
             "diagnosis",
             "upstream",
+            "runtime_scale",
             "policies",
             "expressions",
             "roles",
@@ -32,7 +33,9 @@ LAYERS: tuple[frozenset[str], ...] = (
         }
     ),
     frozenset({"packs", "pack_files", "catalogue", "selection"}),
-    frozenset({"config", "config_values", "inputs_table", "suppressions", "baseline", "cache", "verdicts", "merge", "absorb"}),
+    frozenset(
+        {"config", "config_values", "inputs_table", "suppressions", "baseline", "cache", "verdicts", "merge", "absorb"}
+    ),
     frozenset({"engine"}),
     frozenset({"emit", "fix"}),
     frozenset({"collect"}),

@@ -75,7 +75,9 @@ def find(
 
     found = infer(model, seed=seed, budget=budget)
     given = describe(model, found.args, found.kwargs, found.origin)
-    return replace(given, notes=found.notes, recording=found.recording, training=found.training, estimating=found.estimating)
+    return replace(
+        given, notes=found.notes, recording=found.recording, training=found.training, estimating=found.estimating
+    )
 
 
 def _specified(model: nn.Module, specs: Sequence[str], seed: int, origin: str) -> Inputs:

@@ -49,7 +49,9 @@ def activation(node: Node, xs: tuple[State, ...], scene: Scene) -> State:
     approximate; ``rewrite.fuse`` composes such chains before they get here."""
     x = xs[0]
     shape = curve(function_of(node), x.m, x.v)
-    return apply(shape, x, width_of(node.index, x, scene), channels=scene.layout(node.index).channels)
+    y = apply(shape, x, width_of(node.index, x, scene), channels=scene.layout(node.index).channels)
+    # logits that a function caps are still compared along their keys
+    return replace(y, kind="logits", share=x.share) if x.kind == "logits" else y
 
 
 def activation_back(node: Node, xs: tuple[State, ...], y: State, g: Grad, scene: Scene) -> tuple[Grad, ...]:

@@ -58,7 +58,12 @@ def add(node: Node, xs: tuple[State, ...], scene: Scene) -> State:
         like=(a, b),
     )
     factor = 1.0 if main is a else alpha
-    return replace(found, ties=tied(main, source, factor), share=min(a.share, b.share))
+    return replace(found, ties=tied(main, source, factor), share=min(a.share, b.share, 1.0 - hidden(node, scene)))
+
+
+def hidden(node: Node, scene: Scene) -> float:
+    """The share of elements that a constant operand masks; its ``mean`` and ``second`` are those of the others."""
+    return max((min(number(scene.nodes[i], "masked"), 1.0) for i in node.inputs), default=0.0)
 
 
 def _spread(a: State, b: State, square: float, channels: int) -> float:

@@ -76,6 +76,8 @@ def _overruled(node: Node, xs: tuple[State, ...], found: State, scene: Scene) ->
     got = node.measured
     if got is None or not got.finite or got.second <= 0 or found.q <= 0 or found.kind == "logits":
         return False  # (masks of -inf and -100 are in the measured logits, and in no second moment here)
+    if any(scene.nodes[i].attrs.get("masked") for i in node.inputs):
+        return False  # so they are where the logits went through a function before
     off, explained = log10(found.q / got.second), 0.0
     if abs(off) <= FAR:
         return False

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import shutil
 import tomllib
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,7 +24,7 @@ EXPECTED: dict[str, dict[str, dict[str, Any]]] = tomllib.loads((SCRIPTS / "expec
 
 
 @pytest.fixture(scope="module")
-def corpus(tmp_path_factory: pytest.TempPathFactory, worker_pool: Pool) -> Iterator[tuple[Path, list[ProbeResult]]]:
+def corpus(tmp_path_factory: pytest.TempPathFactory, worker_pool: Pool) -> tuple[Path, list[ProbeResult]]:
     """The folder that the scripts were analysed in, and what was found."""
     folder = tmp_path_factory.mktemp("scripts")
     for name in EXPECTED:
@@ -34,7 +33,7 @@ def corpus(tmp_path_factory: pytest.TempPathFactory, worker_pool: Pool) -> Itera
     worker_pool.limit = 1 << 40
     names = [f"{name}.py" for name in EXPECTED]
     jobs = discover(parse_all(names, str(folder)), worker_pool.options)
-    yield folder, list(worker_pool.run(jobs, None))
+    return folder, list(worker_pool.run(jobs, None))
 
 
 def test_every_script_of_the_corpus_is_expected() -> None:
