@@ -234,7 +234,8 @@ def _share(name: str, call_args: tuple[tuple[Any, ...], dict[str, Any]] | None) 
     if name in ("index_fill_", "index_copy_") and len(args) > 2:
         target, dim, index = args[0], args[1], args[2]
         if isinstance(index, torch.Tensor) and isinstance(dim, int) and target.shape[dim]:
-            return min(1.0, index.numel() / target.shape[dim])
+            part = index.numel() / int(target.shape[dim])
+            return min(1.0, part)
     if name == "fill_diagonal_" and args[0].numel():
         return min(args[0].shape) / args[0].numel() if args[0].dim() else 1.0
     return 0.5 if name else None
