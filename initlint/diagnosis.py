@@ -335,8 +335,8 @@ def _right_fan(layer: Layer, parameter: ParameterFacts, mode: str) -> tuple[floa
             "fan_axis",
             f"takes the stacked weight {shape} for one convolution: fan_in {torch_in} instead of {fan_in:g}",
         )
-    if layer.layout == "in_out" and mode != "both":
-        right = fan_in if mode == "fan_in" else fan_out
+    if layer.layout == "in_out" and mode == "fan_in":  # its "fan_out" is the true fan_in: right by whoever knew
+        right = fan_in
         return right, "fan_axis", f"takes a weight stored (in, out) for (out, in): {torch_in} instead of {right:g}"
     if layer.blocks and mode == "both" and len(shape) == 2:
         rows = layer.blocks[0].stop - layer.blocks[0].start

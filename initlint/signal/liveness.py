@@ -130,8 +130,9 @@ def _role(node: Node, role: str, zero: set[str]) -> bool | None:
 
 
 def _weight_live(node: Node, zero: set[str]) -> bool:
-    weights = [name for role, name in node.parameters.items() if not role.endswith("bias")]
-    return all(name not in zero for name in weights)
+    weights = [name for role, name in node.parameters.items() if "bias" not in role]
+    # several weights in one operator were put together (cat, pad): one that is not zero carries a signal
+    return not weights or any(name not in zero for name in weights)
 
 
 def _forward(nodes: Sequence[Node], zero: set[str]) -> list[bool]:
@@ -152,8 +153,8 @@ def _node_live(node: Node, inputs: list[bool], zero: set[str]) -> bool:
     if op == "constant":
         return node.attrs.get("second") != 0
     if op in ("linear", "conv", "conv_transpose", "bilinear"):
-        bias = _role(node, "bias", zero)
-        return (all(inputs) and _weight_live(node, zero)) or bias is True
+        bias = any(name not in zero for role, name in node.parameters.items() if "bias" in role)
+        return (all(inputs) and _weight_live(node, zero)) or bias
     if op == "embedding":
         return _role(node, "weight", zero) is not False
     if op == "norm":
@@ -236,11 +237,7 @@ def _gradients(
 def _role_gradient(node: Node, role: str, inputs: list[bool], zero: set[str]) -> bool:
     op = node.op
     if op in ("linear", "conv", "conv_transpose", "bilinear"):
-        if role.endswith("bias"):
-            return True
-        # a weight computed from several parameters (g * v) needs the other factors to be non-zero
-        factors = [n for r, n in node.parameters.items() if not r.endswith("bias") and r != role]
-        return all(inputs) and all(name not in zero for name in factors)
+        return "bias" in role or all(inputs)
     if op == "norm" and role == "weight":
         return all(inputs)
     if op == "mha":
