@@ -144,7 +144,8 @@ def describe(
         statements=record.statements if record is not None else (),
         reseeds=record.reseeds if record is not None else (),
         dtype=floating[0].dtype if floating else "float32",
-        device="meta" if any(p.is_meta for p in model.parameters()) else "cpu",
+        # small tensors of a model built on meta stay real
+        device="meta" if options.device == "meta" or any(p.is_meta for p in model.parameters()) else "cpu",
         seed=options.seed,
         notes=(*identity.notes, *(record.notes if record is not None else ())),
         torch=str(torch.__version__),

@@ -82,17 +82,18 @@ class Patches:
         self._replace(torch.nn.Module, "apply", apply)
 
     def _seeding(self, name: str) -> None:
-        original = getattr(torch.random, name)
+        # torch.manual_seed and torch.random.manual_seed are one function until somebody wraps one of them
+        for owner in (torch.random, torch):
+            self._replace(owner, name, self._noting(owner.__dict__[name]))
 
+    def _noting(self, original: Any) -> Any:
         @functools.wraps(original)
         def wrapper(*args: Any, **kwargs: Any) -> Any:
             value = args[0] if args else kwargs.get("seed")
             self._note(value, user_frames(sys._getframe(1), self._recorder.origins))
             return original(*args, **kwargs)
 
-        for owner in (torch.random, torch):
-            if owner.__dict__.get(name) is original:
-                self._replace(owner, name, wrapper)
+        return wrapper
 
     def _note(self, value: Any, frames: tuple[Noted, ...]) -> None:
         self._recorder.log.order += 1

@@ -70,7 +70,19 @@ class ZeroLayerCutsNet(Rule):
         # a weight that is also the output, or feeds it only through a bounded function, is a zero head
         ends = layer.head or layer.consumer in ("output", "loss", "softmax")
         weighty = layer.kind in ("linear", "conv", "conv_transpose", "matmul", "bilinear")
-        return weighty and not ends and cuts_input(context.facts, {layer.weight})
+        return weighty and not ends and self._followed(context, layer) and cuts_input(context.facts, {layer.weight})
+
+    def _followed(self, context: Context, layer: Layer) -> bool:
+        """Whether another layer with weights reads what this one writes; otherwise it is the output, in some form."""
+        facts = context.facts
+        weighted = {node for other in facts.layers if other.kind not in ("norm", "scale") for node in other.nodes}
+        downstream = set(layer.nodes)
+        for node in facts.nodes:
+            if any(source in downstream for source in node.inputs):
+                if node.index in weighted:
+                    return True
+                downstream.add(node.index)
+        return False
 
     @bad
     def zero_in_the_middle() -> Any:

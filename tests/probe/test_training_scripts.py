@@ -19,7 +19,7 @@ from initlint.probe.discovery import discover
 from initlint.probe.outcome import ProbeResult
 from initlint.probe.target import parse_all
 
-SCRIPTS = Path(__file__).resolve().parent.parent / "data" / "scripts"
+SCRIPTS = Path(__file__).resolve().parent.parent / "corpus" / "scripts"
 EXPECTED: dict[str, dict[str, dict[str, Any]]] = tomllib.loads((SCRIPTS / "expected.toml").read_text())
 
 
