@@ -153,7 +153,7 @@ def _node_live(node: Node, inputs: list[bool], zero: set[str]) -> bool:
     if op == "constant":
         return node.attrs.get("second") != 0
     if op in ("linear", "conv", "conv_transpose", "bilinear"):
-        bias = any(name not in zero for role, name in node.parameters.items() if "bias" in role)
+        carried = any(name not in zero for role, name in node.parameters.items() if "bias" in role)
         return (all(inputs) and _weight_live(node, zero)) or carried
     if op == "embedding":
         return _role(node, "weight", zero) is not False
