@@ -10,7 +10,7 @@ still without gradient then is stuck. The scheme is exact for generic inputs up 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from initlint.facts import ModelFacts, Node, ParameterFacts
@@ -283,8 +283,3 @@ def _depends(node: Node, position: int, live: list[bool], zero: set[str]) -> boo
 def cuts_input(facts: ModelFacts, names: set[str]) -> bool:
     """Whether these parameters at zero, all others being non-zero, keep every input from every output."""
     return _cut(facts, names)
-
-
-def live_map(facts: ModelFacts) -> Mapping[int, bool]:
-    """Whether each node's output is non-zero as built, by node index."""
-    return dict(enumerate(_forward(facts.nodes, zero_of(facts))))

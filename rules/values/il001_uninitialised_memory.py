@@ -71,7 +71,7 @@ class UninitialisedMemory(Rule):
                 context,
                 f"{_names(group)} {what}: it holds whatever was in memory before",
                 parameters=[p.name for p in group],
-                site=group[0].created if whole else None or group[0].created,
+                site=group[0].created,
                 related=_partial_writes(group),
                 expected={"uninitialised": 0.0},
                 actual={"uninitialised": share},
