@@ -17,6 +17,9 @@ nn = torch.nn
 
 pytest_plugins = ["pytester"]
 
+# The installed entry point and the module are one plugin: registered under both names, pytest refuses to start.
+PLUGIN = ("-p", "no:initlint", "-p", "initlint.pytest_plugin")
+
 
 class Wide(nn.Module):  # type: ignore[name-defined,misc]
     """Twenty ReLU layers drawn from N(0, 1)."""
@@ -105,6 +108,6 @@ def test_the_fixture_fails_tests_with_the_report(pytester: pytest.Pytester) -> N
             initlint_check(nn.Linear(8, 8), select=["IL77"])
         """
     )
-    result = pytester.runpytest_inprocess("-p", "initlint.pytest_plugin", "-q", "--strict-markers")
+    result = pytester.runpytest_inprocess(*PLUGIN, "-q", "--strict-markers")
     result.assert_outcomes(passed=2, failed=2)
     result.stdout.fnmatch_lines(["*IL003*", "*no rule is called `IL77`*"])
