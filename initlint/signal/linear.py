@@ -7,6 +7,7 @@ Whatever differs between samples or positions has no common mean and passes with
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 
@@ -23,6 +24,9 @@ def operator_of(node: Node) -> Operator:
     """The node's operator. Raises NoRuleError when the probe could not compute one."""
     if node.operator is None:
         raise NoRuleError(f"{node.label or node.op}: the weights' fans are not known (shapes are missing)")
+    known = node.operator.gain + node.operator.total_second + node.operator.bias_second
+    if not math.isfinite(known):  # memory that nobody wrote, or NaN: whatever follows is not known either
+        raise NoRuleError(f"{node.label or node.op}: the weights hold NaN or infinite values")
     return node.operator
 
 

@@ -191,3 +191,14 @@ def test_without_a_graph_there_is_nothing_to_say():
     signal = propagate(ModelFacts("M", "m", "m.py"))
     assert signal.built == ()
     assert signal.forward_span == 0.0
+
+
+def test_weights_that_hold_nan_make_what_follows_unknown() -> None:
+    graph = Graph()
+    hidden = graph.linear(graph.input(16), 32)
+    broken = graph.linear(hidden, 32, gain=math.nan, name="broken")
+    facts = graph.facts(broken)
+    built = propagate(facts).built
+    assert built[hidden].undetermined is None
+    assert built[hidden].q == pytest.approx(1.0)
+    assert "NaN" in (built[broken].undetermined or "")
