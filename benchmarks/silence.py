@@ -70,7 +70,8 @@ class _PreLN(nn.Module):
         self.up, self.down = nn.Linear(d, 4 * d), nn.Linear(4 * d, d)
         for layer in (self.qkv, self.proj, self.up, self.down):
             writer = layer in (self.proj, self.down)
-            nn.init.normal_(layer.weight, std=0.02 * factor / ((2 * depth) ** 0.5 if writer else 1))
+            small = (2 / (5 * d)) ** 0.5  # Nguyen and Salazar 2019: what GPT-2's .02 is at its width, at any width
+            nn.init.normal_(layer.weight, std=factor * small / ((2 * depth) ** 0.5 if writer else 1))
             nn.init.zeros_(layer.bias)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -83,7 +84,7 @@ class _PreLN(nn.Module):
 
 def preln_transformer(factor: float, width: int) -> nn.Module:
     head = nn.Linear(width, 100)
-    nn.init.normal_(head.weight, std=0.02 * factor)
+    nn.init.normal_(head.weight, std=factor * (2 / (5 * width)) ** 0.5)
     return nn.Sequential(*[_PreLN(width, 8, factor) for _ in range(8)], nn.LayerNorm(width), head)
 
 

@@ -21,7 +21,7 @@ FAMILY_ORDER = ("values", "intent", "variance", "architecture", "signal", "respo
 COVERED = 0.8
 
 #: What can make signals vanish, explode or die; a finding on such a topic explains one on the scale of signals.
-SCALE_CAUSES = frozenset({"scale", "memory", "value", "reach", "norm", "symmetry", "range", "head"})
+SCALE_CAUSES = frozenset({"scale", "memory", "value", "reach", "norm", "symmetry", "range", "head", "bias"})
 
 
 def absorb(findings: Iterable[Finding], rules: Mapping[str, Rule]) -> list[Finding]:
@@ -36,7 +36,7 @@ def _absorb_model(findings: Sequence[Finding], rules: Mapping[str, Rule]) -> lis
     standing: list[Finding] = []
     for finding in sorted(findings, key=lambda f: _rank(f, rules)):
         hosts = [i for i, host in enumerate(standing) if _explains(host, finding, rules)]
-        covered = {name for i in hosts for name in standing[i].parameters}.intersection(finding.parameters)
+        covered = {name for i in hosts for name in _accounts_for(standing[i])}.intersection(finding.parameters)
         if finding.parameters and len(covered) >= COVERED * len(set(finding.parameters)):
             strongest = max(hosts, key=lambda i: _strength(standing[i], finding))
             standing[strongest] = _merge(standing[strongest], finding)
@@ -57,10 +57,20 @@ def _explains(host: Finding, finding: Finding, rules: Mapping[str, Rule]) -> boo
     if host.code == finding.code or "tool" in (host.topic, finding.topic):
         return False  # a rule tells its own causes apart
     if host.topic == finding.topic:
-        return True
+        # what is itself no more than a note is not why something louder happens
+        return host.severity >= Severity.WARNING or finding.severity <= Severity.NOTE
     rule = rules.get(finding.code)
     whole_graph = rule is not None and rule.family == "signal" and finding.topic == "scale"
     return whole_graph and host.topic in SCALE_CAUSES and host.severity >= Severity.WARNING
+
+
+def _accounts_for(host: Finding) -> tuple[str, ...]:
+    """The parameters whose part in a symptom a finding explains: biases that switch units off stand for the weights
+    that they are added to, which is where the signal is seen to die."""
+    if host.topic != "bias":
+        return host.parameters
+    weights = (f"{name.removesuffix('bias')}weight" for name in host.parameters if name.endswith("bias"))
+    return (*host.parameters, *weights)
 
 
 def _strength(host: Finding, finding: Finding) -> tuple[float, int]:

@@ -10,7 +10,7 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
-from initlint.facts import Layer, ModelFacts, ParameterFacts, Write
+from initlint.facts import CONVERSIONS, Layer, ModelFacts, ParameterFacts, Write
 from initlint.records import dataclass
 from initlint.runtime_scale import as_used, run_time_factor
 from initlint.theory.schemes import Requested, Scheme, acceptable, requested, textbook
@@ -116,7 +116,7 @@ def _suspects(facts: ModelFacts) -> tuple[Suspect, ...]:
 def full_write(parameter: ParameterFacts) -> Write | None:
     """The last write that set the whole tensor (``None`` when it was built up in parts or rescaled later)."""
     for write in reversed(parameter.writes):
-        if write.share >= 1 and not write.region:
+        if write.share >= 1 and not write.region and write.op not in CONVERSIONS:
             return write
     return None
 

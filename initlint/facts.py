@@ -134,6 +134,10 @@ class TensorStats:
     sampled: bool = False  # from a sample or a replay, not from every element
 
 
+#: Writes that carry the values over to another type or device.
+CONVERSIONS = frozenset({"to", "half", "float", "double", "bfloat16", "type", "cpu", "cuda"})
+
+
 @dataclass(frozen=True, slots=True)
 class ParameterFacts:
     """A parameter or buffer of the built model, how it was written and what it holds."""
@@ -160,8 +164,9 @@ class ParameterFacts:
 
     @property
     def last(self) -> Write | None:
-        """The last write to any part of the tensor, or ``None``."""
-        return self.writes[-1] if self.writes else None
+        """The last write to any part of the tensor, or ``None``. A change of type or device writes no new values."""
+        kept = (write for write in reversed(self.writes) if write.op not in CONVERSIONS)
+        return next(kept, self.writes[-1] if self.writes else None)
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,7 +39,7 @@ class Meant:
 
     def never_called(self, candidate: Candidate, source: Source) -> tuple[str, ...]:
         """Parameters that a statement of a function that never ran would have written."""
-        if candidate.target is None:
+        if candidate.target is None or _of_its_own_making(candidate):
             return ()
         direct = self._through_self(candidate.target, candidate.scope, source)
         return direct if direct else self._selected(candidate, source)
@@ -152,6 +152,25 @@ def _kin(cls: type, wanted: type) -> bool:
         return False
     common = set(cls.__mro__) & set(wanted.__mro__) - set(_ROOTS)
     return any(issubclass(base, torch.nn.Module) and base.__module__.startswith("torch.nn.") for base in common)
+
+
+def _of_its_own_making(candidate: Candidate) -> bool:
+    """Whether a function initialises what it constructs itself: a factory of another model, or a script's ``main``."""
+    name, scope = _root_name(candidate.target) if candidate.target is not None else "", candidate.scope
+    for _ in range(4):
+        if name not in scope.loops:
+            break
+        name = _base_name(scope.loops[name][0])
+    return any(isinstance(value, ast.Call) and _base_name(value) != "self" for value in scope.assigned.get(name, ()))
+
+
+def _base_name(node: ast.expr) -> str:
+    """``net`` of ``net.blocks.modules()``; "" for a call of a bare name (``range(3)``, ``Net()``)."""
+    while isinstance(node, ast.Attribute | ast.Subscript) or (
+        isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)
+    ):
+        node = node.func if isinstance(node, ast.Call) else node.value
+    return node.id if isinstance(node, ast.Name) else ""
 
 
 def _local(target: ast.expr | None) -> str:

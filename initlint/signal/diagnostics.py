@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import math
 import statistics
@@ -11,7 +12,8 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from initlint.records import dataclass
-from initlint.signal.moments import State
+from initlint.signal.moments import NoRuleError, State
+from initlint.signal.recurrent import driven
 from initlint.signal.scene import Scene, text
 from initlint.signal.trunk import WEIGHTED
 from initlint.theory import activations
@@ -51,6 +53,18 @@ def saturation(scene: Scene, states: Sequence[State], among: Collection[int] | N
                 share = activations.saturation(fn, node.attrs, x.m, x.v)
                 if share > 0:
                     found[node.index] = share
+    return found
+
+
+def saturated_cells(scene: Scene, states: Sequence[State]) -> dict[int, float]:
+    """Share of saturated candidates of each recurrent layer, the worst layer of a stack; biases are left out."""
+    found = {}
+    for node in scene.nodes:
+        x = states[node.inputs[0]] if node.op == "recurrent" and node.inputs else None
+        if x is not None and not x.undetermined:
+            with contextlib.suppress(NoRuleError):
+                variance = max(driven(node, x, scene), default=0.0)
+                found[node.index] = activations.saturation("tanh", None, 0.0, variance) if variance > 0 else 0.0
     return found
 
 
@@ -154,13 +168,23 @@ def class_bias(signal: Signal) -> ClassBias | None:
     return ClassBias(gamma, largest_share(gamma, loss.classes), loss.classes)
 
 
-@lru_cache(maxsize=512)
+#: Steps of ln gamma at which shares are computed: a step changes a share by .003 at most, and draws share them.
+FINE = 0.02
+
+
 def largest_share(gamma: float, classes: int) -> float:
     """Expected share of the favourite class: logits are N(shift_k, 1) with shifts N(0, gamma) between classes.
 
     The favourite has the greatest shift a; another one beats x with the chance of a shift below a. For two classes
     E max(G, 1-G) with G = Phi(sqrt(gamma) z), exactly.
     """
+    if gamma > 1e-9 and classes > 2:
+        gamma = math.exp(FINE * round(math.log(gamma) / FINE))
+    return _largest_share(gamma, classes)
+
+
+@lru_cache(maxsize=512)
+def _largest_share(gamma: float, classes: int) -> float:
     if classes < 2:
         return 1.0
     if gamma < 1e-9:

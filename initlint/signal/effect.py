@@ -172,9 +172,15 @@ def fold(log_ratio: float) -> str:
 
 def place(scene: Scene, index: int) -> str:
     """What a reader should call a node: the layer that it is or that last wrote its signal."""
+    seen: set[int] = set()
+    front = [index]
+    while front:
+        node = scene.nodes[front.pop()]
+        if node.op in WEIGHTED:
+            return node.module or node.label or node.op
+        # of a sum or a concatenation the summand that was made last is tried first
+        fresh = sorted({source for source in node.inputs if source not in seen})
+        seen.update(fresh)
+        front += fresh
     node = scene.nodes[index]
-    while node.op not in WEIGHTED and node.op != "input" and node.inputs:
-        node = scene.nodes[node.inputs[0]]
-    if node.op == "input":
-        return "the input"
-    return node.module or node.label or node.op
+    return (node.label or node.op) if node.op == "parameter" else "the input"

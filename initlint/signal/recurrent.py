@@ -160,6 +160,22 @@ def recurrent(node: Node, xs: tuple[State, ...], scene: Scene) -> State:
     return replace(y, noise=xs[0].noise + xs[0].own, numeric=xs[0].numeric, undetermined=xs[0].undetermined)
 
 
+def driven(node: Node, x: State, scene: Scene) -> list[float]:
+    """For each layer the variance of what its candidate's tanh reads, from the weights alone: biases set gates on
+    purpose. Empty for cells without a bounded candidate."""
+    found = []
+    for row in _cells(node, _inputs(node, scene)):
+        if row[0].kind == "rnn_relu":
+            return []
+        bare = [replace(cell, bias=0.0, bias_mean=0.0) for cell in row]
+        runs = [run(cell, x, _steps(node)) for cell in bare]
+        found.append(
+            max((made.cell if cell.kind == "gru" else made.pre).v for cell, made in zip(bare, runs, strict=True))
+        )
+        x = runs[0].mean
+    return found
+
+
 def _inputs(node: Node, scene: Scene) -> float:
     return float(scene.layout(node.inputs[0]).channels)
 

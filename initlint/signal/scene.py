@@ -25,6 +25,10 @@ class Layout(NamedTuple):
         return self.channels * self.positions
 
 
+#: Ops between a layer and a node of unknown shape that takes its channels from it.
+_FAR = 32
+
+
 class Scene:
     """Read-only view of a traced model, with look-ups that rules need, each computed once."""
 
@@ -83,10 +87,18 @@ class Scene:
         return fact.name if fact else name
 
     def layout(self, index: int) -> Layout:
-        """Samples, channels and positions of a node's output; (1, 1, 1) where the shape is unknown."""
+        """Samples, channels and positions of a node's output. Where its shape is unknown the channels are those of the
+        layer that wrote it; (1, 1, 1) where there is none."""
         found = self._layouts.get(index)
         if found is None:
-            found = self._layouts[index] = layout(self.nodes[index])
+            node = self.nodes[index]
+            source = next(iter(node.inputs), None)
+            for _ in range(_FAR):
+                if source is None or node.shape or node.operator is not None:
+                    break
+                node = self.nodes[source]
+                source = next(iter(node.inputs), None)
+            found = self._layouts[index] = layout(node)
         return found
 
 

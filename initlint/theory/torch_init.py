@@ -9,7 +9,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from initlint.facts import Plain, Write
+from initlint.facts import CONVERSIONS, Plain, Write
 from initlint.theory.fans import torch_fans
 from initlint.theory.functions import normal_cdf, normal_pdf
 from initlint.theory.sampling import Requested
@@ -114,6 +114,8 @@ def is_arithmetic(write: Write) -> bool:
 
 def after(state: Requested | None, write: Write, shape: Sequence[int]) -> Requested | None:
     """The distribution after one more write to the whole of what ``state`` describes."""
+    if write.op in CONVERSIONS:
+        return state
     if not is_arithmetic(write):
         return requested(write, shape)
     if state is None:

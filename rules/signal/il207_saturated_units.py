@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from statistics import NormalDist
 from typing import Any
 
+from initlint.facts import ParameterFacts
 from initlint.findings import Severity
 from initlint.rule import Context, Outcome, Rule, bad, good, site_of
 from initlint.signal import Nominal
-from initlint.signal.diagnostics import saturation
+from initlint.signal.diagnostics import saturated_cells, saturation
 from initlint.upstream import by_site, judged
 
 # THEORY 6.2: a warning from 25 % of the units, an error from 75 %. A note from 10 %: Glorot's own scheme keeps tanh's
@@ -26,7 +28,8 @@ class SaturatedUnits(Rule):
     ## What it does
     Predicts the distribution of the inputs of tanh, sigmoid, softsign, erf and the like and reports the share that lies
     where the slope is below 7 % of its maximum (|x| > 2 for tanh, 4 for sigmoid). A sigmoid that a bias shifts on
-    purpose (a gate that starts open or closed, a prior) is left alone.
+    purpose (a gate that starts open or closed, a prior) is left alone. Of `nn.RNN`, `nn.LSTM` and `nn.GRU` the
+    candidate's tanh is looked at, without the biases, and the finding is a warning at most.
 
     ## Why is this bad?
     A saturated unit passes almost no gradient and says only the sign of its input. Networks that start
@@ -43,7 +46,7 @@ class SaturatedUnits(Rule):
     ```
 
     ## Known problems
-    Gates inside `nn.LSTM` and `nn.GRU` are not looked at.
+    None known.
 
     ## References
     - Glorot and Bengio 2010, section 3
@@ -59,28 +62,45 @@ class SaturatedUnits(Rule):
         signal = context.signal
         if not judged(context) or signal.scene is None or signal.sweeps is None:
             return
-        shares = saturation(signal.scene, signal.sweeps[0].states)
+        states, nodes = signal.sweeps[0].states, context.facts.nodes
+        shares = saturation(signal.scene, states)
         chosen = [(i, s) for i, s in shares.items() if s >= _NOTE and _by_scale(context, i)]
         for parameters, share, index in by_site(context, chosen, roles=("weight", "bias")):
-            x = signal.sweeps[0].states[signal.scene.nodes[index].inputs[0]]
-            fn = str(context.facts.nodes[index].attrs.get("fn"))
-            weights = [p for p in parameters if p.stats and len(p.shape) > 1 and p.stats.second > 0]
-            changes = {p.name: Nominal(0.0, p.stats.second / x.q) for p in weights if p.stats and x.q > 1}
-            severity = Severity.ERROR if share > _ERROR else Severity.WARNING if share > _WARNING else Severity.NOTE
-            yield self.finding(
-                context,
-                f"{share:.0%} of the units of `{context.facts.nodes[index].label or fn}` start saturated: its inputs"
-                f" have std {math.sqrt(x.q):.3g}",
-                parameters=[p.name for p in weights or parameters],
-                severity=severity,
-                site=site_of((weights or parameters)[0]),
-                expected={"saturated_share": 0.05, "std": 1.0},
-                actual={"saturated_share": share, "std": math.sqrt(x.q)},
-                effect=context.effect(changes) if changes else f"{share:.0%} of the units pass almost no gradient",
-                fix="nn.init.xavier_normal_(weight)  # inputs of unit variance or less",
-                topic="scale",
-                why="Where the activation is flat its derivative, and with it the gradient, is close to zero.",
-            )
+            x = states[signal.scene.nodes[index].inputs[0]]
+            where = nodes[index].label or str(nodes[index].attrs.get("fn"))
+            yield self._report(context, parameters, share, x.q, f"the units of `{where}`")
+        cells = [(i, s) for i, s in saturated_cells(signal.scene, states).items() if s >= _NOTE]
+        for parameters, share, index in by_site(context, cells):
+            # the reciprocal of P(|z| > 2 / std): what the share says of the inputs
+            std = 2.0 / -NormalDist().inv_cdf(min(share, 0.999) / 2.0)
+            what = f"the candidates of `{nodes[index].label or nodes[index].op}`"
+            yield self._report(context, parameters, share, std * std, what, most=Severity.WARNING)
+
+    def _report(
+        self,
+        context: Context,
+        parameters: list[ParameterFacts],
+        share: float,
+        second: float,
+        what: str,
+        most: Severity = Severity.ERROR,
+    ) -> Outcome:
+        weights = [p for p in parameters if p.stats and len(p.shape) > 1 and p.stats.second > 0]
+        changes = {p.name: Nominal(0.0, p.stats.second / second) for p in weights if p.stats and second > 1}
+        severity = Severity.ERROR if share > _ERROR else Severity.WARNING if share > _WARNING else Severity.NOTE
+        return self.finding(
+            context,
+            f"{share:.0%} of {what} start saturated: their inputs have std {math.sqrt(second):.3g}",
+            parameters=[p.name for p in weights or parameters],
+            severity=min(severity, most),
+            site=site_of((weights or parameters)[0]),
+            expected={"saturated_share": 0.05, "std": 1.0},
+            actual={"saturated_share": share, "std": math.sqrt(second)},
+            effect=context.effect(changes) if changes else f"{share:.0%} of the units pass almost no gradient",
+            fix="nn.init.xavier_normal_(weight)  # inputs of unit variance or less",
+            topic="scale",
+            why="Where the activation is flat its derivative, and with it the gradient, is close to zero.",
+        )
 
     @bad
     def wide_weights_before_tanh() -> Any:
@@ -91,6 +111,16 @@ class SaturatedUnits(Rule):
             if isinstance(module, nn.Linear):
                 nn.init.normal_(module.weight)
         return model
+
+    @bad
+    def unit_normal_gates() -> Any:
+        import torch
+        from torch import nn
+
+        model = nn.GRU(32, 64, batch_first=True)
+        for parameter in model.parameters():
+            nn.init.normal_(parameter)
+        return model, (torch.randn(4, 12, 32),)
 
     @good
     def glorot_before_tanh() -> Any:
