@@ -57,8 +57,9 @@ def _explains(host: Finding, finding: Finding, rules: Mapping[str, Rule]) -> boo
     if host.code == finding.code or "tool" in (host.topic, finding.topic):
         return False  # a rule tells its own causes apart
     if host.topic == finding.topic:
-        # what is itself no more than a note is not why something louder happens
-        return host.severity >= Severity.WARNING or finding.severity <= Severity.NOTE
+        # two symptoms: one that is itself no more than a note is not why something louder happens
+        symptom = (known := rules.get(host.code)) is not None and known.family in ("signal", "responsible")
+        return not symptom or host.severity >= Severity.WARNING or finding.severity <= Severity.NOTE
     rule = rules.get(finding.code)
     whole_graph = rule is not None and rule.family == "signal" and finding.topic == "scale"
     return whole_graph and host.topic in SCALE_CAUSES and host.severity >= Severity.WARNING

@@ -28,7 +28,9 @@ RULES = {
         ("IL105", False),
         ("IL301", False),
         ("IL401", False),
-        ("IL201", False),
+        ("IL201", True),
+        ("IL207", False),
+        ("IL208", False),
     )
 }
 
@@ -117,6 +119,18 @@ def test_signals_are_explained_by_causes_on_other_topics() -> None:
     assert codes(signal, finding("IL003", "a b", NOTE, topic="value")) == ["IL003", "IL201"], "a note explains no error"
     assert codes(signal, finding("IL301", "a b", WARNING, topic="convention")) == ["IL201", "IL301"]
     assert codes(signal, finding("IL301", "a b", NOTE, topic="scale")) == ["IL301"], "on the same topic a note does"
+
+
+def test_a_symptom_that_is_a_note_explains_no_louder_one() -> None:
+    assert codes(finding("IL201", "a", ERROR), finding("IL207", "a", NOTE)) == ["IL201", "IL207"]
+    assert codes(finding("IL201", "a", ERROR), finding("IL207", "a", WARNING)) == ["IL207"]
+    assert codes(finding("IL201", "a", NOTE), finding("IL207", "a", NOTE)) == ["IL207"]
+
+
+def test_biases_that_switch_units_off_account_for_the_weights_beside_them() -> None:
+    signal = finding("IL201", "0.weight 1.weight", ERROR)
+    assert codes(signal, finding("IL208", "0.bias 1.bias", ERROR, topic="bias")) == ["IL208"]
+    assert codes(signal, finding("IL208", "5.bias", ERROR, topic="bias")) == ["IL201", "IL208"]
 
 
 def test_tool_findings_are_left_alone() -> None:
