@@ -216,6 +216,13 @@ class InitStatement:
     caller: Site | None = None  # who called its function, when it ran
     calls: int | None = None  # how often its enclosing function was called, where that is known
     referenced: bool = True  # whether the user's source mentions its function outside the function itself
+    settled: bool = True  # whether all its arguments could be evaluated: the others are not in ``args``
+    parts: bool = False  # its target is one of the parts of a parameter: ``for gate in p.chunk(4)``
+    named: Site | None = None  # where its function is named and not called: ``self.reset``, ``apply(factory)``
+    missed: tuple[str, ...] = ()  # parameters that its loop or ``apply`` should have reached and did not
+    missed_why: str = ""  # "early": they did not exist yet | "cut": the loop was left at once | "children": it visits
+    # direct children only, these lie deeper
+    missed_at: Site | None = None  # the call of apply, the loop, or what leaves it
 
 
 @dataclass(frozen=True, slots=True)

@@ -53,7 +53,13 @@ def _sites(facts: ModelFacts) -> Iterator[Site]:
         yield from _present(layer.site)
     for statement in facts.statements:
         yield statement.site
-        for place in (statement.selector, statement.value_site, statement.caller):
+        for place in (
+            statement.selector,
+            statement.value_site,
+            statement.caller,
+            statement.named,
+            statement.missed_at,
+        ):
             yield from _present(place)
     for reseed in facts.reseeds:
         yield from _present(reseed.site)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import sys
+import weakref
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +26,15 @@ class SeedCall:
     forked: bool = False  # inside torch.random.fork_rng: undone afterwards
 
 
+@dataclass(slots=True)
+class Applied:
+    """An outermost call of ``Module.apply``."""
+
+    module: Any  # weak reference to the module whose method it was
+    frames: tuple[Noted, ...]
+    order: int
+
+
 class Patches:
     """Wraps ``nn.Module.__init__`` and ``.apply`` (construction sites, functions applied) and the seeding functions."""
 
@@ -33,6 +43,7 @@ class Patches:
         self.seeds: list[SeedCall] = []
         self.applied: dict[int, Any] = {}  # id of code -> code of functions that were passed to Module.apply
         self.calls: dict[int, int] = {}  # id of code -> how many modules it was applied to
+        self.roots: dict[int, list[Applied]] = {}  # id of code -> the outermost calls of apply that it was passed to
         self._forks: list[int] = []
         self._saved: list[tuple[Any, str, Any]] = []
 
@@ -68,6 +79,7 @@ class Patches:
     def _module_apply(self) -> None:
         original = torch.nn.Module.apply
         applied, calls, namespaces = self.applied, self.calls, self._recorder.namespaces
+        inner: list[int] = []  # codes of the functions whose application is going on
 
         @functools.wraps(original)
         def apply(module: Any, fn: Any) -> Any:
@@ -77,9 +89,20 @@ class Patches:
                 namespaces.setdefault(code.co_filename, getattr(plain, "__globals__", {}))
                 applied[id(code)] = code
                 calls[id(code)] = calls.get(id(code), 0) + 1
-            return original(module, fn)
+                if id(code) not in inner:
+                    self._applied(id(code), module)
+            inner.append(id(code))
+            try:
+                return original(module, fn)
+            finally:
+                inner.pop()
 
         self._replace(torch.nn.Module, "apply", apply)
+
+    def _applied(self, code: int, module: Any) -> None:
+        log = self._recorder.log
+        frames = user_frames(sys._getframe(2), self._recorder.origins)
+        self.roots.setdefault(code, []).append(Applied(weakref.ref(module), frames, log.order))
 
     def _seeding(self, name: str) -> None:
         # torch.manual_seed and torch.random.manual_seed are one function until somebody wraps one of them

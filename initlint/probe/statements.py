@@ -16,6 +16,7 @@ import torch
 
 from initlint.facts import InitStatement, Plain, Site
 from initlint.probe.provenance_ops import SIGNATURES
+from initlint.probe.provenance_patches import Applied
 from initlint.probe.provenance_store import Event
 from initlint.probe.record_lost import Fates
 from initlint.probe.sites import make_site, span
@@ -23,7 +24,9 @@ from initlint.probe.statements_files import model_classes, read_sources, seen_co
 from initlint.probe.statements_guards import Guards, Place, subjects_of
 from initlint.probe.statements_match import Hits, Matcher
 from initlint.probe.statements_meant import Meant
+from initlint.probe.statements_missed import Misses
 from initlint.probe.statements_names import UNKNOWN, Names, bound, parameters
+from initlint.probe.statements_ranges import Ranges
 from initlint.probe.statements_reach import Reach
 from initlint.probe.statements_source import Call, Candidate, Scope, Source
 
@@ -41,6 +44,8 @@ _POSITIONS = {
     "orthogonal_": ("gain",),
     "sparse_": ("sparsity", "std"),
 }
+#: Kinds of conditions that select modules or parameters.
+_SELECTING = ("isinstance", "type", "class_name", "name")
 #: Why a write was lost, what tells most first.
 _REASONS = ("generated", "replaced", "temporary")
 
@@ -54,6 +59,7 @@ class _View:
     reach: Reach
     names: Names
     meant: Meant
+    misses: Misses
     calls: dict[tuple[str, int], int]  # (file, first line of a function) -> how often it was called
 
 
@@ -69,12 +75,14 @@ def init_statements(recorder: Recorder, model: torch.nn.Module, fates: Fates) ->
     names = Names(sources, recorder.seen, instances, recorder.namespaces)
     subjects = subjects_of(model)
     guards = Guards(names, subjects)
+    applied = _applied(recorder)
     view = _View(
         Matcher(recorder, sources, fates),
         guards,
-        Reach(codes, sources, guards, set(instances)),
+        Reach(codes, sources, guards, set(instances), applied),
         names,
         Meant(model, names, guards, subjects),
+        Misses(model, recorder, names, guards, Ranges(names, applied, {id(m): n for n, m in model.named_modules()})),
         _call_counts(recorder, codes),
     )
     found: list[InitStatement] = []
@@ -95,23 +103,44 @@ def _call_counts(recorder: Recorder, codes: list[Any]) -> dict[tuple[str, int], 
     return counts
 
 
+def _applied(recorder: Recorder) -> dict[tuple[str, int], list[Applied]]:
+    """The outermost calls of ``apply``, by file and first line of the function that they were given."""
+    found: dict[tuple[str, int], list[Applied]] = {}
+    for key, calls in recorder.patches.roots.items():
+        code = recorder.patches.applied[key]
+        found.setdefault((code.co_filename, code.co_firstlineno), []).extend(calls)
+    return found
+
+
 def _describe(candidate: Candidate, source: Source, view: _View) -> list[InitStatement]:
     hits = view.matcher.hits(candidate)
     if not hits.runs() and not view.reach.relevant(candidate, source):
         return []
-    guards = view.guards.of(candidate.tests, Place(candidate.scope, source))
-    args = _arguments(candidate, source, view.names)
+    guards = view.guards.of((*candidate.tests, *candidate.exits), Place(candidate.scope, source))
+    if not hits.runs():
+        idle = view.misses.idle(candidate, source)
+        guards = tuple(replace(guard, matched=0) if guard.text in idle else guard for guard in guards)
+    args, settled = _arguments(candidate, source, view.names)
     statement = replace(
         _recorded(candidate, source, hits, view),
         guards=guards,
         args=args,
+        settled=settled,
+        parts=view.misses.in_parts(candidate),
         value_site=_value_site(candidate, source),
         caller=_caller(hits, candidate),
     )
     if candidate.op == "pass":
         return [_passed(statement, candidate, source, view)]
     if not statement.lost:
-        statement = replace(statement, affected=_affected(statement, candidate, source, view))
+        missed = view.misses.of(candidate, source, hits, statement.parameters)
+        statement = replace(
+            statement,
+            affected=_affected(statement, candidate, source, view),
+            missed=missed.names if statement.reached else (),
+            missed_why=missed.why,
+            missed_at=missed.at,
+        )
     found = [statement, *_by_call_site(statement, candidate, source, hits, view)]
     return found + _idle_names(statement, candidate, source, view)
 
@@ -133,19 +162,21 @@ def _recorded(candidate: Candidate, source: Source, hits: Hits, view: _View) -> 
         if gone is not None and not reached:
             lost, reason = lost + 1, gone.reason
             affected.update(dict.fromkeys(gone.affected))
+    ran = bool(hits.runs()) or view.reach.reached(candidate.scope)
     op = hits.events[0].op if hits.events and not hits.events[0].creation else candidate.op
     return InitStatement(
         site=_site(candidate.node, source, candidate.scope),
         op=op,
         target="" if candidate.target is None else source.segment(candidate.target),
         runs=hits.runs(),
-        reached=bool(hits.runs()) or view.reach.reached(candidate.scope),
+        reached=ran,
         parameters=tuple(written),
         lost=lost,
         lost_reason=reason,
         affected=tuple(affected),
         calls=view.calls.get((source.path, candidate.scope.first_line)) if candidate.scope.node else None,
         referenced=view.reach.referenced(candidate.scope, source),
+        named=None if ran else view.reach.named(candidate.scope, source),
     )
 
 
@@ -154,8 +185,12 @@ def _affected(statement: InitStatement, candidate: Candidate, source: Source, vi
     if statement.runs:
         return view.meant.other_than_tested(candidate, source, statement.parameters)
     if not statement.reached:
-        return view.meant.never_called(candidate, source)
-    return view.meant.kin(candidate, source, statement.guards, {}, dict(statement.args))
+        return view.misses.selected(candidate, source) or view.meant.never_called(candidate, source)
+    args = dict(statement.args)
+    found = view.meant.kin(candidate, source, statement.guards, {}, args)
+    if not found and any(guard.matched == 0 and guard.kind in _SELECTING for guard in statement.guards):
+        found = view.meant.lacking(view.misses.kin(candidate, source), candidate.op, args)
+    return found
 
 
 def _passed(statement: InitStatement, candidate: Candidate, source: Source, view: _View) -> InitStatement:
@@ -186,11 +221,11 @@ def _site(node: ast.AST, source: Source, scope: Scope) -> Site:
     return make_site(source.path, where, scope.name)
 
 
-def _arguments(candidate: Candidate, source: Source, names: Names) -> dict[str, Plain]:
-    """Arguments of the statement that can be evaluated without running it."""
+def _arguments(candidate: Candidate, source: Source, names: Names) -> tuple[dict[str, Plain], bool]:
+    """Arguments of the statement that can be evaluated without running it, and whether these are all."""
     node = candidate.node
     if not isinstance(node, ast.Call):
-        return {}
+        return {}, False
     method = isinstance(node.func, ast.Attribute) and node.func.value is candidate.target
     known = _POSITIONS.get(candidate.op) or tuple(key for key, _ in SIGNATURES.get(candidate.op, ()))
     exprs = list(zip(known, node.args[0 if method else 1 :], strict=False))
@@ -200,7 +235,7 @@ def _arguments(candidate: Candidate, source: Source, names: Names) -> dict[str, 
         values = names.values(expr, candidate.scope, source)
         if name and len(values) == 1 and isinstance(values[0], bool | int | float | str):
             found[name] = values[0]
-    return found
+    return found, len(found) == len(exprs)
 
 
 def _value_site(candidate: Candidate, source: Source) -> Site | None:

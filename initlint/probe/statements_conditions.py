@@ -27,6 +27,7 @@ class Condition:
     classes: tuple[type, ...] = ()  # of a test on classes
     parts: tuple[Condition, ...] = ()  # of ``a or b``
     text: str = ""
+    opposite: Condition | None = None  # of which this is the negation
 
 
 def unknown(_: Any) -> Answer:
@@ -42,7 +43,13 @@ def text_condition(kind: str, test: Callable[[str], bool], values: list[str]) ->
     return Condition("name", lambda name: any(test(part) for part in _tails(name)), values, kind)
 
 
+class Whole(str):
+    """A name as the loop sees it, to be tested as it stands."""
+
+
 def _tails(name: str) -> list[str]:
+    if isinstance(name, Whole):
+        return [str(name)]
     parts = name.split(".")
     return [".".join(parts[index:]) for index in range(len(parts))]
 
@@ -97,13 +104,17 @@ def classes_of(value: Any) -> tuple[type, ...] | None:
 
 def negated(condition: Condition) -> Condition:
     """The opposite condition."""
+    if condition.opposite is not None:
+        return condition.opposite
     test = condition.test
 
     def opposite(subject: Any) -> Answer:
         answer = test(subject)
         return None if answer is None else not answer
 
-    return Condition(condition.kind, opposite, condition.values, condition.subject, text=condition.text)
+    return Condition(
+        condition.kind, opposite, condition.values, condition.subject, text=condition.text, opposite=condition
+    )
 
 
 def joined(parts: list[Condition], *, every: bool) -> Condition:

@@ -82,7 +82,8 @@ class Matcher:
         candidates = self._around(event.frames)
         if event.creation:
             # ``w.clamp(-1, 1)`` as a statement makes a tensor that nothing uses
-            candidates = [item for item in candidates if item.result_unused and event.args.get("chain")]
+            derived = bool(event.args.get("chain"))
+            candidates = [item for item in candidates if item.result_unused and (derived or item.op == "assign")]
         elif not candidates and event.origin == "user" and event.op not in _ERRANDS:
             candidates = self._by_record(event)
         for candidate in candidates:

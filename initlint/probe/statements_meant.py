@@ -11,10 +11,8 @@ from initlint.facts import Guard, Plain
 from initlint.probe.statements_conditions import Condition
 from initlint.probe.statements_guards import Guards, Place, Subjects
 from initlint.probe.statements_names import Names
+from initlint.probe.statements_near import kin
 from initlint.probe.statements_source import Candidate, Scope, Source
-
-#: Classes that are everybody's base say nothing about kinship.
-_ROOTS = (object, torch.nn.Module)
 
 
 class Meant:
@@ -76,7 +74,7 @@ class Meant:
         for condition in self._guards.conditions(candidate.tests, Place(candidate.scope, source, bindings)):
             if condition.kind in ("isinstance", "type") and self._count(condition) == 0:
                 wanted += condition.classes
-        modules = [item for item in self._subjects.modules if any(_kin(type(item), cls) for cls in wanted)]
+        modules = [item for item in self._subjects.modules if any(kin(type(item), cls) for cls in wanted)]
         return self._locals(modules, local, candidate.op, args)
 
     def passed_over(self, candidate: Candidate, siblings: list[Candidate], source: Source) -> tuple[str, ...]:
@@ -86,6 +84,10 @@ class Meant:
             stand_in = Candidate(sibling.op, sibling.target, sibling.node, candidate.scope, candidate.tests)
             found.update(dict.fromkeys(self._selected(stand_in, source)))
         return tuple(found)
+
+    def lacking(self, names: tuple[str, ...], op: str, args: dict[str, Plain]) -> tuple[str, ...]:
+        """The parameters that a constant init would change."""
+        return tuple(name for name in names if not _holds_already(self._tensors.get(name), op, args))
 
     # -- parts ---------------------------------------------------------------------------------
 
@@ -135,23 +137,9 @@ def _holds_already(tensor: Any, op: str, args: dict[str, Plain]) -> bool:
     """Whether a constant init would change nothing."""
     constants = {"ones_": 1.0, "zeros_": 0.0, "zero_": 0.0}
     value = constants.get(op, args.get("val") if op in ("constant_", "fill_", "constant") else None)
-    if not isinstance(value, int | float) or torch.nn.parameter.is_lazy(tensor):
+    if not isinstance(value, int | float) or tensor is None or torch.nn.parameter.is_lazy(tensor):
         return False
     return not tensor.is_meta and bool((tensor == value).all())
-
-
-def _kin(cls: type, wanted: type) -> bool:
-    """Whether two module classes are variants of one operation: they share a base below ``nn.Module``.
-
-    ``Conv1d`` and ``Conv3d`` share ``_ConvNd``; transposed convolutions have a layout of their own and
-    are kin among themselves only.
-    """
-    if any("Transpose" in part.__name__ for part in cls.__mro__) != any(
-        "Transpose" in part.__name__ for part in wanted.__mro__
-    ):
-        return False
-    common = set(cls.__mro__) & set(wanted.__mro__) - set(_ROOTS)
-    return any(issubclass(base, torch.nn.Module) and base.__module__.startswith("torch.nn.") for base in common)
 
 
 def _of_its_own_making(candidate: Candidate) -> bool:

@@ -107,6 +107,13 @@ class Names:
         owner = self.owner(scope)
         return [] if owner is None else self.instances(source.path, owner[0])
 
+    def of_user(self, module: Any) -> bool:
+        """Whether the very class of a module of the model is defined in the user's files."""
+        name = type(module).__qualname__
+        return any(
+            key.endswith(f":{name}") and any(item is module for item in found) for key, found in self._instances.items()
+        )
+
     def instances(self, path: str, cls: str) -> list[Any]:
         """Modules of the model that are of a class of the user's source."""
         return self._instances.get(f"{path}:{cls}", [])

@@ -5,6 +5,9 @@ from __future__ import annotations
 import ast
 from typing import Any
 
+from initlint.facts import Site
+from initlint.probe.provenance_patches import Applied
+from initlint.probe.sites import make_site, site
 from initlint.probe.statements_guards import Guards, Place
 from initlint.probe.statements_source import Candidate, Scope, Source, Test, parameter_like
 
@@ -15,8 +18,17 @@ _RUN_TIME = frozenset({"forward", "__call__"})
 class Reach:
     """Functions that were seen in a recorded stack, passed to ``apply``, or are used by such functions."""
 
-    def __init__(self, codes: list[Any], sources: dict[str, Source], guards: Guards, classes: set[str]) -> None:
+    def __init__(
+        self,
+        codes: list[Any],
+        sources: dict[str, Source],
+        guards: Guards,
+        classes: set[str],
+        applied: dict[tuple[str, int], list[Applied]],
+    ) -> None:
         self._sources = sources
+        self._applied = applied  # calls of ``apply``, by file and first line of the function that was passed
+        self._idle = {id(node) for source in sources.values() for _, node in source.mentions}
         self._guards = guards
         self._classes = classes  # "file:qualified name" of the classes that the model is made of
         self._files = {key.rpartition(":")[0] for key in classes}
@@ -48,6 +60,19 @@ class Reach:
         outer = scope.parent
         return outer is not None and outer.node is not None and self.referenced(outer, source)
 
+    def named(self, scope: Scope, source: Source) -> Site | None:
+        """Where a function that never ran is named but not called: ``self.reset``, or ``apply(factory)``."""
+        if scope.node is None or isinstance(scope.node, ast.Lambda):
+            return None
+        for other in self._sources.values():
+            for user, node in other.mentions:
+                name = node.attr if isinstance(node, ast.Attribute) else getattr(node, "id", "")
+                if name == scope.node.name and (isinstance(node, ast.Attribute) or not scope.cls):
+                    where = node.lineno, node.end_lineno or node.lineno, node.col_offset, node.end_col_offset or 0
+                    return make_site(other.path, where, user.name)
+        calls = self._applied.get((source.path, scope.parent.first_line), []) if scope.parent is not None else []
+        return site(calls[0].frames[0]) if calls and calls[0].frames else None
+
     def relevant(self, candidate: Candidate, source: Source) -> bool:
         """Whether a statement that did not run says anything about this model."""
         scope = candidate.scope
@@ -63,7 +88,8 @@ class Reach:
         if self.reached(scope):
             return True
         plain = candidate.target is None or parameter_like(candidate.target)
-        return plain and source.path in self._files and not self.referenced(scope, source)
+        unused = not self.referenced(scope, source) or self.named(scope, source) is not None
+        return plain and source.path in self._files and unused
 
     def _spread(self) -> None:
         """Add functions that reached functions use, unless a condition that is known to be false forbids it."""
@@ -86,6 +112,8 @@ class Reach:
             for user, node, tests in other.references.get(name, ()):
                 if id(user) not in self._reached or _inside(user, scope) or user.node is None or _runs_later(user):
                     continue
+                if id(node) in self._idle or (id(node) in other.returned and self._thrown_away(user, other)):
+                    continue
                 if scope.cls and not isinstance(node, ast.Attribute):
                     continue
                 if not scope.cls and other is not source and isinstance(node, ast.Attribute):
@@ -93,6 +121,16 @@ class Reach:
                 if not self._forbidden(tests, user, other):
                     return True
         return False
+
+    def _thrown_away(self, factory: Scope, source: Source) -> bool:
+        """Whether a function was given to ``apply``, which ignores what it returns, and is called by nobody else."""
+        if (source.path, factory.first_line) not in self._applied or not isinstance(factory.node, ast.FunctionDef):
+            return False
+        name = factory.node.name
+        calls = [call.node.func for other in self._sources.values() for call in other.calls]
+        return all(
+            (call.attr if isinstance(call, ast.Attribute) else getattr(call, "id", "")) != name for call in calls
+        )
 
     def _forbidden(self, tests: tuple[Test, ...], scope: Scope, source: Source) -> bool:
         return any(guard.matched == 0 for guard in self._guards.of(tests, Place(scope, source)))

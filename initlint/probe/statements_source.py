@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from initlint.probe.provenance_words import words
+from initlint.probe.statements_lost import lost_values
 
 #: Public functions of ``torch.nn.init``; libraries keep the names for their own versions.
 INIT_FUNCTIONS = frozenset(
@@ -23,8 +24,10 @@ _SETTING = words(
 )
 #: In-place methods that change values: an init only on something that is plainly a parameter.
 _CHANGING = words("mul_ div_ add_ sub_ clamp_ clip_ masked_fill_ index_fill_ neg_ abs_")
-#: Methods without underscore whose result is thrown away when used as a statement.
-_OUT_OF_PLACE = words("mul div add sub clamp clip fill masked_fill neg")
+#: Functions without underscore whose result is thrown away when used as a statement.
+_OUT_OF_PLACE = words("mul div add sub clamp clip fill masked_fill neg multiply divide normalize renorm where lerp")
+#: What makes or resets a stream of random numbers from a given seed, in NumPy, ``random`` and torch.
+_SEEDING = words("seed manual_seed RandomState default_rng Random SeedSequence PCG64 Philox MT19937")
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda
 
@@ -68,7 +71,9 @@ class Candidate:
     scope: Scope
     tests: tuple[Test, ...]  # innermost first
     statement: ast.AST | None = None  # for ``p.data *= 2``: the whole statement
-    result_unused: bool = False  # an out-of-place method whose result is thrown away
+    result_unused: bool = False  # an out-of-place function whose result is thrown away
+    exits: tuple[Test, ...] = ()  # conditions under which the code before it went on: ``if frozen: continue``
+    loops: tuple[ast.For | ast.AsyncFor, ...] = ()  # around it in its function, innermost first
 
 
 @dataclass(slots=True)
@@ -94,6 +99,10 @@ class Source:
     )  # name or attribute -> uses
     imports: dict[str, tuple[str, str]] = field(default_factory=dict)  # local name -> module, attribute ("" for none)
     imported: frozenset[str] = frozenset()  # local names that are modules or come from an import
+    mentions: list[tuple[Scope, ast.expr]] = field(default_factory=list)  # ``self.reset`` as a statement: no call
+    returned: set[int] = field(default_factory=set)  # ids of expressions that a return statement hands out
+    multiplied: list[tuple[Scope, ast.BinOp]] = field(default_factory=list)  # ``[layer] * n``
+    seedings: list[tuple[Scope, ast.Call]] = field(default_factory=list)  # ``RandomState(0)``, ``seed(0)``
 
     _lines: list[bytes] = field(default_factory=list)
 
@@ -151,6 +160,8 @@ class _Walker:
     def __init__(self, source: Source) -> None:
         self._source = source
         self._passes: list[Candidate] = []
+        self._exits: tuple[Test, ...] = ()
+        self._loops: tuple[ast.For | ast.AsyncFor, ...] = ()
 
     def run(self, tree: ast.Module) -> None:
         scope = Scope("<module>", None)
@@ -158,8 +169,12 @@ class _Walker:
         self._block(tree.body, scope, (), "", "")
 
     def _block(self, body: list[ast.stmt], scope: Scope, tests: tuple[Test, ...], prefix: str, cls: str) -> None:
+        before = self._exits
         for statement in body:
             self._statement(statement, scope, tests, prefix, cls)
+            if isinstance(statement, ast.If):
+                self._exits = (*_exits(statement), *self._exits)
+        self._exits = before
 
     def _statement(self, node: ast.stmt, scope: Scope, tests: tuple[Test, ...], prefix: str, cls: str) -> None:
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
@@ -167,7 +182,13 @@ class _Walker:
             self._source.scopes.append(inner)
             for expr in (*node.decorator_list, *node.args.defaults, *filter(None, node.args.kw_defaults)):
                 self._expression(expr, scope, tests)
+            outside = self._exits, self._loops
+            self._exits, self._loops = (), ()
             self._block(node.body, inner, (), f"{prefix}{node.name}.<locals>.", "")
+            self._exits, self._loops = outside
+            self._source.candidates += [
+                Candidate("assign", target, value, inner, (), result_unused=True) for target, value in lost_values(node)
+            ]
         elif isinstance(node, ast.ClassDef):
             name = prefix + node.name
             for expr in (*node.bases, *node.decorator_list):
@@ -178,7 +199,9 @@ class _Walker:
         elif isinstance(node, ast.For | ast.AsyncFor):
             _loop_names(node.target, node.iter, scope)
             self._expression(node.iter, scope, tests)
+            self._loops = (node, *self._loops)
             self._block(node.body, scope, tests, prefix, cls)
+            self._loops = self._loops[1:]
             self._block(node.orelse, scope, tests, prefix, cls)
         else:
             self._plain(node, scope, tests, prefix, cls)
@@ -188,6 +211,10 @@ class _Walker:
             self._assignment(node, scope, tests)
         if isinstance(node, ast.Expr):
             self._thrown_away(node, scope, tests)
+            if isinstance(node.value, ast.Name | ast.Attribute):
+                self._source.mentions.append((scope, node.value))
+        if isinstance(node, ast.Return) and node.value is not None:
+            self._source.returned.add(id(node.value))
         for child in ast.iter_child_nodes(node):
             if isinstance(child, ast.stmt):
                 self._statement(child, scope, tests, prefix, cls)
@@ -233,13 +260,14 @@ class _Walker:
 
     def _thrown_away(self, node: ast.Expr, scope: Scope, tests: tuple[Test, ...]) -> None:
         call = node.value
-        if (
-            isinstance(call, ast.Call)
-            and isinstance(call.func, ast.Attribute)
-            and call.func.attr in _OUT_OF_PLACE
-            and parameter_like(call.func.value, strict=True)
-        ):
-            self._add(call.func.attr, call.func.value, call, scope, tests, result_unused=True)
+        if not isinstance(call, ast.Call) or not isinstance(call.func, ast.Attribute):
+            return
+        if call.func.attr not in _OUT_OF_PLACE or any(keyword.arg == "out" for keyword in call.keywords):
+            return
+        of_module = _root(call.func.value) in self._source.imported and _is_module(call.func.value)
+        target = _first(call) if of_module else call.func.value  # ``torch.mul(w, 2)`` and ``w.mul(2)``
+        if target is not None and parameter_like(target, strict=True):
+            self._add(call.func.attr, target, call, scope, tests, result_unused=True)
 
     def _expression(self, node: ast.expr, scope: Scope, tests: tuple[Test, ...]) -> None:
         if isinstance(node, ast.Lambda):
@@ -264,6 +292,14 @@ class _Walker:
         if isinstance(node, ast.Call):
             self._source.calls.append(Call(node, scope, tests))
             self._call(node, scope, tests)
+            name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+            if name in _SEEDING and node.args:
+                self._source.seedings.append((scope, node))
+        if isinstance(node, ast.BinOp) and any(
+            isinstance(node.op, ast.Mult) and isinstance(side, ast.List) and side.elts
+            for side in (node.left, node.right)
+        ):
+            self._source.multiplied.append((scope, node))
         for generator in getattr(node, "generators", []):
             _loop_names(generator.target, generator.iter, scope)
         for child in ast.walk(node) if isinstance(node, ast.comprehension) else ast.iter_child_nodes(node):
@@ -307,7 +343,21 @@ class _Walker:
         result_unused: bool = False,
     ) -> None:
         whole = statement if isinstance(statement, ast.AugAssign) else None
-        self._source.candidates.append(Candidate(op, target, node, scope, tests, whole, result_unused))
+        self._source.candidates.append(
+            Candidate(op, target, node, scope, tests, whole, result_unused, self._exits, self._loops)
+        )
+
+
+def _exits(node: ast.If) -> tuple[Test, ...]:
+    """What holds after an ``if`` of which some branches leave the block: ``if isinstance(m, T): continue``."""
+    if _leaves(node.body):
+        rest = _exits(node.orelse[0]) if len(node.orelse) == 1 and isinstance(node.orelse[0], ast.If) else ()
+        return (*rest, Test(node.test, False))
+    return (Test(node.test, True),) if _leaves(node.orelse) else ()
+
+
+def _leaves(body: list[ast.stmt]) -> bool:
+    return bool(body) and isinstance(body[-1], ast.Return | ast.Continue | ast.Break | ast.Raise)
 
 
 def _loop_names(target: ast.expr, iterable: ast.expr, scope: Scope) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 from initlint.facts import InitStatement, Layer
 from initlint.findings import Related, Severity
+from initlint.intent_rule import judged, owners
 from initlint.rule import Context, Outcome, Rule, bad, good
 
 # A focal or class prior of 0.1 is a bias of -2.2 (CenterNet), 0.01 is -4.6 (RetinaNet): beyond 1.5 in size a constant
@@ -81,7 +82,9 @@ class InitNeverRan(Rule):
             if (p := context.parameter(n)) and (p.last is None or p.last.origin == "torch")
         ]
         first = context.parameter(next((n for n in chosen.affected if n in untouched), untouched[0]))
-        effect = "these parameters keep PyTorch's default"
+        verdict = judged(context, owners(missed, untouched))
+        named = next((s.named for s in missed if s.named is not None), None)
+        effect = verdict.effect
         if prior is not None:
             effect = (
                 f"the prior {prior.args.get('val')} is missing from the output's bias: with it classes start near their"
@@ -89,15 +92,16 @@ class InitNeverRan(Rule):
             )
         return self.finding(
             context,
-            f"`{function}` initialises `{chosen.target}`, but nothing calls it while the model is built",
+            f"`{function}` initialises `{chosen.target}`, but "
+            + ("it is named without being called" if named else "nothing calls it while the model is built"),
             parameters=untouched,
-            severity=Severity.ERROR if prior is not None else Severity.WARNING,
-            site=(first.created if first else None) or chosen.site,
+            severity=Severity.ERROR if prior is not None else verdict.severity,
+            site=named or (first.created if first else None) or chosen.site,
             related=[Related(s.site.file, s.site.line, "never runs") for s in missed],
             expected={"calls": 1},
             actual={"calls": 0},
             effect=effect,
-            fix=f"call {function.rpartition('.')[2]}() at the end of __init__",
+            fix=f"call {function.rpartition('.')[2]}()" + ("" if named else " at the end of __init__"),
             topic="reach",
         )
 

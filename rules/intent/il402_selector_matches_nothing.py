@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from typing import Any
 
 from initlint.diagnosis import suspects
-from initlint.facts import Guard, InitStatement
+from initlint.facts import Guard, InitStatement, Site
 from initlint.findings import Related, Severity
+from initlint.intent_rule import Judged, judged, owners, still_default
 from initlint.rule import Context, Outcome, Rule, bad, good
 from initlint.signal import Nominal
 from initlint.signal.verdict import intent
@@ -55,6 +56,7 @@ class SelectorMatchesNothing(Rule):
     def check(self, context: Context) -> Iterator[Outcome]:
         if context.facts.loaded:
             return
+        causes: dict[tuple[str, int | None, str], list[tuple[InitStatement, Guard, list[str]]]] = {}
         for statement in context.facts.statements:
             if statement.runs and statement.op != "pass":
                 continue
@@ -63,28 +65,27 @@ class SelectorMatchesNothing(Rule):
             guard = next((g for g in statement.guards if g.matched == 0), None)
             if statement.op == "pass" and statement.runs:
                 guard = statement.guards[0] if statement.guards else None
-            missed = [
-                n
-                for n in statement.affected
-                if (p := context.parameter(n)) is not None and (p.last is None or p.last.origin == "torch")
-            ]
+            missed = still_default(context, statement.affected)
             if guard is not None and missed:
-                yield self._report(context, statement, guard, missed)
+                place = statement.selector or statement.site
+                line = place.line if statement.selector else guard.line
+                causes.setdefault((place.file, line, guard.text), []).append((statement, guard, missed))
             elif guard is not None and guard.kind == "name":
                 packed = _packed_elsewhere(context, statement)
                 if packed:
                     yield self._packed(context, statement, guard, packed)
+        for found in causes.values():
+            yield self._report(context, found)
 
-    def _report(self, context: Context, statement: InitStatement, guard: Guard, missed: list[str]) -> Outcome:
-        changes = {
-            s.parameter.name: Nominal(0.0, s.expected) for s in suspects(context.facts) if s.parameter.name in missed
-        }
-        effect = context.effect(changes) if changes else None
-        severity = Severity.WARNING
-        if effect is not None:
-            severity = intent(effect, context.signal, context.settings.optimizer, context.facts.dtype) or Severity.NOTE
-        site = statement.selector or statement.site
+    def _report(self, context: Context, found: list[tuple[InitStatement, Guard, list[str]]]) -> Outcome:
+        statement, guard, _ = found[0]
+        missed = list(dict.fromkeys(name for _, _, names in found for name in names))
         nothing = statement.op == "pass"
+        verdict = judged(context, {} if nothing else owners([s for s, _, _ in found], missed))
+        if nothing:
+            verdict = self._textbook(context, missed)
+        site = statement.selector or (statement.site if nothing else _place(guard, statement))
+        sites = {(s.site.file, s.site.line): s.site for s, _, _ in found}
         return self.finding(
             context,
             (f"the branch `{guard.text}` does nothing" if nothing else f"`{guard.text}` matches nothing in this model")
@@ -92,19 +93,32 @@ class SelectorMatchesNothing(Rule):
             + (f" and {len(missed) - 1} more keep" if len(missed) > 1 else " keeps")
             + " PyTorch's default",
             parameters=missed,
-            severity=severity,
+            severity=verdict.severity,
             site=site,
-            related=[]
-            if site == statement.site
-            else [Related(statement.site.file, statement.site.line, "never runs for it")],
+            related=[
+                Related(at.file, at.line, "never runs for it")
+                for at in sites.values()
+                if not nothing and (at.file, at.line) != (site.file, site.line)
+            ],
             expected={"matched": len(missed)},
             actual={"matched": 0},
-            effect=effect,
+            effect=verdict.effect,
             fix="initialise there: nn.init.normal_(module.weight, std=fan_in ** -0.5)"
             if nothing
-            else "select the classes or names that the model has",
+            else f"select the classes or names that the model has, as in `{missed[0]}`",
             topic="reach",
         )
+
+    def _textbook(self, context: Context, missed: list[str]) -> Judged:
+        """For a branch that does nothing: against what suits the layers."""
+        changes = {
+            s.parameter.name: Nominal(0.0, s.expected) for s in suspects(context.facts) if s.parameter.name in missed
+        }
+        if not changes:
+            return Judged(Severity.WARNING, "the chosen scheme is the default of PyTorch")
+        effect = context.effect(changes)
+        found = intent(effect, context.signal, context.settings.optimizer, context.facts.dtype)
+        return Judged(found or Severity.NOTE, effect)
 
     def _packed(
         self, context: Context, statement: InitStatement, guard: Guard, packed: dict[str, InitStatement]
@@ -171,6 +185,13 @@ class SelectorMatchesNothing(Rule):
                 return self.head(torch.relu(self.conv(x)).mean(dim=(2, 3)))
 
         return Image()
+
+
+def _place(guard: Guard, statement: InitStatement) -> Site:
+    """The line of a condition."""
+    if guard.line is None or guard.line == statement.site.line:
+        return statement.site
+    return Site(statement.site.file, guard.line, None, statement.site.function, guard.text)
 
 
 def _packed_elsewhere(context: Context, statement: InitStatement) -> dict[str, InitStatement]:

@@ -8,8 +8,15 @@ from typing import Any
 from initlint.diagnosis import suspects
 from initlint.facts import InitStatement, ParameterFacts
 from initlint.findings import Related, Severity
+from initlint.intent_rule import judged, owners, still_default
 from initlint.rule import Context, Outcome, Rule, bad, good
 from initlint.signal import Nominal
+
+_WHY = {
+    "early": ("it did not exist yet when this ran", "initialise at the end of __init__, when all layers exist"),
+    "cut": ("this ends the loop in its first round", "move it behind the loop"),
+    "children": ("the loop visits direct children only, and this lies deeper", "loop over self.modules()"),
+}
 
 
 class LayerMissed(Rule):
@@ -18,7 +25,8 @@ class LayerMissed(Rule):
     ## What it does
     Finds weights at PyTorch's default beside layers of the same operation that one init statement of the model
     reached, where the record shows the slip: the statement ran for this layer too but wrote another one
-    (`self.proj` in the place of the argument), or packed and differently named weights fell through its selection.
+    (`self.proj` in the place of the argument); `apply` or the loop ran before the layer existed, was left in its first
+    round, or visited direct children only.
 
     ## Why is this bad?
     The layer starts from another distribution than its designer says: several times larger or smaller than its kin,
@@ -62,6 +70,33 @@ class LayerMissed(Rule):
             missed = self._repeated(context, statement)
             if missed:
                 yield self._report(context, statement, missed)
+        causes: dict[tuple[str, int, str], list[InitStatement]] = {}
+        for statement in context.facts.statements:
+            at = statement.missed_at
+            if at is not None and still_default(context, statement.missed):
+                causes.setdefault((at.file, at.line, statement.missed_why), []).append(statement)
+        for (_, _, why), statements in causes.items():
+            yield self._unreached(context, why, statements)
+
+    def _unreached(self, context: Context, why: str, statements: list[InitStatement]) -> Outcome:
+        """What a loop or ``apply`` over the modules should have reached and did not."""
+        names = still_default(context, (name for s in statements for name in s.missed))
+        verdict = judged(context, owners(statements, names))
+        reason, remedy = _WHY[why]
+        more = f" and {len(names) - 1} more keep" if len(names) > 1 else " keeps"
+        return self.finding(
+            context,
+            f"`{names[0]}`{more} PyTorch's default although {statements[0].op} is meant for it: {reason}",
+            parameters=names,
+            severity=verdict.severity,
+            site=statements[0].missed_at,
+            related=[Related(s.site.file, s.site.line, "does not reach it") for s in statements[:3]],
+            expected={"reached": len(names)},
+            actual={"reached": 0},
+            effect=verdict.effect,
+            fix=remedy,
+            topic="reach",
+        )
 
     def _repeated(self, context: Context, statement: InitStatement) -> list[ParameterFacts]:
         """What a statement that ran again and again on one tensor was meant to write: its selection says so."""

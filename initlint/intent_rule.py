@@ -1,0 +1,113 @@
+"""What the code asked for against what the tensors hold: shared by the rules on intent (IL4xx).
+
+A statement that did not reach its parameters is judged by the values it would have given them (the counterfactual),
+not by the fact that it did not run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from initlint.diagnosis import suspects
+from initlint.facts import InitStatement, ParameterFacts, Write
+from initlint.findings import Severity
+from initlint.records import dataclass
+from initlint.rule import Context
+from initlint.signal import Effect, Nominal
+from initlint.signal.verdict import intent
+from initlint.theory.schemes import Requested, requested
+
+#: A factor 2 of the second moment counts where there is evidence of a mistake (DESIGN, section 4).
+_COUNTS = 2.0
+#: Gates of torch's recurrent layers, stacked along axis 0.
+_GATES = {"lstm": 4, "gru": 3, "rnn": 1}
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """How much it matters that parameters are not what the code asked for."""
+
+    severity: Severity
+    effect: Effect | str
+
+
+def still_default(context: Context, names: Iterable[str]) -> list[str]:
+    """Those of the parameters that nobody but PyTorch's own reset wrote."""
+    found = (context.parameter(name) for name in dict.fromkeys(names))
+    return [p.name for p in found if p is not None and not p.generated and (p.last is None or p.last.origin == "torch")]
+
+
+def asked_for(context: Context, statement: InitStatement, parameter: ParameterFacts) -> Requested | None:
+    """The distribution that a statement would have given a parameter; ``None`` where it cannot be told."""
+    for name in statement.parameters:  # it ran for others: with these arguments
+        other = context.parameter(name)
+        for write in other.writes if other is not None else ():
+            if write.site is not None and (write.site.file, write.site.line) == (
+                statement.site.file,
+                statement.site.line,
+            ):
+                return requested(write, _part(context, statement, parameter))
+    if not statement.settled:
+        return None
+    write = Write(op=statement.op, order=0, args=statement.args)
+    return requested(write, _part(context, statement, parameter))
+
+
+def _part(context: Context, statement: InitStatement, parameter: ParameterFacts) -> tuple[int, ...]:
+    """The shape that the statement's target has: of one gate, where a plain variable runs over parts."""
+    shape = parameter.shape
+    layers = context.layers_of(parameter.name)
+    kinds = [m.cls.rpartition(".")[2].lower() for m in context.facts.modules if m.name == parameter.module]
+    gates = next((_GATES[kind] for kind in kinds if kind in _GATES), 1)
+    in_parts = statement.parts and any(layer.kind == "recurrent" for layer in layers)
+    return (shape[0] // gates, *shape[1:]) if in_parts and len(shape) == 2 and shape[0] % gates == 0 else shape
+
+
+def judged(context: Context, asked: Mapping[str, InitStatement]) -> Judged:
+    """The verdict on parameters that were not given what these statements ask for."""
+    changes: dict[str, Nominal] = {}
+    ratios: dict[str, float] = {}
+    textbook = {s.parameter.name: s.expected for s in suspects(context.facts)}
+    for name, statement in asked.items():
+        parameter = context.parameter(name)
+        stats = parameter.stats if parameter is not None else None
+        if parameter is None or stats is None:
+            continue
+        meant = asked_for(context, statement, parameter)
+        if meant is not None:
+            changes[name] = Nominal(meant.mean, meant.var, meant.family == "orthogonal")
+        elif name in textbook:
+            changes[name] = Nominal(0.0, textbook[name])
+        if name in changes and len(parameter.shape) > 1 and stats.second > 0:
+            ratios[name] = changes[name].second / stats.second
+    if not changes:
+        return Judged(Severity.NOTE, "these parameters keep PyTorch's default")
+    effect = context.effect(changes)
+    severity = intent(effect, context.signal, context.settings.optimizer, context.facts.dtype) or Severity.NOTE
+    if effect.head and severity is Severity.WARNING:
+        return Judged(Severity.NOTE, effect)  # a final layer left at its default is a choice
+    if severity is Severity.NOTE and _remembers(context, ratios):
+        # what a recurrent matrix does over time does not show in one pass over the graph
+        off = max(ratios.values(), key=lambda ratio: abs(ratio - 1))
+        return Judged(Severity.WARNING, f"the second moment is {off:.3g} times that of what is there, at every step")
+    return Judged(severity, effect)
+
+
+def _remembers(context: Context, ratios: Mapping[str, float]) -> bool:
+    """Whether a recurrent matrix is off by more than a factor that counts."""
+    return any(
+        layer.kind == "recurrent" and not 1 / _COUNTS < ratio < _COUNTS
+        for name, ratio in ratios.items()
+        for layer in context.layers_of(name)
+    )
+
+
+def owners(statements: Iterable[InitStatement], names: Iterable[str]) -> dict[str, InitStatement]:
+    """For each parameter the first statement that was meant for it."""
+    wanted = set(names)
+    found: dict[str, InitStatement] = {}
+    for statement in statements:
+        for name in (*statement.affected, *statement.missed):
+            if name in wanted:
+                found.setdefault(name, statement)
+    return found

@@ -1,0 +1,99 @@
+"""Values that are computed from a parameter and given to a name that nothing reads again.
+
+``for p in self.parameters(): p = torch.randn_like(p)`` binds a local name and leaves the parameter alone;
+``state["fc.weight"] = ...`` changes a dictionary that must be loaded to have an effect.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+
+from initlint.probe.provenance_words import words
+
+#: Methods that hand out a model's parameters, by name or not.
+_PARAMETERS = words("parameters named_parameters")
+#: Attributes of a tensor that give (a view of) the tensor itself.
+_SAME = words("data weight bias")
+#: What may be done with a state dict without handing it on.
+_LOOKS = words("items keys values get")
+
+
+def lost_values(node: ast.FunctionDef | ast.AsyncFunctionDef) -> Iterator[tuple[ast.expr, ast.expr]]:
+    """Pairs of target and value of the assignments in a function that have no effect."""
+    inside = list(_inside(node))
+    loads: dict[str, list[ast.Name]] = {}
+    for item in inside:
+        if isinstance(item, ast.Name) and isinstance(item.ctx, ast.Load):
+            loads.setdefault(item.id, []).append(item)
+    tensors = _tensors(inside)
+    states = {name for name, value in _assignments(inside) if _method(value) == "state_dict"}
+    handed_on = {name for name in states if not _only_looked_at(name, inside)}
+    for item in inside:
+        if not isinstance(item, ast.Assign) or len(item.targets) != 1:
+            continue
+        target = item.targets[0]
+        if isinstance(target, ast.Name) and target.id in tensors and _computes(item.value):
+            end = (item.end_lineno or 0, item.end_col_offset or 0)
+            if not any((load.lineno, load.col_offset) >= end for load in loads.get(target.id, ())):
+                yield target, item.value
+        elif (
+            isinstance(target, ast.Subscript)
+            and isinstance(target.value, ast.Name)
+            and target.value.id in states - handed_on
+        ):
+            yield target, item.value
+
+
+def _inside(node: ast.AST) -> Iterator[ast.AST]:
+    """All nodes of a function's body but those of functions and classes defined in it."""
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef | ast.Lambda):
+            continue
+        yield child
+        yield from _inside(child)
+
+
+def _assignments(inside: list[ast.AST]) -> Iterator[tuple[str, ast.expr]]:
+    for item in inside:
+        if isinstance(item, ast.Assign):
+            yield from ((target.id, item.value) for target in item.targets if isinstance(target, ast.Name))
+
+
+def _tensors(inside: list[ast.AST]) -> set[str]:
+    """Names that stand for parameters: of loops over them, and of ``w = layer.weight.data``."""
+    found = {name for name, value in _assignments(inside) if isinstance(value, ast.Attribute) and value.attr in _SAME}
+    for item in inside:
+        if isinstance(item, ast.For) and _method(item.iter) in _PARAMETERS:
+            last = item.target.elts[-1] if isinstance(item.target, ast.Tuple) else item.target
+            if isinstance(last, ast.Name):
+                found.add(last.id)
+    return found
+
+
+def _method(node: ast.expr) -> str:
+    return node.func.attr if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) else ""
+
+
+def _computes(value: ast.expr) -> bool:
+    """Whether an expression computes a new tensor; a function with a trailing underscore changes the old one."""
+    calls = [node.func for node in ast.walk(value) if isinstance(node, ast.Call)]
+    names = [call.attr if isinstance(call, ast.Attribute) else getattr(call, "id", "") for call in calls]
+    return (bool(calls) or isinstance(value, ast.BinOp)) and not any(name.endswith("_") for name in names)
+
+
+def _only_looked_at(name: str, inside: list[ast.AST]) -> bool:
+    """Whether a dictionary is nowhere handed to anything: not loaded, returned, passed or kept."""
+    allowed: set[int] = set()
+    for item in inside:
+        holder: ast.AST | None = None
+        if isinstance(item, ast.Subscript) or (isinstance(item, ast.Attribute) and item.attr in _LOOKS):
+            holder = item.value
+        elif isinstance(item, ast.For | ast.comprehension):
+            holder = item.iter
+        elif isinstance(item, ast.Compare):
+            allowed.update(map(id, item.comparators))
+        if holder is not None:
+            allowed.add(id(holder))
+    uses = [item for item in inside if isinstance(item, ast.Name) and item.id == name]
+    return all(isinstance(use.ctx, ast.Store) or id(use) in allowed for use in uses)

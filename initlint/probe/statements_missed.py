@@ -1,0 +1,290 @@
+"""What a statement should have reached and did not: its range in the finished model against what it wrote."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterable
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import torch
+from torch import nn
+
+from initlint.facts import Site
+from initlint.probe.provenance import Recorder
+from initlint.probe.provenance_store import Store
+from initlint.probe.sites import Noted, make_site, site, span
+from initlint.probe.statements_conditions import Answer, Condition, Whole, unknown
+from initlint.probe.statements_guards import Guards, Place
+from initlint.probe.statements_match import Hits
+from initlint.probe.statements_names import Names
+from initlint.probe.statements_near import near_class, near_name
+from initlint.probe.statements_ranges import PARTS, Item, Range, Ranges, loops_left, tensor_at
+from initlint.probe.statements_source import Candidate, Scope, Source, Test
+
+
+@dataclass(frozen=True, slots=True)
+class Missed:
+    """Parameters that were not reached, with the reason and the place to mend."""
+
+    names: tuple[str, ...] = ()
+    why: str = ""
+    at: Site | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """What a condition is asked about."""
+
+    item: Item
+    found: Range
+    place: Place
+    widened: bool = False  # where nothing passes, kin and slips of the pen do
+
+
+class Misses:
+    """Answers for one model.
+
+    Args:
+        model: the built model.
+        recorder: its record.
+        names: resolves names of the source.
+        guards: compiles conditions.
+        ranges: resolves variables.
+    """
+
+    def __init__(self, model: nn.Module, recorder: Recorder, names: Names, guards: Guards, ranges: Ranges) -> None:
+        self._recorder = recorder
+        self._names = names
+        self._guards = guards
+        self._ranges = ranges
+        self._modules = tuple(model.modules())
+        self._by_tensor: dict[int, str] = {}
+        for name, tensor in model.named_parameters(remove_duplicate=False):
+            self._by_tensor.setdefault(id(tensor), name)
+
+    def of(self, candidate: Candidate, source: Source, hits: Hits, written: Iterable[str]) -> Missed:
+        """What the loop or ``apply`` around a statement did not reach."""
+        if candidate.target is None or candidate.result_unused:
+            return Missed()
+        resolved = self._resolved(candidate, source)
+        if resolved is None:
+            return Missed()
+        found, attributes = resolved
+        leaving = [] if found.loop is None else list(loops_left(found.loop))
+        at_once = next((node for node, first in leaving if first), None)
+        if leaving and at_once is None:
+            return Missed()  # left on a condition: how far it went is its author's decision
+        left = self._selected(candidate, source, found, attributes)
+        for name in written:
+            left.pop(name, None)
+        if not left:
+            return Missed()
+        if at_once is not None and found.place is not None:
+            return Missed(tuple(left), "cut", _site(at_once, *found.place))
+        if found.shallow:
+            return self._deeper(left, found)
+        return self._early(left, candidate, source, hits, found)
+
+    def selected(self, candidate: Candidate, source: Source) -> tuple[str, ...]:
+        """The parameters of the finished model that a statement selects, where its range is known."""
+        resolved = self._resolved(candidate, source)
+        return () if resolved is None else tuple(self._selected(candidate, source, *resolved))
+
+    @staticmethod
+    def in_parts(candidate: Candidate) -> bool:
+        """Whether the target is a variable over the parts of a parameter."""
+        target = candidate.target
+        while isinstance(target, ast.Attribute | ast.Subscript):
+            target = target.value
+        loop = candidate.scope.loops.get(target.id) if isinstance(target, ast.Name) else None
+        node = loop[0] if loop is not None else None
+        while isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.args:
+            node = node.args[0]  # enumerate(...), zip(...)
+        return isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in PARTS
+
+    def idle(self, candidate: Candidate, source: Source) -> tuple[str, ...]:
+        """Texts of the name tests around a statement that no name passes as the loop sees them."""
+        resolved = self._resolved(candidate, source)
+        if resolved is None:
+            return ()
+        found = []
+        for test in candidate.tests:
+            for expr in _parts(test.expr) if test.positive else ():
+                (condition,) = self._guards.conditions([Test(expr, True)], Place(candidate.scope, source))
+                named = condition.subject in ("parameter_name", "module_name")
+                if named and not any(condition.test(Whole(item.name)) for item in resolved[0].items):
+                    found.append(source.segment(test.expr))
+        return tuple(found)
+
+    def kin(self, candidate: Candidate, source: Source) -> tuple[str, ...]:
+        """For conditions that nothing passes: what passes where kin and slips of the pen count."""
+        resolved = self._resolved(candidate, source)
+        return () if resolved is None else tuple(self._selected(candidate, source, *resolved, widened=True))
+
+    def _resolved(self, candidate: Candidate, source: Source) -> tuple[Range, list[str]] | None:
+        if candidate.target is None:
+            return None
+        return self._ranges.of_target(candidate.target, candidate.scope, source)
+
+    # -- what is selected ------------------------------------------------------------------------
+
+    def _selected(
+        self, candidate: Candidate, source: Source, found: Range, attributes: list[str], *, widened: bool = False
+    ) -> dict[str, Item]:
+        tests = [(test, Place(candidate.scope, source)) for test in (*candidate.tests, *candidate.exits)]
+        tests += [(test, Place(scope, file)) for test, scope, file in found.tests]
+        selected: dict[str, Item] = {}
+        for item in found.items:
+            tensor = tensor_at(item, attributes)
+            name = None if tensor is None else self._by_tensor.get(id(tensor))
+            if name is None:
+                continue
+            answers = [self._holds(test, _Asked(item, found, place, widened=widened)) for test, place in tests]
+            if None in answers:
+                return {}
+            if all(answers):
+                selected.setdefault(name, item)
+        return selected
+
+    def _holds(self, test: Test, asked: _Asked) -> Answer:
+        """Whether a condition lets an item through; ``None`` where that cannot be told."""
+        answer = self._answer(test.expr, asked, positive=test.positive)
+        return answer if answer is None or test.positive else not answer
+
+    def _answer(self, expr: ast.expr, asked: _Asked, *, positive: bool) -> Answer:
+        if isinstance(expr, ast.UnaryOp) and isinstance(expr.op, ast.Not):
+            inner = self._answer(expr.operand, asked, positive=not positive)
+            return None if inner is None else not inner
+        if isinstance(expr, ast.BoolOp):
+            answers = [self._answer(value, asked, positive=positive) for value in expr.values]
+            decisive = isinstance(expr.op, ast.Or)
+            if any(answer is decisive for answer in answers):
+                return decisive
+            return None if None in answers else not decisive
+        special = self._special(expr, asked)
+        if special is not None:
+            return special
+        (condition,) = self._guards.conditions([Test(expr, True)], asked.place)
+        return self._evaluate(condition, expr, asked, positive=positive)
+
+    def _evaluate(self, condition: Condition, expr: ast.expr, asked: _Asked, *, positive: bool) -> Answer:
+        item, found = asked.item, asked.found
+        if condition.test is unknown:
+            return None
+        module = item.value if isinstance(item.value, nn.Module) else None if item.owner is None else item.owner.value
+        if condition.kind == "value":
+            return condition.test(None)
+        widened = asked.widened and positive
+        if condition.subject in ("parameter_name", "module_name"):
+            idle = widened and not any(condition.test(Whole(other.name)) for other in found.items)
+            return near_name(condition, item.name) if idle else condition.test(Whole(item.name))
+        tested = {node.id for node in ast.walk(expr) if isinstance(node, ast.Name)} & found.variables
+        if not tested:
+            return None  # a condition on something else
+        if condition.subject == "module" and module is not None:
+            idle = widened and not any(condition.test(other) for other in self._modules)
+            return near_class(condition, type(module)) if idle else condition.test(module)
+        if condition.subject == "parameter" and isinstance(item.value, torch.Tensor):
+            return condition.test(item.value)
+        return None
+
+    def _special(self, expr: ast.expr, asked: _Asked) -> Answer:
+        """``m.bias is not None``, ``p.requires_grad``, ``m is not self.head``."""
+        item, found = asked.item, asked.found
+        if isinstance(expr, ast.Attribute) and expr.attr == "requires_grad" and isinstance(item.value, torch.Tensor):
+            return bool(item.value.requires_grad) if _is_variable(expr.value, found) else None
+        if not isinstance(expr, ast.Compare) or len(expr.ops) != 1:
+            return None
+        left, right, op = expr.left, expr.comparators[0], expr.ops[0]
+        if not isinstance(op, ast.Is | ast.IsNot):
+            return None
+        equal: Answer = None
+        if isinstance(right, ast.Constant) and right.value is None and isinstance(left, ast.Attribute):
+            if _is_variable(left.value, found) and isinstance(item.value, nn.Module):
+                equal = getattr(item.value, left.attr, None) is None
+        elif _is_variable(left, found):
+            other = self._ranges.modules(right, asked.place.scope, asked.place.source)
+            if other is not None and len(other.items) == 1:
+                equal = other.items[0].value is item.value
+        return equal if equal is None or isinstance(op, ast.Is) else not equal
+
+    # -- why it was not reached ------------------------------------------------------------------
+
+    def _deeper(self, left: dict[str, Item], found: Range) -> Missed:
+        """Modules under the direct children, other than in parts of a library."""
+        names = [
+            name
+            for name, item in left.items()
+            if item.between and all(_container(module) or self._names.of_user(module) for module in item.between)
+        ]
+        if found.loop is None or found.place is None or not names:
+            return Missed()
+        return Missed(tuple(names), "children", _site(found.loop, *found.place))
+
+    def _early(self, left: dict[str, Item], candidate: Candidate, source: Source, hits: Hits, found: Range) -> Missed:
+        """What was registered after the statement had run for the last time."""
+        if found.applied:
+            last = max(found.applied, key=lambda call: call.order)
+            later = [name for name, item in left.items() if self._registered(item) > last.order]
+            return Missed(tuple(later), "early", site(last.frames[0])) if later and last.frames else Missed()
+        if found.loop is None or found.place is None:
+            return Missed()
+        scope, file = found.place
+        where = _site(found.loop, scope, file)
+        if hits.events:
+            order = max(event.order for event in hits.events)
+            later = [name for name, item in left.items() if self._registered(item) > order]
+            called = _call_of(scope, hits)
+            return Missed(tuple(later), "early", called or where) if later else Missed()
+        later = [name for name, item in left.items() if self._after(item, scope, file, found.loop.lineno)]
+        return Missed(tuple(later), "early", where) if later else Missed()
+
+    def _store(self, item: Item) -> Store | None:
+        tensor = item.value if isinstance(item.value, torch.Tensor) else next(iter(item.value.parameters()), None)
+        return None if tensor is None else self._recorder.log.find_safely(tensor)
+
+    def _registered(self, item: Item) -> int:
+        """When the parameters of an item came into the world; 0 when that was not seen."""
+        store = self._store(item)
+        return min((entry.order for entry in store.registrations), default=0) if store is not None else 0
+
+    def _after(self, item: Item, scope: Scope, source: Source, line: int) -> bool:
+        """Whether an item was made further down in the same function."""
+        store = self._store(item)
+        for entry in store.registrations[:1] if store is not None else ():
+            for code, lasti in entry.frames:
+                if code.co_filename == source.path and code.co_firstlineno == scope.first_line:
+                    where = span((code, lasti))
+                    return where is not None and where[0] > line
+        return False
+
+
+def _parts(expr: ast.expr) -> list[ast.expr]:
+    """What must hold together: the parts of ``a and b``."""
+    return expr.values if isinstance(expr, ast.BoolOp) and isinstance(expr.op, ast.And) else [expr]
+
+
+def _call_of(scope: Scope, hits: Hits) -> Site | None:
+    """Where the function of a loop was called, when it has a caller of the user's."""
+    frames: tuple[Noted, ...] = hits.events[-1].frames
+    for inner, outer in pairwise(frames):
+        if inner[0].co_firstlineno == scope.first_line and inner[0].co_name != "__init__":
+            return site(outer)
+    return None
+
+
+def _is_variable(node: ast.expr, found: Range) -> bool:
+    return isinstance(node, ast.Name) and node.id in found.variables
+
+
+def _container(module: nn.Module) -> bool:
+    return isinstance(module, nn.Sequential | nn.ModuleList | nn.ModuleDict)
+
+
+def _site(node: ast.AST, scope: Scope, source: Source) -> Site:
+    first: Any = node
+    last = first.iter if isinstance(node, ast.For | ast.AsyncFor) else first
+    where = first.lineno, last.end_lineno or first.lineno, first.col_offset, last.end_col_offset or 0
+    return make_site(source.path, where, scope.name)
