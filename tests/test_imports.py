@@ -25,6 +25,8 @@ LAYERS: tuple[frozenset[str], ...] = (
             "table",
             "diagnosis",
             "upstream",
+            "wiring",
+            "duals",
             "runtime_scale",
             "policies",
             "expressions",

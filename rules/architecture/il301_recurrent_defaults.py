@@ -62,8 +62,11 @@ class RecurrentDefaults(Rule):
     )
 
     def check(self, context: Context) -> Iterator[Outcome]:
+        seen: set[tuple[str, ...]] = set()  # a cell that is called at every step is one cell
         for node in context.facts.nodes:
-            if node.op == "recurrent":
+            names = tuple(node.parameters.values())
+            if node.op == "recurrent" and names not in seen:
+                seen.add(names)
                 outcome = self._judge(context, node)
                 if outcome is not None:
                     yield outcome
@@ -75,9 +78,13 @@ class RecurrentDefaults(Rule):
         if context.facts.loaded or not untouched:
             return None
         cell, steps = str(node.attrs.get("cell", "rnn")), node.attrs.get("steps")
+        if node.attrs.get("single"):
+            steps = sum(other.parameters == node.parameters for other in context.facts.nodes)
         hidden = [p for p in untouched if len(p.shape) == 2 and not _orthogonal(p.stats)]
         forget = _forget_bias(node) if cell == "lstm" else None
-        low = forget is not None and forget < _FORGET_BIAS
+        # biases that the code has set are its choice (or another rule's matter)
+        kept = [p for p in untouched if len(p.shape) == 1]
+        low = forget is not None and forget < _FORGET_BIAS and bool(kept)
         if not hidden and not low:
             return None
         said = []

@@ -1,0 +1,62 @@
+"""How the nodes of a graph hang together, as rules ask about it: users, sources, what a signal reaches."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from initlint.facts import Layer, ModelFacts, Node
+
+#: Ops that hand a signal on as it is (or part of it).
+TRANSPARENT = frozenset({"reshape", "identity", "dropout", "select", "output", "pad"})
+
+#: The facts that were asked about last, and the users of their nodes.
+_last: tuple[ModelFacts, tuple[tuple[int, ...], ...]] | None = None
+
+
+def users(facts: ModelFacts) -> tuple[tuple[int, ...], ...]:
+    """For each node the nodes that read it."""
+    global _last
+    known = _last
+    if known is None or known[0] is not facts:
+        found: list[list[int]] = [[] for _ in facts.nodes]
+        for node in facts.nodes:
+            for source in dict.fromkeys(node.inputs):
+                found[source].append(node.index)
+        known = _last = (facts, tuple(map(tuple, found)))
+    return known[1]
+
+
+def source(facts: ModelFacts, index: int, through: frozenset[str] = TRANSPARENT) -> Node:
+    """The node that a signal comes from, back through ops that hand it on."""
+    node = facts.nodes[index]
+    while node.op in through and node.inputs:
+        node = facts.nodes[node.inputs[0]]
+    return node
+
+
+def reached(facts: ModelFacts, start: int, onward: Callable[[Node], bool]) -> Iterator[Node]:
+    """Nodes downstream of ``start``, nearest first; the walk goes on behind those for which ``onward`` holds."""
+    readers = users(facts)
+    seen, front = {start}, [start]
+    while front:
+        following: list[int] = []
+        for index in front:
+            for user in readers[index]:
+                if user in seen:
+                    continue
+                seen.add(user)
+                yield facts.nodes[user]
+                if onward(facts.nodes[user]):
+                    following.append(user)
+        front = following
+
+
+def transparent(node: Node) -> bool:
+    """Whether an op hands its signal on as it is."""
+    return node.op in TRANSPARENT
+
+
+def writer(facts: ModelFacts, index: int, through: frozenset[str] = TRANSPARENT) -> Layer | None:
+    """The layer whose output arrives at a node as it is."""
+    node = source(facts, index, through)
+    return next((layer for layer in facts.layers if node.index in layer.nodes), None)
