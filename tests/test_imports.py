@@ -26,6 +26,7 @@ LAYERS: tuple[frozenset[str], ...] = (
             "diagnosis",
             "upstream",
             "wiring",
+            "odds",
             "duals",
             "runtime_scale",
             "policies",
