@@ -1,4 +1,4 @@
-"""IL313: a predicted transform adds the identity to a layer that does not start at zero."""
+"""IL313: a predicted transform does not start as the identity."""
 
 from __future__ import annotations
 
@@ -12,18 +12,23 @@ from initlint.rule import Context, Outcome, Rule, bad, good, site_of
 
 # A perturbation of a tenth of the identity's norm still starts as an identity for all purposes.
 _RELATIVE = 0.1
+# From half of the identity's norm on, corners of the image move by half of its size.
+_SCRAMBLED = 0.5
 
 
 class TransformNotIdentity(Rule):
-    """A network predicts a transform as identity plus a correction, and the correction starts at random.
+    """A network predicts a transform, and what it predicts at the start is not the identity.
 
     ## What it does
-    Finds layers whose output is added to a constant identity matrix (flattened or not) and whose weight is not zero.
+    Finds layers whose output is added to a constant identity matrix (flattened or not) and whose weight is not zero,
+    and layers whose output becomes the grid of a spatial transformer (`affine_grid`) and whose bias is not the
+    identity (1, 0, 0, 0, 1, 0) or whose weight is not small.
 
     ## Why is this bad?
     Adding the identity says that the transform should start as one. A default-initialised last layer adds a random
     matrix whose norm can exceed the identity's: for a 64 x 64 feature transform the input arrives scrambled.
-    Spatial transformers zero the last layer.
+    Spatial transformers zero the last layer's weight and set its bias to the identity. With a zero bias every output
+    pixel samples the centre of the image; with PyTorch's default the image shrinks to a spot around it.
 
     ## Example
     ```python
@@ -52,6 +57,9 @@ class TransformNotIdentity(Rule):
 
     def check(self, context: Context) -> Iterator[Outcome]:
         facts = context.facts
+        if facts.loaded:
+            return
+        yield from self._grids(context)
         for node in facts.nodes:
             if node.op != "add" or len(node.inputs) != 2:
                 continue
@@ -85,6 +93,71 @@ class TransformNotIdentity(Rule):
             fix="nn.init.zeros_(layer.weight); nn.init.zeros_(layer.bias)",
             topic="convention",
         )
+
+    def _grids(self, context: Context) -> Iterator[Outcome]:
+        """Layers that predict the matrix of a sampling grid."""
+        facts = context.facts
+        told: set[str] = set()
+        for node in facts.nodes:
+            if node.op != "opaque" or node.attrs.get("name") != "affine_grid" or not node.inputs:
+                continue
+            matrix = facts.nodes[node.inputs[0]].shape
+            if matrix is None or len(matrix) != 3:
+                continue
+            layer, added = _writer(facts, node.inputs[0]), False
+            if layer is None:
+                layer, added = _beside_identity(facts, node.inputs[0], matrix[1], matrix[2]), True
+            if layer is None or layer.weight in told:
+                continue
+            told.add(layer.weight)
+            outcome = self._judge_grid(context, layer, matrix[1], matrix[2], added=added)
+            if outcome is not None:
+                yield outcome
+
+    def _judge_grid(self, context: Context, layer: Layer, rows: int, columns: int, *, added: bool) -> Outcome | None:
+        """``added``: the forward adds the identity itself."""
+        weight, bias = context.parameter(layer.weight), context.parameter(layer.bias) if layer.bias else None
+        held = True if added else _identity_bias(bias, rows, columns)
+        moments = context.signal.built[layer.nodes[-1]]
+        if weight is None or weight.stats is None or held is None:
+            return None
+        # what is predicted beside the identity: random in every entry
+        beside = moments.q if added else max(0.0, moments.q - _q(bias))
+        spread = 0.0 if weight.stats.second == 0 or moments.undetermined else math.sqrt(beside)
+        relative = spread * math.sqrt(columns)  # of the identity's Frobenius norm sqrt(rows), over rows x columns entries
+        names = [*([weight.name] if spread else []), *([bias.name] if bias and not held else [])]
+        if held and relative < _RELATIVE:
+            return None
+        if held:
+            clause = f"starts {relative:.2g} times the identity's norm away from it"
+        elif bias is None or bias.stats is None or bias.stats.second == 0:
+            clause = "starts at zero instead of the identity: every pixel samples the centre"
+        else:
+            clause = "has no identity in its bias: the grid shrinks to a spot around the centre"
+        guilty = bias if bias is not None and not held else weight
+        return self.finding(
+            context,
+            f"`{layer.name}` predicts the {rows} x {columns} matrix of a sampling grid and {clause}",
+            parameters=names or [weight.name],
+            # beside the identity the input is only perturbed: half of its norm away it is another image
+            severity=Severity.NOTE if held and relative < _SCRAMBLED else Severity.WARNING,
+            site=site_of(guilty),
+            expected={"bias": "1, 0, 0, 0, 1, 0" if columns == 3 else "the identity", "weight": 0.0},
+            actual={"bias_rms": math.sqrt(_q(bias)), "output_rms": spread},
+            effect="what the transform is applied to arrives as one spot, or scrambled, at the start",
+            fix="layer.weight.data.zero_(); layer.bias.data.copy_(torch.eye(2, 3).flatten())"
+            if columns == 3
+            else "layer.weight.data.zero_(); layer.bias.data.copy_(torch.eye(3, 4).flatten())",
+            topic="convention",
+        )
+
+    @bad
+    def grid_from_zero() -> Any:
+        return _spatial(identity=False)
+
+    @good
+    def grid_from_identity() -> Any:
+        return _spatial(identity=True)
 
     @bad
     def default_correction() -> Any:
@@ -129,6 +202,66 @@ def _writer(facts: ModelFacts, index: int) -> Layer | None:
             return None
         index = node.inputs[0]
     return by_node[index]
+
+
+def _identity_bias(bias: ParameterFacts | None, rows: int, columns: int) -> bool | None:
+    """Whether a bias is the flattened identity (rows x columns), by its moments; ``None`` where it is not known."""
+    if bias is None:
+        return False
+    stats, entries = bias.stats, rows * columns
+    if stats is None or bias.shape != (entries,):
+        return None
+    # ones on the diagonal and zeros elsewhere have mean = second = rows / entries, and so has no other start in use;
+    # a small shift or zoom of it is as good
+    share = rows / entries
+    thirds = stats.chunks.get("3", ())
+    if columns == 3 and rows == 2 and len(thirds) == 3 and thirds[1].second > _SCRAMBLED**2:
+        return False  # (1, 0, 0, 0, 1, 0) has nothing in its middle third
+    return abs(stats.mean / share - 1) < _SCRAMBLED and abs(stats.second / share - 1) < _SCRAMBLED
+
+
+def _beside_identity(facts: ModelFacts, index: int, rows: int, columns: int) -> Layer | None:
+    """The layer whose output the forward adds to a constant identity of rows x columns."""
+    node = facts.nodes[index]
+    while node.op in ("reshape", "identity", "select") and node.inputs:
+        node = facts.nodes[node.inputs[0]]
+    if node.op != "add" or len(node.inputs) != 2:
+        return None
+    share = rows / (rows * columns)
+    for mine, other in (node.inputs, node.inputs[::-1]):
+        held = [facts.nodes[mine].attrs.get(key) for key in ("mean", "second")]
+        constant = facts.nodes[mine].op in ("constant", "parameter")
+        if constant and all(isinstance(x, (int, float)) and abs(x / share - 1) < 1e-4 for x in held):
+            return _writer(facts, other)
+    return None
+
+
+def _q(bias: ParameterFacts | None) -> float:
+    return bias.stats.second if bias is not None and bias.stats is not None else 0.0
+
+
+def _spatial(identity: bool) -> Any:
+    import torch
+    import torch.nn.functional as F
+    from torch import nn
+
+    class Spatial(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.locate = nn.Sequential(nn.Flatten(), nn.Linear(64, 16), nn.ReLU(), nn.Linear(16, 6))
+            self.head = nn.Linear(64, 4)
+            last = self.locate[3]
+            nn.init.zeros_(last.get_parameter("weight"))
+            nn.init.zeros_(last.get_parameter("bias"))
+            if identity:
+                last.get_parameter("bias").data.copy_(torch.eye(2, 3).flatten())
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            theta = self.locate(x).view(-1, 2, 3)
+            grid = F.affine_grid(theta, list(x.shape), align_corners=False)
+            return self.head(F.grid_sample(x, grid, align_corners=False).flatten(1))
+
+    return Spatial(), (torch.randn(4, 1, 8, 8),)
 
 
 def _transformer(zero: bool) -> Any:
