@@ -1,8 +1,8 @@
 """The value and the slope of an expression of one parameter, at a value that all its elements share.
 
-The probe notes what the forward makes of a parameter before a signal meets it as a text: ``clamp(exp(scale), max=100)``.
-With the value that the parameter starts with, the text says what factor it is at the start and whether a gradient
-reaches the parameter at all.
+The probe notes what the forward makes of a parameter before a signal meets it, as a text such as
+``clamp(exp(scale), max=100)``. With the value that the parameter starts with, the text says what factor it is at the
+start and whether a gradient reaches the parameter at all.
 """
 
 from __future__ import annotations

@@ -66,7 +66,7 @@ def form(text: str) -> tuple[int, str] | None:
 
 def _logarithm(call: ast.Call) -> str:
     function = call.func
-    name = function.attr if isinstance(function, ast.Attribute) else function.id if isinstance(function, ast.Name) else ""
+    name = function.attr if isinstance(function, ast.Attribute) else getattr(function, "id", "")
     return name if name in _LOGS or name == "logit" else ""
 
 

@@ -221,9 +221,8 @@ def _rows(parameter: ParameterFacts, gates: int) -> list[float | None]:
     part = size // gates
     for i, chunk in enumerate(chunks):
         # where the record does not tell: a gate that holds one value, or draws that are all well above zero (chrono)
-        if chunk.minimum == chunk.maximum or chunk.minimum >= _RAISED:
-            found[i * part : (i + 1) * part] = [chunk.mean] * part
-        elif chunk.mean >= _RAISED and not any(found[i * part : (i + 1) * part]):
+        told = chunk.minimum == chunk.maximum or chunk.minimum >= _RAISED
+        if told or (chunk.mean >= _RAISED and not any(found[i * part : (i + 1) * part])):
             found[i * part : (i + 1) * part] = [chunk.mean] * part
     return found
 

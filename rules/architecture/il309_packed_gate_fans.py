@@ -66,8 +66,8 @@ class PackedGateFans(Rule):
             std = math.sqrt(worst.stats.second) if worst.stats else None
             yield self.finding(
                 context,
-                f"{op} takes the {gates} stacked gates of `{worst.name}` for one matrix of {worst.shape[0]} outputs: each"
-                f" gate has {worst.shape[0] // gates}, and gets {ratio:.3g} times too little variance",
+                f"{op} takes the {gates} stacked gates of `{worst.name}` for one matrix of {worst.shape[0]} outputs:"
+                f" each gate has {worst.shape[0] // gates}, and gets {ratio:.3g} times too little variance",
                 parameters=[p.name for p in group],
                 site=site_of(group[0]),
                 expected={"fan_out": worst.shape[0] // gates, "std": std * math.sqrt(ratio) if std else None},

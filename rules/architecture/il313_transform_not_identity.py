@@ -124,7 +124,7 @@ class TransformNotIdentity(Rule):
         # what is predicted beside the identity: random in every entry
         beside = moments.q if added else max(0.0, moments.q - _q(bias))
         spread = 0.0 if weight.stats.second == 0 or moments.undetermined else math.sqrt(beside)
-        relative = spread * math.sqrt(columns)  # of the identity's Frobenius norm sqrt(rows), over rows x columns entries
+        relative = spread * math.sqrt(columns)  # rows x columns entries over the identity's norm sqrt(rows)
         names = [*([weight.name] if spread else []), *([bias.name] if bias and not held else [])]
         if held and relative < _RELATIVE:
             return None

@@ -1,4 +1,4 @@
-"""IL315: a prior bias that does not give the prior: the wrong sign, the wrong logarithm, under a softmax, before a ReLU."""
+"""IL315: a prior bias that does not give the prior: its sign, its logarithm, or where it stands is wrong."""
 
 from __future__ import annotations
 
@@ -142,13 +142,12 @@ def _wrong(context: Context, layer: Layer, bias: ParameterFacts, value: float) -
         return None
     return (
         f"is +{value:.4g}: the sign makes what should be rare start with the probability {sigmoid(value):.3g}",
-        f"the loss of every negative starts at {math.log1p(math.exp(min(value, 700))):.3g} nats instead of"
-        f" {math.log1p(math.exp(-value)):.2g}",
+        f"each negative starts with a loss of {math.log1p(math.exp(min(value, 700))):.3g} nats",
     )
 
 
 def _after(context: Context, layer: Layer) -> str:
-    """What the output of a layer meets first: "sigmoid", "softmax", "rectifier", "norm", "output", or something else."""
+    """What the output of a layer meets first: sigmoid, softmax, rectifier, norm, output, or another op."""
     facts = context.facts
     if not layer.nodes:
         return ""

@@ -99,7 +99,8 @@ def _is_prior(context: Context, parameter: ParameterFacts) -> bool:
         return False
     if len(parameter.shape) < 2 or stats.count < 2 or stats.minimum != stats.maximum or not stats.mean:
         return False
-    if not any(x.kind in ("linear", "conv", "matmul") and x.weight == parameter.name for x in context.layers_of(parameter.name)):
+    layers = [x for x in context.layers_of(parameter.name) if x.weight == parameter.name]
+    if not any(x.kind in ("linear", "conv", "matmul") for x in layers):
         return False
     asked = write.args.get("val")
     exact = float(asked) if isinstance(asked, (int, float)) and not isinstance(asked, bool) else stats.mean

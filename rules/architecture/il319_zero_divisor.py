@@ -73,13 +73,14 @@ class ZeroDivisor(Rule):
             value = first.stats.mean if first.stats.distinct == 1 else 0.0
             yield self.finding(
                 context,
-                f"`{first.name}`" + (f" and {len(group) - 1} more" if len(group) > 1 else "") + f" starts at {value:g}, and"
-                f" {clause}: {how}",
+                f"`{first.name}`"
+                + (f" and {len(group) - 1} more" if len(group) > 1 else "")
+                + f" starts at {value:g}, and {clause}: {how}",
                 parameters=[p.name for p in group],
                 site=site_of(first),
                 expected={"value": 1.0},
                 actual={"value": value},
-                effect="the first forward gives no numbers" if "slope" not in how else "the first step gives no numbers",
+                effect=f"the first {'step' if 'slope' in how else 'forward'} gives no numbers",
                 fix="nn.Parameter(torch.ones(...))  # or read it through exp or softplus",
                 topic="value",
             )

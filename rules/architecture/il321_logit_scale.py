@@ -96,13 +96,15 @@ class LogitScale(Rule):
             stats = scaled.parameter.stats
             yield self.finding(
                 context,
-                f"`{scaled.parameter.name}`" + (f" and {len(group) - 1} more" if len(group) > 1 else "") + f": {clause}",
+                f"`{scaled.parameter.name}`"
+                + (f" and {len(group) - 1} more" if len(group) > 1 else "")
+                + f": {clause}",
                 parameters=[p.name for p in group],
                 severity=severity,
                 site=site_of(scaled.parameter),
                 expected={"value": value, "factor": 1 / 0.07},
                 actual={"value": stats.mean if stats else None, "factor": scaled.factor},
-                effect=f"similarities are multiplied by {scaled.factor:.3g} where 14.3 (a temperature of 0.07) is usual",
+                effect=f"similarities are multiplied by {scaled.factor:.3g}; 14.3 (a temperature of 0.07) is usual",
                 fix=f"nn.Parameter(torch.tensor({_written(wanted, _multiplies(scaled))}))",
                 topic="value",
             )
@@ -271,5 +273,3 @@ def _matcher(value: float, read: str) -> Any:
             return (self.scale.exp() if read == "exp" else self.scale) * left @ right.t()
 
     return Matcher()
-
-
