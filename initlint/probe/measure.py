@@ -281,29 +281,32 @@ def _measure_blocks(values: torch.Tensor, groups: int) -> TensorStats:
 def _large_moments(values: torch.Tensor, scan: Scan, low: float, high: float) -> TensorStats:
     """Moments of a large tensor: exact to second order, fourth order and zeros from a sample."""
     count = values.numel()
-    mean = float(scan.totals.double().sum()) / count
-    second = float(scan.energies.double().sum()) / count
+    mean, second = float(scan.totals.sum()) / count, float(scan.energies.sum()) / count
     flat = values.reshape(-1)
     sample = flat[:: max(1, count // SAMPLE)].double()
-    drawn = _moments(sample, low, high)
-    if drawn.zeros:
+    centred = sample - sample.mean()
+    square = centred * centred
+    var = float(square.mean())
+    tiny = torch.finfo(values.dtype).tiny
+    least = float(sample.abs().min())
+    subnormals = int(((sample != 0) & (sample.abs() < tiny)).sum()) * count // sample.numel() if least < tiny else 0
+    if least == 0:
         zeros = count - int(torch.count_nonzero(flat))
     else:  # whole rows of zeros are known exactly; a stray zero elsewhere is not counted
-        zeros = int((scan.energies == 0).sum()) * scan.columns if low <= 0 <= high else 0
-    tiny = torch.finfo(values.dtype).tiny
-    subnormals = int(((sample != 0) & (sample.abs() < tiny)).sum()) * count // sample.numel()
-    distinct = _distinct(flat) if drawn.distinct is not None else None
+        zeros = int((scan.energies == 0).sum()) * scan.columns if scan.least_energy == 0 else 0
+    # Most tensors have more than three values among their first few.
+    few = len(set(sample[:16].tolist())) <= 3 and _distinct(sample) is not None
     return TensorStats(
         count=count,
         mean=mean,
         second=second,
         var=max(0.0, second - mean * mean),
-        kurtosis=drawn.kurtosis,
+        kurtosis=float(torch.dot(square, square)) / sample.numel() / (var * var) if var * var > 0 else None,
         minimum=low,
         maximum=high,
         zeros=zeros,
         subnormals=subnormals,
-        distinct=distinct,
+        distinct=_distinct(flat) if few else None,
         histogram=_histogram(sample, low, high),
     )
 
@@ -311,7 +314,8 @@ def _large_moments(values: torch.Tensor, scan: Scan, low: float, high: float) ->
 def _large_slices(values: torch.Tensor, matrix: torch.Tensor, scan: Scan) -> dict[str, object]:
     """What compares slices of a large tensor of two or more axes."""
     energies, totals = scan.energies, scan.totals
-    rows = units(energies, totals, row_duplicates(matrix, energies, totals))
+    # Plus zero, for -0.0 and 0.0 are equal.
+    rows = units(energies, totals, row_duplicates(matrix, energies, matrix[:, 0].double() + 0.0))
     columns = last = None
     if scan.column_energies is not None and scan.column_totals is not None:
         columns = _axis_units(values, 1, scan)
@@ -321,9 +325,9 @@ def _large_slices(values: torch.Tensor, matrix: torch.Tensor, scan: Scan) -> dic
         "rows": rows,
         "columns": columns,
         "last": last,
-        "gram_residual": block_gram_residual(matrix, energies, scan.column_energies),
+        "gram_residual": block_gram_residual(matrix, energies, scan.column_energies, few=scan.few(0, scan.rows)),
         "diagonal": float(torch.diagonal(values).double().mean()) if square else None,
-        "zero_slices": tuple(int(i) for i in torch.nonzero(energies == 0)[:8, 0]),
+        "zero_slices": tuple(torch.nonzero(energies == 0)[:8, 0].tolist()) if scan.least_energy == 0 else (),
     }
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 
 #: A singular value decomposition of 64 x 64 takes 0.4 ms, of 128 x 128 2.7 ms, of 256 x 256 7 ms; models have hundreds.
@@ -26,15 +28,24 @@ def gram_residual(matrix: torch.Tensor, dtype: torch.dtype) -> float | None:
 
 
 def block_gram_residual(
-    matrix: torch.Tensor, energies: torch.Tensor | None, column_energies: torch.Tensor | None = None
+    matrix: torch.Tensor,
+    energies: torch.Tensor | None,
+    column_energies: torch.Tensor | None = None,
+    *,
+    few: Sequence[float] | None = None,
 ) -> float | None:
-    """As ``gram_residual`` for a large matrix whose row (and column) energies are known already."""
+    """As ``gram_residual`` for a large matrix whose row (and column) energies are known already.
+
+    Args:
+        few: energies of the first rows, or of the first columns of a matrix taller than wide, when they are known.
+    """
     matrix = matrix.flatten(1)
     rows, columns = matrix.shape
     if min(rows, columns) < 2:
         return None
-    if energies is not None and rows <= columns:  # the first rows of a random matrix settle it
+    if few is None and energies is not None and rows <= columns:
         few = energies[:8].tolist()
+    if few:  # the first rows of a random matrix settle it
         mean = sum(few) / len(few)
         apart = max(abs(e / mean - 1) for e in few) if mean > 0 else 0.0
         if apart > 2 * ENERGY_SPREAD:  # twice, for these are not all of the rows
