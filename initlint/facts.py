@@ -181,6 +181,7 @@ class ModuleFacts:
     library: str = "user"  # "user" | "torch" | name of the third-party package
     attrs: Mapping[str, Plain] = field(default_factory=dict)  # plain public attributes: padding_idx, eps, groups ...
     shared_with: tuple[str, ...] = ()  # further names of the same module object
+    repeated: Site | None = None  # the list that holds it several times: ``[layer] * n``
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,6 +218,7 @@ class InitStatement:
     calls: int | None = None  # how often its enclosing function was called, where that is known
     referenced: bool = True  # whether the user's source mentions its function outside the function itself
     settled: bool = True  # whether all its arguments could be evaluated: the others are not in ``args``
+    index: str = ""  # source of the index of the part that it writes: "padding_idx" of ``w[padding_idx].zero_()``
     parts: bool = False  # its target is one of the parts of a parameter: ``for gate in p.chunk(4)``
     named: Site | None = None  # where its function is named and not called: ``self.reset``, ``apply(factory)``
     missed: tuple[str, ...] = ()  # parameters that its loop or ``apply`` should have reached and did not
@@ -385,6 +387,7 @@ class Reseed:
     seed: int | None
     times: int = 1
     forked: bool = False  # inside torch.random.fork_rng: undone afterwards
+    stream: bool = False  # a stream of its own (NumPy, ``random``) in code that may run again and again; not counted
 
 
 @dataclass(frozen=True, slots=True)

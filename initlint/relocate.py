@@ -47,6 +47,7 @@ def _sites(facts: ModelFacts) -> Iterator[Site]:
             yield from write.stack
     for module in facts.modules:
         yield from _present(module.created)
+        yield from _present(module.repeated)
     for node in facts.nodes:
         yield from _present(node.site)
     for layer in facts.layers:

@@ -54,6 +54,7 @@ class Patches:
         for name in ("manual_seed", "seed"):
             self._seeding(name)
         self._states()
+        self._from_numpy()
 
     def undo(self) -> None:
         """Put the original functions back, unless user code replaced them meanwhile."""
@@ -98,6 +99,18 @@ class Patches:
                 inner.pop()
 
         self._replace(torch.nn.Module, "apply", apply)
+
+    def _from_numpy(self) -> None:
+        # no hook reports it, and by the time the parameter is registered the function that drew has returned
+        original, log = torch.from_numpy, self._recorder.log
+
+        @functools.wraps(original)
+        def from_numpy(array: Any) -> Any:
+            tensor = original(array)
+            log.ensure(tensor)
+            return tensor
+
+        self._replace(torch, "from_numpy", from_numpy)
 
     def _applied(self, code: int, module: Any) -> None:
         log = self._recorder.log

@@ -67,7 +67,8 @@ class Sites:
 
 def make_record(recorder: Recorder, model: torch.nn.Module) -> Record:
     """All facts of the record; reads the model, changes nothing."""
-    from initlint.probe.statements import init_statements
+    from initlint.probe.record_repeats import streams, with_repeats
+    from initlint.probe.statements import init_statements, read_code
 
     with torch._C.DisableTorchFunction(), torch.no_grad():
         places = Sites()
@@ -79,10 +80,12 @@ def make_record(recorder: Recorder, model: torch.nn.Module) -> Record:
         parameters = [_facts(recorder, item, histories, places) for item in held]
         generated = find_generated(model, histories)
         parameters += generated_weights(recorder, generated, histories, places)
-        modules = module_facts(recorder, model, places)
-        statements = init_statements(recorder, model, Fates(model, histories, generated))
+        code = read_code(recorder, model)
+        modules = with_repeats(module_facts(recorder, model, places), recorder, model, code.sources)
+        statements = init_statements(recorder, model, Fates(model, histories, generated), code)
+        reseeds = (*_reseeds(recorder, places), *streams(code.sources, code.codes, model))
         notes = _notes(recorder)
-    return Record(tuple(parameters), modules, statements, _reseeds(recorder, places), notes)
+    return Record(tuple(parameters), modules, statements, reseeds, notes)
 
 
 def held_tensors(model: torch.nn.Module) -> Iterator[Held]:

@@ -63,11 +63,24 @@ class _View:
     calls: dict[tuple[str, int], int]  # (file, first line of a function) -> how often it was called
 
 
-def init_statements(recorder: Recorder, model: torch.nn.Module, fates: Fates) -> tuple[InitStatement, ...]:
+@dataclass(frozen=True, slots=True)
+class Code:
+    """The user's source of a model and what of it was seen running."""
+
+    classes: dict[type, tuple[str, ...]]
+    codes: list[Any]
+    sources: dict[str, Source]
+
+
+def read_code(recorder: Recorder, model: torch.nn.Module) -> Code:
+    """Read the files that took part in a build."""
+    classes, codes = model_classes(recorder, model), seen_codes(recorder)
+    return Code(classes, codes, read_sources(recorder, classes, codes))
+
+
+def init_statements(recorder: Recorder, model: torch.nn.Module, fates: Fates, code: Code) -> tuple[InitStatement, ...]:
     """All statements that look like an initialisation, in source order."""
-    classes = model_classes(recorder, model)
-    codes = seen_codes(recorder)
-    sources = read_sources(recorder, classes, codes)
+    classes, codes, sources = code.classes, code.codes, code.sources
     instances: dict[str, list[Any]] = {}
     for module in model.modules():
         for key in classes.get(type(module), ()):
@@ -126,6 +139,7 @@ def _describe(candidate: Candidate, source: Source, view: _View) -> list[InitSta
         guards=guards,
         args=args,
         settled=settled,
+        index=_index(candidate, source),
         parts=view.misses.in_parts(candidate),
         value_site=_value_site(candidate, source),
         caller=_caller(hits, candidate),
@@ -236,6 +250,17 @@ def _arguments(candidate: Candidate, source: Source, names: Names) -> tuple[dict
         if name and len(values) == 1 and isinstance(values[0], bool | int | float | str):
             found[name] = values[0]
     return found, len(found) == len(exprs)
+
+
+def _index(candidate: Candidate, source: Source) -> str:
+    """The index of a target's part; "" for none and for one that plainly means all (``w[:]``, ``w[...]``)."""
+    node = candidate.node if isinstance(candidate.node, ast.Subscript) else candidate.target
+    while isinstance(node, ast.Attribute) and node.attr == "data":
+        node = node.value
+    if not isinstance(node, ast.Subscript):
+        return ""
+    text = source.segment(node.slice)
+    return text if any(isinstance(part, ast.Name | ast.Attribute | ast.Call) for part in ast.walk(node.slice)) else ""
 
 
 def _value_site(candidate: Candidate, source: Source) -> Site | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from initlint.facts import ModelFacts
+from initlint.facts import ModelFacts, Node
 
 
 def parallel_twins(facts: ModelFacts) -> frozenset[tuple[str, str]]:
@@ -11,13 +11,38 @@ def parallel_twins(facts: ModelFacts) -> frozenset[tuple[str, str]]:
     Two nodes get the same number when op, attributes and input numbers agree and their parameters hold equal content
     (equal ``TensorStats.digest``). Pairs are in order of appearance, both ways, so that a lookup needs no sorting.
     """
+    pairs: set[tuple[str, str]] = set()
+    for same in _equal_nodes(facts).values():
+        for first in same:
+            for second in same:
+                pairs |= {
+                    (first.parameters[r], second.parameters[r])
+                    for r in first.parameters
+                    if r in second.parameters and first.parameters[r] != second.parameters[r]
+                }
+    return frozenset(pairs)
+
+
+def repeated_calls(facts: ModelFacts) -> dict[str, int]:
+    """Parameters that are applied to one and the same input again and again, with how often; chance breaks the tie."""
+    found: dict[str, int] = {}
+    for same in _equal_nodes(facts).values():
+        for name in {name for node in same for name in node.parameters.values()}:
+            calls = sum(name in node.parameters.values() for node in same)
+            if calls > 1:
+                found[name] = max(calls, found.get(name, 0))
+    return found
+
+
+def _equal_nodes(facts: ModelFacts) -> dict[int, list[Node]]:
+    """Nodes with parameters, by the number of the value that they compute."""
     digest: dict[str, str] = {}
     for parameter in facts.parameters:
         for name in (parameter.name, *parameter.aliases):
             digest[name] = parameter.stats.digest if parameter.stats and parameter.stats.digest else f"?{name}"
     numbers: list[int] = []
     known: dict[tuple[object, ...], int] = {}
-    holders: dict[int, list[dict[str, str]]] = {}
+    holders: dict[int, list[Node]] = {}
     for node in facts.nodes:
         content = tuple(sorted((role, digest.get(name, name)) for role, name in node.parameters.items()))
         own: object = node.index if node.op in ("input", "opaque") or node.attrs.get("stochastic") else None
@@ -25,10 +50,5 @@ def parallel_twins(facts: ModelFacts) -> frozenset[tuple[str, str]]:
         number = known.setdefault(key, len(known))
         numbers.append(number)
         if node.parameters:
-            holders.setdefault(number, []).append(dict(node.parameters))
-    pairs: set[tuple[str, str]] = set()
-    for same in holders.values():
-        for first in same:
-            for second in same:
-                pairs |= {(first[r], second[r]) for r in first if r in second and first[r] != second[r]}
-    return frozenset(pairs)
+            holders.setdefault(number, []).append(node)
+    return holders

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import Any
 
 from initlint.diagnosis import suspects
@@ -77,6 +78,91 @@ class LayerMissed(Rule):
                 causes.setdefault((at.file, at.line, statement.missed_why), []).append(statement)
         for (_, _, why), statements in causes.items():
             yield self._unreached(context, why, statements)
+        yield from self._pasted(context)
+        yield from self._packed(context)
+
+    def _pasted(self, context: Context) -> Iterator[Outcome]:
+        """The same statement twice for one parameter, while its like in the same module was forgotten."""
+        alike: dict[tuple[str, str, str, str], list[InitStatement]] = {}
+        for statement in context.facts.statements:
+            if statement.runs and len(statement.parameters) == 1:
+                key = statement.site.file, statement.site.function, statement.op, statement.target
+                alike.setdefault(key, []).append(statement)
+        for first, second in (pair for group in alike.values() for pair in pairwise(group)):
+            written = context.parameter(second.parameters[0])
+            if first.parameters != second.parameters or written is None or first.site == second.site:
+                continue
+            if not any(w.site == first.site and w.unused for w in written.writes):
+                continue
+            outer = written.module.rpartition(".")[0]
+            kin = [
+                p
+                for p in context.facts.parameters
+                if p.local == written.local
+                and p.module.rpartition(".")[0] == outer
+                and p.name != written.name
+                and _default(p)
+                and _same_class(context, p, written)
+            ]
+            if kin:
+                yield self._twice(context, second, written, kin)
+
+    def _twice(
+        self, context: Context, statement: InitStatement, written: ParameterFacts, kin: list[ParameterFacts]
+    ) -> Outcome:
+        verdict = judged(context, {p.name: statement for p in kin})
+        return self.finding(
+            context,
+            f"`{written.name}` is initialised twice in the same way, and `{kin[0].name}` never",
+            parameters=[p.name for p in kin],
+            severity=verdict.severity,
+            site=statement.site,
+            related=[
+                Related(p.created.file, p.created.line, f"{p.name} is created here") for p in kin[:3] if p.created
+            ],
+            expected={"tensors_written": 2},
+            actual={"tensors_written": 1},
+            effect=verdict.effect,
+            fix=f"write it for {kin[0].name}",
+            topic="reach",
+        )
+
+    def _packed(self, context: Context) -> Iterator[Outcome]:
+        """A layer of torch that holds a packed weight of its own beside the sublayer that an init function reached."""
+        causes: dict[tuple[str, int], list[tuple[ParameterFacts, InitStatement]]] = {}
+        for module in context.facts.modules:
+            if module.library != "torch" or not any(base.endswith(".MultiheadAttention") for base in module.bases):
+                continue
+            own = [
+                p for name in module.parameters if (p := context.parameter(name)) and len(p.shape) == 2 and _default(p)
+            ]
+            inner = [
+                p
+                for p in context.facts.parameters
+                if p.module.startswith(f"{module.name}.") and len(p.shape) == 2 and p.last and p.last.origin == "user"
+            ]
+            statement = context.statement_at(inner[0].last.site) if inner and inner[0].last else None
+            if statement is not None and any(g.kind in ("isinstance", "type") for g in statement.guards):
+                for p in own:
+                    causes.setdefault((statement.site.file, statement.site.line), []).append((p, statement))
+        for found in causes.values():
+            names = [p.name for p, _ in found]
+            statement = found[0][1]
+            verdict = judged(context, {p.name: s for p, s in found})
+            yield self.finding(
+                context,
+                f"{statement.op} reaches the output projection of an attention, but not its packed `{names[0]}`"
+                + (f" and {len(names) - 1} more" if len(names) > 1 else "")
+                + ", which is no layer of its own",
+                parameters=names,
+                severity=verdict.severity,
+                site=context.selected_at(statement.site),
+                expected={"reached": len(names)},
+                actual={"reached": 0},
+                effect=verdict.effect,
+                fix="initialise module.in_proj_weight where module is an nn.MultiheadAttention",
+                topic="reach",
+            )
 
     def _unreached(self, context: Context, why: str, statements: list[InitStatement]) -> Outcome:
         """What a loop or ``apply`` over the modules should have reached and did not."""

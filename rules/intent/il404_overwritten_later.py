@@ -6,12 +6,19 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
-from initlint.facts import ModelFacts, ParameterFacts, Write
+from initlint.facts import InitStatement, ModelFacts, ParameterFacts, Site, Write
 from initlint.findings import Related, Severity
 from initlint.rule import Context, Outcome, Rule, bad, good
+from initlint.signal import Nominal
+from initlint.signal.verdict import intent
+from initlint.theory.schemes import requested
 
-# What is overwritten by a statement that wrote at least this many times as many tensors was overwritten by a sweep.
-_SWEEP = 2
+# Beyond 1.5 in size the constant of a bias is a prior (0.18, or 0.82) and no small offset (Lin et al. 2017, 4.1).
+_PRIOR = 1.5
+# What a small constant moves to one side all the same: units that open and close.
+_BOUNDED = ("sigmoid", "tanh", "softplus", "exp", "hardsigmoid")
+# In-place arithmetic keeps what was there, changed.
+_CHANGES = ("mul_", "div_", "add_", "sub_", "clamp_", "clip_", "neg_", "abs_", "pow_")
 # A quantity that is off by ten is off by a hundred in second moment: beyond what THEORY 6.1 finds harmless (10).
 _HARM = 10.0
 
@@ -21,8 +28,9 @@ class OverwrittenLater(Rule):
 
     ## What it does
     Finds parameters whose record shows first a deliberate value (a zero weight, a non-zero constant, a computed
-    tensor) from the model's own code and then a write of the whole tensor from another statement that sweeps over
-    many parameters. The last write wins; both lines are shown.
+    tensor, a part set apart such as the forget gate's bias) from the model's own code and then a write of the whole
+    tensor from another statement that sweeps over more parameters. The last write wins; both lines are shown. The
+    same for an index that turns out to be the whole tensor (`weight[padding_idx] = 0` with `None`).
 
     ## Why is this bad?
     A zero convolution, a time-step bias, a prior or an identity is set in the submodule's constructor, and the outer
@@ -56,11 +64,11 @@ class OverwrittenLater(Rule):
     sources = ("https://github.com/athms/mad-lab/issues/3", "https://github.com/huggingface/transformers/pull/21431")
 
     def check(self, context: Context) -> Iterator[Outcome]:
-        breadth = _breadth(context.facts)
+        wrote = _written_at(context.facts)
         lost: dict[str, tuple[Write, Write]] = {}
         for parameter in context.facts.parameters:
-            pair = _lost(parameter, breadth)
-            if pair is not None and parameter.kind == "parameter":
+            pair = _lost(context, parameter, wrote) if parameter.kind == "parameter" else None
+            if pair is not None:
                 lost[parameter.name] = pair
         for group in _by_sweep(context, lost).values():
             first, last = lost[group[0].name]
@@ -69,10 +77,10 @@ class OverwrittenLater(Rule):
                 context,
                 f"`{group[0].name}`"
                 + (f" and {len(group) - 1} more" if len(group) > 1 else "")
-                + f": {_said(first)} is overwritten by {last.op} in a sweep over {breadth[_place(last)]} tensors",
+                + f": {_said(first)} is overwritten by {last.op} in a sweep over {len(wrote[_place(last)])} tensors",
                 parameters=[p.name for p in group],
-                severity=Severity.ERROR if harm >= _HARM else Severity.WARNING,
-                site=context.selected_at(last.site),
+                severity=Severity.ERROR if harm >= _HARM else self._level(context, group, lost),
+                site=self._site(context, [lost[p.name][1] for p in group]),
                 related=[
                     Related(w.site.file, w.site.line, f"{name} is set on purpose here")
                     for name, (w, _) in lost.items()
@@ -82,6 +90,56 @@ class OverwrittenLater(Rule):
                 actual={"last_write": last.op},
                 effect=effect,
                 fix="run the generic init first, or skip this parameter in it",
+                topic="reach",
+            )
+        yield from self._whole_instead_of_part(context)
+
+    def _level(self, context: Context, group: list[ParameterFacts], lost: dict[str, tuple[Write, Write]]) -> Severity:
+        """A note where all that is lost are small constants of biases that do not show in the signal."""
+        values = {p.name: _constant(lost[p.name][0]) for p in group}
+        for parameter in group:
+            value, layers = values[parameter.name], context.layers_of(parameter.name)
+            gate = any(layer.activation in _BOUNDED or layer.consumer in ("gate", "softmax") for layer in layers)
+            whole = lost[parameter.name][0].share >= 1
+            if value is None or not whole or abs(value) > _PRIOR or len(parameter.shape) > 1 or gate or value == 0.0:
+                return Severity.WARNING
+        effect = context.effect({name: Nominal(value or 0.0, 0.0) for name, value in values.items()})
+        return intent(effect, context.signal, context.settings.optimizer, context.facts.dtype) or Severity.NOTE
+
+    def _site(self, context: Context, writes: list[Write]) -> Site | None:
+        """The line that overwrites; where several lines of one sweep do, the condition that selected for them all."""
+        if len({_place(write) for write in writes}) == 1:
+            return writes[0].site
+        return context.selected_at(writes[0].site)
+
+    def _whole_instead_of_part(self, context: Context) -> Iterator[Outcome]:
+        """An indexed statement that wiped out the whole: ``weight[padding_idx] = 0`` with ``None``, ``weight[0:]``."""
+        causes: dict[_Place, list[tuple[ParameterFacts, InitStatement, Write]]] = {}
+        for parameter in context.facts.parameters:
+            last = parameter.last
+            statement = context.statement_at(last.site) if last is not None else None
+            if last is None or statement is None or not statement.index or last.share < 1 or last.random:
+                continue
+            before = parameter.writes[-2] if len(parameter.writes) > 1 else None
+            if before is not None and before.random and before.unused and len(parameter.shape) > 1:
+                causes.setdefault(_place(last), []).append((parameter, statement, before))
+        for found in causes.values():
+            parameter, statement, before = found[0]
+            meant = {p.name: requested(w, p.shape) for p, _, w in found}
+            effect = context.effect({name: Nominal(asked.mean, asked.var) for name, asked in meant.items() if asked})
+            level = intent(effect, context.signal, context.settings.optimizer, matters=True)
+            yield self.finding(
+                context,
+                f"`[{statement.index}]` is all of `{parameter.name}` here: {before.op} before it is lost,"
+                f" {parameter.shape[0]} rows instead of a part are set to a constant",
+                parameters=[p.name for p, _, _ in found],
+                severity=level or Severity.WARNING,
+                site=statement.site,
+                related=[Related(before.site.file, before.site.line, "is overwritten")] if before.site else [],
+                expected={"share_written": "a part"},
+                actual={"share_written": 1.0},
+                effect=effect,
+                fix="write only where there is an index: if padding_idx is not None: ...",
                 topic="reach",
             )
 
@@ -118,44 +176,71 @@ def _by_sweep(
     return merged
 
 
-def _breadth(facts: ModelFacts) -> dict[_Place, int]:
-    """How many tensors each init line writes as a whole."""
+def _written_at(facts: ModelFacts) -> dict[_Place, set[str]]:
+    """The tensors that each init line writes as a whole."""
     wrote: dict[_Place, set[str]] = {}
     for parameter in facts.parameters:
         for write in parameter.writes:
-            if write.origin == "user" and write.share >= 1 and write.op != "create":
+            if write.origin in ("user", "torch") and write.share >= 1 and write.op != "create":
                 wrote.setdefault(_place(write), set()).add(parameter.name)
-    return {place: len(names) for place, names in wrote.items()}
+    return wrote
 
 
-def _lost(parameter: ParameterFacts, breadth: dict[_Place, int]) -> tuple[Write, Write] | None:
-    """The deliberate write and the sweep that replaced it."""
-    writes = [
-        w for w in parameter.writes if w.origin == "user" and w.share >= 1 and w.op != "create" and w.site is not None
-    ]
-    if len(writes) < 2 or parameter.last is not writes[-1]:
+def _lost(context: Context, parameter: ParameterFacts, wrote: dict[_Place, set[str]]) -> tuple[Write, Write] | None:
+    """The deliberate write and the sweep that replaced it.
+
+    A sweep wrote other tensors of the same name in their modules beside those that the deliberate line wrote. What
+    PyTorch's own reset writes counts as the last write where the model's code asked for it afterwards.
+    """
+    last = parameter.last
+    if (
+        last is None
+        or last.site is None
+        or last.share < 1
+        or last.op in _CHANGES
+        or last.origin not in ("user", "torch")
+    ):
         return None
-    last = writes[-1]
-    for write in reversed(writes[:-1]):
-        if _place(write) == _place(last):
+    for write in reversed(parameter.writes[:-1]):
+        if write.origin != "user" or write.site is None or _place(write) == _place(last):
             continue
-        swept = breadth.get(_place(last), 0) >= _SWEEP * breadth.get(_place(write), 1)
-        if swept and _deliberate(write, parameter) and _differs(write, last):
+        own = {n for n in wrote.get(_place(write), ()) if n.rpartition(".")[2] == parameter.local} | {parameter.name}
+        swept = wrote.get(_place(last), set())
+        if _deliberate(context, write, parameter) and own < swept and _differs(write, last):
             return write, last
-        return None
+        if write.share >= 1:
+            return None
     return None
 
 
-def _deliberate(write: Write, parameter: ParameterFacts) -> bool:
-    """A value with a meaning: computed, a constant other than the usual one, an identity."""
+def _deliberate(context: Context, write: Write, parameter: ParameterFacts) -> bool:
+    """A value with a meaning: computed, a constant other than the usual one, an identity, a part set apart."""
+    if write.op == "create":
+        return _meaningful(write)
     if write.op in ("copy_", "eye_", "dirac_") or write.op.startswith("data"):
         # a draw that went through exp, log or the like is a computed value; scaled noise is a random scheme
         return not write.random or write.args.get("function") == "derived"
     value = _constant(write)
     if value is None:
         return False
-    weight = len(parameter.shape) >= 2
-    return value == 0 if weight and value == 0 else value not in (0.0, 1.0)
+    if write.share < 1:
+        return True
+    if len(parameter.shape) >= 2:
+        return value != 1.0
+    kinds = {layer.kind for layer in context.layers_of(parameter.name)}
+    if "norm" in kinds:
+        return value not in (0.0, 1.0) or (parameter.local == "weight" and value == 0.0)
+    biased = any(layer.bias == parameter.name for layer in context.layers_of(parameter.name))
+    return value != 0.0 if biased else value not in (0.0, 1.0)
+
+
+def _meaningful(write: Write) -> bool:
+    """Whether a parameter was made from given values: a table, pretrained vectors, an identity; no placeholder."""
+    function = write.args.get("function")
+    if write.random or function in ("empty", "zeros", "ones", "unknown", None):
+        return False
+    value = write.args.get("val", write.args.get("mean") if write.args.get("std") == 0.0 else None)
+    return not isinstance(value, (int, float)) or value not in (0.0, 1.0)
 
 
 def _constant(write: Write) -> float | None:
@@ -164,7 +249,7 @@ def _constant(write: Write) -> float | None:
     if write.op in ("ones_",):
         return 1.0
     value = write.args.get("val", write.args.get("value"))
-    return float(value) if write.op in ("constant_", "fill_") and isinstance(value, (int, float)) else None
+    return float(value) if write.op in ("constant_", "fill_", "setitem") and isinstance(value, (int, float)) else None
 
 
 def _differs(first: Write, last: Write) -> bool:
@@ -173,7 +258,10 @@ def _differs(first: Write, last: Write) -> bool:
 
 def _said(write: Write) -> str:
     value = _constant(write)
-    return f"the deliberate {write.op}" + (f" ({value:g})" if value is not None else "")
+    if write.op == "create":
+        return "what it was made from"
+    part = f" of {write.region}" if write.region else ""
+    return f"the deliberate {write.op}{part}" + (f" ({value:g})" if value is not None else "")
 
 
 def _harm(context: Context, group: list[ParameterFacts], lost: dict[str, tuple[Write, Write]]) -> tuple[float, str]:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
-from initlint.facts import InitStatement
+from initlint.facts import InitStatement, ParameterFacts
 from initlint.findings import Related, Severity
-from initlint.rule import Context, Outcome, Rule, bad, good
+from initlint.rule import Context, Outcome, Rule, bad, by_cause, good
+from initlint.signal import Nominal
+from initlint.signal.verdict import intent
+from initlint.theory.schemes import requested
 
 _WHY = {
     "generated": "the weight is recomputed from other parameters before every forward (weight_norm, parametrize)",
@@ -26,7 +30,8 @@ class InitWithoutEffect(Rule):
 
     ## What it does
     Finds init statements that wrote a weight which `weight_norm`, `spectral_norm` or a parametrization recomputes
-    from other parameters, a temporary tensor, or a tensor that was replaced afterwards.
+    from other parameters, a temporary tensor, or a tensor that was replaced afterwards; results that are computed and
+    given to a name that nothing reads; the scale of `weight_v` under `weight_norm`, the gain under `spectral_norm`.
 
     ## Why is this bad?
     `weight_norm` keeps `weight_g` and `weight_v` and overwrites `.weight` before each forward. `normal_(m.weight,
@@ -63,6 +68,8 @@ class InitWithoutEffect(Rule):
         for statement in context.facts.statements:
             if statement.lost and statement.lost_reason in _WHY and statement.affected:
                 yield self._report(context, statement)
+        yield from self._direction_only(context)
+        yield from self._gain_divided_out(context)
 
     def _report(self, context: Context, statement: InitStatement) -> Outcome:
         return self.finding(
@@ -81,6 +88,63 @@ class InitWithoutEffect(Rule):
             topic="reach",
         )
 
+    def _direction_only(self, context: Context) -> Iterator[Outcome]:
+        """``weight_v`` drawn after ``weight_norm``: the weight is g v / |v|, so that its scale does not count."""
+        causes: dict[tuple[str, int], list[tuple[ParameterFacts, ParameterFacts, float, float]]] = {}
+        for weight in context.facts.parameters:
+            found = _magnitude(context, weight) if weight.generated and "weight_norm" in weight.origin else None
+            if found is not None:
+                site = found[1].last.site if found[1].last is not None else None
+                causes.setdefault((site.file, site.line) if site else ("", 0), []).append(found)
+        for group in causes.values():
+            gain, direction, asked, actual = group[0]
+            effect = context.effect(
+                {g.name: Nominal((a / b * g.stats.second) ** 0.5, 0.0) for g, _, a, b in group if g.stats}
+            )
+            severity = intent(effect, context.signal, context.settings.optimizer, context.facts.dtype)
+            yield self.finding(
+                context,
+                f"`{direction.name}` is drawn with std {asked**0.5:.3g} after weight_norm, which takes the direction:"
+                f" by `{gain.name}` the weight has std {actual**0.5:.3g}",
+                parameters=[p.name for g, v, _, _ in group for p in (v, g)],
+                severity=severity or Severity.NOTE,
+                site=direction.last.site if direction.last is not None else None,
+                expected={"std": asked**0.5},
+                actual={"std": actual**0.5},
+                effect=effect,
+                fix="initialise before weight_norm, or set weight_g to the norms of weight_v afterwards",
+                topic="reach",
+            )
+
+    def _gain_divided_out(self, context: Context) -> Iterator[Outcome]:
+        """An orthogonal matrix with a gain under ``spectral_norm``, which divides by the largest singular value."""
+        groups = by_cause(
+            source
+            for weight in context.facts.parameters
+            if weight.generated and "spectral_norm" in weight.origin
+            for source in filter(None, map(context.parameter, weight.sources))
+            if source.last is not None
+            and source.last.origin == "user"
+            and source.last.op == "orthogonal_"
+            and source.last.args.get("gain", 1) not in (1, 1.0)
+        )
+        for group in groups.values():
+            last = group[0].last
+            gain = last.args.get("gain") if last is not None else None
+            yield self.finding(
+                context,
+                f"the gain {gain} of `{group[0].name}` has no effect: spectral_norm divides by the largest singular"
+                " value",
+                parameters=[p.name for p in group],
+                severity=Severity.NOTE,
+                site=last.site if last is not None else None,
+                expected={"largest_singular_value": gain if isinstance(gain, (int, float)) else None},
+                actual={"largest_singular_value": 1.0},
+                effect="the weight starts orthogonal with gain 1",
+                fix="scale the output of the layer instead",
+                topic="reach",
+            )
+
     @bad
     def after_weight_norm() -> Any:
         from torch import nn
@@ -98,3 +162,19 @@ class InitWithoutEffect(Rule):
         layer = nn.Conv1d(8, 8, 3, padding=1)
         layer.weight.data.normal_(0.0, 0.01)
         return nn.Sequential(weight_norm(layer), nn.ReLU(), nn.Conv1d(8, 4, 3))
+
+
+def _magnitude(context: Context, weight: ParameterFacts) -> tuple[ParameterFacts, ParameterFacts, float, float] | None:
+    """g, v, and the second moments that were asked of v and that g gives, where they differ by a factor 2."""
+    parts = sorted(filter(None, map(context.parameter, weight.sources)), key=lambda p: math.prod(p.shape))
+    if len(parts) != 2 or parts[0].stats is None or parts[0].last is None or parts[1].last is None:
+        return None
+    gain, direction = parts
+    last = direction.last
+    if last is None or last.origin != "user" or last.share < 1 or parts[0].last.order > last.order:
+        return None
+    asked = requested(last, direction.shape)
+    if asked is None or asked.second <= 0:
+        return None
+    actual = parts[0].stats.second * math.prod(gain.shape) / math.prod(direction.shape)
+    return (gain, direction, asked.second, actual) if not 0.5 < actual / asked.second < 2.0 else None

@@ -47,7 +47,7 @@ class ReseedsGlobalRng(Rule):
 
     def check(self, context: Context) -> Iterator[Outcome]:
         for reseed in context.facts.reseeds:
-            if reseed.forked or reseed.site is None or reseed.site.function in ("", "<module>"):
+            if reseed.forked or reseed.stream or reseed.site is None or reseed.site.function in ("", "<module>"):
                 continue
             yield self.finding(
                 context,

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 from initlint.diagnosis import full_write
 from initlint.facts import ModelFacts, ParameterFacts, Site
 from initlint.findings import Related, Severity
-from initlint.rule import Context, Outcome, Rule, bad, good, site_of
-from initlint.signal.identity import parallel_twins
+from initlint.rule import Context, Outcome, Rule, bad, by_cause, good, site_of
+from initlint.signal.identity import parallel_twins, repeated_calls
 
 
 class IdenticalLayers(Rule):
@@ -17,8 +17,9 @@ class IdenticalLayers(Rule):
 
     ## What it does
     Compares the contents of all randomly initialised weights. Equal ones that are separate tensors were copied
-    (`copy.deepcopy` of an initialised layer) or drawn from the same seed again. Members that also read the same input
-    are told apart from layers in series.
+    (`copy.deepcopy` of an initialised layer) or drawn from the same seed again (torch, NumPy). Members that also read
+    the same input are told apart from layers in series. One module several times in a list (`[layer] * n`) and a stack
+    of equal matrices are reported too.
 
     ## Why is this bad?
     Parallel members (an ensemble, experts, heads) with the same weights and the same input receive the same gradient
@@ -60,7 +61,9 @@ class IdenticalLayers(Rule):
 
     def check(self, context: Context) -> Iterator[Outcome]:
         facts = context.facts
-        classes = list(_equal_tensors(facts.parameters))
+        yield from self._slices(context)
+        yield from self._one_module(context)
+        classes = list(_equal_tensors(facts))
         if not classes:
             return
         twins = parallel_twins(facts)
@@ -91,6 +94,72 @@ class IdenticalLayers(Rule):
                 actual={"distinct_tensors": len(causes)},
                 effect=fate,
                 fix="seed once, before the loop, or draw each copy anew after copying (call its reset_parameters())",
+                topic="duplicate",
+            )
+
+    def _slices(self, context: Context) -> Iterator[Outcome]:
+        """A stack of matrices (experts, heads) of which all are equal: one draw, expanded or repeated."""
+        equal = []
+        for layer in context.facts.layers:
+            parameter = context.parameter(layer.weight)
+            rows = parameter.stats.rows if parameter is not None and parameter.stats is not None else None
+            if parameter is None or rows is None or layer.stack < 2 or layer.stack != rows.count:
+                continue
+            drawn = any(w.random for w in parameter.writes) and parameter.stats and parameter.stats.distinct is None
+            if drawn and parameter.requires_grad and rows.duplicates == rows.count - 1 and parameter not in equal:
+                equal.append(parameter)
+        for group in by_cause(equal).values():
+            count = group[0].shape[0]
+            yield self.finding(
+                context,
+                f"all {count} matrices of `{group[0].name}`"
+                + (f" and of {len(group) - 1} more" if len(group) > 1 else "")
+                + " are the same: one draw, repeated",
+                parameters=[p.name for p in group],
+                severity=Severity.WARNING,
+                site=site_of(group[0]),
+                expected={"distinct_slices": count},
+                actual={"distinct_slices": 1},
+                effect="members that read the same input get the same gradient: the stack is one matrix",
+                fix="draw the whole stack: torch.randn(n, rows, columns) * std",
+                topic="duplicate",
+            )
+
+    def _one_module(self, context: Context) -> Iterator[Outcome]:
+        """One module several times in a container, applied to one input, or multiplied as a list."""
+        calls = repeated_calls(context.facts)
+        told: list[str] = []
+        for module in context.facts.modules:
+            folder = module.name.rpartition(".")[0]
+            names = [n for n in (module.name, *module.shared_with) if n.rpartition(".")[0] == folder]
+            inside = [p for p in context.facts.parameters if p.name.startswith(f"{module.name}.") and p.requires_grad]
+            if len(names) < 2 or not inside or any(module.name.startswith(f"{outer}.") for outer in told):
+                continue
+            parallel = [p for p in inside if calls.get(p.name, 0) >= len(names)]
+            made, listed = module.created, module.repeated
+            site = listed or made
+            fresh = (
+                made is not None and listed is not None and listed.line <= made.line <= (listed.end_line or listed.line)
+            )
+            together = len(parallel) == len(inside)
+            if not together and listed is None:
+                continue  # one head for all stages, on inputs of their own
+            told.append(module.name)
+            yield self.finding(
+                context,
+                f"`{names[0]}` and `{names[1]}`"
+                + (f" and {len(names) - 2} more" if len(names) > 2 else "")
+                + " are one and the same module",
+                parameters=[p.name for p in inside],
+                severity=Severity.ERROR if together else Severity.WARNING if fresh else Severity.NOTE,
+                site=site,
+                related=[Related(made.file, made.line, "made once here")] if made and made != site else [],
+                expected={"distinct_modules": len(names)},
+                actual={"distinct_modules": 1},
+                effect="all read the same input and give the same output: their mixture is one module"
+                if together
+                else "layers in series repeat one matrix, and train as one",
+                fix="make each anew: [make_layer() for _ in range(n)]",
                 topic="duplicate",
             )
 
@@ -145,16 +214,21 @@ class IdenticalLayers(Rule):
         return Agent()
 
 
-def _equal_tensors(parameters: Iterable[ParameterFacts]) -> Iterator[list[ParameterFacts]]:
+def _equal_tensors(facts: ModelFacts) -> Iterator[list[ParameterFacts]]:
     """Groups of trainable, randomly filled tensors in separate memory of equal content, or equal up to a factor."""
+    streams = {(r.site.file, r.site.function) for r in facts.reseeds if r.stream and r.site is not None}
     by_digest: dict[tuple[str, tuple[int, ...]], list[ParameterFacts]] = {}
     by_draw: dict[tuple[str, str, tuple[int, ...]], list[ParameterFacts]] = {}
-    for parameter in parameters:
+    for parameter in facts.parameters:
         stats = parameter.stats
         if stats is None or not stats.digest or parameter.kind != "parameter" or not parameter.requires_grad:
             continue
         # a constant is equal by its scheme (norm gains, zero biases); one number can be equal by chance of rounding
-        if stats.distinct is not None or stats.count < 2 or not any(w.random for w in parameter.writes):
+        if stats.distinct is not None or stats.count < 2:
+            continue
+        # what NumPy drew is seen by nobody: equal tensors from a function that seeds a stream are draws
+        seeded = any((at.file, at.function) in streams for w in parameter.writes for at in w.stack)
+        if not seeded and not any(w.random for w in parameter.writes):
             continue
         by_digest.setdefault((stats.digest, parameter.shape), []).append(parameter)
         write = full_write(parameter)
@@ -189,6 +263,10 @@ def _seeded_at(facts: ModelFacts, members: list[ParameterFacts]) -> Site | None:
     repeated = [r for r in facts.reseeds if r.site is not None and r.times > 1]
     if repeated:
         return repeated[0].site
+    functions = {(at.file, at.function) for p in members for w in p.writes for at in w.stack}
+    for reseed in facts.reseeds:
+        if reseed.stream and reseed.site is not None and (reseed.site.file, reseed.site.function) in functions:
+            return reseed.site
     for parameter in members:
         for write in parameter.writes:
             for frame in write.stack if write.random else ():
