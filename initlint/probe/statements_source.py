@@ -26,8 +26,8 @@ _SETTING = words(
 _CHANGING = words("mul_ div_ add_ sub_ clamp_ clip_ masked_fill_ index_fill_ neg_ abs_")
 #: Functions without underscore whose result is thrown away when used as a statement.
 _OUT_OF_PLACE = words("mul div add sub clamp clip fill masked_fill neg multiply divide normalize renorm where lerp")
-#: What makes or resets a stream of random numbers from a given seed, in NumPy, ``random`` and torch.
-_SEEDING = words("seed manual_seed RandomState default_rng Random SeedSequence PCG64 Philox MT19937")
+#: What makes or resets a stream of random numbers from a given seed in NumPy and ``random``; torch's are recorded.
+_SEEDING = words("seed RandomState default_rng Random SeedSequence PCG64 Philox MT19937")
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda
 
