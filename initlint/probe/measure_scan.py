@@ -70,7 +70,7 @@ class Scan:
         scratch = torch.empty(max(sizes), self.columns) if wanted else torch.empty(0)
         lows, bits = [], []
         for index, (block, total, norm) in enumerate(
-            zip(matrix.split(sizes), totals.split(sizes), norms.split(sizes), strict=True)
+            zip(*(torch.split(tensor, sizes) for tensor in (matrix, totals, norms)), strict=True)
         ):
             exact = block if block.dtype == torch.float32 else block.float()
             torch.mv(exact, ones, out=total)
@@ -154,4 +154,4 @@ def _words(matrix: torch.Tensor, sizes: list[int]) -> tuple[torch.Tensor, ...] |
     """The blocks as 64-bit words, where each begins at one."""
     if matrix.shape[1] * matrix.element_size() % 8 or matrix.storage_offset() * matrix.element_size() % 8:
         return None
-    return matrix.view(torch.int64).split(sizes)
+    return torch.split(matrix.view(torch.int64), sizes)
