@@ -170,8 +170,9 @@ def _evaluated(subject: Any, site: CallSite, script: Script, directory: str) -> 
 
 def _filled(subject: Any, chosen: Chosen, script: Script, *, guess: bool) -> tuple[Chosen, list[str]]:
     """Fill the missing required arguments; returns also the names for which nothing is known."""
-    from initlint.probe import conventions
+    from initlint.probe import configs, conventions
 
+    read: Mapping[str, Any] | None = None
     uses = conventions.uses(subject)
     namespace = script.namespace
     filled = dict(chosen)
@@ -185,8 +186,13 @@ def _filled(subject: Any, chosen: Chosen, script: Script, *, guess: bool) -> tup
         if isinstance(annotation, type) and annotation is not parameter.empty and annotation.__module__ != "builtins":
             value = conventions.by_annotation(parameter.name, annotation, usage, namespace)
             origin = f"defaults of {annotation.__name__}"
-        elif usage.attributes and not usage.iterated:
-            value, origin = conventions.config_for(usage.attributes, namespace)
+        elif not usage.iterated:
+            if usage.attributes:
+                value, origin = conventions.config_for(usage.attributes, namespace)
+            if value is conventions.NOTHING:
+                read = read if read is not None else configs.entries(subject)
+                if paths := read.get(parameter.name):
+                    value, origin = configs.made(paths), "convention"
         if value is conventions.NOTHING and guess:
             value, origin = conventions.value_for(parameter.name, annotation, usage, namespace)
         if value is conventions.NOTHING:

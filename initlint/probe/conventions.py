@@ -21,6 +21,7 @@ import torch
 from torch import nn
 
 from initlint.probe.names import dotted
+from initlint.probe.paths import aliases, path_of, resolved
 
 NOTHING = object()  # no value is known
 
@@ -80,6 +81,8 @@ _NAMES: tuple[tuple[str, Any], ...] = (
 _TABLE = tuple((re.compile(pattern), value) for pattern, value in _NAMES)
 # Sizes of two successive stages, for arguments that are walked over.
 _STAGES = [16, 32]
+# Of an argument called a shape and taken apart: an image, large enough for the three convolutions of Atari policies.
+_SHAPE = (3, 64, 64)
 
 
 @dataclass(slots=True)
@@ -172,7 +175,7 @@ def by_usage(name: str, usage: Usage) -> Any:
     if usage.called >= 0:
         return nn.ReLU if usage.called == 0 else nn.LayerNorm
     if usage.iterated:
-        return list(_STAGES)
+        return _SHAPE if name.lower().endswith("shape") else list(_STAGES)
     return NOTHING
 
 
@@ -198,30 +201,28 @@ def instance_of(cls: type) -> Any:
 
 
 def config_for(attributes: Mapping[str, None], namespace: Mapping[str, Any]) -> tuple[Any, str]:
-    """An object with the attributes that the code reads: of a class of the module, else made by convention."""
+    """An instance of a class of the module that has the attributes that the code reads."""
     wanted = set(attributes)
     for value in namespace.values():
         if isinstance(value, type) and not issubclass(value, (nn.Module, enum.Enum)) and _offers(value, wanted):
             instance = instance_of(value)
             if instance is not NOTHING and all(hasattr(instance, attribute) for attribute in wanted):
                 return instance, f"defaults of {value.__name__}"
-    values = {attribute: by_name(attribute) for attribute in attributes}
-    if any(value is NOTHING for value in values.values()):
-        return NOTHING, ""
-    return types.SimpleNamespace(**values), "convention"
+    return NOTHING, ""
 
 
 def uses(subject: Any) -> dict[str, Usage]:
     """How each argument is used in the constructor of a class, or in a function."""
-    function = _constructor(subject) if isinstance(subject, type) else subject
+    function = constructor(subject) if isinstance(subject, type) else subject
     found: dict[str, Usage] = {}
-    tree = _tree(function)
+    tree = tree_of(function)
     if tree is None:
         return found
     names = [a.arg for a in (*tree.args.posonlyargs, *tree.args.args, *tree.args.kwonlyargs)]
     found = {name: Usage() for name in names}
+    tree = resolved(tree, aliases(tree))
     for node in ast.walk(tree):
-        for name, usage in _roles(node, found):
+        for name, usage in roles(node, found):
             usage(found[name])
     if isinstance(subject, type):
         _mark_modules(subject, tree, found)
@@ -281,16 +282,16 @@ def _offers(cls: type, wanted: set[str]) -> bool:
         return False
     if dataclasses.is_dataclass(cls):
         return wanted <= {f.name for f in dataclasses.fields(cls)} | set(dir(cls))
-    code = getattr(_constructor(cls), "__code__", None)
+    code = getattr(constructor(cls), "__code__", None)
     return wanted <= set(dir(cls)) or wanted <= set(code.co_names if code is not None else ())
 
 
-def _constructor(cls: type) -> Any:
+def constructor(cls: type) -> Any:
     """The ``__init__`` of a class, its own or inherited."""
     return next((vars(base)["__init__"] for base in cls.__mro__ if "__init__" in vars(base)), None)
 
 
-def _tree(function: Any) -> ast.FunctionDef | None:
+def tree_of(function: Any) -> ast.FunctionDef | None:
     try:
         tree = ast.parse(textwrap.dedent(inspect.getsource(function)))
     except (OSError, TypeError, SyntaxError, ValueError):
@@ -300,10 +301,13 @@ def _tree(function: Any) -> ast.FunctionDef | None:
 
 
 def _is(node: ast.AST | None, known: Mapping[str, Usage]) -> str | None:
-    return node.id if isinstance(node, ast.Name) and node.id in known else None
+    if isinstance(node, ast.Name):
+        return node.id if node.id in known else None
+    path = ".".join(path_of(node)) if isinstance(node, (ast.Attribute, ast.Subscript)) else ""
+    return path if path in known else None
 
 
-def _roles(node: ast.AST, known: Mapping[str, Usage]) -> Iterator[tuple[str, Callable[[Usage], None]]]:
+def roles(node: ast.AST, known: Mapping[str, Usage]) -> Iterator[tuple[str, Callable[[Usage], None]]]:
     """Each use of an argument in one node, as a change of its :class:`Usage`."""
 
     def mark(attribute: str, value: Any = True) -> Callable[[Usage], None]:
@@ -313,7 +317,8 @@ def _roles(node: ast.AST, known: Mapping[str, Usage]) -> Iterator[tuple[str, Cal
         if name := _is(node.iter, known):
             yield name, mark("iterated")
     elif isinstance(node, ast.Subscript):
-        if name := _is(node.value, known):
+        keyed = isinstance(node.slice, ast.Constant) and isinstance(node.slice.value, str)
+        if (name := _is(node.value, known)) and not keyed:
             yield name, mark("iterated")
         if (name := _is(node.slice, known)) and isinstance(node.value, ast.Dict):
             constants = [key.value for key in node.value.keys if isinstance(key, ast.Constant)]
@@ -374,7 +379,7 @@ def _compared(node: ast.Compare) -> Iterator[Any]:
 
 def _mark_modules(cls: type, tree: ast.FunctionDef, found: dict[str, Usage]) -> None:
     """Arguments kept as attributes and called in forward are sub-networks: no convention provides those."""
-    forward = _tree(cls.__dict__.get("forward"))
+    forward = tree_of(cls.__dict__.get("forward"))
     if forward is None:
         return
     called = {

@@ -10,7 +10,6 @@ import heapq
 import inspect
 import itertools
 import math
-import re
 import time
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
@@ -23,14 +22,19 @@ from torch import nn
 
 from initlint.errors import ProbeError
 from initlint.probe import symbolic
+from initlint.probe.entrance import NO_FORWARD, has_forward
 from initlint.probe.inputs_leads import first_layers, leads
 from initlint.probe.inputs_library import library_inputs
+from initlint.probe.inputs_names import by_name
 from initlint.probe.inputs_repair import Assignment, Failed, missing_key, repairs
+from initlint.probe.inputs_scale import divisors
+from initlint.probe.inputs_sizes import converge, flattened
 from initlint.probe.inputs_spec import HINT, build, smallest_table
 from initlint.probe.inputs_wants import Guess, spatial, tokens, variants
 from initlint.probe.recorded import Recorder
 from initlint.probe.recorded_cover import cover
 from initlint.probe.recorded_state import exporting, preserved, seeded, set_mode
+from initlint.probe.submodules import submodule
 from initlint.probe.traced import argument_names, batch_of, meta_of, tensors_in, to_device
 
 # Samples: enough for a correlation between samples; fewer for large models, whose runs take long.
@@ -42,7 +46,7 @@ _ATTEMPTS = 80
 _NEXT = 0.6
 _RANK = 0.15
 # Elements of an input beyond which trying is too slow.
-_LARGEST_INPUT = 2_000_000
+_LARGEST_INPUT = 4_000_000
 # Share of the model from which on no further combination of inputs is tried (poolers may stay unread).
 _REACHED = 0.9
 # Repairs taken up from one failed attempt.
@@ -84,7 +88,10 @@ def infer(model: nn.Module, *, seed: int, budget: float) -> Found:
     Raises:
         ProbeError: no attempt reached a single layer.
     """
-    batch = _SAMPLES if sum(p.numel() for p in model.parameters()) < _LARGE_MODEL else 2
+    if not has_forward(model):
+        raise ProbeError(NO_FORWARD, "Name a class or function whose result can be called.")
+    numbers = sum(p.numel() for p in model.parameters() if not torch.nn.parameter.is_lazy(p))
+    batch = _SAMPLES if numbers < _LARGE_MODEL else 2
     search = _Search(model, seed)
     for training, estimating in ((True, True), (False, True), (False, False)):
         search.start(training, estimating, budget)
@@ -94,9 +101,9 @@ def infer(model: nn.Module, *, seed: int, budget: float) -> Found:
         if training and "train" not in search.reason.lower():
             break  # only models that say so behave differently in eval mode (detection wants targets)
     if search.best is not None:
-        note = f"no inputs found for which the forward passes ({search.best.notes[0]}); {HINT}"
+        note = f"no inputs found for which the forward passes ({search.best.notes[0]}); {search.hint}"
         return replace(search.best, notes=(note,))
-    raise ProbeError(f"no inputs found for which the forward passes ({search.reason})", HINT)
+    raise ProbeError(f"no inputs found for which the forward passes ({search.reason})", search.hint)
 
 
 def needed(model: nn.Module) -> list[Argument]:
@@ -135,6 +142,15 @@ class _Search:
         self.best: Found | None = None
         self._reached = 0
         self._origin = "inferred"
+        self._first: Assignment = {}
+
+    @property
+    def hint(self) -> str:
+        """What to give on the command line, by the arguments that the model has."""
+        if not self._first or any(g.kind in ("dict", "object", "list", "scalar") for g in self._first.values()):
+            return HINT
+        options = " ".join(f"--input '{g.text(n)}'" for n, g in self._first.items() if "[" not in n)
+        return f"give inputs that fit, as in {options}, or define example_inputs() in the file"
 
     def start(self, training: bool, estimating: bool, budget: float) -> None:
         """Begin in another mode, with a budget of its own: seconds of this process, whatever else the machine does."""
@@ -173,6 +189,7 @@ class _Search:
         queue: list[tuple[float, int, Assignment]] = []
         rest = enumerate(first)
         seen: set[str] = set()
+        solved = False
         while len(seen) < _ATTEMPTS and not self.over:
             index, guesses = next(rest, (0, None))
             if guesses is not None:
@@ -184,9 +201,15 @@ class _Search:
             if key in seen or _elements(guesses) > _LARGEST_INPUT:
                 continue
             seen.add(key)
+            self._first = self._first or guesses
             found = self._try(arguments, guesses)
             if isinstance(found, Found):
-                return self._enlarged(arguments, guesses, found)
+                return self._scaled(arguments, *self._enlarged(arguments, guesses, found))
+            if not solved and flattened(found, self.model):
+                solved = True  # once: the answer does not depend on where the bisection starts
+                fitting = self._converged(arguments, found)
+                if fitting is not None:
+                    return self._scaled(arguments, *fitting)
             fixes = _asked(found, batch) if found.missing else repairs(found, self.model, batch)
             for index, fix in enumerate(itertools.islice(fixes, _FIXES)):
                 heapq.heappush(queue, (cost + 1.0 + _RANK * index, next(order), fix))
@@ -196,11 +219,40 @@ class _Search:
         args, kwargs = values(arguments, guesses, self.model, self.seed)
         return self.attempt(args, kwargs, guesses)
 
-    def _enlarged(self, arguments: list[Argument], guesses: Assignment, found: Found) -> Found:
+    def _scaled(self, arguments: list[Argument], guesses: Assignment, found: Found) -> Found:
+        """Inputs in the unit that the model expects, where it divides them itself."""
+        factors = divisors(found.recording.graph) if found.recording is not None else {}
+        changed = {
+            n: replace(g, fill=f"times {factors[n]:g}")
+            for n, g in guesses.items()
+            if n in factors and g.dtype.is_floating_point
+        }
+        if not changed:
+            return found
+        attempt = self._try(arguments, {**guesses, **changed})
+        return attempt if isinstance(attempt, Found) else found
+
+    def _converged(self, arguments: list[Argument], failed: Failed) -> tuple[Assignment, Found] | None:
+        """The sizes of maps that a flattening layer wants."""
+        passed: list[tuple[Assignment, Found]] = []
+
+        def attempt(guesses: Assignment) -> Failed | None:
+            if _elements(guesses) > _LARGEST_INPUT or self.over:
+                return failed
+            found = self._try(arguments, guesses)
+            if isinstance(found, Failed):
+                return found
+            passed.append((guesses, found))
+            return None
+
+        converge(failed, self.model, attempt)
+        return passed[0] if passed else None
+
+    def _enlarged(self, arguments: list[Argument], guesses: Assignment, found: Found) -> tuple[Assignment, Found]:
         """Larger images where the maps inside shrink to almost nothing: borders would dominate there."""
         images = [n for n, g in guesses.items() if g.kind == "image"]
         if not images or found.recording is None:
-            return found
+            return guesses, found
         smallest = _smallest_map(found.recording)
         factor = 1
         while smallest * factor < _SMALLEST_MAP:
@@ -210,9 +262,9 @@ class _Search:
             if max(larger[n].shape[-1] for n in images) <= _LARGEST_IMAGE:
                 attempt = self._try(arguments, larger)
                 if isinstance(attempt, Found):
-                    return attempt
+                    return larger, attempt
             factor //= 2
-        return found
+        return guesses, found
 
     def attempt(self, args: tuple[Any, ...], kwargs: Mapping[str, Any], guesses: Assignment) -> Found | Failed:
         """Run the forward once, recorded."""
@@ -226,11 +278,11 @@ class _Search:
             set_mode(self.model, self.training, self.estimating)
             try:
                 recorder.run(given[0], given[1], names)
-            except Exception as error:
+            except (Exception, SystemExit) as error:
                 recorder.close()
                 reason = symbolic.reason_of(error)
                 self.reason = self.reason or reason
-                self._demands += self.training and recorder.failure is None and _IN_TRAINING in str(error).lower()
+                self._demands += self.training and _refuses(recorder) and _IN_TRAINING in str(error).lower()
                 self._remember(Found(args, dict(kwargs), self._origin, notes=(reason,)), recorder)
                 return Failed(guesses, error, recorder.failure, recorder.graph, missing_key(error))
         return Found(args, dict(kwargs), self._origin, recorder, self.training, estimating=self.estimating)
@@ -239,6 +291,11 @@ class _Search:
         reached = sum(n.op in ("call_module", "get_attr") for n in recorder.graph.nodes)
         if reached > self._reached:
             self._reached, self.best = reached, found
+
+
+def _refuses(recorder: Recorder) -> bool:
+    """Whether the attempt was ended by the model's own check, and not by an op that does not fit."""
+    return recorder.failure is None or recorder.failure.target is torch._assert
 
 
 def _elements(guesses: Assignment) -> int:
@@ -251,7 +308,7 @@ def _smallest_map(recorder: Recorder) -> int:
     for node in recorder.graph.nodes:
         if node.op != "call_module" or not node.all_input_nodes:
             continue
-        module = recorder.root.get_submodule(str(node.target))
+        module = submodule(recorder.root, str(node.target))
         shape = meta_of(node.all_input_nodes[0]).shape
         if isinstance(module, nn.Conv2d) and shape is not None and max(module.kernel_size) > 1 and len(shape) == 4:
             sides.append(min(shape[2:]))
@@ -269,7 +326,7 @@ def _asked(failed: Failed, batch: int) -> Iterable[Assignment]:
     found: list[Assignment] = []
     for owner in owners:
         features = Guess("features", (batch, tokens(batch)))
-        found.append({**failed.guesses, f"{owner}[{failed.missing}]": _named(failed.missing, batch, 10) or features})
+        found.append({**failed.guesses, f"{owner}[{failed.missing}]": by_name(failed.missing, batch, 10) or features})
     return found
 
 
@@ -294,6 +351,8 @@ def _value(name: str, guesses: Assignment, model: nn.Module) -> Any:
     if guess.kind in ("dict", "object"):
         parts = {n[len(name) + 1 : -1]: _value(n, guesses, model) for n in guesses if n.startswith(f"{name}[")}
         return parts if guess.kind == "dict" else SimpleNamespace(**parts)
+    if guess.kind == "list":
+        return tuple(_value(n, guesses, model) for n in guesses if n.startswith(f"{name}["))
     if guess.kind == "scalar":
         return {"1": 1, "1.0": 1.0, "False": False, "": ""}.get(guess.fill)
     return build(guess.spec(), model)
@@ -328,7 +387,7 @@ def _options(model: nn.Module, arguments: list[Argument], batch: int) -> dict[st
             options[argument.name] = [Guess("scalar", (), fill=scalar)]
             continue
         guesses = list(found.get(argument.name, ()))
-        named = _named(argument.name, batch, high)
+        named = by_name(argument.name, batch, high)
         if named is not None:
             # The structure comes first; a name decides the rank of indices, and is the second choice otherwise.
             alike = not guesses or guesses[0].kind == named.kind
@@ -355,31 +414,3 @@ def _symbolic_leads(model: nn.Module, batch: int) -> dict[str, list[Guess]]:
             return leads(symbolic.trace_whole(model).graph, model, batch)
         except ProbeError:
             return {}
-
-
-_NAMED: tuple[tuple[str, str], ...] = (
-    (r"(^|_)mask(s)?($|_)|padding", "mask"),
-    (r"^(t|ts|time|times|timestep|timesteps|sigma|sigmas|noise_level|step|steps)$", "time"),
-    (r"edge_(index|idx)|^edges$", "edges"),
-    (r"^(adj|adjacency|a_hat|graph)$", "adjacency"),
-    (r"(^|_)(ids?|idx|index|indices|tokens?|labels?|src|tgt|words?|users?|items?|classes|y)($|_)", "ids"),
-)
-
-
-def _named(name: str, batch: int, high: int) -> Guess | None:
-    """A guess from the field's customary argument names, where the structure says nothing."""
-    for pattern, kind in _NAMED:
-        if re.search(pattern, name.lower()):
-            return {
-                "mask": Guess("mask", (batch, tokens(batch)), torch.bool, fill="ones"),
-                "time": Guess("time", (batch,), torch.float32),
-                "edges": Guess("edges", (2, 4 * batch), torch.int64, batch),
-                "adjacency": Guess("adjacency", (batch, batch)),
-                "ids": Guess(
-                    "ids",
-                    (batch,) if re.search("label|class|^y$|user|item", name) else (batch, tokens(batch)),
-                    torch.int64,
-                    high,
-                ),
-            }[kind]
-    return None

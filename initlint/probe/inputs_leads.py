@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import fx, nn
 
 from initlint.probe.inputs_wants import Guess, conv_wants, index_wants, tokens, wants
+from initlint.probe.submodules import submodule
 from initlint.probe.traced import meta_of
 
 # Ops on the way that change neither the meaning nor the size of the channel axis.
@@ -63,7 +64,7 @@ def _downstream(start: fx.Node, root: nn.Module, batch: int) -> Iterator[Guess]:
 def consumer_wants(node: Call, source: fx.Node, root: nn.Module, batch: int) -> Iterator[Guess]:
     """What a node accepts in place of ``source``, when it is a layer or an op with a weight."""
     if node.op == "call_module":
-        module = root.get_submodule(str(node.target))
+        module = submodule(root, str(node.target))
         yield from wants(module, batch)
         return
     name = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")

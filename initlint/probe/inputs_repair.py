@@ -2,26 +2,33 @@
 
 from __future__ import annotations
 
+import math
+import operator
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
 import torch
+import torch.nn.functional as F
 from torch import fx, nn
 
 from initlint.probe.inputs_leads import consumer_wants
 from initlint.probe.inputs_spec import smallest_table
 from initlint.probe.inputs_wants import IMAGE_SIZES, SEQUENCE_SIZES, VOLUME_SIZES, Guess, spatial, variants
 from initlint.probe.recorded import Failure
+from initlint.probe.submodules import submodule
 
 Assignment = dict[str, Guess]
+
+#: An argument that gets ``None``.
+NO_VALUE = Guess("scalar", (), fill="None")
 
 # Numbers of tokens tried: patches of small images, windows, powers of two.
 _LENGTHS = (8, 32, 64, 4, 49, 196, 128, 50, 197, 10, 20, 100)
 
 _NEEDS_INDEX = re.compile(
     r"must be (long|int)|scalar types: Long|used as indices|expected .*Long|integer tensors|Float.*instead.*indices|"
-    r"one_hot is only applicable|index.*int64|only support integer",
+    r"one_hot is only applicable|index.*int64|only support integer|Expected dtype int",
     re.IGNORECASE,
 )
 _OTHER_FLOAT = re.compile(r"same dtype|scalar type|Input type|should be the same", re.IGNORECASE)
@@ -37,6 +44,14 @@ _NOTHING_LEFT = re.compile(
     re.IGNORECASE,
 )
 _LARGEST_SIDE = 512
+_LARGEST_TUPLE = 4
+_SPLIT = re.compile(r"sum exactly to (\d+) .*dimension (-?\d+)\), but got split_sizes=\[([\d, ]+)\]")
+# A shape that was given and the one that was wanted: of attention masks, and of the states of recurrent layers.
+_SHAPES = (
+    re.compile(r"torch\.Size\(\[(?P<have>[\d, ]+)\]\).*should be \((?P<want>[\d, ]+)\)"),
+    re.compile(r"Expected hidden(?:\[\d\])? size \((?P<want>[\d, ]+)\), got \[(?P<have>[\d, ]+)\]"),
+)
+_VIEW = re.compile(r"shape '\[([-\d, ]+)\]' is invalid for input of size")
 _UNPACK = re.compile(r"(?:not enough|too many) values to unpack \(expected(?: at least)? (\d+)")
 
 
@@ -57,6 +72,7 @@ def repairs(attempt: Failed, root: nn.Module, batch: int) -> Iterator[Assignment
         return
     yield from _composites(attempt)
     yield from _dtypes(attempt, root)
+    yield from _by_shapes(attempt)
     if attempt.failure is not None:
         yield from _by_failure(attempt, attempt.failure, root, batch)
     yield from _by_rank(attempt)
@@ -76,11 +92,35 @@ def _composites(attempt: Failed) -> Iterator[Assignment]:
     if isinstance(attempt.error, AttributeError) and found and "'Tensor'" in text:
         for name in plain:
             yield _with(attempt, name, Guess("object", ()))
+    elif isinstance(attempt.error, ValueError) and attempt.failure is None and (found := _UNPACK.search(text)):
+        for name in plain:
+            yield from _listed(attempt, name, int(found[1]))
+    elif _looked_up(attempt):
+        names = [n for n in _feeders(attempt, 0) if n in plain]
+        for name in names or plain:
+            yield _with(attempt, name, Guess("dict", ()))
     elif isinstance(attempt.error, (IndexError, TypeError, KeyError)) and (
         "str" in text or "valid indices" in text or isinstance(attempt.error, KeyError)
     ):
         for name in plain:
             yield _with(attempt, name, Guess("dict", ()))
+
+
+def _listed(attempt: Failed, name: str, count: int) -> Iterator[Assignment]:
+    """``x, y = batch``: a pair of samples and their classes, or several alike."""
+    first = attempt.guesses[name]
+    if not first.shape or count > _LARGEST_TUPLE:
+        return
+    classes = Guess("ids", first.shape[:1], torch.int64, 10)
+    for other in (classes, first) if count == 2 else (first,):
+        parts = {f"{name}[{index}]": first if index == 0 else other for index in range(count)}
+        yield {**attempt.guesses, name: Guess("list", ()), **parts}
+
+
+def _looked_up(attempt: Failed) -> bool:
+    """Whether a tensor was indexed with a text."""
+    failure = attempt.failure
+    return failure is not None and failure.target is operator.getitem and isinstance(failure.args[1], str)
 
 
 def _dtypes(attempt: Failed, root: nn.Module) -> Iterator[Assignment]:
@@ -91,6 +131,13 @@ def _dtypes(attempt: Failed, root: nn.Module) -> Iterator[Assignment]:
             guess = attempt.guesses[name]
             if guess.high is not None and guess.high > 2:
                 yield _with(attempt, name, replace(guess, high=max(2, min(smallest_table(root), guess.high // 4))))
+    if attempt.failure is not None and attempt.failure.target is F.one_hot:
+        classes = _classes(attempt.failure)
+        for name in names:
+            if attempt.guesses[name].high != classes:
+                shape = attempt.guesses[name].shape
+                yield _with(attempt, name, Guess("ids", shape[:1], torch.int64, classes))
+                yield _with(attempt, name, Guess("ids", shape[:2], torch.int64, classes))
     if _OTHER_FLOAT.search(text):
         yield from _as_parameters(attempt, root)
     if _NEEDS_INDEX.search(text):
@@ -104,6 +151,45 @@ def _dtypes(attempt: Failed, root: nn.Module) -> Iterator[Assignment]:
         for name in names:
             if not attempt.guesses[name].dtype.is_floating_point:
                 yield _with(attempt, name, replace(attempt.guesses[name], dtype=torch.float32, high=None, kind="other"))
+
+
+def _classes(failure: Failure) -> int:
+    """Bound of the indices that a ``one_hot`` takes; few classes where it does not say."""
+    given = failure.args[1] if len(failure.args) > 1 else failure.kwargs.get("num_classes")
+    return given if isinstance(given, int) and given > 0 else 10
+
+
+def _by_shapes(attempt: Failed) -> Iterator[Assignment]:
+    """The message names the shape that an argument has and the one that it should have, or sizes that sum to it."""
+    text = str(attempt.error)
+    for pattern in _SHAPES:
+        found = pattern.search(text)
+        if found is not None:
+            wrong, right = _numbers(found["have"]), _numbers(found["want"])
+            for name, guess in attempt.guesses.items():
+                if guess.shape == wrong:
+                    yield _with(attempt, name, guess.resized(right))
+    found = _VIEW.search(text)
+    if found is not None:
+        yield from _viewed(attempt, [n for n in _numbers(found[1]) if n > 0])
+    found = _SPLIT.search(text)
+    if found is not None:
+        for name in _feeders(attempt):
+            for fixed in _scaled(attempt.guesses[name], int(found[1]), sum(_numbers(found[3])), channels_second=False):
+                yield _with(attempt, name, fixed)
+
+
+def _viewed(attempt: Failed, sizes: list[int]) -> Iterator[Assignment]:
+    """``x.view(-1, 784)``: samples of as many elements as the known sizes multiply to."""
+    for name in _feeders(attempt):
+        guess = attempt.guesses[name]
+        if guess.shape and guess.high is None:
+            yield _with(attempt, name, Guess("features", (guess.shape[0], math.prod(sizes)), guess.dtype))
+            yield _with(attempt, name, Guess("other", (guess.shape[0], *sizes), guess.dtype))
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    return tuple(int(n) for n in text.split(",") if n.strip())
 
 
 def _as_parameters(attempt: Failed, root: nn.Module) -> Iterator[Assignment]:
@@ -149,7 +235,10 @@ def _by_failure(attempt: Failed, failure: Failure, root: nn.Module, batch: int) 
             if direct and placeholder(name) == operand.target:
                 yield from (_with(attempt, name, g) for g in _accepted(failure, operand, root, batch))
     if failure.op == "call_module":
-        module = root.get_submodule(str(failure.target))
+        module = submodule(root, str(failure.target))
+        if isinstance(module, nn.RNNBase) and len(operands) > 1:
+            for name in _feeders(attempt, 1):  # a state may be left out: the layer begins with zeros
+                yield _with(attempt, name, NO_VALUE)
         yield from _sizes(attempt, failure, module)
     else:
         yield from _mismatch(attempt, failure)
@@ -175,7 +264,10 @@ def _sizes(attempt: Failed, failure: Failure, module: nn.Module) -> Iterator[Ass
         if len(names) > 1:  # a concatenation of several arguments: equal parts
             yield {**attempt.guesses, **dict(_shares(attempt, names, have, want))}
         for name in names:
-            for fixed in _scaled(attempt.guesses[name], have, want, channels_second=axis == 1):
+            guess = attempt.guesses[name]
+            if guess.high is not None and have == want * math.prod(guess.shape):
+                yield _with(attempt, name, guess.resized((1,)))  # ``embedding(token).view(1, 1, -1)``: one at a time
+            for fixed in _scaled(guess, have, want, channels_second=axis == 1):
                 yield _with(attempt, name, fixed)
     for name in names:
         yield from _resized(attempt, name)
@@ -214,7 +306,7 @@ def _scaled(guess: Guess, have: int, want: int, *, channels_second: bool) -> Ite
             if 0 < side <= 1024:
                 yield guess.resized(tuple(side if i in axes else n for i, n in enumerate(shape)))
     axis = 1 if channels_second and len(shape) > 1 else len(shape) - 1
-    if axis > 0 and guess.high is None:  # a concatenation: the rest comes from elsewhere
+    if axis > 0 and axis not in axes and guess.high is None:  # a concatenation: the rest comes from elsewhere
         for size in (shape[axis] + want - have, shape[axis] * want // have):
             if size > 0:
                 yield guess.resized((*shape[:axis], size, *shape[axis + 1 :]))

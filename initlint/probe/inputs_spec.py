@@ -24,7 +24,7 @@ class Spec:
     dtype: torch.dtype
     shape: tuple[int, ...]
     high: int | None = None
-    fill: str = ""  # "" random values | "ones"
+    fill: str = ""  # "" random values | "ones" | "times C": random values of standard deviation C
 
 
 def parse(texts: Sequence[str]) -> tuple[Spec, ...]:
@@ -42,7 +42,8 @@ def build(spec: Spec, model: nn.Module | None = None) -> torch.Tensor:
         return torch.ones(spec.shape, dtype=spec.dtype, device="cpu")
     if spec.dtype.is_floating_point or spec.dtype.is_complex:
         wide = torch.complex64 if spec.dtype.is_complex else torch.float32
-        return torch.randn(spec.shape, dtype=wide, device="cpu").to(spec.dtype)
+        values = torch.randn(spec.shape, dtype=wide, device="cpu")
+        return (values * float(spec.fill[6:]) if spec.fill.startswith("times ") else values).to(spec.dtype)
     if spec.dtype == torch.bool:
         return torch.ones(spec.shape, dtype=torch.bool, device="cpu")
     high = spec.high if spec.high is not None else smallest_table(model)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 import torch
 from torch import nn
+from torch.nn.modules.lazy import LazyModuleMixin
 
 from initlint.probe.inputs_spec import Spec
 
@@ -37,6 +38,11 @@ class Guess:
         """As a spec that a tensor can be built from."""
         return Spec(name, self.dtype, self.shape, self.high, self.fill)
 
+    def text(self, name: str) -> str:
+        """As it is written on the command line."""
+        bound = "" if self.high is None else f"<{self.high}"
+        return f"{name}: {str(self.dtype).removeprefix('torch.')}[{','.join(map(str, self.shape))}]{bound}"
+
     def resized(self, shape: tuple[int, ...]) -> Guess:
         """The same with another shape."""
         return replace(self, shape=shape)
@@ -57,7 +63,9 @@ def wants(module: nn.Module, batch: int) -> list[Guess]:
 
 
 def _wants(m: nn.Module, batch: int) -> Iterator[Guess]:
-    if isinstance(m, nn.Linear):
+    if isinstance(m, LazyModuleMixin):
+        yield from _lazy_wants(m, batch)
+    elif isinstance(m, nn.Linear):
         yield Guess("features", (batch, m.in_features))
         yield Guess("tokens", (batch, tokens(batch), m.in_features))
     elif isinstance(m, nn.modules.conv._ConvNd):
@@ -84,6 +92,18 @@ def _wants(m: nn.Module, batch: int) -> Iterator[Guess]:
     elif isinstance(m, nn.Bilinear):
         yield Guess("features", (batch, m.in1_features))
         yield Guess("features", (batch, m.in2_features))
+
+
+def _lazy_wants(m: nn.Module, batch: int) -> Iterator[Guess]:
+    """What a layer that takes its sizes from its first input usually meets."""
+    if isinstance(m, nn.modules.conv._ConvNd):
+        axes = len(m.kernel_size)
+        yield from conv_wants(1 if axes == 1 else 3, axes, batch, transposed=m.transposed)
+    elif isinstance(m, nn.modules.batchnorm._NormBase):
+        yield from _norm_wants(type(m).__name__.lower(), 16, batch)
+    else:
+        yield Guess("features", (batch, 16))
+        yield Guess("tokens", (batch, tokens(batch), 16))
 
 
 def conv_wants(channels: int, axes: int, batch: int, *, transposed: bool = False) -> Iterator[Guess]:

@@ -13,7 +13,7 @@ import os
 import sys
 import time
 import traceback
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -27,6 +27,7 @@ from initlint.probe import build, isolate, limits, pipeline, script
 from initlint.probe.arguments import parameters_of, required
 from initlint.probe.channel import Channel
 from initlint.probe.dependencies import Files
+from initlint.probe.lazily import is_lazy, materialise
 from initlint.probe.names import used
 from initlint.probe.outcome import OUTPUT_MARK, Candidate
 from initlint.probe.rebuilds import rebuild
@@ -269,6 +270,8 @@ class Work:
                 return
         if not self._worth_it(model):
             return
+        if is_lazy(model):
+            built.notes.append(materialise(model, self.loaded.namespace, self._inputs(built.name), options.seed))
         session.stop_recording()
         try:
             record = self.recorder.record(model)
@@ -347,6 +350,12 @@ class Work:
             return True
         self.session._harmless(self.candidate, "it has no parameters")
         return False
+
+    def _inputs(self, name: str) -> Sequence[str]:
+        """Inputs that the user has specified for a model."""
+        options, session = self.session.options, self.session
+        identity = session.target.identity(session.directory, name)
+        return options.inputs or options.inputs_for.get(identity) or options.inputs_for.get(name) or ()
 
     def _identity(self, built: build.Built) -> pipeline.Identity:
         session = self.session

@@ -14,6 +14,7 @@ from initlint.facts import Node, Operator, Plain
 from initlint.probe import normalise_axes as axes
 from initlint.probe.normalise_algebra import degree
 from initlint.probe.normalise_values import Items, Signal, Static, Unknown, Value, signals_in
+from initlint.probe.submodules import submodule
 from initlint.probe.traced import Meta, Traced
 
 #: Additive masks hold -inf or a large negative number; no sum of signals of a sane net reaches this.
@@ -189,7 +190,7 @@ class Builder:
 
     def submodule(self, path: str) -> nn.Module:
         """The module of this name."""
-        return self.traced.root.get_submodule(path)
+        return submodule(self.traced.root, path)
 
     def parameter_name(self, path: str, local: str) -> str:
         """The canonical name of a module's parameter."""

@@ -7,6 +7,7 @@ Used in the worker's children and, for a model that is already there, in the cal
 from __future__ import annotations
 
 import contextlib
+import copy
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -30,6 +31,7 @@ from initlint.facts import (
 )
 from initlint.options import ProbeOptions
 from initlint.probe import distributed
+from initlint.probe.submodules import submodule
 
 if TYPE_CHECKING:
     from initlint.probe.record import Record
@@ -83,9 +85,9 @@ def analyse(
     start = time.perf_counter()
     if isinstance(build, nn.Module) and distributed.is_sharded(build):
         return _analyse_sharded(build, name, target, options, inputs)
-    model, record = _built(build, options)
     if inputs is not None:
         namespace = {**(namespace or {}), "example_inputs": lambda: inputs}
+    model, record = _built(build, options, namespace or {})
     cls = type(model)
     identity = Identity(name or cls.__name__, target or f"{cls.__module__}:{cls.__qualname__}")
     facts = describe(model, record, identity, options)
@@ -163,6 +165,21 @@ def graph(
     with_inputs: bool = True,
 ) -> GraphFacts:
     """Trace the model and pair its layers; failures become the reason."""
+    from initlint.probe.entrance import through_training_step
+
+    with through_training_step(model):
+        return _graph(model, record, facts, namespace, options, with_inputs=with_inputs)
+
+
+def _graph(
+    model: nn.Module,
+    record: Record | None,
+    facts: ModelFacts,
+    namespace: Mapping[str, Any],
+    options: ProbeOptions,
+    *,
+    with_inputs: bool,
+) -> GraphFacts:
     notes: list[str] = []
     try:
         from initlint.probe import inputs as finding
@@ -249,8 +266,15 @@ def _unsupported(nodes: tuple[Node, ...]) -> tuple[str, ...]:
     return tuple(f"{name} ({count})" for name, count in sorted(counts.items()))
 
 
-def _built(build: Callable[[], nn.Module] | nn.Module, options: ProbeOptions) -> tuple[nn.Module, Record | None]:
+def _built(
+    build: Callable[[], nn.Module] | nn.Module, options: ProbeOptions, namespace: Mapping[str, Any]
+) -> tuple[nn.Module, Record | None]:
+    from initlint.probe.lazily import is_lazy, materialise
+
     if isinstance(build, nn.Module):
+        if is_lazy(build):  # a copy: the caller's model stays as it is
+            build = copy.deepcopy(build)
+            materialise(build, namespace, options.inputs, options.seed)
         return build, _record_of_live(build)
     from initlint.probe.build import seed_everything
     from initlint.probe.provenance import Recorder
@@ -263,6 +287,8 @@ def _built(build: Callable[[], nn.Module] | nn.Module, options: ProbeOptions) ->
     with Recorder() as recorder, mode:
         seed_everything(options.seed)
         model = build()
+        if is_lazy(model):
+            materialise(model, namespace, options.inputs, options.seed)
     record = recorder.record(model)
     return model, without_values(model, record, options.seed) if on_meta(model) else record
 
@@ -326,7 +352,7 @@ def tensor_of(model: nn.Module, name: str) -> tuple[torch.Tensor | None, int]:
     """The tensor of a qualified name, and the groups of the convolution that owns it (else 1)."""
     path, _, local = name.rpartition(".")
     try:
-        owner = model.get_submodule(path)
+        owner = submodule(model, path)
         value = getattr(owner, local)
     except Exception:  # a property of user code may raise anything
         return None, 1

@@ -61,7 +61,9 @@ def find_generated(model: torch.nn.Module, histories: Histories) -> list[Generat
 
 
 def _parametrised(name: str, module: torch.nn.Module) -> Iterator[Generated]:
-    lists = module._modules.get("parametrizations")
+    if "parametrizations" not in module._modules:  # of a scripted module: a mapping without ``get``
+        return
+    lists = module._modules["parametrizations"]
     if not isinstance(lists, torch.nn.ModuleDict):
         return
     prefix = f"{name}." if name else ""

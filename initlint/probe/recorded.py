@@ -102,7 +102,8 @@ class Recorder(TorchFunctionMode):
         self._thread = threading.get_ident()
         self._tensors = Tensors(self._view_again, self._merge, self._element)
         self._attributes = attributes_of(root)
-        self._by_storage = {storage_key(t): (n, t) for n, t in reversed(list(self._attributes.values()))}
+        ready = [(n, t) for n, t in self._attributes.values() if not torch.nn.parameter.is_lazy(t)]
+        self._by_storage = {storage_key(t): (n, t) for n, t in reversed(ready)}
         self._constants = reachable_tensors(root)
         self._targets: dict[Any, tuple[str, Any, bool]] = {}
         self._attribute_nodes: dict[str, fx.Node] = {}

@@ -21,8 +21,10 @@ def preserved(model: nn.Module) -> Iterator[None]:
     plain = [dict(vars(m)) for m in modules]
     # Caches: what tracing leaves in them (proxies) would break the next run.
     caches = [(v, v.copy()) for table in plain for v in table.values() if type(v) in (dict, list, set)]
-    tables = [(m._buffers, dict(m._buffers)) for m in modules]
-    contents = {id(b): (b, b.detach().clone()) for b in model.buffers() if b.device.type != "meta"}
+    # A scripted module keeps its buffers elsewhere; that they are there cannot change.
+    tables = [(m._buffers, dict(m._buffers)) for m in modules if not isinstance(m, torch.jit.ScriptModule)]
+    held = [b for b in model.buffers() if b.device.type != "meta" and not torch.nn.parameter.is_lazy(b)]
+    contents = {id(b): (b, b.detach().clone()) for b in held}
     try:
         yield
     finally:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import __future__
 
 import ast
+import copy
 import importlib
 import importlib.abc
 import importlib.machinery
@@ -210,6 +211,7 @@ class _TargetFinder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         if isinstance(node, (ast.Import, ast.ImportFrom)):
             self.bring(node, module)
             return
+        node = self.undecorated(node)
         try:
             _execute([node], module, script.path, script.scan.tree)
         except (Exception, SystemExit) as error:
@@ -227,6 +229,19 @@ class _TargetFinder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
             if not isinstance(node, Definition):
                 note = f"{reason.message}; models that need it are not analysed"
                 script.notes += [note] if note not in script.notes else []
+
+    def undecorated(self, node: ast.stmt) -> ast.stmt:
+        """A definition without the decorators that come from what could not be imported (registries, mostly)."""
+        if not isinstance(node, Definition):
+            return node
+        lost = [d for d in node.decorator_list if _root_of(d) in self.script.stubs]
+        if not lost:
+            return node
+        names = ", ".join(ast.unparse(d) for d in lost)
+        self.script.notes.append(f"line {node.lineno}: {node.name} is defined without @{names}, which is missing here")
+        result = copy.copy(node)
+        result.decorator_list = [d for d in node.decorator_list if d not in lost]
+        return result
 
     def reason(self, node: ast.stmt, error: BaseException) -> ProbeError:
         """Why a statement failed: because one that it depends on failed, or its own exception."""
@@ -271,6 +286,13 @@ class _TargetFinder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
                 what = f"line {node.lineno}: {origin.lstrip('.')} could not be imported"
                 script.notes.append(f"{what} and was replaced by a stand-in: {reason}")
                 setattr(module, name, Missing(origin.lstrip("."), reason))
+
+
+def _root_of(node: ast.expr) -> str:
+    """``"MODELS"`` for ``MODELS.register_module(name="x")``."""
+    while isinstance(node, (ast.Attribute, ast.Call)):
+        node = node.func if isinstance(node, ast.Call) else node.value
+    return node.id if isinstance(node, ast.Name) else ""
 
 
 def _words(error: BaseException) -> str:

@@ -32,7 +32,7 @@ class Missing:
         if name.startswith("__") and name.endswith("__"):
             raise AttributeError(name)
         base, reason = self.__dict__["_initlint_missing"]
-        return Missing(f"{base}.{name}", reason)
+        return Missing(f"{base}.{name}", reason, self.__dict__["_initlint_error"])
 
     def __getitem__(self, _: object) -> Missing:
         return self
@@ -47,7 +47,13 @@ class Missing:
             return args[0]  # used as a decorator: what it would add is not needed to build
         raise self._fail()
 
-    def __mro_entries__(self, _: tuple[Any, ...]) -> tuple[type, ...]:
+    def __mro_entries__(self, bases: tuple[Any, ...]) -> tuple[type, ...]:
+        from initlint.probe.standins_lightning import is_lightning_module, make
+
+        if is_lightning_module(self.__dict__["_initlint_missing"][0]):
+            return (make(),)
+        if any(_is_module(base) for base in bases):
+            return ()  # a mixin beside a module: what it would add is not needed to build
         raise self._fail()
 
     def __instancecheck__(self, _: object) -> bool:
@@ -58,6 +64,11 @@ class Missing:
 
     def __bool__(self) -> bool:
         return False
+
+
+def _is_module(base: Any) -> bool:
+    torch = sys.modules.get("torch")
+    return torch is not None and isinstance(base, type) and issubclass(base, torch.nn.Module)
 
 
 @contextlib.contextmanager

@@ -10,6 +10,7 @@ import inspect
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -129,6 +130,8 @@ class _Tracer(fx.Tracer):
                 return type(value)(proxy(v) for v in value)
             if type(value) is dict:
                 return {k: proxy(v) for k, v in value.items()}
+            if type(value) is SimpleNamespace:
+                return SimpleNamespace(**proxy(vars(value)))
             return value
 
         return [proxy(a) for a in self.given[0]], {k: proxy(v) for k, v in self.given[1].items()}
@@ -163,7 +166,7 @@ def trace_whole(root: nn.Module, given: tuple[Sequence[Any], Mapping[str, Any]] 
     tracer = _Tracer({}, given)
     try:
         graph = tracer.run(root)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise ProbeError(f"symbolic tracing failed: {reason_of(error)}") from error
     return Symbolic(graph, tracer.constants)
 
@@ -205,7 +208,7 @@ class _Islands:
             tracer = _Tracer(leaves, None)
             try:
                 graph = tracer.run(module)
-            except Exception as error:
+            except (Exception, SystemExit) as error:
                 failed = tracer.failed
                 self._note(failed or module, error)
                 if failed is None or failed is module or id(failed) in leaves:

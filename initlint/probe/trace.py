@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -209,7 +210,7 @@ def _attempt(
             traced.outputs, traced.ran = recorder.outputs, True
             if measure and not meta:  # before anything touches the buffers that the backward needs
                 gradient_seconds(traced, recorder.edges, seed, notes)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         mode = "train" if training else "eval"
         notes.append(f"the forward fails in {mode} mode: {symbolic.reason_of(error)}")
     recorder.close()
@@ -233,6 +234,8 @@ def _fresh(
             return type(value)(copy(v) for v in value)
         if type(value) is dict:
             return {k: copy(v) for k, v in value.items()}
+        if type(value) is SimpleNamespace:
+            return SimpleNamespace(**copy(vars(value)))
         return value
 
     args = [copy(a) for a in inputs.args]

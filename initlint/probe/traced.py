@@ -18,12 +18,14 @@ import operator
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 from typing import Any
 
 import torch
 from torch import fx, nn
 
 from initlint.facts import Measured, Response, Site
+from initlint.probe.submodules import submodule
 
 KEY = "initlint"  # key of our Meta in ``fx.Node.meta``
 CONSTANT = "_initlint_constant_"  # prefix of get_attr targets that are no attribute of the model
@@ -124,7 +126,7 @@ class Traced:
 
     def module(self, node: fx.Node) -> nn.Module:
         """The module that a ``call_module`` node calls."""
-        return self.root.get_submodule(str(node.target))
+        return submodule(self.root, str(node.target))
 
     def value(self, node: fx.Node) -> Any:
         """What the node produced in the run, or ``None`` when unknown or overwritten since."""
@@ -157,6 +159,8 @@ def tensors_in(value: Any, depth: int = 6) -> Iterator[torch.Tensor]:
     elif isinstance(value, Mapping):
         for item in value.values():
             yield from tensors_in(item, depth - 1)
+    elif type(value) is SimpleNamespace:
+        yield from tensors_in(vars(value), depth - 1)
     elif isinstance(value, slice):
         for item in (value.start, value.stop, value.step):
             yield from tensors_in(item, depth - 1)
@@ -198,6 +202,8 @@ def _name_tensors(name: str, value: Any, names: list[str]) -> None:
     elif isinstance(value, Mapping):
         for key, item in value.items():
             _name_tensors(f"{name}_{key}", item, names)
+    elif type(value) is SimpleNamespace:
+        _name_tensors(name, vars(value), names)
 
 
 def batch_of(tensors: Sequence[torch.Tensor]) -> int | None:
@@ -214,6 +220,8 @@ def to_device(value: Any, device: str | None) -> Any:
         return type(value)(to_device(v, device) for v in value)
     if type(value) is dict:
         return {k: to_device(v, device) for k, v in value.items()}
+    if type(value) is SimpleNamespace:
+        return SimpleNamespace(**to_device(vars(value), device))
     return value
 
 

@@ -22,6 +22,7 @@ from initlint.errors import ProbeError
 from initlint.facts import TensorStats
 from initlint.probe.dependencies import unwatched
 from initlint.probe.measure import measure
+from initlint.probe.submodules import submodule
 
 # https://github.com/huggingface/safetensors#format
 _DTYPES: Mapping[str, torch.dtype] = {
@@ -87,7 +88,7 @@ def load_into(
 
 def _groups(model: nn.Module, name: str) -> int:
     """Groups of the convolution that owns a weight."""
-    groups = getattr(model.get_submodule(name.rpartition(".")[0]), "groups", 1)
+    groups = getattr(submodule(model, name.rpartition(".")[0]), "groups", 1)
     return groups if isinstance(groups, int) and groups > 0 else 1
 
 

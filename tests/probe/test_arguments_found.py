@@ -258,3 +258,62 @@ def test_parts_that_need_arguments_are_not_reported_twice(probe_files: Probe) ->
         "net.py::Block": (True, "a part of Net, which is analysed"),
         "net.py::Optional": (True, "a part of Net, which is analysed"),
     }
+
+
+NESTED = """
+from torch import nn
+class Block(nn.Module):
+    def __init__(self, cfg):
+        super().__init__()
+        self.layer = nn.Linear(cfg.model.hidden_dim, cfg.model.hidden_dim)
+    def forward(self, x):
+        return x + self.layer(x)
+class Net(nn.Module):
+    def __init__(self, cfg):
+        super().__init__()
+        self.cfg = cfg
+        m = cfg["model"]
+        self.first = nn.Linear(m["in_dim"], m["hidden_dim"])
+        self.blocks = nn.ModuleList([Block(cfg) for _ in range(m.get("extra", 1) + cfg.model.num_layers)])
+        self.last = nn.Linear(cfg.model["hidden_dim"], self.cfg.data.num_classes)
+    def forward(self, x):
+        x = self.first(x)
+        for block in self.blocks:
+            x = block(x)
+        return self.last(x) * self.cfg.model.scale
+"""
+
+
+def test_a_nested_configuration_is_made_of_the_entries_that_are_read(probe_files: Probe) -> None:
+    (facts,) = probe_files("net.py", files={"net.py": NESTED})[0].models
+    (argument,) = facts.arguments
+    assert (facts.status, argument.origin) == ("analysed", "convention")
+    for entry in ("'in_dim': 16", "'hidden_dim': 64", "'num_layers': 2", "'num_classes': 10", "'scale': 1"):
+        assert entry in argument.value
+
+
+TAKEN_APART = """
+import torch
+from torch import nn
+class Policy(nn.Module):
+    def __init__(self, input_shape, n_actions):
+        super().__init__()
+        self.conv = nn.Conv2d(input_shape[0], 8, 8, 4)
+        size = self.conv(torch.zeros(1, *input_shape)).numel()
+        self.head = nn.Linear(size, n_actions)
+    def forward(self, x):
+        return self.head(self.conv(x).flatten(1))
+class Characters(nn.Module):
+    def __init__(self, tokens):
+        super().__init__()
+        self.chars = tokens
+        self.rnn = nn.GRU(len(self.chars), 16)
+    def forward(self, x):
+        return self.rnn(x)[0]
+"""
+
+
+def test_shapes_and_collections_by_their_use(probe_files: Probe) -> None:
+    found = {facts.name: facts for facts in probe_files("net.py", files={"net.py": TAKEN_APART})[0].models}
+    assert {name: facts.status for name, facts in found.items()} == {"Policy": "analysed", "Characters": "analysed"}
+    assert found["Policy"].arguments[0].value == "(3, 64, 64)"

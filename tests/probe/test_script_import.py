@@ -264,3 +264,44 @@ def test_example_inputs_and_lines_survive_the_cut(probe_files: Probe) -> None:
     created = facts.parameters[0].created
     assert created is not None
     assert (created.line, created.text) == (9, "self.fc = nn.Linear(3, 2)")
+
+
+LIGHTNING = """
+import lightning.of_another_world as pl
+from torch import nn
+class Lit(pl.LightningModule):
+    def __init__(self, hidden=32, lr=1e-3):
+        super().__init__()
+        self.save_hyperparameters()
+        self.net = nn.Linear(8, self.hparams.hidden)
+    def forward(self, x):
+        return self.net(x)
+"""
+
+
+def test_a_missing_lightning_module_is_replaced_by_a_torch_module(probe_files: Probe) -> None:
+    (result,) = probe_files("lit.py", files={"lit.py": LIGHTNING})
+    (facts,) = result.models
+    assert (facts.status, facts.parameters[0].shape) == ("analysed", (32, 8))
+    assert any("lightning.of_another_world could not be imported" in note for note in facts.notes)
+
+
+REGISTERED = """
+from torch import nn
+from a_private_library import Registry, HubMixin
+MODELS = Registry("models")
+@MODELS.register_module(name="net")
+class Net(nn.Module, HubMixin):
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(8, 4)
+    def forward(self, x):
+        return self.layer(x)
+"""
+
+
+def test_missing_registries_and_mixins_are_left_out(probe_files: Probe) -> None:
+    (result,) = probe_files("net.py", files={"net.py": REGISTERED})
+    (facts,) = result.models
+    assert facts.status == "analysed"
+    assert any("Net is defined without @MODELS.register_module(name='net')" in note for note in facts.notes)

@@ -1,0 +1,122 @@
+"""Which entries of a configuration the code reads: ``cfg.model.width``, ``cfg["width"]``, here and in what it is
+handed on to; and a configuration made of them by convention.
+"""
+
+from __future__ import annotations
+
+import ast
+import inspect
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from initlint.probe import conventions
+from initlint.probe.conventions import NOTHING, Usage
+from initlint.probe.paths import Path, aliases, path_of, resolved
+
+#: How far a configuration is followed into classes that it is handed to.
+_DEPTH = 4
+_METHODS = frozenset(dir(dict))
+
+
+class Section(dict[str, Any]):
+    """A configuration that may be read by key and by attribute, as those of OmegaConf and of many projects."""
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return self[name]
+        except KeyError:
+            raise AttributeError(name) from None
+
+
+def entries(subject: Any, depth: int = _DEPTH) -> dict[str, dict[Path, Usage]]:
+    """For each argument of a class or function, the entries that are read from it and how they are used."""
+    function = conventions.constructor(subject) if isinstance(subject, type) else subject
+    tree = conventions.tree_of(function)
+    if tree is None:
+        return {}
+    names = [a.arg for a in (*tree.args.posonlyargs, *tree.args.args, *tree.args.kwonlyargs)]
+    known = aliases(tree)
+    trees = [resolved(tree, known)]
+    if isinstance(subject, type):  # what is kept under a name of its own is read in other methods, too
+        own = {path: value for path, value in known.items() if path[0] == "self"}
+        methods = [
+            conventions.tree_of(m) for n, m in vars(subject).items() if inspect.isfunction(m) and n != "__init__"
+        ]
+        trees += [resolved(method, own) for method in methods if method is not None and own]
+    return _read(trees, names, function, depth)
+
+
+def _read(
+    trees: Sequence[ast.FunctionDef], names: Sequence[str], function: Any, depth: int
+) -> dict[str, dict[Path, Usage]]:
+    nodes = [node for tree in trees for node in ast.walk(tree)]
+    found: dict[str, dict[Path, Usage]] = {name: {} for name in names}
+    whole: set[int] = {id(node.func) for node in nodes if isinstance(node, ast.Call)}
+    inner = {id(node.value) for node in nodes if isinstance(node, (ast.Attribute, ast.Subscript))}
+    for node in nodes:
+        path = path_of(node)
+        if len(path) < 2 or path[0] not in found or id(node) in inner:
+            continue
+        if id(node) in whole and path[-1] in _METHODS:  # ``cfg.get("width", 64)`` has its own default
+            continue
+        found[path[0]].setdefault(path[1:], Usage())
+    _describe(nodes, found)
+    if depth:
+        for argument, path, usages in _handed_on(nodes, function, names, depth):
+            for rest, usage in usages.items():
+                found[argument].setdefault((*path, *rest), usage)
+    return {name: _leaves(paths) for name, paths in found.items()}
+
+
+def made(paths: Mapping[Path, Usage]) -> Any:
+    """A configuration with these entries, by convention; ``NOTHING`` where one of them has none."""
+    result = Section()
+    for path, usage in paths.items():
+        value, _ = conventions.value_for(path[-1], inspect.Parameter.empty, usage, {})
+        if value is NOTHING:
+            return NOTHING
+        place = result
+        for name in path[:-1]:
+            place = place.setdefault(name, Section())
+        place[path[-1]] = value
+    return result
+
+
+def _describe(nodes: Sequence[ast.AST], found: Mapping[str, Mapping[Path, Usage]]) -> None:
+    """Fill the usages: how each entry is used where it is read."""
+    known = {".".join((name, *path)): usage for name, paths in found.items() for path, usage in paths.items()}
+    for node in nodes:
+        for name, usage in conventions.roles(node, known):
+            usage(known[name])
+
+
+def _handed_on(
+    nodes: Sequence[ast.AST], function: Any, names: Sequence[str], depth: int
+) -> Iterator[tuple[str, Path, Mapping[Path, Usage]]]:
+    """(argument, path, entries read there) of what is passed whole to another class or function of the module."""
+    namespace = getattr(inspect.unwrap(function), "__globals__", {})
+    for call in (node for node in nodes if isinstance(node, ast.Call)):
+        target = namespace.get(call.func.id) if isinstance(call.func, ast.Name) else None
+        if target is None or not callable(target) or getattr(target, "__module__", "torch").startswith("torch"):
+            continue
+        for key, value in _bound(target, call):
+            path = path_of(value)
+            if path and path[0] in names:
+                inside = entries(target, depth - 1).get(key, {})
+                if inside:
+                    yield path[0], path[1:], inside
+
+
+def _bound(target: Any, call: ast.Call) -> Iterator[tuple[str, ast.expr]]:
+    """(parameter, expression) of a call's arguments."""
+    try:
+        parameters = [p.name for p in inspect.signature(target).parameters.values()]
+    except (TypeError, ValueError):
+        return
+    yield from zip(parameters, call.args, strict=False)
+    yield from ((k.arg, k.value) for k in call.keywords if k.arg is not None)
+
+
+def _leaves(paths: Mapping[Path, Usage]) -> dict[Path, Usage]:
+    """Entries that hold no others."""
+    return {p: u for p, u in paths.items() if not any(other[: len(p)] == p and other != p for other in paths)}

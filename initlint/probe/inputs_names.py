@@ -1,0 +1,42 @@
+"""Guesses from the field's customary names of arguments, where the structure says nothing."""
+
+from __future__ import annotations
+
+import re
+
+import torch
+
+from initlint.probe.inputs_wants import Guess, tokens
+
+# The first pattern that matches wins.
+_NAMED: tuple[tuple[str, str], ...] = (
+    (r"(^|_)(len|lens|lengths?|seqlens?)($|_)", "lengths"),
+    (r"(^|_)mask(s)?($|_)|padding", "mask"),
+    (r"^(t|ts|time|times|timestep|timesteps|sigma|sigmas|noise_level|step|steps)$", "time"),
+    (r"edge_(index|idx)|^edges$", "edges"),
+    (r"^(adj|adjacency|a_hat|graph)$", "adjacency"),
+    (r"^batch(_index|_idx)?$", "graphs"),
+    (r"(^|_)(ids?|idx|index|indices|tokens?|labels?|src|tgt|words?|users?|items?|classes|y)($|_)", "ids"),
+)
+_SINGLE = re.compile("label|class|^y$|user|item")
+
+
+def by_name(name: str, batch: int, high: int) -> Guess | None:
+    """A guess for an argument, or for a key of one; ``high`` bounds its indices."""
+    kind = next((kind for pattern, kind in _NAMED if re.search(pattern, name.lower())), "")
+    length = tokens(batch)
+    if kind == "lengths":
+        return Guess("lengths", (batch,), torch.int64, length + 1)  # of sequences as long as we make them
+    if kind == "mask":
+        return Guess("mask", (batch, length), torch.bool, fill="ones")
+    if kind == "time":
+        return Guess("time", (batch,), torch.float32)
+    if kind == "edges":
+        return Guess("edges", (2, 4 * batch), torch.int64, batch)
+    if kind == "adjacency":
+        return Guess("adjacency", (batch, batch))
+    if kind == "graphs":  # which graph of a batch each node belongs to
+        return Guess("graphs", (batch,), torch.int64, 2)
+    if kind == "ids":
+        return Guess("ids", (batch,) if _SINGLE.search(name.lower()) else (batch, length), torch.int64, high)
+    return None
