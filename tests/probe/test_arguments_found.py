@@ -285,7 +285,7 @@ class Net(nn.Module):
 
 
 def test_a_nested_configuration_is_made_of_the_entries_that_are_read(probe_files: Probe) -> None:
-    (facts,) = probe_files("net.py", files={"net.py": NESTED})[0].models
+    facts = only(probe_files("net.py", files={"net.py": NESTED}))
     (argument,) = facts.arguments
     assert (facts.status, argument.origin) == ("analysed", "convention")
     for entry in ("'in_dim': 16", "'hidden_dim': 64", "'num_layers': 2", "'num_classes': 10", "'scale': 1"):
