@@ -1,10 +1,11 @@
 """Huge models on meta, and the cost of propagation over depth. Prints a table; exit 1 when a bound is broken.
 
-    python benchmarks/scale.py [--only NAME]
+    python benchmarks/scale.py [--only NAME] [--models 300]
 
 Bounds: a Llama-3-70B-shaped decoder at most 60 s and 3 GB, a 405B-shaped one at most 120 s, on two free cores (CPU
 seconds are printed beside the wall clock for machines that are busy); propagation linear in the number of nodes
-(exponent at most 1.1).
+(exponent at most 1.1); many models with --jobs 2 at least 1.7 times as fast as with --jobs 1 on two free cores, at a
+peak memory that does not grow with their number.
 """
 
 from __future__ import annotations
@@ -15,8 +16,11 @@ import math
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
+
+import startup
 
 from initlint.facts import ModelFacts, Node, Operator, ParameterFacts, TensorStats
 from initlint.signal import propagate
@@ -30,10 +34,15 @@ WIDTH = 256
 
 def run(name: str) -> tuple[float, float, float, int]:
     """Wall seconds, CPU seconds, peak gigabytes of the process tree, exit code of one check on meta."""
-    command = [sys.executable, "-m", "initlint", f"benchmarks/models_llama.py::{name}", "--device", "meta"]
+    return timed([f"benchmarks/models_llama.py::{name}", "--device", "meta"], ROOT)
+
+
+def timed(arguments: list[str], folder: Path) -> tuple[float, float, float, int]:
+    """The same of any check."""
+    command = [sys.executable, "-m", "initlint", *arguments, "--no-cache", "-q", "--exit-zero"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     before, started, peak = os.times(), time.perf_counter(), 0.0
-    with subprocess.Popen([*command, "--no-cache", "-q", "--exit-zero"], cwd=ROOT, env=environment) as process:
+    with subprocess.Popen(command, cwd=folder, env=environment, stdout=subprocess.DEVNULL) as process:
         while process.poll() is None:
             peak = max(peak, sum(proportional(pid) for pid in tree(process.pid)))
             time.sleep(0.1)
@@ -126,12 +135,66 @@ def seconds(model: ModelFacts) -> float:
     return best
 
 
+#: One model of many: what differs is its width, so that no two are alike.
+SOURCE = """
+import torch
+from torch import nn
+
+class Net{i}(nn.Module):
+    def __init__(self):
+        super().__init__()
+        layers = []
+        for _ in range(6):
+            layers += [nn.Conv2d({width}, {width}, 3, padding=1, bias=False), nn.BatchNorm2d({width}), nn.ReLU()]
+        self.body, self.head = nn.Sequential(nn.Conv2d(3, {width}, 3), *layers), nn.Linear({width}, 10)
+        for m in self.modules():
+            if isinstance(m, nn.Conv2d):
+                nn.init.kaiming_normal_(m.weight, nonlinearity="relu")
+
+    def forward(self, x):
+        return self.head(self.body(x).mean((2, 3)))
+"""
+SPEEDUP = 1.7
+#: Peak memory at the full number of models against a quarter of it.
+GROWTH = 1.15
+
+
+def crowd(count: int) -> bool:
+    """A folder of models, with one and two targets at a time, and a quarter of it."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        (folder / "all").mkdir()
+        (folder / "some").mkdir()
+        for i in range(count):
+            for place in ("all", "some") if i % 4 == 0 else ("all",):
+                (folder / place / f"net{i:03}.py").write_text(SOURCE.format(i=i, width=24 + i % 40))
+        found = {
+            (place, jobs): timed([place, "--jobs", str(jobs)], folder)
+            for place, jobs in (("all", 1), ("all", 2), ("some", 2))
+        }
+    for (place, jobs), (wall, cpu, peak, code) in found.items():
+        number = count if place == "all" else (count + 3) // 4
+        print(
+            f"{number:4} models  --jobs {jobs}  {wall:6.1f} s wall  {cpu:6.1f} s cpu  {peak:5.2f} GB  exit code {code}",
+            flush=True,
+        )
+    faster = found["all", 1][0] / found["all", 2][0]
+    growth = found["all", 2][2] / found["some", 2][2]
+    ok = faster >= SPEEDUP and growth <= GROWTH and not any(values[3] for values in found.values())
+    print(
+        f"--jobs 2 is {faster:.2f}x as fast; four times the models take {growth:.2f}x the memory: {'ok' if ok else 'BROKEN'}"
+    )
+    return ok
+
+
 def main() -> int:
     """Run what is asked for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", choices=[*BOUNDS, "propagation"])
-    only = parser.parse_args().only
-    broken = 0
+    parser.add_argument("--only", choices=[*BOUNDS, "propagation", "jobs"])
+    parser.add_argument("--models", type=int, default=300, help="how many models with --jobs 1 and 2")
+    arguments = parser.parse_args()
+    only, broken = arguments.only, 0
+    startup.compiled()
     for name, (wall_bound, memory_bound) in BOUNDS.items():
         if only not in (None, name):
             continue
@@ -139,6 +202,8 @@ def main() -> int:
         ok = code == 0 and wall <= wall_bound and peak <= memory_bound
         broken += not ok
         print(f"{name:12} {wall:6.1f} s wall  {cpu:6.1f} s cpu  {peak:5.2f} GB  {'ok' if ok else 'BROKEN'}", flush=True)
+    if only in (None, "jobs"):
+        broken += not crowd(arguments.models)
     for name, make, small, large in (("plain", plain, 1250, 10_000), ("residual", residual, 125, 1000)):
         if only not in (None, "propagation"):
             continue
