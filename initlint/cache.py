@@ -2,8 +2,9 @@
 
 An entry holds the facts of one target. Its key is made of all that is known before the build: the target and
 the content of its file, the options that change facts, the versions of Python, torch and initlint, and the
-environment variables that libraries read at import. The entry itself lists what the build turned out to read
-(project files, data files, third-party packages); it counts only while all of that is unchanged. Rules are
+environment variables that libraries read at import. The entry itself lists what the build turned out to read or to
+look for (project files, data files, folders, third-party packages, environment variables); it counts only while all
+of that is unchanged. Rules are
 not part of it: they run afresh on the stored facts. Failures are never stored.
 
 Layout: ``.initlint_cache/<version>/<key>.json``, two lines: a header with the dependencies and the digest of
@@ -28,11 +29,11 @@ from initlint import __version__
 from initlint.codec import from_plain, to_plain
 from initlint.errors import InitlintError
 from initlint.facts import ModelFacts, NotAnalysed
-from initlint.files import write_atomically
+from initlint.files import listing_digest, write_atomically
 from initlint.records import dataclass
 
 #: Raise when the facts or the layout of entries change within one version of initlint.
-FORMAT = 1
+FORMAT = 2
 #: Environment variables that change what a build does, by prefix.
 ENVIRONMENT = (
     *("PYTHONPATH", "PYTHONHASHSEED", "PYTHONOPTIMIZE", "PYTHONHOME"),
@@ -92,6 +93,7 @@ class Cache:
         entry: Entry,
         dependencies: Iterable[tuple[str, str]] = (),
         packages: Iterable[str] = (),
+        variables: Iterable[str] = (),
     ) -> None:
         """Store an entry, unless it holds a failure. A cache that cannot be written is no error.
 
@@ -99,8 +101,9 @@ class Cache:
             key: from ``key_of``.
             entry: the facts.
             dependencies: (path, SHA-256 of its content) of each file that was read; "" for one that was
-                looked for and absent.
-            packages: import names of the third-party packages that the build imported.
+                looked for and absent; a path that ends in a slash is a folder whose names were listed.
+            packages: import names of the third-party packages that the build imported, or looked for in vain.
+            variables: names of the environment variables that the project's code asked for.
         """
         if not storable(entry):
             return
@@ -110,6 +113,7 @@ class Cache:
             "digest": hashlib.sha256(payload.encode()).hexdigest(),
             "files": files,
             "packages": {name: package_stamp(name) for name in sorted(packages)},
+            "variables": {name: variable_digest(name) for name in sorted(variables)},
         }
         try:
             self._prepare()
@@ -140,20 +144,24 @@ class Cache:
     def _unchanged(self, header: Mapping[str, Any]) -> bool:
         if any(self.digest(path) != expected for path, expected in header["files"]):
             return False
+        if any(variable_digest(name) != known for name, known in header["variables"].items()):
+            return False
         return all(package_stamp(name) == known for name, known in header["packages"].items())
 
     def digest(self, path: str) -> str:
-        """SHA-256 of a file's content; "" when there is none."""
+        """SHA-256 of a file's content, or of the names in a folder (a path that ends in a slash); "" without one."""
         if path not in self._hashes:
-            self._hashes[path] = file_digest(self.directory / path)
+            read = listing_digest if path.endswith(os.sep) else file_digest
+            self._hashes[path] = read(self.directory / path)
         return self._hashes[path]
 
     def _shown(self, path: str) -> str:
         """Relative to the working directory where it lies below it, so that a cache can move between machines."""
         try:
-            return Path(path).resolve().relative_to(self.directory.resolve()).as_posix()
+            shown = Path(path).resolve().relative_to(self.directory.resolve()).as_posix()
         except ValueError:
             return path
+        return shown + os.sep if path.endswith(os.sep) else shown
 
     def _prepare(self) -> None:
         self.versioned.mkdir(parents=True, exist_ok=True)
@@ -195,6 +203,12 @@ def file_digest(path: Path) -> str:
             return hashlib.file_digest(stream, "sha256").hexdigest()
     except (OSError, ValueError):
         return ""
+
+
+def variable_digest(name: str) -> str:
+    """What tells values of an environment variable apart without showing them; "" when it is not set."""
+    value = os.environ.get(name)
+    return "" if value is None else hashlib.sha256(value.encode(errors="surrogateescape")).hexdigest()
 
 
 def stamp(paths: Sequence[str]) -> list[tuple[str, int, int]]:

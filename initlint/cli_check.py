@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shlex
 import sys
 import time
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from initlint.engine import Analysis
     from initlint.findings import Run
     from initlint.options import ProbeOptions
+    from initlint.probe.client import Pool
     from initlint.rule import Rule
     from initlint.verdicts import Verdicts
 
@@ -218,8 +220,9 @@ def execute(request: Request) -> int:
     config = _configure(request, configuration)
     sinks = cli_output.parse_sinks(request.output, request.output_format, config.output_format)
     targets = targeting.parse_all(_target_texts(request, config))
-    run, rules = _run(request, config, targets, started)
-    run = _fixes(request, config, run)
+    with _pool(request, config) as pool:
+        run, rules = _run(request, config, targets, started, pool)
+        run = _fixes(request, config, run, pool)
     if request.diff and not request.output_format:
         sinks = tuple(sink for sink in sinks if sink.file != "-")  # the diff alone, for patch
     cli_output.write(
@@ -233,8 +236,17 @@ def execute(request: Request) -> int:
     )
 
 
+def _pool(request: Request, config: Config) -> contextlib.AbstractContextManager[Pool | None]:
+    """One worker for the check and for verifying its fixes, since each new one imports torch; else ``None``."""
+    if not (request.diff or request.fix):
+        return contextlib.nullcontext()
+    from initlint.probe.client import Pool
+
+    return Pool(_probe_options(request, config))
+
+
 def _run(
-    request: Request, config: Config, targets: Sequence[Any], started: float | None
+    request: Request, config: Config, targets: Sequence[Any], started: float | None, pool: Pool | None
 ) -> tuple[Run, tuple[Rule, ...]]:
     """Analyse and judge the targets, and plan fixes; the run, and the rules that ran."""
     from initlint import cli_output, engine
@@ -251,6 +263,7 @@ def _run(
             progress,
             cache,
             lambda fresh: prepared.append(_rules(request, config, verdicts, fresh=fresh)),
+            pool,
         )
     rules, known = prepared[0]
     run = engine.run(
@@ -316,6 +329,7 @@ def _collect(
     progress: Any,
     cache: Cache | None,
     meanwhile: Callable[[bool], object],
+    pool: Pool | None,
 ) -> list[Analysis]:
     from initlint.collect import Shard, collect
 
@@ -326,6 +340,7 @@ def _collect(
         shard=Shard.parse(request.shard) if request.shard else None,
         on_event=progress,
         meanwhile=meanwhile,
+        pool=pool,
     )
 
 
@@ -418,7 +433,7 @@ def _write_baseline(request: Request, config: Config, run: Run) -> int:
     return engine.exit_code(replace(run, fail_on=None), allow_unanalysed=request.allow_unanalysed)
 
 
-def _fixes(request: Request, config: Config, run: Run) -> Run:
+def _fixes(request: Request, config: Config, run: Run, pool: Pool | None) -> Run:
     """Show or apply fixes. Raises ``UsageError`` when the extra is not installed."""
     if not (request.diff or request.fix):
         return run
@@ -429,7 +444,7 @@ def _fixes(request: Request, config: Config, run: Run) -> Run:
     again = replace(request, no_cache=True, shard=None)
 
     def recheck(texts: Sequence[str]) -> Run:
-        return _run(again, config, targeting.parse_all(texts), None)[0]
+        return _run(again, config, targeting.parse_all(texts), None, pool)[0]
 
     return apply_fixes(
         run,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import fields, replace
@@ -17,6 +18,7 @@ from initlint.records import dataclass
 from initlint.relocate import relocate, shown
 
 if TYPE_CHECKING:
+    from initlint.probe.client import Pool
     from initlint.probe.outcome import Event, Job, ProbeResult
     from initlint.probe.target import Target
 
@@ -52,6 +54,7 @@ def collect(
     shard: Shard | None = None,
     on_event: Callable[[Event], None] | None = None,
     meanwhile: Callable[[bool], object] = lambda _: None,
+    pool: Pool | None = None,
 ) -> list[Analysis]:
     """Analyse the targets.
 
@@ -63,14 +66,15 @@ def collect(
         on_event: told about progress.
         meanwhile: run once while the worker imports torch (or at once when no worker is needed); told whether
             anything is analysed anew.
+        pool: a worker to use and leave running, for callers that analyse several times.
 
     Raises:
         ProbeError: the worker cannot start.
     """
     from initlint.probe import discovery
-    from initlint.probe.client import Pool
+    from initlint.probe.client import Pool as NewPool
 
-    with Pool(options) as pool:
+    with NewPool(options) if pool is None else contextlib.nullcontext(pool) as pool:
         # A worker that imports torch costs seconds of processor time: start it early only when it is needed.
         if cache is None or not cache.versioned.is_dir():
             pool.start()
@@ -91,7 +95,8 @@ def collect(
             )
             if cache is not None and jobs[number].runs:
                 entry = caching.Entry(models, not_analysed)
-                cache.put(keys[number], entry, result.dependencies, (name for name, _ in result.packages))
+                packages = (name for name, _ in result.packages)
+                cache.put(keys[number], entry, result.dependencies, packages, result.variables)
             digest = cache.digests.get(keys[number], "") if cache else ""
             analyses[number] = _analysis(jobs[number], models, not_analysed, targets, digest=digest)
         for number, entry in hits.items():

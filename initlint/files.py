@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import tempfile
 from pathlib import Path
@@ -49,3 +50,16 @@ def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
     return mask
+
+
+#: What initlint and Python themselves put into folders.
+_OWN = ("__pycache__", ".initlint_cache")
+
+
+def listing_digest(path: str | Path) -> str:
+    """SHA-256 of the names in a folder; "" when it cannot be listed."""
+    try:
+        names = sorted(name for name in os.listdir(path) if name not in _OWN)
+    except OSError:
+        return ""
+    return hashlib.sha256("\0".join(names).encode(errors="surrogateescape")).hexdigest()

@@ -46,7 +46,7 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"__main__"}),
 )
 #: The probe stands beside the layers: it knows plain data and the theory, and is known to the front ends only.
-PROBE_MAY_USE = frozenset({"errors", "records", "facts", "theory", "codec", "options", "probe", "__init__"})
+PROBE_MAY_USE = frozenset({"errors", "records", "facts", "theory", "codec", "files", "options", "probe", "__init__"})
 PROBE_MAY_BE_USED_BY = frozenset({"probe", "collect", "inputs_table", "cli_check", "cli_output", "api", "fix"})
 RULES_MAY_USE = frozenset({"records", "facts", "findings", "signal", "theory"}) | LAYERS[3]
 #: Third-party packages and where they may be imported.

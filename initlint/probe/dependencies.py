@@ -1,4 +1,8 @@
-"""Project files that a build imported or read, and third-party packages it imported: what a cache depends on."""
+"""What a cached analysis depends on: what the build imported, read, looked for and did not find.
+
+Files and folders of the project, third-party packages, and environment variables that the project's own code reads.
+What is not there counts too: a configuration file that appears, or a module whose absence was caught.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +12,8 @@ import os
 import sys
 from collections.abc import Iterator
 from typing import Any
+
+from initlint.files import listing_digest
 
 _quiet = 0  # > 0 while initlint itself reads files
 _extra: set[str] = set()
@@ -30,27 +36,54 @@ def depends_on(path: str) -> None:
 
 
 class Files:
-    """Notes what is opened and imported from its creation on."""
+    """Notes what is opened, listed, imported and asked for from its creation on."""
 
     def __init__(self) -> None:
         self.before = frozenset(sys.modules)
         self.opened: set[str] = set()
+        self.listed: set[str] = set()
+        self.imported: set[str] = set()  # also what was not found
+        self.variables: set[str] = set()
         own = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
         torch = os.path.dirname(os.path.dirname(str(sys.modules["torch"].__file__)))
         self.libraries = tuple({sys.prefix, sys.base_prefix, torch, own})
 
     def watch(self) -> None:
-        """Note every file that is opened for reading from now on (an audit hook cannot be removed)."""
-        opened = self.opened
+        """Begin (an audit hook cannot be removed)."""
 
         def hook(event: str, args: tuple[Any, ...]) -> None:
-            if event == "open" and not _quiet and isinstance(args[0], (str, bytes)) and _reads(args):
-                opened.add(os.path.abspath(os.fsdecode(args[0])))
+            if event == "open":
+                if not _quiet and isinstance(args[0], (str, bytes)) and _reads(args):
+                    self.opened.add(os.path.abspath(os.fsdecode(args[0])))
+            elif event == "import":
+                self.imported.add(str(args[0]))
+            elif event in ("os.listdir", "os.scandir") and not _quiet and not isinstance(args[0], int):
+                caller = sys._getframe(1).f_code.co_filename
+                if not caller.startswith("<frozen importlib"):  # the import system lists folders to find modules
+                    self.listed.add(os.path.abspath(os.fsdecode(args[0] or ".")))
 
         sys.addaudithook(hook)
+        watching = self._asked
+
+        class Watched(type(os.environ)):  # type: ignore[misc]
+            """The environment, which notes what is asked for."""
+
+            def __getitem__(self, key: Any) -> Any:
+                watching(key)
+                return super().__getitem__(key)
+
+        os.environ.__class__ = Watched
+
+    def _asked(self, key: object) -> None:
+        """Code asks for a variable; only the project's own counts, for libraries ask for dozens."""
+        frame: Any = sys._getframe(2)
+        while frame is not None and frame.f_code.co_filename.startswith(("<frozen ", os.__file__)):
+            frame = frame.f_back  # os.getenv, Mapping.get
+        if isinstance(key, str) and frame is not None and not self._is_library(frame.f_code.co_filename):
+            self.variables.add(key)
 
     def found(self) -> dict[str, Any]:
-        """``files`` with their hashes and ``packages`` with their versions."""
+        """``files`` with hashes ("": absent; folders end in a slash), ``packages`` with versions, ``variables``."""
         paths = self.opened | _extra
         packages: dict[str, str] = {}
         for name in [name for name in sys.modules if name not in self.before]:
@@ -62,9 +95,25 @@ class Files:
             elif "-packages" in path:  # not the standard library
                 top = name.split(".")[0]
                 packages.setdefault(top, _version(top))
+        for name in sorted(self.imported):
+            if name not in sys.modules:
+                paths.update(self._would_be(name))
+                packages.setdefault(name.split(".")[0], "")
         with unwatched():
-            files = {path: digest for path in paths if not self._is_library(path) and (digest := _hash(path))}
-        return {"files": files, "packages": packages}
+            files = {path: _hash(path) for path in paths if not self._is_library(path)}
+            files |= {os.path.join(p, ""): listing_digest(p) for p in self.listed if not self._is_library(p)}
+        return {"files": files, "packages": packages, "variables": sorted(self.variables)}
+
+    def _would_be(self, name: str) -> Iterator[str]:
+        """Where in the project a module would lie that was not found."""
+        parent, _, last = name.rpartition(".")
+        if parent and parent not in sys.modules:
+            return
+        folders = getattr(sys.modules[parent], "__path__", ()) if parent else sys.path
+        for folder in folders:
+            if not self._is_library(os.path.abspath(folder)):
+                yield os.path.join(os.path.abspath(folder), f"{last}.py")
+                yield os.path.join(os.path.abspath(folder), last, "__init__.py")
 
     def _is_library(self, path: str) -> bool:
         if "site-packages" in path or "dist-packages" in path or path.endswith(".pyc"):

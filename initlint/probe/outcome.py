@@ -38,8 +38,10 @@ class ProbeResult:
     target: Target
     models: tuple[ModelFacts, ...] = ()
     not_analysed: tuple[NotAnalysed, ...] = ()
-    dependencies: tuple[tuple[str, str], ...] = ()  # (absolute path, sha256) of project files imported or read
-    packages: tuple[tuple[str, str], ...] = ()  # (name, version) of third-party packages imported
+    # (absolute path, sha256) of project files imported or read ("": absent) and of folders listed (ending in a slash)
+    dependencies: tuple[tuple[str, str], ...] = ()
+    packages: tuple[tuple[str, str], ...] = ()  # (name, version) of third-party packages imported, "": not found
+    variables: tuple[str, ...] = ()  # names of environment variables that the project's code asked for
     seconds: float = 0.0
     output: str = ""  # the end of what user code printed
     peak_memory: int = 0  # bytes, largest seen while polling
@@ -99,6 +101,7 @@ class State:
     covered: list[str] = field(default_factory=list)
     files: dict[str, str] = field(default_factory=dict)
     packages: dict[str, str] = field(default_factory=dict)
+    variables: set[str] = field(default_factory=set)
     oversized: dict[str, str] = field(default_factory=dict)  # candidate -> how its first build ended
     broken: dict[str, str] = field(default_factory=dict)  # candidate -> how its fork ended
     done: bool = False
@@ -129,6 +132,7 @@ class State:
         elif event == "files":
             self.files.update(message["files"])
             self.packages.update(message["packages"])
+            self.variables.update(message["variables"])
         elif event == "done":
             self.done = True
 
@@ -170,6 +174,7 @@ class State:
             not_analysed=(*job.not_analysed, *self.missing),
             dependencies=tuple(sorted(self.files.items())),
             packages=tuple(sorted(self.packages.items())),
+            variables=tuple(sorted(self.variables)),
             seconds=seconds,
             output=output,
         )
