@@ -29,8 +29,11 @@ class AdapterNotClosed(Rule):
     ## What it does
     Looks at models in which every weight on the way from input to output sits in branches: the input itself, or a
     stream of frozen weights, passes to the output unchanged, and branches without normalisation are added to it.
-    Reports a branch whose second moment is at least that of the stream. It is an error where the stream is frozen or
-    the branch has a strength factor that is not turned down.
+    Reports a branch whose second moment is at least that of the stream. It is a note as long as a residual block
+    without normalisation, analysed alone, would look the same. Structure tells an adapter from such a block: a branch
+    of linear layers that is narrower inside than the stream (a warning) or has an explicit strength of at least one
+    (an error), and a stream whose own weights are all frozen, so that nothing but the branch can learn its features
+    back (an error).
 
     ## Why is this bad?
     Adapters, hypernetworks and control branches are added to features that already mean something. At full strength
@@ -49,12 +52,14 @@ class AdapterNotClosed(Rule):
     ```
 
     ## Known problems
-    A residual block without normalisation that is analysed alone looks the same; PyTorch's default scale is never
-    reported.
+    An MLP block with a strength factor that is a part of a net, analysed alone, is taken for an adapter. PyTorch's
+    default scale is never reported.
 
     ## References
     - https://github.com/AUTOMATIC1111/stable-diffusion-webui/issues/4350
     - Houlsby et al. 2019, section 2.1, arXiv:1902.00751
+    - Houlsby et al. 2019, section 3.6: a std above 0.01 on a frozen trunk loses accuracy
+    - Zhang et al. 2023 (ControlNet), section 4.1 and figure 8: without zero convolutions the trunk's features are lost
     - Zhang et al. 2019 (Fixup), arXiv:1901.09321
     """
 
@@ -93,7 +98,11 @@ class AdapterNotClosed(Rule):
             return None
         if any(n.op == "norm" for n in inside) or not all(p.requires_grad and _chosen(p) for p in weights):
             return None
-        strength = any(n.op == "scale" and _factor(n) >= 1.0 for n in _tail(nodes, branch))
+        # convolutions and attention make a residual block of it, with a factor (EDSR's 1.0) or without
+        pointwise = all(n.op == "linear" for n in inside if n.op in WEIGHTED)
+        strength = pointwise and any(n.op == "scale" and _factor(n) >= 1.0 for n in _tail(nodes, branch))
+        width = max(_width(nodes[branch]), 1)
+        narrow = pointwise and any(_width(n) < width for n in inside if n.op in WEIGHTED)
         last = writers(context, branch, roles=("weight",))
         second = last[0].stats.second if last and last[0].stats else 1.0
         ratio = y.q / x.q
@@ -102,7 +111,7 @@ class AdapterNotClosed(Rule):
             context,
             f"the branch of `{weights[0].name}` is added to {kind} and starts {math.sqrt(ratio):.3g} times as large",
             parameters=[p.name for p in reversed(weights)] if len(weights) > 1 else [weights[0].name],
-            severity=Severity.ERROR if frozen or strength else Severity.WARNING,
+            severity=Severity.ERROR if frozen or strength else Severity.WARNING if narrow else Severity.NOTE,
             site=site_of(last[0] if last else weights[0]),
             expected={"ratio": 0.0},
             actual={"ratio": math.sqrt(ratio)},
@@ -171,6 +180,13 @@ def _tail(nodes: tuple[Node, ...], branch: int) -> list[Node]:
     return found
 
 
+def _width(node: Node) -> int:
+    """Channels of a node's output."""
+    if node.operator is not None:
+        return node.operator.width_out
+    return node.shape[-1] if node.shape else 0
+
+
 def _factor(node: Node) -> float:
     value = node.attrs.get("factor")
     return abs(value) if isinstance(value, (int, float)) else 0.0
@@ -189,7 +205,7 @@ def _adapter(std: float | None) -> Any:
     class Adapter(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.down, self.up = nn.Linear(64, 128), nn.Linear(128, 64)
+            self.down, self.up = nn.Linear(64, 16), nn.Linear(16, 64)
             for layer in (self.down, self.up):
                 if std is None:
                     nn.init.kaiming_normal_(layer.weight)
