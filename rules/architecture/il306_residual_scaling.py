@@ -3,25 +3,31 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
 from initlint.diagnosis import nominal_second
-from initlint.facts import Layer, ParameterFacts
+from initlint.facts import ParameterFacts
 from initlint.findings import Related, Severity
 from initlint.rule import Context, Outcome, Rule, bad, by_cause, good, site_of
+from initlint.theory.record import stated
+from initlint.theory.sampling import compatible
+from initlint.theory.schemes import requested
 
 # The two stds come from the same formula, so they agree with the factor to rounding; the record is exact.
 _EXACT = 1e-4
+_ROUND = 8
 
 
 class MisplacedResidualScaling(Rule):
-    """Weights that do not write into the residual stream got the 1/sqrt(depth) scale meant for those that do.
+    """The 1/sqrt(depth) scale meant for the weights that write into the residual stream went elsewhere.
 
     ## What it does
     In nets with several residual blocks of one kind, finds a group of weights whose std is the base std divided by
-    sqrt(N) or sqrt(2N) of the N blocks. If these are not the last weights of their branches while the last ones
-    keep the base std, the scaling went to the wrong matrices.
+    sqrt(N) or sqrt(2N) of the N blocks. Reports where weights inside the branches have it while those at the end of a
+    branch keep the base std, where only one of two kinds of writers has it, and where writers were multiplied by
+    the factor instead. A division by N or 2N itself is a note.
 
     ## Why is this bad?
     GPT-2 divides the std of the matrices that write into the residual stream by sqrt(2N), so that the stream does not
@@ -55,34 +61,91 @@ class MisplacedResidualScaling(Rule):
     sources = ("Radford et al. 2019 (GPT-2), section 2.3", "https://github.com/karpathy/llama2.c/issues/579")
 
     def check(self, context: Context) -> Iterator[Outcome]:
+        if context.facts.loaded:
+            return
         pairs = [
             (layer, p)
             for layer in context.facts.layers
-            if layer.kind in ("linear", "conv", "matmul") and (p := context.parameter(layer.weight)) and p.writes
+            if layer.kind in ("linear", "conv", "matmul", "attention") and (p := context.parameter(layer.weight))
         ]
-        writers = [(layer, p) for layer, p in pairs if layer.branch]
+        pairs = [(layer, p) for layer, p in pairs if p.writes and p.requires_grad and p.stats and p.stats.second > 0]
+        writers = [p for layer, p in pairs if layer.branch]
         inner = [p for layer, p in pairs if not layer.branch and not layer.head]
         if len(writers) < 2:
             return
-        base = {round(math.sqrt(nominal_second(p)[0]), 9) for _, p in writers}
-        if len(base) != 1:
-            return  # the writers are scaled among themselves: somebody took care of them
-        std = base.pop()
-        for group in by_cause(inner).values():
-            factor = _factor(group, std, len(writers))
-            if factor is None or not std:
-                continue
-            yield self._report(context, group, writers, std, factor)
+        levels = {_std(p) for p in writers}
+        if len(levels) == 1:
+            yield from self._one_level(context, writers, inner, levels.pop())
+        elif len(levels) == 2:
+            yield from self._two_levels(context, writers, inner, max(levels), min(levels))
 
-    def _report(
+    def _one_level(
+        self, context: Context, writers: list[ParameterFacts], inner: list[ParameterFacts], std: float
+    ) -> Iterator[Outcome]:
+        """All writers have the same std."""
+        before = _earlier(writers)
+        for group in by_cause(inner).values():
+            small = _common(group)
+            factor = _factor(std, small, len(writers)) if small else None
+            if factor is None or small is None:
+                continue
+            # which of the two is the base: the std that writers had before, or that other weights have
+            others = {_std(p) for p in inner if p not in group}
+            if (before is not None and _same(before, small)) or (before is None and std not in others and others):
+                continue  # the writers were changed: told below
+            yield self._misplaced(context, group, writers, std, factor)
+        if before is not None and (factor := _factor(std, before, len(writers))) is not None:
+            yield self._wrong_factor(context, writers, before, std, factor, Severity.WARNING)
+            return
+        base = before or _most_common(inner)
+        count = base / std if base else 0.0
+        # 2 to 8 are also the ratios of round numbers that people choose
+        if base and any(_same(count, n) and n > _ROUND for n in (len(writers), len(writers) // 2, 2 * len(writers))):
+            yield self._wrong_factor(context, writers, base, std, 1 / math.sqrt(count), Severity.NOTE)
+
+    def _two_levels(
+        self, context: Context, writers: list[ParameterFacts], inner: list[ParameterFacts], base: float, small: float
+    ) -> Iterator[Outcome]:
+        """Some writers are smaller than the others."""
+        factor = _factor(base, small, len(writers))
+        kept = [p for p in writers if _same(_std(p), base)]
+        scaled = [p for p in writers if _same(_std(p), small)]
+        # one kind of writer in every block, and as many or twice as many of the other
+        uneven = len(kept) % len(scaled) and len(scaled) % len(kept)
+        if factor is None or uneven or min(len(kept), len(scaled)) < 2:
+            return
+        for group in by_cause(inner).values():
+            if (std := _common(group)) is not None and _same(std, small) and len(group) >= 2:
+                yield self._misplaced(context, group, kept, base, factor)
+                return
+        if not any(_same(_std(p), base) for p in inner):
+            return  # nothing else has the larger std: no base that these kept
+        where = site_of(scaled[0])
+        yield self.finding(
+            context,
+            f"`{kept[0].name}` and {len(kept) - 1} more write into the residual stream with the base std {base:.4g};"
+            f" `{scaled[0].name}`, which writes into it too, is scaled by 1/{factor:.3g} for depth",
+            parameters=[p.name for p in kept],
+            site=context.selected_at(where),
+            related=[Related(at.file, at.line, f"{kept[0].name} is initialised here")]
+            if (at := site_of(kept[0])) is not None and at != where
+            else [],
+            expected={"std_of_writers": small},
+            actual={"std_of_writers": base},
+            effect=f"the branches left out grow the stream {factor:.3g} times faster than meant",
+            fix=f"nn.init.normal_(weight, std={small:.4g})  # for the last matrix of every branch",
+            topic="reach",
+        )
+
+    def _misplaced(
         self,
         context: Context,
         group: list[ParameterFacts],
-        writers: list[tuple[Layer, ParameterFacts]],
+        writers: list[ParameterFacts],
         std: float,
         factor: float,
     ) -> Outcome:
-        first = writers[0][1]
+        first = writers[0]
         where = site_of(first)
         return self.finding(
             context,
@@ -90,13 +153,39 @@ class MisplacedResidualScaling(Rule):
             + (f" and {len(group) - 1} more" if len(group) > 1 else "")
             + f" have std {std / factor:.4g}, scaled by 1/{factor:.3g} for depth, but `{first.name}` writes into the"
             f" residual stream and keeps {std:.4g}",
-            parameters=[*(p.name for p in group), *(p.name for _, p in writers)],
+            parameters=[*(p.name for p in group), *(p.name for p in writers)],
             site=context.selected_at(site_of(group[0])),
             related=[Related(where.file, where.line, f"{first.name} is initialised here")] if where else [],
             expected={"std_of_writers": std / factor},
             actual={"std_of_writers": std},
             effect=f"the residual stream grows {factor:.3g} times faster per block than meant",
             fix="apply the scaled std to the last matrix of each branch",
+            topic="reach",
+        )
+
+    def _wrong_factor(
+        self,
+        context: Context,
+        writers: list[ParameterFacts],
+        base: float,
+        std: float,
+        factor: float,
+        severity: Severity,
+    ) -> Outcome:
+        """``factor``: what the base was multiplied by, or the root of what it should have been divided by."""
+        right = base / factor if factor > 1 else base * factor
+        did = f"multiplied by {factor:.3g}" if factor > 1 else f"divided by {1 / factor**2:.3g}, not by its root,"
+        return self.finding(
+            context,
+            f"`{writers[0].name}` and {len(writers) - 1} more write into the residual stream with std {std:.4g}:"
+            f" the base std {base:.4g} {did} for depth",
+            parameters=[p.name for p in writers],
+            severity=severity,
+            site=site_of(writers[0]),
+            expected={"std_of_writers": right},
+            actual={"std_of_writers": std},
+            effect=f"each branch adds {std / right:.3g} times what is meant",
+            fix=f"nn.init.normal_(weight, std={right:.4g})",
             topic="reach",
         )
 
@@ -109,15 +198,47 @@ class MisplacedResidualScaling(Rule):
         return _swiglu("down")
 
 
-def _factor(group: list[ParameterFacts], std: float, writers: int) -> float | None:
-    """The depth factor by which the whole group is smaller than the writers, if it is one."""
-    stds = {round(math.sqrt(nominal_second(p)[0]), 9) for p in group}
-    if len(stds) != 1 or len(group) < 2:
-        return None
-    small = stds.pop()
+def _std(parameter: ParameterFacts) -> float:
+    """The std as the record states it (a draw, and what was multiplied into it), else that of the values."""
+    asked = stated(parameter)
+    settled = (
+        asked is not None and asked.std > 0 and parameter.stats and compatible(parameter.stats, asked, parameter.dtype)
+    )
+    return round(asked.std if settled and asked is not None else math.sqrt(nominal_second(parameter)[0]), 9)
+
+
+def _same(a: float, b: float) -> bool:
+    return math.isclose(a, b, rel_tol=_EXACT)
+
+
+def _common(group: list[ParameterFacts]) -> float | None:
+    """The std that a group of at least two weights shares."""
+    stds = {_std(p) for p in group}
+    return stds.pop() if len(stds) == 1 and len(group) >= 2 else None
+
+
+def _most_common(parameters: list[ParameterFacts]) -> float | None:
+    counts = Counter(_std(p) for p in parameters)
+    return counts.most_common(1)[0][0] if counts else None
+
+
+def _earlier(writers: list[ParameterFacts]) -> float | None:
+    """The std that the code gave all writers before their last write, if it gave them one."""
+    found: set[float] = set()
+    for parameter in writers:
+        drawn = [w for w in parameter.writes[:-1] if w.origin != "torch" and w.share >= 1 and not w.region]
+        asked = requested(drawn[-1], parameter.shape) if drawn else None
+        if asked is None or not asked.std:
+            return None
+        found.add(round(asked.std, 9))
+    return found.pop() if len(found) == 1 else None
+
+
+def _factor(large: float, small: float, writers: int) -> float | None:
+    """The depth factor by which one std is larger than the other, if it is one."""
     # N blocks of one or two branches each: the count of writers is N or 2N
-    for count in (writers, 2 * writers):
-        if small and abs(std / small / math.sqrt(count) - 1) < _EXACT:
+    for count in (writers, 2 * writers, writers // 2):
+        if small and count > 1 and _same(large / small, math.sqrt(count)):
             return math.sqrt(count)
     return None
 
