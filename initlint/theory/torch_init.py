@@ -78,6 +78,8 @@ def requested(write: Write, shape: Sequence[int]) -> Requested | None:
     part = _part(write, shape)
     args = write.args
     op = write.op
+    if op == "setitem" and (held := _maybe(args, ("val",))) is not None:
+        return constant(held)
     if op in _VALUED:
         return _created(args)
     if op.startswith(("kaiming", "xavier")):
