@@ -35,6 +35,9 @@ class DepthRule(Rule):
             return
         warning, error = thresholds(context.settings.optimizer)
         if span.value < warning:
+            if span.value + span.doubt >= warning:
+                missed = f"rules miss the measured forward by 1e{span.doubt:.1f} on its way"
+                yield self.undetermined(context, f"the {self.span} span is in doubt: {missed}")
             return
         severity = Severity.ERROR if span.value >= error else Severity.WARNING
         if _unrolled(context, span):

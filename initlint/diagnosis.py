@@ -104,6 +104,8 @@ def _suspects(facts: ModelFacts) -> tuple[Suspect, ...]:
         seen.add(parameter.name)
         # a matrix that is also looked up is a table: its rows are items, its columns the dimension
         read = replace(layer, layout="table") if parameter.name in tables else layer
+        if _scaled_instead_of_logits(facts, layer, parameter):
+            continue
         factor = run_time_factor(facts, layer, parameter)
         suspect = _suspect(read, parameter, factor) if factor is not None else None
         if suspect is not None:
@@ -111,6 +113,17 @@ def _suspects(facts: ModelFacts) -> tuple[Suspect, ...]:
             by = factor or 1.0
             found.append(replace(suspect, actual=suspect.actual / by, expected=suspect.expected / by))
     return tuple(found)
+
+
+def _scaled_instead_of_logits(facts: ModelFacts, layer: Layer, parameter: ParameterFacts) -> bool:
+    """A query whose variance holds the 1 / head_dim that its attention leaves out (Raffel et al. 2020, T5)."""
+    at = layer.consumer_node
+    attrs = facts.nodes[at].attrs if layer.role == "query" and at is not None and at < len(facts.nodes) else {}
+    scale, dim = attrs.get("scale"), attrs.get("head_dim")
+    if not isinstance(scale, (int, float)) or not isinstance(dim, (int, float)) or dim <= 1 or not layer.fan_in:
+        return False
+    second = nominal_second(parameter)[0] * layer.fan_in * scale * scale
+    return scale * scale * dim > _BAND and 1 / _BAND < second * dim < _BAND
 
 
 def full_write(parameter: ParameterFacts) -> Write | None:

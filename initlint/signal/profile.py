@@ -13,6 +13,8 @@ from initlint.signal.trunk import WEIGHTED
 
 #: How many standard deviations of chance are taken off a span before it is judged: 2.5 leaves 0.6 % to chance.
 BAND = 2.5
+#: Ops that scale or reorder the output as a whole.
+FACTORS = frozenset({"scale", "reshape", "identity", "shift", "output"})
 #: Falls and rises that differ by less are as large as each other: a ratio of 10 is harmless (THEORY 6.1).
 TIE = 1.0
 LN10 = math.log(10.0)
@@ -52,6 +54,7 @@ class Span:
     first: int = -1
     last: int = -1
     shrinks: bool = True
+    doubt: float = 0.0  # decades that errors of rules may account for, already taken off ``value``
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,16 +120,29 @@ def changed_points(
 def _ends(scene: Scene, trunk: Sequence[int]) -> tuple[int, int]:
     """The first and the last layer of the trunk; the last one is the head.
 
-    A single one is the head if all other layers, those of residual blocks, come before it.
+    A single one is the head if all other layers, those of residual blocks, come before it. Where there is no head, the
+    factors that the output as a whole is multiplied with (a temperature) are common to all gradients and not counted.
     """
     weighted = [index for index in trunk if scene.nodes[index].op in WEIGHTED]
     if not weighted:
-        return 0, len(scene.nodes)
+        return 0, _before_factors(scene, trunk)
     if len(weighted) == 1:
         others = [node.index for node in scene.nodes if node.op in WEIGHTED and node.index != weighted[0]]
         alone = not others or max(others) > weighted[0]
-        return (weighted[0], len(scene.nodes)) if alone else (trunk[0], weighted[0])
+        return (weighted[0], _before_factors(scene, trunk)) if alone else (trunk[0], weighted[0])
     return weighted[0], weighted[-1]
+
+
+def _before_factors(scene: Scene, trunk: Sequence[int]) -> int:
+    """The first index past what makes the output, the scalars that multiply or divide it left out."""
+    end = len(scene.nodes)
+    for index in reversed(trunk):
+        node = scene.nodes[index]
+        scalar = node.op in ("mul", "div") and any(scene.layout(i).elements == 1 for i in node.inputs[:2])
+        if not scalar and node.op not in FACTORS:
+            break
+        end = index
+    return end
 
 
 def _point(

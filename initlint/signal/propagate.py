@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from initlint.facts import ModelFacts
+from initlint.signal.doubt import doubted
 from initlint.signal.loss import InitLoss, init_loss
 from initlint.signal.moments import Moments, Nominal
 from initlint.signal.opening import opened
@@ -101,7 +102,7 @@ def propagate(facts: ModelFacts, nominal: Mapping[str, Nominal] | None = None, a
         opened=public if second is built else moments(second),
         trunk=path,
         profile=profile,
-        spans=spans(profile),
+        spans=doubted(scene, built.states, spans(profile)),
         culprits=culprits(scene, profile, guards),
         init_loss=init_loss(scene, outputs, built.states),
         unsupported=_unsupported(scene, built),

@@ -10,13 +10,17 @@ from initlint.signal.attention import attend, projected_logits
 from initlint.signal.moments import Grad, State
 from initlint.signal.scene import Scene, number
 
+#: Variances of logits beyond this are masks that came through arithmetic, or an overflow that other rules report.
+OVERFLOW = 1e12
+
 
 def logit_spread(scene: Scene, states: Sequence[State]) -> dict[int, tuple[float, float]]:
     """For each attention the standard deviation of its logits between the keys of a query, and the number of keys."""
     found = {}
     for node in scene.nodes:
         spread = _logits(node, states)
-        if spread is not None and math.isfinite(spread):
+        # masks of -inf that reach the logits by an op of their own overflow; how far keys spread is then not known
+        if spread is not None and spread < OVERFLOW:
             keys = number(node, "keys" if node.op != "softmax" else "n", 1.0)
             found[node.index] = (math.sqrt(max(spread, 0.0)), keys)
     return found

@@ -58,7 +58,7 @@ class InputSensitivity(Rule):
         if not judged(context) or len(signal.profile) < 2 or signal.scene is None or signal.sweeps is None:
             return
         gradient = signal.spans["gradient"]
-        if gradient.value >= thresholds(context.settings.optimizer)[0]:
+        if gradient.value >= thresholds(context.settings.optimizer)[0] or gradient.doubt:
             return
         sweep = signal.sweeps[1]
         first, last = signal.profile[0].node, signal.profile[-1].node

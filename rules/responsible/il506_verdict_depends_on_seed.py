@@ -63,7 +63,7 @@ class VerdictDependsOnSeed(Rule):
         wide = max(spans.items(), key=lambda item: item[1].noise, default=None)
         near = [(k, s) for k, s in spans.items() if s.value < threshold <= s.raw + _OPEN * s.noise and s.noise > 0]
         # a span past its threshold beyond chance has its own rule, whatever the spread
-        settled = any(span.value >= threshold for span in spans.values())
+        settled = any(span.value >= threshold or span.doubt for span in spans.values())
         if settled or wide is None or wide[1].noise > _MOST:
             return
         what, span = near[0] if near else wide

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 from signal_graphs import Graph, plain
 
-from initlint.facts import ModelFacts, Write
+from initlint.facts import Measured, ModelFacts, Write
 from initlint.signal import confirmed, propagate
 
 
@@ -83,3 +83,30 @@ def test_what_is_known_of_the_actual_weights_is_not_found_out_again():
     facts = recorded(5, 2.0, 1.002)
     names = confirmed(facts)
     assert propagate(facts, names, propagate(facts)).spans == propagate(facts, names).spans
+
+
+def test_what_rules_miss_of_the_measured_forward_is_taken_off_a_span():
+    graph = plain(24, 0.2, "relu", width=256)
+    sound = propagate(graph.facts())
+    assert sound.spans["forward"].value > 12
+    for at, node in enumerate(graph.nodes):
+        if node.op in ("linear", "activation"):  # a run in which nothing shrinks: the rules must be wrong
+            graph.nodes[at] = replace(node, measured=Measured(second=1.0, mean=0.0))
+    doubted = propagate(graph.facts())
+    # the factor 1/2 of each ReLU is within the accuracy that is asked of a rule, the .2 of each layer is not
+    assert doubted.spans["forward"].value == pytest.approx(24 * math.log10(2), abs=1.0)
+    assert doubted.spans["forward"].raw == pytest.approx(sound.spans["forward"].raw)
+    assert doubted.spans["forward"].doubt > 12
+
+
+def test_a_temperature_on_the_output_is_common_to_all_gradients():
+    spans = []
+    for factor in (1.0, 1e-4):
+        graph = Graph()
+        x = graph.input(64)
+        for _ in range(4):
+            x = graph.activation(graph.linear(x, 64, 2.0), "relu")
+        y = graph.activation(x, "tanh")
+        graph.add("scale", y, shape=graph.nodes[y].shape, factor=factor)
+        spans.append(propagate(graph.facts()).spans["gradient"].raw)
+    assert spans[0] == pytest.approx(spans[1])
