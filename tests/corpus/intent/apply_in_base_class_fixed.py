@@ -1,0 +1,32 @@
+import torch
+from torch import nn
+
+
+class Base(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.stem = nn.Linear(32, 32)
+        self.apply(self.init)
+
+    def init(self, m):
+        if isinstance(m, nn.Linear):
+            nn.init.kaiming_normal_(m.weight, nonlinearity="relu")
+            nn.init.zeros_(m.bias)
+
+
+class Model(Base):
+    def __init__(self):
+        super().__init__()
+        layers = []
+        for _ in range(5):
+            layers += [nn.Linear(32, 32), nn.ReLU()]
+        self.body = nn.Sequential(*layers)
+        self.head = nn.Linear(32, 4)
+        self.apply(self.init)
+
+    def forward(self, x):
+        return self.head(self.body(self.stem(x)))
+
+
+def example_inputs():
+    return (torch.randn(16, 32),)

@@ -1,0 +1,26 @@
+import torch
+from torch import nn
+
+
+class Model(nn.Module):
+    def __init__(self):
+        super().__init__()
+        layers = []
+        for _ in range(5):
+            layers += [nn.Linear(32, 32), nn.ReLU()]
+        self.body = nn.Sequential(*layers)
+        self.head = nn.Linear(32, 4)
+        self.init_all()
+
+    def init_all(self):
+        for name, p in self.named_parameters():
+            if "weight" in name:
+                nn.init.kaiming_normal_(p, nonlinearity="relu")
+            return
+
+    def forward(self, x):
+        return self.head(self.body(x))
+
+
+def example_inputs():
+    return (torch.randn(16, 32),)

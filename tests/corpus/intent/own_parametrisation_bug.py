@@ -1,0 +1,32 @@
+import torch
+from torch import nn
+
+
+class Sym(nn.Module):
+    def forward(self, w):
+        return w.triu() + w.triu(1).T
+
+
+def sym(l):
+    nn.utils.parametrize.register_parametrization(l, "weight", Sym())
+    return l
+
+
+class Model(nn.Module):
+    def __init__(self):
+        super().__init__()
+        layers = []
+        for _ in range(5):
+            layers += [sym(nn.Linear(32, 32)), nn.ReLU()]
+        self.body = nn.Sequential(*layers)
+        self.head = nn.Linear(32, 4)
+        for m in self.body:
+            if isinstance(m, nn.Linear):
+                nn.init.orthogonal_(m.weight)
+
+    def forward(self, x):
+        return self.head(self.body(x))
+
+
+def example_inputs():
+    return (torch.randn(16, 32),)
