@@ -45,7 +45,7 @@ _POSITIONS = {
     "sparse_": ("sparsity", "std"),
 }
 #: Kinds of conditions that select modules or parameters.
-_SELECTING = ("isinstance", "type", "class_name", "name")
+_SELECTING = ("isinstance", "type", "class_name", "name", "hasattr", "value")
 #: Why a write was lost, what tells most first.
 _REASONS = ("generated", "replaced", "temporary")
 

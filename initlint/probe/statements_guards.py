@@ -30,6 +30,7 @@ from initlint.probe.statements_conditions import (
     unknown,
 )
 from initlint.probe.statements_names import UNKNOWN, Names
+from initlint.probe.statements_near import near
 from initlint.probe.statements_source import Scope, Source, Test
 
 
@@ -110,6 +111,25 @@ class Guards:
             return []
         line = getattr(expr, "lineno", None)
         return [Guard(part.kind, part.text, tuple(part.values), 0, line) for part, count in counts if count == 0]
+
+    def nearly_equal(self, expr: ast.expr, place: Place) -> bool:
+        """Whether a comparison of texts fails by a difference of case or one mistyped letter."""
+        if not isinstance(expr, ast.Compare) or len(expr.ops) != 1 or not isinstance(expr.ops[0], ast.Eq):
+            return False
+        sides = self._all(expr.left, place), self._all(expr.comparators[0], place)
+        return any(
+            isinstance(one, str) and isinstance(other, str) and one != other and near(one, other) and near(other, one)
+            for one in sides[0]
+            for other in sides[1]
+        )
+
+    def either(self, expr: ast.expr, place: Place) -> tuple[type, ...]:
+        """All classes of ``isinstance(m, A or B)``, which tests the first alone."""
+        classes = expr.args[1] if isinstance(expr, ast.Call) and len(expr.args) == 2 else None
+        if not isinstance(classes, ast.BoolOp):
+            return ()
+        found = [classes_of(self._resolve(value, place)) for value in classes.values]
+        return tuple(cls for group in found for cls in group or ())
 
     def _count(self, condition: Condition, earlier: list[Condition]) -> int | None:
         """How many subjects satisfy a condition and none of the earlier branches; ``None`` when not decidable."""

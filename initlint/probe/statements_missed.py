@@ -40,7 +40,8 @@ class _Asked:
     item: Item
     found: Range
     place: Place
-    widened: bool = False  # where nothing passes, kin and slips of the pen do
+    mode: str = ""  # "kin": where nothing passes, kin and slips of the pen do | "subclass": ``type(m) == T`` lets
+    # subclasses through | "either": ``isinstance(m, A or B)`` lets both through
 
 
 class Misses:
@@ -66,26 +67,43 @@ class Misses:
 
     def of(self, candidate: Candidate, source: Source, hits: Hits, written: Iterable[str]) -> Missed:
         """What the loop or ``apply`` around a statement did not reach."""
-        if candidate.target is None or candidate.result_unused:
-            return Missed()
-        resolved = self._resolved(candidate, source)
+        resolved = None if candidate.result_unused else self._resolved(candidate, source)
         if resolved is None:
             return Missed()
         found, attributes = resolved
+        done = set(written)
+        if candidate.idle is not None:
+            names = [name for name in self._selected(candidate, source, found, attributes) if name not in done]
+            return Missed(tuple(names), "idle", _site(candidate.idle, candidate.scope, source))
         leaving = [] if found.loop is None else list(loops_left(found.loop))
         at_once = next((node for node, first in leaving if first), None)
         if leaving and at_once is None:
             return Missed()  # left on a condition: how far it went is its author's decision
-        left = self._selected(candidate, source, found, attributes)
-        for name in written:
-            left.pop(name, None)
+        selected = self._selected(candidate, source, found, attributes)
+        left = {name: item for name, item in selected.items() if name not in done}
         if not left:
-            return Missed()
+            return self._let_through(candidate, source, hits, resolved, done)
         if at_once is not None and found.place is not None:
-            return Missed(tuple(left), "cut", _site(at_once, *found.place))
+            return Missed(tuple(left), "cut", _site(at_once, *found.place)) if hits.runs() else Missed()
         if found.shallow:
             return self._deeper(left, found)
         return self._early(left, candidate, source, hits, found)
+
+    def _let_through(
+        self, candidate: Candidate, source: Source, hits: Hits, resolved: tuple[Range, list[str]], done: set[str]
+    ) -> Missed:
+        """What the conditions should let through and do not."""
+        own = next((test.expr for test in candidate.tests if test.positive), None)
+        if own is None:
+            return Missed()
+        modes = [("subclass", "type"), ("either", "or")]
+        if not hits.runs() and any(test.chain for test in candidate.tests):
+            modes.append(("alone", "shadowed"))
+        for mode, why in modes:
+            names = [name for name in self._selected(candidate, source, *resolved, mode=mode) if name not in done]
+            if names:
+                return Missed(tuple(names), why, _site(own, candidate.scope, source))
+        return Missed()
 
     def selected(self, candidate: Candidate, source: Source) -> tuple[str, ...]:
         """The parameters of the finished model that a statement selects, where its range is known."""
@@ -105,7 +123,7 @@ class Misses:
         return isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in PARTS
 
     def idle(self, candidate: Candidate, source: Source) -> tuple[str, ...]:
-        """Texts of the name tests around a statement that no name passes as the loop sees them."""
+        """Texts of the tests around a statement that no name (as the loop sees it) or no module passes."""
         resolved = self._resolved(candidate, source)
         if resolved is None:
             return ()
@@ -113,15 +131,18 @@ class Misses:
         for test in candidate.tests:
             for expr in _parts(test.expr) if test.positive else ():
                 (condition,) = self._guards.conditions([Test(expr, True)], Place(candidate.scope, source))
-                named = condition.subject in ("parameter_name", "module_name")
-                if named and not any(condition.test(Whole(item.name)) for item in resolved[0].items):
+                if condition.subject in ("parameter_name", "module_name"):
+                    passed = any(condition.test(Whole(item.name)) for item in resolved[0].items)
+                else:
+                    passed = condition.subject != "module" or any(map(condition.test, self._modules))
+                if not passed:
                     found.append(source.segment(test.expr))
         return tuple(found)
 
     def kin(self, candidate: Candidate, source: Source) -> tuple[str, ...]:
         """For conditions that nothing passes: what passes where kin and slips of the pen count."""
         resolved = self._resolved(candidate, source)
-        return () if resolved is None else tuple(self._selected(candidate, source, *resolved, widened=True))
+        return () if resolved is None else tuple(self._selected(candidate, source, *resolved, mode="kin"))
 
     def _resolved(self, candidate: Candidate, source: Source) -> tuple[Range, list[str]] | None:
         if candidate.target is None:
@@ -131,9 +152,11 @@ class Misses:
     # -- what is selected ------------------------------------------------------------------------
 
     def _selected(
-        self, candidate: Candidate, source: Source, found: Range, attributes: list[str], *, widened: bool = False
+        self, candidate: Candidate, source: Source, found: Range, attributes: list[str], mode: str = ""
     ) -> dict[str, Item]:
-        tests = [(test, Place(candidate.scope, source)) for test in (*candidate.tests, *candidate.exits)]
+        """The parameters that a statement is for; ``mode`` "alone" asks without the earlier branches of its chain."""
+        around = [test for test in (*candidate.tests, *candidate.exits) if mode != "alone" or not test.chain]
+        tests = [(test, Place(candidate.scope, source)) for test in around]
         tests += [(test, Place(scope, file)) for test, scope, file in found.tests]
         selected: dict[str, Item] = {}
         for item in found.items:
@@ -141,7 +164,7 @@ class Misses:
             name = None if tensor is None else self._by_tensor.get(id(tensor))
             if name is None:
                 continue
-            answers = [self._holds(test, _Asked(item, found, place, widened=widened)) for test, place in tests]
+            answers = [self._holds(test, _Asked(item, found, place, mode)) for test, place in tests]
             if None in answers:
                 return {}
             if all(answers):
@@ -174,9 +197,10 @@ class Misses:
         if condition.test is unknown:
             return None
         module = item.value if isinstance(item.value, nn.Module) else None if item.owner is None else item.owner.value
+        widened = asked.mode == "kin" and positive
         if condition.kind == "value":
-            return condition.test(None)
-        widened = asked.widened and positive
+            idle = widened and condition.test(None) is False
+            return self._guards.nearly_equal(expr, asked.place) if idle else condition.test(None)
         if condition.subject in ("parameter_name", "module_name"):
             idle = widened and not any(condition.test(Whole(other.name)) for other in found.items)
             return near_name(condition, item.name) if idle else condition.test(Whole(item.name))
@@ -185,7 +209,11 @@ class Misses:
             return None  # a condition on something else
         if condition.subject == "module" and module is not None:
             idle = widened and not any(condition.test(other) for other in self._modules)
-            return near_class(condition, type(module)) if idle else condition.test(module)
+            if asked.mode == "subclass" and condition.kind == "type":
+                return isinstance(module, condition.classes)
+            if asked.mode == "either" and condition.kind == "isinstance":
+                return isinstance(module, self._guards.either(expr, asked.place) or condition.classes)
+            return near_class(condition, module) if idle else condition.test(module)
         if condition.subject == "parameter" and isinstance(item.value, torch.Tensor):
             return condition.test(item.value)
         return None
@@ -228,7 +256,7 @@ class Misses:
         if found.applied:
             last = max(found.applied, key=lambda call: call.order)
             later = [name for name, item in left.items() if self._registered(item) > last.order]
-            return Missed(tuple(later), "early", site(last.frames[0])) if later and last.frames else Missed()
+            return Missed(tuple(later), "early", _caller_of(last.frames)) if later and last.frames else Missed()
         if found.loop is None or found.place is None:
             return Missed()
         scope, file = found.place
@@ -259,6 +287,11 @@ class Misses:
                     where = span((code, lasti))
                     return where is not None and where[0] > line
         return False
+
+
+def _caller_of(frames: tuple[Noted, ...]) -> Site:
+    """The call to be moved: the one in a constructor, where ``apply`` stands in a function of its own."""
+    return site(next((frame for frame in frames if frame[0].co_name == "__init__"), frames[0]))
 
 
 def _parts(expr: ast.expr) -> list[ast.expr]:

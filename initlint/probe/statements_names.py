@@ -62,6 +62,9 @@ class Names:
         if isinstance(expr, ast.Tuple | ast.List | ast.Set):
             items = [self.values(item, scope, source, depth + 1) for item in expr.elts]
             return [UNKNOWN] if any(len(item) != 1 for item in items) else [tuple(item[0] for item in items)]
+        if isinstance(expr, ast.BoolOp):  # classes are true: ``A or B`` is A
+            ends = self.values(expr.values[0 if isinstance(expr.op, ast.Or) else -1], scope, source, depth + 1)
+            return ends if all(isinstance(value, type) for value in ends) else [UNKNOWN]
         if isinstance(expr, ast.Name):
             return self._name(expr.id, scope, source, depth)
         if isinstance(expr, ast.Attribute):

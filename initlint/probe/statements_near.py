@@ -28,11 +28,13 @@ def kin(cls: type, wanted: type) -> bool:
     return any(issubclass(base, torch.nn.Module) and base.__module__.startswith("torch.nn.") for base in common)
 
 
-def near_class(condition: Condition, cls: type) -> bool:
-    """Whether a test on classes that no module passes was meant for this class."""
+def near_class(condition: Condition, module: torch.nn.Module) -> bool:
+    """Whether a test on classes (or attributes) that no module passes was meant for this module."""
     if condition.kind == "class_name":
-        return any(_near(value, cls.__name__) for value in condition.values)
-    return any(kin(cls, wanted) for wanted in condition.classes)
+        return any(near(value, type(module).__name__) for value in condition.values)
+    if condition.kind == "hasattr":
+        return any(near(value, name) for value in condition.values for name in module._parameters)
+    return any(kin(type(module), wanted) for wanted in condition.classes)
 
 
 def near_name(condition: Condition, name: str) -> bool:
@@ -41,10 +43,11 @@ def near_name(condition: Condition, name: str) -> bool:
     It passes a trailing part of the name (``name == "weight"`` where names are ``"fc.weight"``), or would without a
     difference of case or one mistyped letter.
     """
-    return condition.test(name) is True or any(_near(value, name) for value in condition.values)
+    return condition.test(name) is True or any(near(value, name) for value in condition.values)
 
 
-def _near(value: str, name: str) -> bool:
+def near(value: str, name: str) -> bool:
+    """Whether a text is in a name but for a difference of case or one mistyped letter."""
     if not value:
         return False
     if value.lower() in name.lower():

@@ -76,6 +76,9 @@ class Ranges:
         node = target
         for _ in range(64):
             if isinstance(node, ast.Subscript):
+                counted = self._counted(node, scope, source) if attributes else None
+                if counted is not None:
+                    return counted, attributes[::-1]
                 node = node.value
             elif isinstance(node, ast.Attribute):
                 if node.attr not in _VIEWS:
@@ -129,6 +132,21 @@ class Ranges:
             ranges.append(replace(found, variables=found.variables | {name}, tests=(*found.tests, *tests)))
         return ranges[0] if len(ranges) == 1 else None
 
+    def _counted(self, node: ast.Subscript, scope: Scope, source: Source) -> Range | None:
+        """``self.layers[i]`` with ``i`` counted in a loop: the entries of the container."""
+        if not isinstance(node.slice, ast.Name) or node.slice.id not in scope.loops:
+            return None
+        owners = self._modules(node.value, scope, source, 0)
+        items = [
+            Item(child, key)
+            for owner in (owners.items if owners is not None else ())
+            if _container(owner.value)
+            for key, child in owner.value._modules.items()
+            if child is not None
+        ]
+        loop = _statement_of(scope.loops[node.slice.id][0], scope)
+        return Range(tuple(items), frozenset({node.slice.id}), loop=loop, place=(scope, source)) if items else None
+
     def _loop(
         self, name: str, iterable: ast.expr, position: int | None, scope: Scope, source: Source, depth: int
     ) -> Range | None:
@@ -139,7 +157,7 @@ class Ranges:
             elif node.func.id not in _WRAPPERS:
                 return None
             node = node.args[0]
-        loop = _statement_of(name, iterable, scope)
+        loop = _statement_of(iterable, scope)
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
             return self._method(name, node, node.func, position, scope, source, loop, depth)
         if position is not None:
@@ -291,7 +309,7 @@ def _self(scope: Scope) -> str:
     return "" if static or not names else names[0]
 
 
-def _statement_of(name: str, iterable: ast.expr, scope: Scope) -> ast.For | ast.AsyncFor | None:
+def _statement_of(iterable: ast.expr, scope: Scope) -> ast.For | ast.AsyncFor | None:
     for node in ast.walk(scope.node) if scope.node is not None else ():
         if isinstance(node, ast.For | ast.AsyncFor) and node.iter is iterable:
             return node

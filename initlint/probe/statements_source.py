@@ -73,7 +73,7 @@ class Candidate:
     statement: ast.AST | None = None  # for ``p.data *= 2``: the whole statement
     result_unused: bool = False  # an out-of-place function whose result is thrown away
     exits: tuple[Test, ...] = ()  # conditions under which the code before it went on: ``if frozen: continue``
-    loops: tuple[ast.For | ast.AsyncFor, ...] = ()  # around it in its function, innermost first
+    idle: ast.expr | None = None  # why it never runs: ``w.zero_`` without a call, a generator that nothing consumes
 
 
 @dataclass(slots=True)
@@ -161,7 +161,7 @@ class _Walker:
         self._source = source
         self._passes: list[Candidate] = []
         self._exits: tuple[Test, ...] = ()
-        self._loops: tuple[ast.For | ast.AsyncFor, ...] = ()
+        self._idle: ast.expr | None = None
 
     def run(self, tree: ast.Module) -> None:
         scope = Scope("<module>", None)
@@ -182,10 +182,9 @@ class _Walker:
             self._source.scopes.append(inner)
             for expr in (*node.decorator_list, *node.args.defaults, *filter(None, node.args.kw_defaults)):
                 self._expression(expr, scope, tests)
-            outside = self._exits, self._loops
-            self._exits, self._loops = (), ()
+            outside, self._exits = self._exits, ()
             self._block(node.body, inner, (), f"{prefix}{node.name}.<locals>.", "")
-            self._exits, self._loops = outside
+            self._exits = outside
             self._source.candidates += [
                 Candidate("assign", target, value, inner, (), result_unused=True) for target, value in lost_values(node)
             ]
@@ -199,9 +198,7 @@ class _Walker:
         elif isinstance(node, ast.For | ast.AsyncFor):
             _loop_names(node.target, node.iter, scope)
             self._expression(node.iter, scope, tests)
-            self._loops = (node, *self._loops)
             self._block(node.body, scope, tests, prefix, cls)
-            self._loops = self._loops[1:]
             self._block(node.orelse, scope, tests, prefix, cls)
         else:
             self._plain(node, scope, tests, prefix, cls)
@@ -211,8 +208,8 @@ class _Walker:
             self._assignment(node, scope, tests)
         if isinstance(node, ast.Expr):
             self._thrown_away(node, scope, tests)
-            if isinstance(node.value, ast.Name | ast.Attribute):
-                self._source.mentions.append((scope, node.value))
+            self._nothing_done(node.value, scope, tests)
+            self._idle = node.value if isinstance(node.value, ast.GeneratorExp) else None
         if isinstance(node, ast.Return) and node.value is not None:
             self._source.returned.add(id(node.value))
         for child in ast.iter_child_nodes(node):
@@ -226,6 +223,18 @@ class _Walker:
                 self._expression(child.context_expr, scope, tests)
             elif isinstance(child, ast.keyword):
                 self._expression(child.value, scope, tests)
+        self._idle = None
+
+    def _nothing_done(self, node: ast.expr, scope: Scope, tests: tuple[Test, ...]) -> None:
+        """``self.reset`` and ``w.zero_`` without parentheses; ``map(init, modules)``, which nobody consumes."""
+        if isinstance(node, ast.Attribute) and node.attr in _SETTING and parameter_like(node.value, strict=True):
+            self._idle = node
+            self._add(node.attr, node.value, node, scope, tests)
+            self._idle = None
+        elif isinstance(node, ast.Name | ast.Attribute):
+            self._source.mentions.append((scope, node))
+        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "map" and node.args:
+            self._source.mentions.append((scope, node.args[0]))
 
     def _if(self, node: ast.If, scope: Scope, tests: tuple[Test, ...], prefix: str, cls: str) -> None:
         self._expression(node.test, scope, tests)
@@ -302,6 +311,8 @@ class _Walker:
             self._source.multiplied.append((scope, node))
         for generator in getattr(node, "generators", []):
             _loop_names(generator.target, generator.iter, scope)
+        conditions = [test for generator in getattr(node, "generators", []) for test in generator.ifs]
+        tests = (*(Test(test, True) for test in reversed(conditions)), *tests)
         for child in ast.walk(node) if isinstance(node, ast.comprehension) else ast.iter_child_nodes(node):
             if isinstance(child, ast.expr):
                 self._expression(child, scope, tests)
@@ -344,7 +355,7 @@ class _Walker:
     ) -> None:
         whole = statement if isinstance(statement, ast.AugAssign) else None
         self._source.candidates.append(
-            Candidate(op, target, node, scope, tests, whole, result_unused, self._exits, self._loops)
+            Candidate(op, target, node, scope, tests, whole, result_unused, self._exits, self._idle)
         )
 
 

@@ -12,10 +12,17 @@ from initlint.findings import Related, Severity
 from initlint.intent_rule import judged, owners, still_default
 from initlint.rule import Context, Outcome, Rule, bad, good
 from initlint.signal import Nominal
+from initlint.signal.verdict import mistake
 
+# From three layers on that are initialised one by one, one left out is an oversight and no division into two kinds.
+_MOST = 3
 _WHY = {
     "early": ("it did not exist yet when this ran", "initialise at the end of __init__, when all layers exist"),
     "cut": ("this ends the loop in its first round", "move it behind the loop"),
+    "type": ("comparing the type leaves out subclasses", "use isinstance"),
+    "or": ("`isinstance(m, A or B)` tests A alone", "write isinstance(m, (A, B))"),
+    "shadowed": ("an earlier branch of the same chain takes it", "test for the special case first"),
+    "idle": ("this does nothing: it is neither called nor consumed", "call it: add the parentheses, or write a loop"),
     "children": ("the loop visits direct children only, and this lies deeper", "loop over self.modules()"),
 }
 
@@ -74,38 +81,85 @@ class LayerMissed(Rule):
         causes: dict[tuple[str, int, str], list[InitStatement]] = {}
         for statement in context.facts.statements:
             at = statement.missed_at
-            if at is not None and still_default(context, statement.missed):
+            if at is not None and _unmet(context, statement):
                 causes.setdefault((at.file, at.line, statement.missed_why), []).append(statement)
         for (_, _, why), statements in causes.items():
             yield self._unreached(context, why, statements)
         yield from self._pasted(context)
         yield from self._packed(context)
+        yield from self._forgotten(context)
 
     def _pasted(self, context: Context) -> Iterator[Outcome]:
-        """The same statement twice for one parameter, while its like in the same module was forgotten."""
+        """The same statement twice for the same parameters, while their like elsewhere was forgotten."""
         alike: dict[tuple[str, str, str, str], list[InitStatement]] = {}
         for statement in context.facts.statements:
-            if statement.runs and len(statement.parameters) == 1:
+            if statement.runs and statement.parameters:
                 key = statement.site.file, statement.site.function, statement.op, statement.target
                 alike.setdefault(key, []).append(statement)
         for first, second in (pair for group in alike.values() for pair in pairwise(group)):
-            written = context.parameter(second.parameters[0])
-            if first.parameters != second.parameters or written is None or first.site == second.site:
+            written = [p for name in second.parameters if (p := context.parameter(name)) is not None]
+            if first.parameters != second.parameters or first.site == second.site or not written:
                 continue
-            if not any(w.site == first.site and w.unused for w in written.writes):
+            if not all(any(w.site == first.site and w.unused for w in p.writes) for p in written):
                 continue
-            outer = written.module.rpartition(".")[0]
             kin = [
                 p
                 for p in context.facts.parameters
-                if p.local == written.local
-                and p.module.rpartition(".")[0] == outer
-                and p.name != written.name
-                and _default(p)
-                and _same_class(context, p, written)
+                if _default(p) and any(p.local == w.local and _same_class(context, p, w) for w in written)
             ]
+            if len(written) == 1:
+                kin = [p for p in kin if p.module.rpartition(".")[0] == written[0].module.rpartition(".")[0]]
             if kin:
-                yield self._twice(context, second, written, kin)
+                yield self._twice(context, second, written[0], kin)
+
+    def _forgotten(self, context: Context) -> Iterator[Outcome]:
+        """One layer left out where single statements initialise all the others of its class in one module."""
+        named: dict[tuple[str, str, str], dict[str, InitStatement]] = {}
+        for statement in context.facts.statements:
+            if statement.runs and len(statement.parameters) == 1 and statement.target.startswith("self."):
+                written = context.parameter(statement.parameters[0])
+                if written is not None and len(written.shape) > 1 and statement.runs == 1:
+                    outer = written.module.rpartition(".")[0]
+                    key = statement.site.file, statement.site.function, outer
+                    named.setdefault(key, {})[written.name] = statement
+        for (_, _, outer), statements in named.items():
+            for classes in {_class(context, context.parameter(name)) for name in statements}:
+                own = [n for n in statements if _class(context, context.parameter(n)) == classes]
+                left = [
+                    p
+                    for p in context.facts.parameters
+                    if p.module.rpartition(".")[0] == outer
+                    and p.name not in own
+                    and len(p.shape) > 1
+                    and _class(context, p) == classes
+                    and not any(layer.head for layer in context.layers_of(p.name))  # that is a choice
+                ]
+                if len(own) >= _MOST and len(left) == 1 and _default(left[0]):
+                    outcome = self._left_out(context, left[0], [statements[n] for n in own])
+                    if outcome is not None:
+                        yield outcome
+
+    def _left_out(self, context: Context, left: ParameterFacts, others: list[InitStatement]) -> Outcome | None:
+        """A finding where the others all get one scheme and the effect on the one left out is a mistake's."""
+        if len({(s.op, str(sorted(s.args.items()))) for s in others}) != 1:
+            return None
+        verdict = judged(context, {left.name: others[0]})
+        if isinstance(verdict.effect, str) or verdict.severity < Severity.WARNING:
+            return None
+        level = mistake(verdict.effect, context.signal, context.settings.optimizer, context.facts.dtype)
+        return self.finding(
+            context,
+            f"{others[0].op} initialises {len(others)} layers one by one, and `{left.name}` of their class is left out",
+            parameters=[left.name],
+            severity=level or Severity.NOTE,
+            site=left.created,
+            related=[Related(s.site.file, s.site.line, f"initialises {s.parameters[0]}") for s in others[:3]],
+            expected={"initialised": len(others) + 1},
+            actual={"initialised": len(others)},
+            effect=verdict.effect,
+            fix=f"initialise {left.name} with the others",
+            topic="reach",
+        )
 
     def _twice(
         self, context: Context, statement: InitStatement, written: ParameterFacts, kin: list[ParameterFacts]
@@ -166,13 +220,14 @@ class LayerMissed(Rule):
 
     def _unreached(self, context: Context, why: str, statements: list[InitStatement]) -> Outcome:
         """What a loop or ``apply`` over the modules should have reached and did not."""
-        names = still_default(context, (name for s in statements for name in s.missed))
+        names = list(dict.fromkeys(name for s in statements for name in _unmet(context, s)))
         verdict = judged(context, owners(statements, names))
         reason, remedy = _WHY[why]
+        kept = "another init" if why == "shadowed" else "PyTorch's default"
         more = f" and {len(names) - 1} more keep" if len(names) > 1 else " keeps"
         return self.finding(
             context,
-            f"`{names[0]}`{more} PyTorch's default although {statements[0].op} is meant for it: {reason}",
+            f"`{names[0]}`{more} {kept} although {statements[0].op} is meant for it: {reason}",
             parameters=names,
             severity=verdict.severity,
             site=statements[0].missed_at,
@@ -275,8 +330,22 @@ class LayerMissed(Rule):
         return Projector()
 
 
+def _unmet(context: Context, statement: InitStatement) -> list[str]:
+    """What a statement missed and nobody else gave a value; an earlier branch of its own chain did give one."""
+    shadowed = statement.missed_why == "shadowed"
+    return list(statement.missed) if shadowed else still_default(context, statement.missed)
+
+
 def _default(parameter: ParameterFacts) -> bool:
     return parameter.kind == "parameter" and parameter.last is not None and parameter.last.origin == "torch"
+
+
+def _class(context: Context, parameter: ParameterFacts | None) -> tuple[str, str]:
+    """Class of the module and local name."""
+    if parameter is None:
+        return "", ""
+    cls = next((m.cls for m in context.facts.modules if m.name == parameter.module), "")
+    return cls, parameter.local
 
 
 def _same_class(context: Context, first: ParameterFacts, second: ParameterFacts) -> bool:
