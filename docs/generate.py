@@ -1,7 +1,15 @@
-"""Write ``rules.md`` from the rules: ``python docs/generate.py``; with ``--check`` only say whether it is current."""
+"""Write what in the documentation comes from the program: ``python docs/generate.py``.
+
+That is ``rules.md``, from the rules, and the outputs shown in ``README.md`` and ``guide.md``, from running the
+commands named above them. With ``--check`` it only says whether ``rules.md`` is current.
+"""
 
 from __future__ import annotations
 
+import os
+import re
+import shlex
+import subprocess
 import sys
 from pathlib import Path
 
@@ -56,14 +64,40 @@ def _section(rule: Description) -> str:
     return "\n".join(text)
 
 
+#: Pages that show what commands print.
+SHOWN = (HERE.parent / "README.md", HERE / "guide.md")
+_OUTPUT = re.compile(
+    r"(<!-- output of: (initlint [^\n]*) -->\n```[a-z]*\n)(.*?)(```\n<!-- end of output -->)", re.DOTALL
+)
+
+
+def with_outputs(page: str) -> str:
+    """The page with each output that it shows as the command prints it now."""
+    return _OUTPUT.sub(lambda found: f"{found[1]}$ {found[2]}\n{output(found[2])}{found[4]}", page)
+
+
+def output(command: str) -> str:
+    """What the command prints, run in the root of the repository; how long it took is not part of it."""
+    environment = {**os.environ, "PYTHONPATH": str(HERE.parent), "OMP_NUM_THREADS": "1"}
+    arguments = [sys.executable, "-m", *shlex.split(command), "--no-cache", "--isolated", "--color", "never"]
+    done = subprocess.run(
+        arguments, cwd=HERE.parent, env=environment, capture_output=True, encoding="utf-8", check=False
+    )
+    if done.returncode == 2:
+        raise SystemExit(f"{command}: {done.stderr}{done.stdout}")
+    return re.sub(r"(models?[^;()]*), \d[\d.]* s\)", r"\1, 1 s)", done.stdout)
+
+
 def main() -> int:
-    """Write the page, or compare it."""
+    """Write the pages, or compare the rules."""
     page, target = render(rules()), HERE / "rules.md"
     if "--check" in sys.argv[1:]:
         current = target.exists() and target.read_text("utf-8") == page
         print("docs/rules.md is current" if current else "docs/rules.md is not current: run python docs/generate.py")
         return 0 if current else 1
     target.write_text(page, encoding="utf-8", newline="\n")
+    for file in SHOWN:
+        file.write_text(with_outputs(file.read_text("utf-8")), encoding="utf-8", newline="\n")
     return 0
 
 

@@ -428,7 +428,10 @@ def _write_baseline(request: Request, config: Config, run: Run) -> int:
     path = Path(request.write_baseline or config.baseline or DEFAULT_BASELINE)
     baseline.write(path, run.findings)
     if not request.quiet:
-        click.echo(f"{len(run.findings)} finding(s) accepted in {path}; check with --baseline {path}", err=True)
+        count = len(run.findings)
+        click.echo(
+            f"{count} finding{'' if count == 1 else 's'} accepted in {path}: check with --baseline {path}", err=True
+        )
     # Accepted findings do not fail; what could not be analysed still does.
     return engine.exit_code(replace(run, fail_on=None), allow_unanalysed=request.allow_unanalysed)
 
@@ -461,6 +464,8 @@ def _notices(request: Request, config: Config, run: Run) -> None:
     """What is worth knowing and no finding; on stderr, so that reports on stdout stay whole."""
     if request.quiet:
         return
+    if request.unsafe_fixes and not (request.fix or request.diff):
+        click.echo("--unsafe-fixes changes what --fix and --diff do; without one of them nothing is edited", err=True)
     if run.baseline_stale:
         count = "1 entry" if run.baseline_stale == 1 else f"{run.baseline_stale} entries"
         click.echo(f"{count} of {config.baseline} no longer occur: prune with --write-baseline", err=True)

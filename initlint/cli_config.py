@@ -30,12 +30,26 @@ def config(targets: tuple[str, ...], overrides: tuple[str, ...], isolated: bool,
         click.echo(json.dumps({"schema_version": 1, "file": file, "settings": rows}, indent=2, ensure_ascii=False))
         return 0
     click.echo(f"# {settings.path or 'no configuration file'}")
-    texts = {key: "" if value is None else json.dumps(value, ensure_ascii=False) for key, value in values.items()}
+    texts = {key: _text(key, value) for key, value in values.items()}
     width = max(map(len, texts))
     room = min(max(map(len, texts.values())), 48)
     for key, text in texts.items():
         click.echo(f"{key:<{width}} = {text:<{room}}  # {origins[key]}")
     return 0
+
+
+def _text(key: str, value: Any) -> str:
+    """The value as TOML, or in words what stands in for one that is not set."""
+    from initlint.options import TIMEOUT
+
+    unset = {
+        "select": "all rules",
+        "timeout": f"{TIMEOUT:g} s for each model",
+        "memory-limit": "80% of the machine",
+        "jobs": "one per two cores",
+        "baseline": "none",
+    }
+    return f"({unset.get(key, 'not set')})" if value is None or value == "" else json.dumps(value, ensure_ascii=False)
 
 
 def _shown(value: Any) -> Any:

@@ -157,6 +157,15 @@ class Context:
         return tuple(found)
 
 
+def _proposed(fix: str) -> Fix:
+    """A line to write, or advice in words where the text is no Python."""
+    try:
+        compile(fix, "<fix>", "exec", 0x400)  # ast.PyCF_ONLY_AST: parse alone, without importing ast
+    except (SyntaxError, ValueError):
+        return Fix(title=fix)
+    return Fix(title=f"write: {fix}", snippet=fix)
+
+
 class Rule:
     """Base class of all rules; see the module's docstring. Subclasses are checked when defined.
 
@@ -232,7 +241,7 @@ class Rule:
             effect=sentence,
             effect_log10=number,
             sources=self.sources if sources is None else tuple(sources),
-            fix=Fix(title=f"write: {fix}", snippet=fix) if isinstance(fix, str) else fix,
+            fix=_proposed(fix) if isinstance(fix, str) else fix,
             topic=topic,
             why=why,
         )

@@ -110,7 +110,7 @@ def _row(
     if parameter is not None:
         spec = specification(layer, parameter, depth)
         found = recognise(parameter, spec)
-        scheme, init = found.text or None, _init(parameter)
+        scheme, init = _unwritten(parameter) or found.text or None, _init(parameter)
         best = _expected(parameter, spec, found)
         if parameter.stats is not None and parameter.stats.count:
             std = _finite(math.sqrt(parameter.stats.var))
@@ -139,6 +139,13 @@ def _row(
         signal=_signal(layer, facts, signal),
         consumer=layer.consumer,
     )
+
+
+def _unwritten(parameter: ParameterFacts) -> str:
+    """What stands in a scheme's place where no statement wrote the memory, or not all of it."""
+    if parameter.uninitialised >= 1:
+        return "never written"
+    return "written in part" if parameter.uninitialised > 0 else ""
 
 
 def _init(parameter: ParameterFacts) -> dict[str, Scalar] | None:

@@ -35,6 +35,16 @@ def _figures_aside(text: str) -> str:
     return re.sub(r"<svg.*?</svg>", "", re.sub(r"[-+]?\d[\d.,e+-]*", "0", text), flags=re.DOTALL)
 
 
+@pytest.mark.parametrize("page", ["README.md", "docs/guide.md"])
+def test_shown_outputs_are_current(page: str) -> None:
+    text = (ROOT / page).read_text("utf-8")
+    generator = _load(ROOT / "docs" / "generate.py")
+    assert text.count("<!-- output of: ") == len(generator._OUTPUT.findall(text)) > 0
+    now = generator.with_outputs(text)
+    assert _figures_aside(now) == _figures_aside(text), f"{page}: run python docs/generate.py"
+    assert "OUTPUT" not in text
+
+
 def test_the_gallery_is_current(tmp_path: Path) -> None:
     gallery = ROOT / "reports" / "gallery"
     if not gallery.is_dir():

@@ -53,6 +53,8 @@ def _finding(finding: Finding, level: str) -> str:
     parts = [clean(finding.message), clean(finding.effect)]
     if finding.fix is not None and finding.fix.snippet:
         parts.append("Write: " + "\n".join(map(clean, finding.fix.snippet.splitlines())))
+    elif finding.fix is not None:
+        parts.append(f"Fix: {clean(finding.fix.title)}")
     return command(level, properties, "\n".join(part for part in parts if part))
 
 

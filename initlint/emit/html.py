@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import re
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -29,6 +30,7 @@ def render(run: Run, options: Options) -> str:
         keep_trailing_newline=True,
     )
     environment.filters["drawing"] = Markup  # marks a chart as markup; nothing else in the templates may
+    environment.filters["spans"] = _spans
     return environment.get_template("report.html.j2").render(
         page=page(run, options),
         scale=svg.SCALE,
@@ -36,6 +38,12 @@ def render(run: Run, options: Options) -> str:
         script=Markup(script),
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
     )
+
+
+def _spans(text: str) -> Markup:
+    """Escaped text with what stands between backticks as code."""
+    parts = re.split(r"`([^`]+)`", text)
+    return Markup("").join(Markup("<code>{}</code>").format(part) if i % 2 else part for i, part in enumerate(parts))
 
 
 def _asset(path: Path) -> str:

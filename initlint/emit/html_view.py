@@ -23,12 +23,14 @@ from initlint.emit.view import (
     findings_of,
     folds,
     listing,
+    missed,
     places,
     profile_of,
     tally,
     undetermined_reasons,
     unplaced,
     verdict,
+    verdict_of,
 )
 from initlint.facts import TensorStats
 from initlint.findings import Finding, Fix, ModelReport, Run
@@ -47,11 +49,11 @@ def page(run: Run, options: Options) -> Page:
     alone = len(models) == 1
     fine = [m for m in models if not m.cards and m.status == "analysed" and not alone]
     count = tally(run)
-    shown = [entry for entry in run.not_analysed if not entry.harmless]
+    shown = missed(run)
     return Page(
-        title=f"initlint: {verdict(count)}",
-        level=_level(count),
-        said=verdict(count),
+        title=f"initlint: {verdict_of(run)}",
+        level=_level(count, whole=not shown),
+        said=verdict_of(run),
         count=count,
         seconds=seconds(run.seconds),
         models=tuple(m for m in models if m not in fine),
@@ -65,8 +67,11 @@ def page(run: Run, options: Options) -> Page:
     )
 
 
-def _level(count: Tally) -> str:
-    return "error" if count.errors else "warning" if count.warnings else "note" if count.notes else "ok"
+def _level(count: Tally, *, whole: bool) -> str:
+    """The worst severity; without findings only what was looked at as a whole is in order."""
+    if not count.findings:
+        return "ok" if whole else "undetermined"
+    return "error" if count.errors else "warning" if count.warnings else "note"
 
 
 def _where(file: str, line: int | None) -> str:
@@ -98,7 +103,7 @@ def _model(run: Run, report: ModelReport, index: int, ids: Mapping[int, str], op
         target=clean(facts.target),
         status=clean(facts.status),
         reason=clean(facts.reason),
-        level=_level(count),
+        level=_level(count, whole=facts.status == "analysed"),
         said=verdict(count),
         count=count,
         facts=_model_facts(report),
@@ -108,7 +113,7 @@ def _model(run: Run, report: ModelReport, index: int, ids: Mapping[int, str], op
         undetermined=tuple(
             (", ".join(codes), clean(reason)) for reason, codes, _ in undetermined_reasons(report.undetermined)
         ),
-        notes=tuple(map(clean, (*facts.notes, *facts.trace.notes))),
+        notes=tuple(clean(note) for note in dict.fromkeys((*facts.notes, *facts.trace.notes)) if note != facts.reason),
     )
 
 

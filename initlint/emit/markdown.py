@@ -7,7 +7,7 @@ import re
 from initlint.emit.common import Options, clean, counted, number, relative, seconds, times
 from initlint.emit.frame import code_frame
 from initlint.emit.text_findings import compared_keys, ratio_of
-from initlint.emit.view import findings_of, listing, places, tally, undetermined_reasons, verdict
+from initlint.emit.view import findings_of, listing, missed, places, tally, undetermined_reasons, verdict, verdict_of
 from initlint.findings import Finding, ModelReport, Run, Severity
 
 #: Findings told in full: 65,536 characters are what GitHub takes in a comment.
@@ -19,12 +19,12 @@ _SPECIAL = re.compile(r"([\\`*_\[\]#|~$]|^[-+](?=\s)|^\d+[.)](?=\s))")
 def render(run: Run, options: Options) -> str:
     """The summary; details of each finding are folded."""
     count = tally(run)
-    icon = "🔴" if count.errors else "🟠" if count.warnings else "🔵" if count.notes else "🟢"
+    icon = "🔴" if count.errors else "🟠" if count.warnings else "🔵" if count.notes else "⚪" if missed(run) else "🟢"
     facts = (
         f"{counted(count.layers, 'layer')}: {count.ok} ok, {counted(count.findings, 'finding')}, "
         f"{count.undetermined} undetermined · {counted(count.models, 'model')} · {seconds(run.seconds)}"
     )
-    lines = [f"## {icon} initlint: {verdict(count)}", "", facts]
+    lines = [f"## {icon} initlint: {verdict_of(run)}", "", facts]
     if run.findings:
         lines += ["", "| | where | what |", "|---|---|---|", *(_table_row(f) for f in run.findings[:MOST])]
         lines += [""]
@@ -37,10 +37,14 @@ def render(run: Run, options: Options) -> str:
 
 
 def escape(text: str) -> str:
-    """Text that Markdown shows as it is: no markup, no HTML, no mention, no link made of it."""
-    safe = clean(text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    safe = _SPECIAL.sub(r"\\\1", safe)
-    return _quiet(safe)
+    """Text that Markdown shows as it is, names in backticks as code: no other markup, no HTML, no mention, no link."""
+    parts = re.split(r"`([^`]+)`", clean(text))  # every second part stood between backticks
+    return "".join(code(part) if index % 2 else _plain(part) for index, part in enumerate(parts))
+
+
+def _plain(text: str) -> str:
+    safe = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return _quiet(_SPECIAL.sub(r"\\\1", safe))
 
 
 def _quiet(text: str) -> str:
@@ -136,7 +140,7 @@ def _undetermined(run: Run) -> list[str]:
 
 
 def _not_analysed(run: Run) -> list[str]:
-    shown = [entry for entry in run.not_analysed if not entry.harmless]
+    shown = missed(run)
     if not shown:
         return []
     lines = ["**Not analysed**", ""]

@@ -98,10 +98,14 @@ def _result(finding: Finding, key: str, index: dict[str, int]) -> dict[str, Any]
 def _message(finding: Finding) -> str:
     parts = [finding.message.rstrip(".")]
     if finding.effect:
-        parts.append(finding.effect.rstrip("."))
-    if finding.fix is not None and finding.fix.snippet:
-        parts.append(f"write: {finding.fix.snippet}")
+        parts.append(_sentence(finding.effect.rstrip(".")))
+    if finding.fix is not None:
+        parts.append(_sentence(finding.fix.title))
     return clean(". ".join(parts))
+
+
+def _sentence(text: str) -> str:
+    return text[:1].upper() + text[1:]
 
 
 def _location(finding: Finding) -> dict[str, Any]:
@@ -147,7 +151,7 @@ def _fix(fix: Fix) -> dict[str, Any]:
         replacement = {"deletedRegion": region, "insertedContent": {"text": text.encode("utf-8", "replace").decode()}}
         changes.setdefault(edit.file, []).append(replacement)
     return {
-        "description": {"text": clean(fix.title)},
+        "description": {"text": clean(_sentence(fix.title))},
         "artifactChanges": [
             {"artifactLocation": _artifact(file), "replacements": found} for file, found in changes.items()
         ],

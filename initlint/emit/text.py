@@ -12,6 +12,7 @@ from initlint.emit.text_table import table_lines
 from initlint.emit.view import (
     findings_of,
     listing,
+    missed,
     statistics,
     tally,
     undetermined_reasons,
@@ -70,6 +71,8 @@ def _brief(report: ModelReport, options: Options, style: Style) -> str:
     details = [counted(len(report.rows), "layer")]
     if not _traced(facts):
         details.append("not traced")
+    elif not facts.trace.ran:
+        details.append("forward not run")
     if report.undetermined:
         details.append(f"{counted(len(report.undetermined), 'check')} undetermined")
     said = style("ok", "green") if facts.status == "analysed" else _status(facts, style)
@@ -172,7 +175,7 @@ def _undetermined(report: ModelReport, options: Options, style: Style) -> list[s
 
 
 def _not_analysed(run: Run, options: Options, style: Style) -> list[str]:
-    shown = [entry for entry in run.not_analysed if not entry.harmless or options.verbose > 0]
+    shown = list(run.not_analysed) if options.verbose > 0 else missed(run)
     lines = []
     for entry in shown:
         lines += _entry(entry, options, style)
@@ -219,6 +222,8 @@ def summary_line(run: Run, style: Style) -> str:
     by_severity = f"{verdict(count)}; " if count.findings else ""
     partial = sum(report.facts.status != "analysed" for report in run.models)
     models = counted(count.models, "model") + (f", {partial} of them in part" if partial else "")
+    lost = len(missed(run))
+    models += f", {lost} not analysed" if lost else ""
     rest = f"({by_severity}{models}, {seconds(run.seconds)})"
     return (
         f"{counted(count.layers, 'layer')}: {count.ok} ok, {found}, {count.undetermined} undetermined "

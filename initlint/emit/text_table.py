@@ -23,6 +23,7 @@ class Column:
     text: Callable[[Fold], str]
     right: bool = False
     short: Callable[[Fold], str] | None = None
+    measured: bool = False  # what a real run gave, shown on request
 
 
 #: What happens, in this order, until the table fits the terminal: a column says less, goes, or is cut to a width.
@@ -42,12 +43,34 @@ STEPS: tuple[tuple[str, str | int], ...] = (
 )
 
 
+#: The same where real scales were asked for: these stay until the end.
+MEASURED_STEPS: tuple[tuple[str, str | int], ...] = (
+    ("feeds", "short"),
+    ("layer", "short"),
+    ("kind", "drop"),
+    ("init", "short"),
+    ("fan_in", "drop"),
+    ("init", "drop"),
+    ("layer", 26),
+    ("feeds", "drop"),
+    ("expected", "drop"),
+    ("layer", 18),
+    ("ratio", "drop"),
+    ("grad run", "drop"),
+    ("gradient", "drop"),
+    ("layer", 8),
+)
+
+
 def table_lines(report: ModelReport, findings: Sequence[Finding], options: Options, style: Style) -> list[str]:
     """Title, rows (long runs of alike layers as one) and a line for what was left out."""
     rows = folds(report, findings, least=3 if options.verbose < 2 else 10**9)
     shown, left_out = _selected(rows, MOST_ROWS if options.verbose < 1 else len(rows))
-    columns = [c for c in COLUMNS if any(c.text(fold) not in ("", "-") for fold in shown)]
-    columns, texts, widths = _fitted(columns, shown, options.width - 4)
+    # a forward is run in any case; its scales are shown beside the predicted ones where --measure asked for both
+    asked = any(row.signal.measured_gradient_std is not None for row in report.rows)
+    columns = [c for c in COLUMNS if asked or not c.measured]
+    columns = [c for c in columns if any(c.text(fold) not in ("", "-") for fold in shown)]
+    columns, texts, widths = _fitted(columns, shown, options.width - 4, MEASURED_STEPS if asked else STEPS)
     lines = [f"    {style(_line([c.title for c in columns], columns, widths), dim=True)}"]
     for fold, entries in zip(shown, texts, strict=True):
         lines.append(f"  {_mark(fold, style)} {_painted(fold, entries, columns, widths, style)}")
@@ -67,16 +90,18 @@ def _selected(rows: list[Fold], most: int) -> tuple[list[Fold], list[Fold]]:
     return [row for i, row in enumerate(rows) if i in chosen], [row for i, row in enumerate(rows) if i not in chosen]
 
 
-def _fitted(columns: list[Column], rows: Sequence[Fold], room: int) -> tuple[list[Column], list[list[str]], list[int]]:
+def _fitted(
+    columns: list[Column], rows: Sequence[Fold], room: int, steps: Sequence[tuple[str, str | int]]
+) -> tuple[list[Column], list[list[str]], list[int]]:
     """Columns, their texts row by row and their widths, such that a line takes at most ``room``."""
     taken: dict[str, str | int] = {}
     texts = _texts(columns, rows, taken)
-    for title, step in STEPS:
+    for title, step in steps:
         if _width(texts) <= room:
             break
         taken[title] = step
         texts = _texts(columns, rows, taken)
-    for title, step in STEPS:  # what a later step made room for may be said in full again
+    for title, step in steps:  # what a later step made room for may be said in full again
         if step == "short" and taken.get(title) == step:
             longer = _texts(columns, rows, {key: value for key, value in taken.items() if key != title})
             if _width(longer) <= room:
@@ -176,6 +201,14 @@ def _span(values: Sequence[float | None]) -> str:
     return number(known[0]) if len(known) == 1 else first if first == last else f"{first}→{last}"
 
 
+def _run_forward(fold: Fold) -> list[float | None]:
+    return [row.signal.measured_forward_std for row in fold.rows]
+
+
+def _run_gradient(fold: Fold) -> list[float | None]:
+    return [row.signal.measured_gradient_std for row in fold.rows]
+
+
 def tight(value: float) -> str:
     """Two digits where they are short, the order of magnitude where they are not: ``0.71``, ``1e-3``."""
     text = number(value, 2)
@@ -217,5 +250,7 @@ COLUMNS = [
     Column("expected", lambda fold: expected_text(fold), right=True),
     Column("ratio", lambda fold: times(_mean([row.ratio for row in fold.rows])), right=True),
     Column("forward", lambda fold: _span([row.signal.forward_std for row in fold.rows]), right=True),
+    Column("fwd run", lambda fold: _span(_run_forward(fold)), right=True, measured=True),
     Column("gradient", lambda fold: _span([row.signal.gradient_std for row in fold.rows]), right=True),
+    Column("grad run", lambda fold: _span(_run_gradient(fold)), right=True, measured=True),
 ]

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
 from initlint.emit.common import clean, finite
-from initlint.facts import Histogram, Node, Scalar
+from initlint.facts import Histogram, Node, NotAnalysed, Scalar
 from initlint.findings import Finding, LayerRow, ModelReport, Related, Run, Severity, Undetermined
 from initlint.records import dataclass
 
@@ -229,6 +229,17 @@ def verdict(count: Tally) -> str:
         if n
     ]
     return ", ".join(parts) or "no findings"
+
+
+def missed(run: Run) -> list[NotAnalysed]:
+    """What should have been analysed and could not be; parts of analysed models are no loss."""
+    return [entry for entry in run.not_analysed if not entry.harmless]
+
+
+def verdict_of(run: Run) -> str:
+    """The verdict of a whole run, which is not clean while something could not be looked at."""
+    count, lost = tally(run), len(missed(run))
+    return verdict(count) + (f", {lost} not analysed" if lost and not count.findings else "")
 
 
 @dataclass(frozen=True, slots=True)

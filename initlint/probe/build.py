@@ -18,6 +18,7 @@ from initlint.errors import ProbeError
 from initlint.facts import Argument
 from initlint.probe import arguments as choosing
 from initlint.probe.budget import Budget, TooLargeError, out_of_memory
+from initlint.probe.limits import size_text
 from initlint.probe.meta_build import MixedDevicesError, MostlyMeta
 from initlint.probe.outcome import Candidate
 from initlint.probe.script import Script, explain
@@ -184,7 +185,7 @@ def _fitting(make: Callable[..., nn.Module], limit: int, notes: list[str]) -> tu
         with Budget(limit, lambda: _mostly_meta(make)):
             return make(False), False
     except TooLargeError as error:
-        why = f"its parameters take at least {error.size / (1 << 30):.3g} GiB, the limit is {limit / (1 << 30):.3g} GiB"
+        why = f"its parameters take at least {size_text(error.size)}, the limit is {size_text(limit)}"
     except ProbeError as error:
         if not out_of_memory(error.__cause__):
             raise

@@ -36,6 +36,12 @@ def parse_size(text: str) -> int:
     return value
 
 
+def size_text(size: float) -> str:
+    """Bytes for people: ``1.5 GiB``, ``200 MiB``, ``1 KiB``."""
+    unit, shift = ("GiB", 30) if size >= 1 << 30 else ("MiB", 20) if size >= 1 << 20 else ("KiB", 10)
+    return f"{size / (1 << shift):.3g} {unit}"
+
+
 def machine_memory() -> int:
     """Bytes of memory that this process may use: the machine's, or its control group's when that is less."""
     total = _FALLBACK

@@ -153,7 +153,7 @@ class Running:
             return f"did not finish within {self.options.timeout:g} s"
         if self.killed == "memory":
             limit = self.options.memory_limit or limits.default_limit()
-            return f"used more memory than the limit of {limit / (1 << 30):.3g} GiB"
+            return f"used more memory than the limit of {limits.size_text(limit)}"
         assert self.ended is not None
         if self.ended.kind == "signal" and self.ended.code == signal.SIGKILL:
             return "was killed (out of memory, most likely)"

@@ -25,6 +25,8 @@ def source_value(node: Node, xs: tuple[State, ...], scene: Scene) -> State:
     """A parameter or constant read as a signal: the same for all samples."""
     fact = scene.parameters.get(node.parameters.get("value", ""))
     stats = fact.stats if fact else None
+    if fact is not None and (fact.uninitialised > 0 or (stats is not None and stats.nans)):
+        raise NoRuleError(f"{fact.name} holds NaN, or memory that nobody wrote")
     q = number(node, "second", stats.second if stats else float("nan"))
     m = number(node, "mean", stats.mean if stats else 0.0)
     if q != q:

@@ -76,7 +76,7 @@ class UninitialisedMemory(Rule):
                 expected={"uninitialised": 0.0},
                 actual={"uninitialised": share},
                 effect="values differ from run to run and machine to machine; NaN or 1e38 are possible",
-                fix=_remedy(group[0]),
+                fix=_remedy(context, group[0]),
                 topic="memory",
                 why="torch.empty and its kin return memory as it is; only a later write makes a value of it.",
             )
@@ -120,8 +120,10 @@ def _names(group: list[ParameterFacts]) -> str:
     return first if len(group) == 1 else f"{first} and {len(group) - 1} more"
 
 
-def _remedy(parameter: ParameterFacts) -> str:
+def _remedy(context: Context, parameter: ParameterFacts) -> str:
     local = parameter.local
+    if any(layer.kind == "scale" for layer in context.layers_of(parameter.name)):
+        return f"nn.init.ones_(self.{local})"
     if len(parameter.shape) >= 2:
         return f"nn.init.xavier_uniform_(self.{local})"
     return f"nn.init.zeros_(self.{local})  # or ones_ for a scale"

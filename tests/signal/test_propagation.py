@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import pytest
 from signal_graphs import Graph, plain
 
+from initlint.facts import ModelFacts, Node, ParameterFacts, TensorStats
 from initlint.signal import propagate
 
 
@@ -186,7 +188,6 @@ def test_linear_cost():
 
 
 def test_without_a_graph_there_is_nothing_to_say():
-    from initlint.facts import ModelFacts
 
     signal = propagate(ModelFacts("M", "m", "m.py"))
     assert signal.built == ()
@@ -202,3 +203,17 @@ def test_weights_that_hold_nan_make_what_follows_unknown() -> None:
     assert built[hidden].undetermined is None
     assert built[hidden].q == pytest.approx(1.0)
     assert "NaN" in (built[broken].undetermined or "")
+
+
+def test_a_bare_parameter_that_nobody_wrote_counts_as_one_and_not_as_zero() -> None:
+    graph = Graph()
+    hidden = graph.linear(graph.input(16), 32)
+    scale = graph.put(Node(len(graph.nodes), "parameter", (), (1,), label="scale", parameters={"value": "scale"}))
+    scaled = graph.add("mul", hidden, scale, shape=(8, 32))
+    facts = graph.facts(scaled)
+    nothing = TensorStats(0, 0.0, 0.0, 0.0, None, 0.0, 0.0, nans=1)
+    unwritten = ParameterFacts("scale", "parameter", (1,), "float32", "", "scale", uninitialised=1.0, stats=nothing)
+    built = propagate(dataclasses.replace(facts, parameters=(*facts.parameters, unwritten))).built
+    assert built[scale].q == 1.0
+    assert built[scaled].q == pytest.approx(1.0)
+    assert built[hidden].p > 0
