@@ -5,7 +5,7 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Mapping
 
-from initlint.emit.common import Options, cells, clean, finite, number, place, relative, times
+from initlint.emit.common import Options, cells, clean, finite, number, place, relative, times, truncate
 from initlint.emit.frame import code_frame
 from initlint.emit.style import COLOURS, Style
 from initlint.emit.view import listing, places
@@ -26,11 +26,12 @@ def finding_lines(finding: Finding, options: Options, style: Style) -> list[str]
     lines = [f"{style(place(finding), bold=True)}: {severity} {name}: {message[0]}", *message[1:]]
     frame, gutter = _frame_lines(finding, options, style)
     lines += frame
-    for word, text in _evidence(finding):
+    indent = gutter + 3 + _WORD + 2
+    for word, text in _evidence(finding, options.width - indent):
         bar = " " * gutter + style(" = ", "blue", bold=True)
-        indent = gutter + 3 + _WORD + 2
-        parts = wrapped(text, options.width, indent, indent) if word not in _VERBATIM else text.split("\n")
-        parts = [parts[0], *(" " * indent + line.strip() for line in parts[1:])]
+        verbatim = word in _VERBATIM
+        parts = text.split("\n") if verbatim else wrapped(text, options.width, indent, indent)
+        parts = [parts[0], *(" " * indent + (line if verbatim else line.strip()) for line in parts[1:])]
         lines += [f"{bar}{style(f'{word:<{_WORD}}', bold=True)}  {parts[0]}", *parts[1:]]
     return lines
 
@@ -62,6 +63,8 @@ def _frame_lines(finding: Finding, options: Options, style: Style) -> tuple[list
     blank = f"{' ' * gutter} {bar}"
     lines = [blank]
     for line, code in frame.lines:
+        if line != frame.line:  # what lies around the fault may be cut, the fault itself is shown whole
+            code = truncate(code, max(options.width - gutter - 3, 20))
         lines.append(f"{style(f'{line:>{gutter}}', 'blue', bold=True)} {bar} {code}")
         if line == frame.line:
             pad, carets = " " * cells(code[: frame.start]), "^" * cells(code[frame.start : frame.end])
@@ -69,7 +72,7 @@ def _frame_lines(finding: Finding, options: Options, style: Style) -> tuple[list
     return [*lines, blank], gutter
 
 
-def _evidence(finding: Finding) -> list[tuple[str, str]]:
+def _evidence(finding: Finding, room: int) -> list[tuple[str, str]]:
     found = []
     if named_already(finding):
         pass
@@ -77,7 +80,7 @@ def _evidence(finding: Finding) -> list[tuple[str, str]]:
         found.append(("parameters", clean(listing(finding.parameters))))
     elif finding.layers:
         found.append(("layers", clean(listing(finding.layers))))
-    found += compared(finding)
+    found += compared(finding, room)
     if finding.effect:
         found.append(("effect", clean(finding.effect)))
     if finding.why:
@@ -98,16 +101,21 @@ def named_already(finding: Finding) -> bool:
     return len(names) == 1 and f"`{names[0]}`" in finding.message
 
 
-def compared(finding: Finding) -> list[tuple[str, str]]:
-    """The actual and the expected values, the same thing below the same thing."""
-    actual, expected = [], []
+def compared(finding: Finding, room: int) -> list[tuple[str, str]]:
+    """The actual and the expected values, the same thing below the same thing; in several pairs of lines at need."""
+    pairs: list[tuple[list[str], list[str]]] = []
+    used = room
     for key in compared_keys(finding):
         one = _value(key, finding.actual, ratio_of(finding.actual.get(key), finding.expected.get(key)))
         other = _value(key, finding.expected, None)
         width = max(cells(one), cells(other))
-        actual.append(one + " " * (width - cells(one)))
-        expected.append(other + " " * (width - cells(other)))
-    lines = (("actual", "   ".join(actual).rstrip()), ("expected", "   ".join(expected).rstrip()))
+        if not pairs or used + 3 + width > room:
+            pairs.append(([], []))
+            used = -3
+        used += 3 + width
+        pairs[-1][0].append(one + " " * (width - cells(one)))
+        pairs[-1][1].append(other + " " * (width - cells(other)))
+    lines = [(w, "   ".join(v).rstrip()) for pair in pairs for w, v in zip(("actual", "expected"), pair, strict=True)]
     return [(word, text) for word, text in lines if text]
 
 
