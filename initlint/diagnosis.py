@@ -7,13 +7,17 @@ evidence come first; a deviation that nothing explains is the last resort. Pure 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from initlint.facts import CONVERSIONS, Layer, ModelFacts, ParameterFacts, Write
 from initlint.records import dataclass
 from initlint.runtime_scale import as_used, run_time_factor
-from initlint.theory.schemes import Requested, Scheme, acceptable, requested, textbook
+from initlint.theory.fans import torch_fans
+from initlint.theory.misapplied import misapplied
+from initlint.theory.miscounts import EXACT, MIN_FACTOR, by_hand, counts, of_call
+from initlint.theory.schemes import Requested, Scheme, acceptable, requested, stated, textbook
 
 #: Reasons, in the order in which they are tried.
 REASONS = (
@@ -22,22 +26,16 @@ REASONS = (
     "grouped_fan",  # fan_out counted over all groups
     "fan_axis",  # the fan was taken from the wrong axis: transposed, (in, out), stacked, table
     "fused_fan",  # several projections packed in one matrix counted as one
-    "variance_as_std",  # a variance formula handed to a standard deviation
+    "variance_as_std",  # a variance formula handed to a standard deviation or bound
+    "misapplied_formula",  # bound and std confused, a root too many, a gain alone
     "nonzero_mean",  # the mean of a weight is not zero: arguments swapped or shifted
     "other_activation",  # a scheme chosen by the code for another activation
     "stacked_orthogonal",  # orthogonal over several stacked matrices at once
     "unexplained",
 )
 
-#: Relative agreement that a recorded std must have with a formula to count as that formula. The record holds the number
-#: as Python computed it, so only rounding separates them; chance agreement of 60 candidates is then below 1e-4.
-_EXACT = 1e-5
-#: A mistake in the fan that changes the variance by less than this is no mistake worth a word (padding, near-square).
-_MIN_FACTOR = 1.3
 #: THEORY 3.3: allowed band of F var E[phi^2] around 1 rather than naming the scheme.
 _BAND = 2.0
-#: Squared gains that code multiplies into 1 / fan.
-_GAINS = (1.0, 2.0, 1 / 3, 3.0, 6.0, 25 / 9, 0.5, 2 / (1 + 0.01**2), 2 / (1 + 0.1**2), 2 / (1 + 0.2**2))
 #: Gains of calculate_gain, as they turn up in the place of a slope.
 _CALCULATED = (
     math.sqrt(2),
@@ -47,6 +45,10 @@ _CALCULATED = (
     math.sqrt(2 / (1 + 0.2**2)),
     math.sqrt(2 / 1.01),
 )
+#: Reasons that lie in a formula, and say nothing where it gives a suitable variance all the same.
+_MISAPPLIED = ("variance_as_std", "misapplied_formula")
+#: Numbers as they stand in source.
+_NUMBER = re.compile(r"(?<![\w.])\d+\.?\d*(?:[eE][+-]?\d+)?|(?<![\w.])\.\d+(?:[eE][+-]?\d+)?")
 #: Rectifiers and the functions that behave like one at the scale of a unit Gaussian.
 RECTIFIERS = frozenset(
     {
@@ -93,11 +95,13 @@ def suspects(facts: ModelFacts) -> tuple[Suspect, ...]:
 
 
 def _suspects(facts: ModelFacts) -> tuple[Suspect, ...]:
-    found = []
+    found: list[Suspect] = []
+    fitting: set[str] = set()
     by_name = {name: p for p in facts.parameters for name in (p.name, *p.aliases)}
     seen: set[str] = set()
+    drawn = drawn_alike(facts)
     tables = {p.name for layer in facts.layers if layer.kind == "embedding" and (p := by_name.get(layer.weight))}
-    for layer in facts.layers:
+    for layer in [part for whole in facts.layers for part in _factors(facts, whole, by_name)]:
         parameter = by_name.get(layer.weight)
         if parameter is None or parameter.name in seen or not _judged(layer, parameter):
             continue
@@ -107,12 +111,42 @@ def _suspects(facts: ModelFacts) -> tuple[Suspect, ...]:
         if _scaled_instead_of_logits(facts, layer, parameter):
             continue
         factor = run_time_factor(facts, layer, parameter)
-        suspect = _suspect(read, parameter, factor) if factor is not None else None
+        suspect = _suspect(read, parameter, factor, drawn.get(parameter.name)) if factor is not None else None
         if suspect is not None:
             # the reader compares with what the parameter holds, not with what the forward makes of it
             by = factor or 1.0
             found.append(replace(suspect, actual=suspect.actual / by, expected=suspect.expected / by))
-    return tuple(found)
+            if suspect.reason in _MISAPPLIED and _fits(read, suspect.actual):
+                fitting.add(parameter.name)
+    return tuple(s for s in found if s.parameter.name not in fitting or not _all_fit(found, fitting, s))
+
+
+def _all_fit(found: list[Suspect], fitting: set[str], suspect: Suspect) -> bool:
+    """Whether a formula in the wrong place gives a suitable variance to every weight that its line writes."""
+    alike = [s for s in found if s.reason == suspect.reason and s.wrote and suspect.wrote]
+    return all(s.parameter.name in fitting for s in alike if _same_line(s.wrote, suspect.wrote))
+
+
+def _same_line(first: Write | None, second: Write | None) -> bool:
+    if first is None or second is None or first.site is None or second.site is None:
+        return first is second
+    return (first.site.file, first.site.line) == (second.site.file, second.site.line)
+
+
+def _factors(facts: ModelFacts, layer: Layer, by_name: Mapping[str, ParameterFacts]) -> Iterator[Layer]:
+    """The layer; of a weight made from several parameters those that are stacks of its matrix (R-GCN's bases)."""
+    node = facts.nodes[layer.nodes[0]] if layer.nodes else None
+    if node is None or "expr" not in node.attrs or "weight_1" not in node.parameters:
+        yield layer
+        return
+    # the outputs of one matrix, also where all matrices of the stack read the same input
+    width = node.operator.width_out if node.operator else 0
+    sizes = [(layer.fan_in, out) for out in (width, width / max(1, layer.stack))]
+    for role, name in node.parameters.items():
+        shape = by_name[name].shape if role.startswith("weight") and name in by_name else ()
+        if len(shape) > 2 and (shape[-2:] in sizes or shape[:-3:-1] in sizes):
+            layout = "stacked_in_out" if shape[-2:] in sizes else "stacked_out_in"
+            yield replace(layer, weight=name, layout=layout, torch_fans=torch_fans(shape))
 
 
 def _scaled_instead_of_logits(facts: ModelFacts, layer: Layer, parameter: ParameterFacts) -> bool:
@@ -139,9 +173,13 @@ def nominal_second(parameter: ParameterFacts) -> tuple[float, Requested | None]:
     stats = parameter.stats
     actual = stats.second if stats else 0.0
     write = parameter.last
-    if write is None or write is not full_write(parameter):
+    if write is None:
         return actual, None
-    asked = requested(write, parameter.shape)
+    asked = requested(write, parameter.shape) if write is full_write(parameter) else None
+    if asked is None:
+        # drawn matrix by matrix, or rescaled later: one distribution if all parts agree
+        asked = stated(parameter)
+        asked = asked if asked is not None and asked.family in ("normal", "uniform", "truncated") else None
     if asked is None or asked.std is None:
         return actual, None
     second = asked.std**2 + (asked.mean or 0.0) ** 2
@@ -167,7 +205,9 @@ def _judged(layer: Layer, parameter: ParameterFacts) -> bool:
     )
 
 
-def _suspect(layer: Layer, parameter: ParameterFacts, factor: float) -> Suspect | None:
+def _suspect(
+    layer: Layer, parameter: ParameterFacts, factor: float, alike: Sequence[Sequence[int]] | None
+) -> Suspect | None:
     second, asked = nominal_second(parameter)
     second, asked = second * factor, as_used(asked, factor)
     write = parameter.last
@@ -187,8 +227,9 @@ def _suspect(layer: Layer, parameter: ParameterFacts, factor: float) -> Suspect 
         if not suits:
             return build("default", "PyTorch's default, never re-initialised")
         return None
-    for check in (_slope, _fan, _variance_as_std, _mean):
-        found = check(layer, parameter, write, asked, second)
+    case = _Case(layer, parameter, write, asked, second, alike)
+    for check in (_slope, _fan, _misapplied, _mean):
+        found = check(case)
         if found is not None:
             reason, evidence, remedy, target = found
             return build(reason, evidence, remedy, target)
@@ -205,12 +246,23 @@ def _suspect(layer: Layer, parameter: ParameterFacts, factor: float) -> Suspect 
     return None
 
 
+@dataclass(frozen=True, slots=True)
+class _Case:
+    """A weight with what its init call asked for."""
+
+    layer: Layer
+    parameter: ParameterFacts
+    write: Write | None
+    asked: Requested | None
+    second: float
+    alike: Sequence[Sequence[int]] | None  # shapes to which the same line gives the same std; None: a bare number
+
+
 _Found = tuple[str, str, str, float]
 
 
-def _slope(
-    layer: Layer, parameter: ParameterFacts, write: Write | None, asked: Requested | None, second: float
-) -> _Found | None:
+def _slope(case: _Case) -> _Found | None:
+    layer, write, second = case.layer, case.write, case.second
     if write is None or not write.op.startswith("kaiming") or write.origin == "torch":
         return None
     a = write.args.get("a", 0.0)
@@ -236,174 +288,59 @@ def _slope(
     )
 
 
-def wrong_fans(layer: Layer, parameter: ParameterFacts) -> Iterator[tuple[str, float, float, str]]:
-    """(reason, wrong fan, right fan, clause) for each way in which this layer's fan is commonly miscounted."""
-    shape = parameter.shape
-    fan_in = layer.fan_in or 1.0
-    torch_in, torch_out = layer.torch_fans or (0, 0)
-    if layer.kind == "conv" and layer.groups > 1:
-        right = torch_out / layer.groups
-        yield (
-            "grouped_fan",
-            torch_out,
-            right,
-            f"counts the outputs of all {layer.groups} groups: fan_out {torch_out} instead of {right:g}",
-        )
-        yield "grouped_fan", torch_in * layer.groups, torch_in, f"counts the inputs of all {layer.groups} groups"
-    if layer.kind == "conv_transpose":
-        yield (
-            "fan_axis",
-            torch_in,
-            fan_in,
-            (
-                f"reads fan_in {torch_in} from the output channels of a transposed convolution and ignores its stride;"
-                f" each output sums {fan_in:.4g} inputs"
-            ),
-        )
-    if layer.layout == "in_out" and shape and shape[0] != shape[-1]:
-        yield (
-            "fan_axis",
-            torch_in,
-            fan_in,
-            f"takes a weight stored (in, out) for (out, in): fan_in {torch_in} instead of {fan_in:g}",
-        )
-    if layer.layout.startswith("stacked") and len(shape) >= 3:
-        yield (
-            "fan_axis",
-            torch_in,
-            fan_in,
-            (f"takes the stacked weight {shape} for one convolution: fan_in {torch_in} instead of {fan_in:g}"),
-        )
-    if layer.layout == "table" and len(shape) == 2:
-        yield (
-            "fan_axis",
-            shape[0],
-            shape[1],
-            (f"scales with the number of entries ({shape[0]}) instead of their dimension ({shape[1]})"),
-        )
-
-
-def _fan(
-    layer: Layer, parameter: ParameterFacts, write: Write | None, asked: Requested | None, second: float
-) -> _Found | None:
-    if write is None or write.origin == "torch" or asked is None:
+def _fan(case: _Case) -> _Found | None:
+    if case.write is None or case.write.origin == "torch":
         return None
-    named = write.op.startswith(("kaiming", "xavier"))
-    if named:
-        return _named_fan(layer, parameter, write, second)
-    for reason, wrong, right, clause in wrong_fans(layer, parameter):
-        if wrong <= 0 or right <= 0 or not _factor(wrong / right):
-            continue
-        if _formula(second, wrong) and not _formula(second, right):
-            return (
-                reason,
-                f"the std {math.sqrt(second):.4g} {clause}",
-                f"nn.init.normal_(weight, std={math.sqrt(second * wrong / right):.4g})",
-                (second * wrong / right),
-            )
-    return None
-
-
-def _named_fan(layer: Layer, parameter: ParameterFacts, write: Write, second: float) -> _Found | None:
-    torch_in, torch_out = layer.torch_fans or (0, 0)
-    if not torch_in:
+    if _named(case.write):
+        return _fan_of_call(case, case.write)
+    if case.asked is None or case.alike is None:
         return None
-    xavier = write.op.startswith("xavier")
-    mode = "both" if xavier else str(write.args.get("mode", "fan_in"))
-    used = {"fan_in": torch_in, "fan_out": torch_out, "both": torch_in + torch_out}[mode]
-    right, reason, clause = _right_fan(layer, parameter, mode)
-    if right is None or not _factor(used / right):
+    found = by_hand(case.layer, case.parameter.shape, case.second)
+    if found is None or not all(counts(shape, found.used) for shape in case.alike):
         return None
-    if reason == "fan_axis" and layer.kind == "conv_transpose" and mode != "fan_in":
+    expected = case.second * found.used / found.right
+    line = f"nn.init.normal_(weight, std={math.sqrt(expected):.4g})"
+    return found.reason, f"the std {math.sqrt(case.second):.4g} {found.clause}", line, expected
+
+
+def _fan_of_call(case: _Case, write: Write) -> _Found | None:
+    found = of_call(case.layer, case.parameter.shape, write)
+    if found is None:
         return None
-    expected = second * used / right
-    if abs(second * right / 2 - 1) < _EXACT:  # a gain makes up for the count: what is there is right
+    expected = case.second * found.used / found.right
+    if abs(case.second * found.right / 2 - 1) < EXACT:  # a gain makes up for the count: what is there is right
         return None
-    shown = f'mode="{mode}"' if not xavier else "fan_in + fan_out"
-    return reason, f"{write.op} ({shown}) {clause}", f"nn.init.normal_(weight, std={math.sqrt(expected):.4g})", expected
+    shown = "fan_in + fan_out" if write.op.startswith("xavier") else f'mode="{write.args.get("mode", "fan_in")}"'
+    line = f"nn.init.normal_(weight, std={math.sqrt(expected):.4g})"
+    return found.reason, f"{write.op} ({shown}) {found.clause}", line, expected
 
 
-def _right_fan(layer: Layer, parameter: ParameterFacts, mode: str) -> tuple[float | None, str, str]:
-    """The count that ``mode`` should have used for this layer, with reason and clause; ``None``: torch is right."""
-    torch_in, torch_out = layer.torch_fans or (0, 0)
-    shape = parameter.shape
-    fan_in, fan_out = layer.fan_in or 1.0, layer.fan_out or 1.0
-    if layer.kind == "conv" and layer.groups > 1 and mode != "fan_in":
-        out = torch_out / layer.groups
-        right = out if mode == "fan_out" else torch_in + out
-        return right, "grouped_fan", f"counts all {layer.groups} groups: fan_out {torch_out} instead of {out:g}"
-    if layer.kind == "conv_transpose" and mode == "fan_in":
-        return (
-            fan_in,
-            "fan_axis",
-            (
-                f"reads fan_in {torch_in} from the output channels of a transposed convolution;"
-                f" each output sums {fan_in:.4g} inputs"
-            ),
-        )
-    if layer.layout.startswith("stacked") and len(shape) >= 3:
-        right = {"fan_in": fan_in, "fan_out": fan_out, "both": fan_in + fan_out}[mode]
-        return (
-            right,
-            "fan_axis",
-            f"takes the stacked weight {shape} for one convolution: fan_in {torch_in} instead of {fan_in:g}",
-        )
-    if layer.layout == "in_out" and mode == "fan_in":  # its "fan_out" is the true fan_in: right by whoever knew
-        right = fan_in
-        return right, "fan_axis", f"takes a weight stored (in, out) for (out, in): {torch_in} instead of {right:g}"
-    if layer.blocks and mode == "both" and len(shape) == 2:
-        rows = layer.blocks[0].stop - layer.blocks[0].start
-        if 0 < rows < shape[0]:
-            names = ", ".join(block.name for block in layer.blocks)
-            return (
-                torch_in + rows,
-                "fused_fan",
-                f"takes the packed projections {names} for one: fan_out {torch_out} instead of {rows}",
-            )
-    return None, "", ""
-
-
-def _variance_as_std(
-    layer: Layer, parameter: ParameterFacts, write: Write | None, asked: Requested | None, second: float
-) -> _Found | None:
-    if asked is None or write is None or write.origin == "torch" or write.op.startswith(("kaiming", "xavier")):
+def _misapplied(case: _Case) -> _Found | None:
+    if case.asked is None or case.alike is None or case.write is None or case.write.origin == "torch":
         return None
-    if asked.family not in ("normal", "truncated") or not asked.std:
+    found = misapplied(case.layer, case.parameter.shape, case.asked)
+    if found is None or not all(counts(shape, found.count) for shape in case.alike if found.count):
         return None
-    fan_in, fan_out = layer.fan_in or 1.0, layer.fan_out or 1.0
-    for label, fan in (("fan_in", fan_in), ("fan_out", fan_out), ("(fan_in + fan_out) / 2", (fan_in + fan_out) / 2)):
-        for gain in (1.0, 2.0):
-            variance = gain / fan
-            # std = 1/fan is a scheme of its own where fan is small; require the factor to matter
-            if fan > 4 and abs(asked.std / variance - 1) < _EXACT and not _fits(layer, second):
-                return (
-                    "variance_as_std",
-                    (
-                        f"the std {asked.std:.4g} is {gain:g} / {label}, a variance:"
-                        f" its root {math.sqrt(variance):.4g} was meant"
-                    ),
-                    f"nn.init.normal_(weight, std={math.sqrt(variance):.4g})",
-                    variance,
-                )
-    return None
+    return found.reason, found.clause, found.line, found.variance
 
 
-def _mean(
-    layer: Layer, parameter: ParameterFacts, write: Write | None, asked: Requested | None, second: float
-) -> _Found | None:
+def _mean(case: _Case) -> _Found | None:
     """A weight drawn with a mean of the size of its spread: arguments in the wrong places."""
-    if asked is None or write is None or write.origin == "torch" or not write.random or layer.kind == "embedding":
+    layer, write, asked = case.layer, case.write, case.asked
+    if asked is None or write is None or write.origin == "torch" or not write.random:
         return None
     mean, std = asked.mean or 0.0, asked.std or 0.0
-    # |mean| of at least half the std adds F/4 times the variance along the mean direction: no scheme does that
-    if std <= 0 or abs(mean) < std / 2:
+    if std <= 0:
         return None
-    return (
-        "nonzero_mean",
-        f"{write.op} draws around {mean:.4g} with std {std:.4g}: the mean is not zero",
-        f"nn.init.normal_(weight, mean=0.0, std={std:.4g})",
-        std * std,
-    )
+    # normal_(w, 0.02): the only argument is the mean, the std keeps its default of one
+    if asked.family == "normal" and std == 1.0 and 0 < abs(mean) < 1:
+        what = f"{write.op} draws around {mean:.4g} with std 1: its first argument is the mean"
+        return "nonzero_mean", what, f"nn.init.normal_(weight, std={abs(mean):.4g})", mean * mean
+    # |mean| of at least half the std adds F/4 times the variance along the mean direction: no scheme does that
+    if abs(mean) < std / 2 or layer.kind == "embedding":
+        return None
+    what = f"{write.op} draws around {mean:.4g} with std {std:.4g}: the mean is not zero"
+    return "nonzero_mean", what, f"nn.init.normal_(weight, mean=0.0, std={std:.4g})", std * std
 
 
 def _other_activation(layer: Layer, write: Write | None, second: float) -> str:
@@ -425,7 +362,7 @@ def _other_activation(layer: Layer, write: Write | None, second: float) -> str:
     return ""
 
 
-def _fits(layer: Layer, second: float, factor: float = _MIN_FACTOR) -> bool:
+def _fits(layer: Layer, second: float, factor: float = MIN_FACTOR) -> bool:
     """Whether a scheme that suits the layer has this variance, within a factor. Orthogonal schemes have their own."""
     return any(1 / factor < second / s.var < factor for s in acceptable(layer) if s.family != "orthogonal")
 
@@ -435,13 +372,36 @@ def _nearest(schemes: tuple[Scheme, ...], second: float) -> Scheme | None:
     return min(fit, key=lambda s: abs(math.log(s.var / second))) if fit and second > 0 else None
 
 
-def _formula(second: float, fan: float) -> bool:
-    """Whether a second moment is one of the usual gains over this fan, to rounding."""
-    return any(abs(second * fan / gain - 1) < 2 * _EXACT for gain in _GAINS)
+def _named(write: Write | None) -> bool:
+    return write is not None and write.op.startswith(("kaiming", "xavier"))
 
 
-def _factor(ratio: float) -> bool:
-    return not 1 / _MIN_FACTOR < ratio < _MIN_FACTOR
+def drawn_alike(facts: ModelFacts) -> Mapping[str, tuple[tuple[int, ...], ...]]:
+    """For each weight whose std may come from a formula: the shapes that the same line gives the same std.
+
+    Left out are stds that are numbers of their own: written as a literal at the call, or of two digits (0.02), which
+    a formula gives by chance alone, while no weight of another shape confirms the formula.
+    """
+    drawn: dict[tuple[str, int], list[tuple[ParameterFacts, float]]] = {}
+    found: dict[str, tuple[tuple[int, ...], ...]] = {}
+    for parameter in facts.parameters:
+        site = parameter.last.site if parameter.last else None
+        asked = stated(parameter) if len(parameter.shape) > 1 and not _named(parameter.last) else None
+        if asked is not None and asked.std > 0 and (site is None or not _literal(asked, site.text)):
+            place = (site.file, site.line) if site is not None else (parameter.name, 0)
+            drawn.setdefault(place, []).append((parameter, asked.std))
+    for members in drawn.values():
+        for parameter, std in members:
+            alike = [p.shape for p, other in members if math.isclose(other, std, rel_tol=1e-9)]
+            if float(f"{std:.2g}") != std or len(alike) < len(members):
+                found[parameter.name] = tuple(dict.fromkeys(alike))
+    return found
+
+
+def _literal(asked: Requested, text: str) -> bool:
+    """Whether the std or the bound stands in the line."""
+    values = [v for v in (asked.std, asked.bound_high) if v]
+    return any(math.isclose(float(n), v, rel_tol=1e-9) for n in _NUMBER.findall(text) for v in values)
 
 
 def grouped(found: tuple[Suspect, ...], reason: str) -> Mapping[tuple[str, int], list[Suspect]]:

@@ -359,6 +359,15 @@ class InputFacts:
 
 
 @dataclass(frozen=True, slots=True)
+class EqualSlices:
+    """Slices of a parameter that are equal, and get equal gradients, so that they stay equal."""
+
+    name: str
+    axis: int
+    share: float  # of the slices along the axis that repeat another: 1.0 when all are one
+
+
+@dataclass(frozen=True, slots=True)
 class TraceFacts:
     """How the graph was obtained and how much of the model it covers."""
 
@@ -369,6 +378,7 @@ class TraceFacts:
     notes: tuple[str, ...] = ()  # what was tried and why it failed
     training: bool = True
     ran: bool = False  # a real forward completed
+    equal: tuple[EqualSlices, ...] = ()  # what a real backward, run where slices are equal, shows to stay equal
 
 
 @dataclass(frozen=True, slots=True)

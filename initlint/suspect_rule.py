@@ -18,7 +18,7 @@ _SILENT = math.log10(1.05)
 
 
 #: Reasons that lie in the formula of a std or bound.
-_FORMULAS = ("grouped_fan", "fan_axis", "variance_as_std")
+_FORMULAS = ("grouped_fan", "fan_axis", "variance_as_std", "misapplied_formula")
 
 
 class SuspectRule(Rule):

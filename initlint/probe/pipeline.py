@@ -208,6 +208,10 @@ def _graph(
         why = traced.notes[0] if traced.notes else "the forward did not run to its end"
         refused = f"the inputs ({used[0].origin}) do not fit: {why}"
     found = _paired(traced, record, facts, used, notes)
+    if traced.ran:
+        from initlint.probe.symmetry import equal_slices
+
+        found = replace(found, trace=replace(found.trace, equal=equal_slices(model, given, options.seed)))
     return replace(found, status="partial", reason=refused) if refused else found
 
 

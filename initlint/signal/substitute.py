@@ -80,6 +80,7 @@ def changed(node: Node, roles: Mapping[str, Nominal], scene: Scene) -> Node:
 
 def _operator(operator: Operator, node: Node, roles: Mapping[str, Nominal], scene: Scene) -> Operator:
     weight, bias = roles.get("weight"), roles.get("bias")
+    operator = _factors(operator, node, roles, scene)
     if bias is not None:
         operator = replace(
             operator, bias_mean=bias.mean, bias_second=bias.second, total_bias=operator.total_mean * bias.mean
@@ -102,6 +103,26 @@ def _operator(operator: Operator, node: Node, roles: Mapping[str, Nominal], scen
         total_bias=total * operator.bias_mean,
         energy_spread=0.0,
         orthogonal=weight.orthogonal,
+    )
+
+
+def _factors(operator: Operator, node: Node, roles: Mapping[str, Nominal], scene: Scene) -> Operator:
+    """Further parameters that the weight is a product of: each scales its second moment."""
+    factor = 1.0
+    for role, value in roles.items():
+        stats = scene.stats(node.parameters[role]) if role.startswith("weight_") else None
+        before = nominal_of(stats).second if stats else 0.0
+        factor *= value.second / before if before > 0 else 1.0
+    if factor == 1.0:
+        return operator
+    root = factor**0.5
+    return replace(
+        operator,
+        gain=operator.gain * factor,
+        back=operator.back * factor,
+        total_mean=operator.total_mean * root,
+        total_second=operator.total_second * factor,
+        total_bias=operator.total_bias * root,
     )
 
 

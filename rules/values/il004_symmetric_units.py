@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from initlint.facts import Layer, ParameterFacts
-from initlint.findings import Severity
+from initlint.facts import EqualSlices, Layer, ParameterFacts
+from initlint.findings import Finding, Severity
 from initlint.rule import Context, Outcome, Rule, bad, by_cause, good, site_of
+
+# THEORY 6.2, dead units: from 60 % of a layer's units training is harmed.
+_MOST = 0.60
 
 
 class SymmetricUnits(Rule):
@@ -15,7 +18,8 @@ class SymmetricUnits(Rule):
 
     ## What it does
     Reports layers whose units (rows of the weight, with their biases) are the same bit for bit while the layers that
-    read them weigh all of them the same.
+    read them weigh all of them the same. Beyond that, slices of any parameter (learned queries, register tokens,
+    experts, heads, prototypes) that are equal and receive equal gradients in a real backward, also after a few steps.
 
     ## Why is this bad?
     Units with the same incoming and the same outgoing weights compute the same and get the same
@@ -50,6 +54,43 @@ class SymmetricUnits(Rule):
     )
 
     def check(self, context: Context) -> Iterator[Outcome]:
+        reported: set[str] = set()
+        for finding in self._constant(context):
+            reported.update(finding.parameters)
+            yield finding
+        yield from self._measured(context, reported)
+
+    def _measured(self, context: Context, reported: set[str]) -> Iterator[Finding]:
+        """Slices whose equal gradients a real backward showed, whatever makes them equal."""
+        found = {e.name: e for e in context.facts.trace.equal if e.name not in reported}
+        # equal columns of what reads equal units follow from these
+        units = {name: e for name, e in found.items() if not _reads(context, e)}
+        if reported and not units:
+            return
+        chosen = [p for name in units or found if (p := context.parameter(name)) is not None]
+        for group in by_cause(chosen).values():
+            worst = max((found[p.name] for p in group), key=lambda e: e.share)
+            size = group[0].shape[found[group[0].name].axis]
+            distinct = round((size - 1) * (1 - found[group[0].name].share)) + 1
+            yield self.finding(
+                context,
+                f"the {size} slices of `{group[0].name}` along axis {found[group[0].name].axis}"
+                + (f" and those of {len(group) - 1} more" if len(group) > 1 else "")
+                + f" are {distinct} different ones, and equal ones get equal gradients: they stay equal",
+                parameters=[p.name for p in group],
+                severity=Severity.ERROR if worst.share >= _MOST else Severity.WARNING,
+                site=site_of(group[0]),
+                expected={"distinct_slices": size},
+                actual={"distinct_slices": distinct},
+                effect=f"{size} slices work as {distinct} throughout training",
+                fix="nn.init.normal_(weight, std=0.02)  # or another random scheme: each slice needs its own start",
+                topic="symmetry",
+                why="Equal values that receive equal gradients stay equal; a backward from random output gradients"
+                " and steps that open what starts at zero did not tell them apart.",
+            )
+
+    def _constant(self, context: Context) -> Iterator[Finding]:
+        """Matrices of one value, by the layers that read them."""
         facts = context.facts
         constant = [p for p in facts.parameters if _constant_matrix(p)]
         if not constant:
@@ -97,6 +138,40 @@ class SymmetricUnits(Rule):
                 nn.init.zeros_(layer.bias)
         return model
 
+    @bad
+    def equal_queries() -> Any:
+        import torch
+        from torch import nn
+
+        class Pooled(nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                self.queries = nn.Parameter(torch.zeros(1, 6, 16))
+                self.q, self.k, self.head = nn.Linear(16, 16), nn.Linear(16, 16), nn.Linear(16, 4)
+
+            def forward(self, x: torch.Tensor) -> torch.Tensor:
+                a = (self.q(self.queries) @ self.k(x).transpose(1, 2)).softmax(-1)
+                return self.head(torch.relu(a @ x)).mean(1)
+
+        return Pooled(), (torch.randn(2, 5, 16),)
+
+    @good
+    def queries_with_outputs_of_their_own() -> Any:
+        import torch
+        from torch import nn
+
+        class Slots(nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                self.queries = nn.Parameter(torch.zeros(1, 6, 16))
+                self.q, self.k, self.head = nn.Linear(16, 16), nn.Linear(16, 16), nn.Linear(16, 4)
+
+            def forward(self, x: torch.Tensor) -> torch.Tensor:
+                a = (self.q(self.queries) @ self.k(x).transpose(1, 2)).softmax(-1)
+                return self.head(torch.relu(a @ x))
+
+        return Slots(), (torch.randn(2, 5, 16),)
+
     @good
     def constant_head_only() -> Any:
         from torch import nn
@@ -116,6 +191,16 @@ def _constant_matrix(parameter: ParameterFacts) -> bool:
         and stats.distinct == 1
         and stats.zeros == 0
     )
+
+
+def _reads(context: Context, equal: EqualSlices) -> bool:
+    """Whether the equal slices belong to the inputs of a layer: they follow from equal units that it reads."""
+    for layer in context.layers_of(equal.name):
+        if layer.kind in ("linear", "conv", "matmul") and layer.weight == equal.name:
+            shape = len(context.facts.parameter(equal.name).shape)  # type: ignore[union-attr]
+            inputs = {"out_in": 1, "in_out": 0, "stacked_in_out": shape - 2, "stacked_out_in": shape - 1}
+            return inputs.get(layer.layout) == equal.axis
+    return False
 
 
 def _mixes(layer: Layer) -> bool:

@@ -1,0 +1,127 @@
+"""Formulas of the field in the wrong place: a variance or a bound as std, a std as bound, a root too many or too few.
+
+The record holds the number as Python computed it, so a std or bound that equals one of these formulas to rounding is
+that formula.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from initlint.facts import Layer
+from initlint.theory.miscounts import EXACT, outputs
+from initlint.theory.sampling import Requested
+
+#: Fans up to this are left alone: the numbers of a formula and of its square are near one another there.
+_SMALL = 4
+#: Gains of calculate_gain that are no plain standard deviation.
+_GAINS = (math.sqrt(2.0), 5.0 / 3.0, math.sqrt(2.0 / (1 + 0.01**2)), math.sqrt(2.0 / (1 + 0.2**2)))
+
+
+@dataclass(frozen=True, slots=True)
+class Misapplied:
+    """A formula in the wrong place: the variance that was meant, and what was done."""
+
+    reason: str  # "variance_as_std" | "misapplied_formula"
+    variance: float
+    clause: str
+    line: str
+    count: float  # the fan, or the sum of both, of the formula; 0 where there is none
+
+
+@dataclass(frozen=True, slots=True)
+class _Formula:
+    """A variance of the field for a layer, and how it is written."""
+
+    variance: float
+    text: str
+    count: float
+
+
+def misapplied(layer: Layer, shape: tuple[int, ...], asked: Requested) -> Misapplied | None:
+    """What formula a recorded draw takes for another, or ``None``."""
+    if asked.mean or asked.std <= 0:
+        return None
+    if asked.family in ("normal", "truncated"):
+        return next(_of_std(layer, shape, asked.std), None)
+    if asked.family == "uniform" and asked.bound_high and asked.bound_low == -asked.bound_high:
+        return next(_of_bound(layer, shape, asked.bound_high), None)
+    return None
+
+
+def _formulas(layer: Layer, shape: tuple[int, ...]) -> Iterator[_Formula]:
+    """Variances of the field: Glorot, He, LeCun with the layer's fans, and as they are written for convolutions."""
+    fan_in, fan_out = layer.fan_in or 1.0, outputs(layer, shape)
+    pairs = [(fan_in, fan_out)]
+    if layer.kind == "conv" and layer.torch_fans:
+        pairs.append((float(layer.torch_fans[0]), layer.torch_fans[1] / layer.groups))
+    for inputs, reached in pairs:
+        if inputs + reached > 2 * _SMALL:
+            yield _Formula(2 / (inputs + reached), "2 / (fan_in + fan_out)", inputs + reached)
+        for fan, name in ((inputs, "fan_in"), (reached, "fan_out")):
+            if fan > _SMALL:
+                yield _Formula(2 / fan, f"2 / {name}", fan)
+                yield _Formula(1 / fan, f"1 / {name}", fan)
+
+
+def _of_std(layer: Layer, shape: tuple[int, ...], std: float) -> Iterator[Misapplied]:
+    formulas = list(_formulas(layer, shape))
+    for found in formulas:
+        if _same(std, found.variance):
+            clause = f"the std {std:.4g} is {found.text}, a variance: its root {_root(found):.4g} was meant"
+            yield Misapplied("variance_as_std", found.variance, clause, _normal(found), found.count)
+    for found in formulas:
+        if _same(std, math.sqrt(_root(found))):
+            clause = f"the std {std:.4g} is the root of the root of {found.text}: {_root(found):.4g} was meant"
+            yield Misapplied("misapplied_formula", found.variance, clause, _normal(found), found.count)
+        if _same(std, math.sqrt(3 * found.variance)):
+            clause = (
+                f"the std {std:.4g} is (3 * {found.text}) ** 0.5, the bound of a uniform distribution;"
+                f" its std is {_root(found):.4g}"
+            )
+            yield Misapplied("misapplied_formula", found.variance, clause, _normal(found), found.count)
+    if formulas and any(_same(std, gain) for gain in _GAINS):
+        best = next((f for f in formulas if f.text == "2 / fan_in"), formulas[0])
+        clause = f"the std {std:.4g} is a gain that is not divided by the root of a fan"
+        yield Misapplied("misapplied_formula", best.variance, clause, _normal(best), 0.0)
+
+
+def _of_bound(layer: Layer, shape: tuple[int, ...], bound: float) -> Iterator[Misapplied]:
+    for found in _formulas(layer, shape):
+        right = math.sqrt(3 * found.variance)
+        if _same(bound, 3 * found.variance):
+            clause = f"the bound {bound:.4g} is 3 * {found.text}: its root {right:.4g} was meant"
+            yield Misapplied("variance_as_std", found.variance, clause, _uniform(found), found.count)
+        # 1 / fan_in is the bound of a SIREN's first layer and of word vectors, and 1 / sqrt(fan_in) PyTorch's default
+        plain = found.text.startswith("1 /")
+        if not plain and _same(bound, found.variance):
+            clause = f"the bound {bound:.4g} is {found.text}, a variance: the bound for it is {right:.4g}"
+            yield Misapplied("variance_as_std", found.variance, clause, _uniform(found), found.count)
+        if not plain and _same(bound, _root(found)):
+            clause = (
+                f"the bound {bound:.4g} is ({found.text}) ** 0.5, a standard deviation;"
+                f" the bound for that is sqrt(3) times as large"
+            )
+            yield Misapplied("misapplied_formula", found.variance, clause, _uniform(found), found.count)
+        if _same(bound, math.sqrt(right)):
+            clause = f"the bound {bound:.4g} is the root of the root of 3 * {found.text}: {right:.4g} was meant"
+            yield Misapplied("misapplied_formula", found.variance, clause, _uniform(found), found.count)
+
+
+def _root(found: _Formula) -> float:
+    return math.sqrt(found.variance)
+
+
+def _normal(found: _Formula) -> str:
+    return f"nn.init.normal_(weight, std=({found.text}) ** 0.5)  # {_root(found):.4g}"
+
+
+def _uniform(found: _Formula) -> str:
+    bound = f"(3 * {found.text}) ** 0.5"
+    return f"nn.init.uniform_(weight, -{bound}, {bound})  # {math.sqrt(3 * found.variance):.4g}"
+
+
+def _same(value: float, formula: float) -> bool:
+    return abs(value / formula - 1.0) < EXACT

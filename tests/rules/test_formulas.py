@@ -1,0 +1,200 @@
+"""Fans miscounted and formulas misapplied, as code writes them, beside siblings that are right."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import initlint
+from initlint.findings import Severity
+
+Init = Callable[[Any], object]
+
+
+class PerHead(nn.Module):
+    """Projections stacked over heads, in and out."""
+
+    def __init__(self, init: Init, dim: int = 64, heads: int = 8) -> None:
+        super().__init__()
+        self.into = nn.Parameter(torch.empty(heads, dim, dim // heads))
+        self.out = nn.Parameter(torch.empty(heads, dim // heads, dim))
+        init(self.into)
+        init(self.out)
+        self.head = nn.Linear(dim, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        z = torch.einsum("btd,hdk->bthk", x, self.into)
+        return self.head(torch.relu(torch.einsum("bthk,hkd->btd", z, self.out)))
+
+
+class Experts(nn.Module):
+    """Two matrices for each expert."""
+
+    def __init__(self, init: Init, count: int = 8, dim: int = 56, wide: int = 80) -> None:
+        super().__init__()
+        self.gate = nn.Linear(dim, count)
+        self.up, self.down = nn.Parameter(torch.empty(count, dim, wide)), nn.Parameter(torch.empty(count, wide, dim))
+        init(self.up)
+        init(self.down)
+        self.head = nn.Linear(dim, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = torch.einsum("bd,edf->ebf", x, self.up).relu()
+        return self.head(torch.einsum("ebd,be->bd", torch.bmm(h, self.down), self.gate(x).softmax(-1)))
+
+
+class Bases(nn.Module):
+    """Relation matrices that are mixtures of a few bases."""
+
+    def __init__(self, init: Init) -> None:
+        super().__init__()
+        self.basis, self.mix = nn.Parameter(torch.empty(4, 48, 48)), nn.Parameter(torch.empty(6, 4))
+        init(self.basis)
+        nn.init.xavier_uniform_(self.mix)
+        self.head = nn.Linear(48, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = torch.einsum("ni,rio->rno", x, torch.einsum("rb,bio->rio", self.mix, self.basis))
+        return self.head(torch.relu(h.mean(0)))
+
+
+class Products(nn.Module):
+    """x @ w with weights stored (in, out)."""
+
+    def __init__(self, init: Init, wide: int = 512, narrow: int = 32) -> None:
+        super().__init__()
+        self.down, self.up = nn.Parameter(torch.empty(wide, narrow)), nn.Parameter(torch.empty(narrow, wide))
+        init(self.down)
+        init(self.up)
+        self.head = nn.Linear(wide, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(torch.relu(torch.relu(x @ self.down) @ self.up))
+
+
+def depthwise(init: Init, groups: int = 32) -> nn.Module:
+    layers: list[nn.Module] = [nn.Conv2d(3, 32, 3, padding=1), nn.ReLU()]
+    for _ in range(5):
+        deep, point = nn.Conv2d(32, 32, 3, padding=1, groups=groups, bias=False), nn.Conv2d(32, 32, 1, bias=False)
+        init(deep)
+        nn.init.kaiming_normal_(point.weight)
+        layers += [deep, nn.ReLU(), point, nn.ReLU()]
+    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(32, 5))
+
+
+def decoder(init: Init) -> nn.Module:
+    layers: list[nn.Module] = []
+    for a, b in ((144, 48), (48, 24), (24, 16)):
+        up = nn.ConvTranspose2d(a, b, 4, 2, 1, bias=False)
+        init(up)
+        layers += [up, nn.ReLU()]
+    return nn.Sequential(*layers, nn.Conv2d(16, 3, 3, padding=1))
+
+
+def mlp(init: Init, act: Callable[[], nn.Module] = nn.ReLU, widths: tuple[int, ...] = (40, 96, 64, 88, 56, 72)) -> Any:
+    layers: list[nn.Module] = []
+    for a, b in itertools.pairwise(widths):
+        linear = nn.Linear(a, b)
+        init(linear)
+        nn.init.zeros_(linear.bias)
+        layers += [linear, act()]
+    return nn.Sequential(*layers, nn.Linear(widths[-1], 5))
+
+
+def _tensor(of: Any) -> Tensor:
+    return of if isinstance(of, Tensor) else of.weight
+
+
+def normal(std: Callable[[Any], float]) -> Init:
+    return lambda m: nn.init.normal_(_tensor(m), 0.0, std(m))
+
+
+def uniform(bound: Callable[[Any], float]) -> Init:
+    return lambda m: nn.init.uniform_(_tensor(m), -bound(m), bound(m))
+
+
+def shifted(m: nn.Linear) -> object:
+    bound = m.in_features**-0.5
+    return nn.init.normal_(m.weight, -bound, bound)
+
+
+def each(call: Init) -> Init:
+    def init(stack: Tensor) -> None:
+        for index in range(len(stack)):
+            call(stack[index])
+
+    return init
+
+
+BATCH = {
+    "PerHead": (4, 6, 64), "Experts": (16, 56), "Bases": (20, 48), "Products": (8, 512),
+    "depthwise": (2, 3, 16, 16), "decoder": (2, 144, 6, 6), "mlp": (16, 40),
+}  # fmt: skip
+
+#: what it is -> (builder, code, parameter that is named)
+WRONG: dict[str, tuple[Callable[[], nn.Module], str, str]] = {
+    "xavier on heads": (lambda: PerHead(nn.init.xavier_uniform_), "IL106", "out"),
+    "experts as inputs": (lambda: Experts(normal(lambda w: math.sqrt(2 / (8 * w.shape[1])))), "IL106", "up"),
+    "bound by the number of experts": (lambda: Experts(uniform(lambda w: len(w) ** -0.5)), "IL106", "up"),
+    "xavier on bases": (lambda: Bases(nn.init.xavier_uniform_), "IL106", "basis"),
+    "fan of the outputs": (lambda: Products(normal(lambda w: math.sqrt(2 / w.shape[1]))), "IL106", "down"),
+    "all groups, out": (lambda: depthwise(normal(lambda m: math.sqrt(2 / (9 * m.out_channels)))), "IL105", "2.weight"),
+    "all groups, in": (lambda: depthwise(normal(lambda m: math.sqrt(2 / (9 * m.in_channels))), 4), "IL105", "2.weight"),
+    "stride left out": (lambda: decoder(normal(lambda m: math.sqrt(2 / (16 * m.in_channels)))), "IL106", "0.weight"),
+    "bound without root": (
+        lambda: mlp(uniform(lambda m: 6 / (m.in_features + m.out_features)), nn.Tanh), "IL108", "0.weight",
+    ),
+    "divided by the fan": (lambda: mlp(lambda m: m.weight.data.normal_().div_(m.in_features)), "IL108", "0.weight"),
+    "root of the root": (lambda: mlp(normal(lambda m: (2 / m.in_features) ** 0.25)), "IL112", "0.weight"),
+    "bound as std": (lambda: mlp(normal(lambda m: math.sqrt(6 / m.in_features))), "IL112", "0.weight"),
+    "std as bound": (lambda: mlp(uniform(lambda m: math.sqrt(2 / m.in_features))), "IL112", "0.weight"),
+    "gain alone": (lambda: mlp(normal(lambda m: nn.init.calculate_gain("relu"))), "IL112", "0.weight"),
+    "std as mean": (lambda: mlp(lambda m: nn.init.normal_(m.weight, 0.02)), "IL109", "0.weight"),
+    "bounds as moments": (lambda: mlp(shifted), "IL109", "0.weight"),
+}  # fmt: skip
+
+RIGHT: dict[str, Callable[[], nn.Module]] = {
+    "heads by dim": lambda: PerHead(normal(lambda w: 64**-0.5)),
+    "experts by dim": lambda: Experts(normal(lambda w: math.sqrt(2 / w.shape[1]))),
+    "each expert": lambda: Experts(each(lambda w: nn.init.kaiming_normal_(w.T))),
+    "each basis": lambda: Bases(each(nn.init.xavier_uniform_)),
+    "fan of the inputs": lambda: Products(normal(lambda w: math.sqrt(2 / w.shape[0]))),
+    "fan_out of (in, out)": lambda: Products(lambda w: nn.init.kaiming_normal_(w, mode="fan_out")),
+    "own group": lambda: depthwise(normal(lambda m: math.sqrt(2 * m.groups / (9 * m.out_channels)))),
+    "stride counted": lambda: decoder(normal(lambda m: math.sqrt(2 / (4 * m.in_channels)))),
+    "He's backward mode": lambda: decoder(normal(lambda m: math.sqrt(2 / (16 * m.out_channels)))),
+    "He normal": lambda: mlp(normal(lambda m: math.sqrt(2 / m.in_features))),
+    "He uniform": lambda: mlp(uniform(lambda m: math.sqrt(6 / m.in_features))),
+    "Glorot": lambda: mlp(uniform(lambda m: math.sqrt(6 / (m.in_features + m.out_features))), nn.Tanh),
+    "DDPG": lambda: mlp(uniform(lambda m: m.in_features**-0.5)),
+    "0.05 is 2 / 40 by chance": lambda: mlp(normal(lambda m: 0.05), widths=(40, 40, 40)),
+}
+
+
+def check(build: Callable[[], nn.Module]) -> Any:
+    torch.manual_seed(0)
+    kind = type(build()).__name__
+    if kind == "Sequential":
+        first = build()[0]  # type: ignore[index]
+        kind = "mlp" if isinstance(first, nn.Linear) else "decoder" if hasattr(first, "output_padding") else "depthwise"
+        kind = "depthwise" if isinstance(first, nn.Conv2d) else kind
+    return initlint.check(build, inputs=(torch.randn(BATCH[kind]),), seed=0)
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_wrong_formula_is_named(name: str) -> None:
+    build, code, parameter = WRONG[name]
+    found = [f for f in check(build).findings if f.code == code and f.severity >= Severity.WARNING]
+    assert any(parameter in f.parameters for f in found)
+    assert all(f.fix for f in found)
+
+
+@pytest.mark.parametrize("name", RIGHT)
+def test_right_formula_is_silent(name: str) -> None:
+    assert not [f.message for f in check(RIGHT[name]).findings if f.severity >= Severity.WARNING]
