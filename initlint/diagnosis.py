@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
 from initlint.facts import CONVERSIONS, Layer, ModelFacts, ParameterFacts, Write
@@ -16,7 +16,7 @@ from initlint.records import dataclass
 from initlint.runtime_scale import as_used, run_time_factor
 from initlint.theory.fans import torch_fans
 from initlint.theory.misapplied import misapplied
-from initlint.theory.miscounts import EXACT, MIN_FACTOR, by_hand, counts, of_call
+from initlint.theory.miscounts import EXACT, MIN_FACTOR, by_hand, counts, formula, of_call
 from initlint.theory.schemes import Requested, Scheme, acceptable, requested, stated, textbook
 
 #: Reasons, in the order in which they are tried.
@@ -99,10 +99,13 @@ def _suspects(facts: ModelFacts) -> tuple[Suspect, ...]:
     fitting: set[str] = set()
     by_name = {name: p for p in facts.parameters for name in (p.name, *p.aliases)}
     seen: set[str] = set()
-    drawn = drawn_alike(facts)
+    drawn = _drawn_alike(facts)
     tables = {p.name for layer in facts.layers if layer.kind == "embedding" and (p := by_name.get(layer.weight))}
     for layer in [part for whole in facts.layers for part in _factors(facts, whole, by_name)]:
         parameter = by_name.get(layer.weight)
+        gates = _gates(layer, parameter) if parameter is not None and parameter.name not in seen else None
+        if gates is not None:
+            found.append(gates)
         if parameter is None or parameter.name in seen or not _judged(layer, parameter):
             continue
         seen.add(parameter.name)
@@ -118,7 +121,29 @@ def _suspects(facts: ModelFacts) -> tuple[Suspect, ...]:
             found.append(replace(suspect, actual=suspect.actual / by, expected=suspect.expected / by))
             if suspect.reason in _MISAPPLIED and _fits(read, suspect.actual):
                 fitting.add(parameter.name)
-    return tuple(s for s in found if s.parameter.name not in fitting or not _all_fit(found, fitting, s))
+    sizes = tuple(_other_counts(facts))
+    widths = {layer.fan_in for layer in facts.layers if layer.kind != "embedding"}
+    found = [s for s in found if not (_of_table(s) and s.parameter.shape[0] in widths)]
+    kept = [s for s in found if s.parameter.name not in fitting or not _all_fit(found, fitting, s)]
+    return tuple(s for s in kept if not _otherwise(found, s, sizes))
+
+
+def _of_table(suspect: Suspect) -> bool:
+    """Whether a table is said to go by its number of entries: ambiguous where that is a width of the model, too."""
+    return suspect.reason == "fan_axis" and suspect.layer.kind == "embedding"
+
+
+def _otherwise(found: list[Suspect], suspect: Suspect, sizes: tuple[float, ...]) -> bool:
+    """Whether a formula in the wrong place may be another one with a further size in it (T5: 1 / (d_model d_kv)).
+
+    One number for one fan is as likely the one as the other; a second fan that follows the same formula decides.
+    """
+    if suspect.reason not in _MISAPPLIED or not suspect.layer.fan_in:
+        return False
+    alike = [s for s in found if s.reason == suspect.reason and _same_line(s.wrote, suspect.wrote)]
+    if any(not math.isclose(s.actual, suspect.actual, rel_tol=1e-6) for s in alike):
+        return False
+    return any(formula(suspect.actual, suspect.layer.fan_in * size, (1.0, 2.0)) for size in sizes if size > 0)
 
 
 def _all_fit(found: list[Suspect], fitting: set[str], suspect: Suspect) -> bool:
@@ -131,6 +156,23 @@ def _same_line(first: Write | None, second: Write | None) -> bool:
     if first is None or second is None or first.site is None or second.site is None:
         return first is second
     return (first.site.file, first.site.line) == (second.site.file, second.site.line)
+
+
+def _gates(layer: Layer, parameter: ParameterFacts) -> Suspect | None:
+    """Xavier on the packed gates of a recurrent layer, which counts the outputs of all of them."""
+    write, stats = parameter.last, parameter.stats
+    if layer.kind != "recurrent" or len(layer.blocks) < 2 or write is None or stats is None or stats.distinct:
+        return None
+    if write.origin == "torch" or not write.op.startswith("xavier") or write.share < 1 or len(parameter.shape) != 2:
+        return None
+    rows, columns = parameter.shape
+    hidden = rows / len(layer.blocks)
+    second, _ = nominal_second(parameter)
+    expected = second * (rows + columns) / (hidden + columns)
+    names = ", ".join(block.name for block in layer.blocks)
+    evidence = f"{write.op} takes the packed gates {names} for one: fan_out {rows} instead of {hidden:g}"
+    line = f"for gate in weight.chunk({len(layer.blocks)}): nn.init.{write.op}(gate)"
+    return Suspect(layer, parameter, "fused_fan", second, expected, None, evidence, line, write)
 
 
 def _factors(facts: ModelFacts, layer: Layer, by_name: Mapping[str, ParameterFacts]) -> Iterator[Layer]:
@@ -206,7 +248,7 @@ def _judged(layer: Layer, parameter: ParameterFacts) -> bool:
 
 
 def _suspect(
-    layer: Layer, parameter: ParameterFacts, factor: float, alike: Sequence[Sequence[int]] | None
+    layer: Layer, parameter: ParameterFacts, factor: float, alike: tuple[tuple[int, ...], ...] | None
 ) -> Suspect | None:
     second, asked = nominal_second(parameter)
     second, asked = second * factor, as_used(asked, factor)
@@ -255,7 +297,7 @@ class _Case:
     write: Write | None
     asked: Requested | None
     second: float
-    alike: Sequence[Sequence[int]] | None  # shapes to which the same line gives the same std; None: a bare number
+    alike: tuple[tuple[int, ...], ...] | None  # shapes to which the line gives the same std; None: a bare number
 
 
 _Found = tuple[str, str, str, float]
@@ -324,6 +366,20 @@ def _misapplied(case: _Case) -> _Found | None:
     return found.reason, found.clause, found.line, found.variance
 
 
+def _other_counts(facts: ModelFacts) -> Iterator[float]:
+    """Sizes besides the fans that formulas of a std hold: the width of a head, the number of heads, and of blocks."""
+    for node in facts.nodes:
+        contraction, heads, head_dim = (node.attrs.get(name) for name in ("contraction", "heads", "head_dim"))
+        if node.attrs.get("kind") == "logits" and isinstance(contraction, int):
+            yield float(contraction)
+        if isinstance(heads, int) and isinstance(width := node.attrs.get("embed_dim"), int) and heads:
+            yield from (float(heads), width / heads)
+        if isinstance(head_dim, int):
+            yield float(head_dim)
+    branches = sum(layer.branch for layer in facts.layers)
+    yield from (float(branches), branches / 2, 2.0 * branches)
+
+
 def _mean(case: _Case) -> _Found | None:
     """A weight drawn with a mean of the size of its spread: arguments in the wrong places."""
     layer, write, asked = case.layer, case.write, case.asked
@@ -376,7 +432,7 @@ def _named(write: Write | None) -> bool:
     return write is not None and write.op.startswith(("kaiming", "xavier"))
 
 
-def drawn_alike(facts: ModelFacts) -> Mapping[str, tuple[tuple[int, ...], ...]]:
+def _drawn_alike(facts: ModelFacts) -> Mapping[str, tuple[tuple[int, ...], ...]]:
     """For each weight whose std may come from a formula: the shapes that the same line gives the same std.
 
     Left out are stds that are numbers of their own: written as a literal at the call, or of two digits (0.02), which

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import ClassVar
@@ -19,6 +20,10 @@ _SILENT = math.log10(1.05)
 
 #: Reasons that lie in the formula of a std or bound.
 _FORMULAS = ("grouped_fan", "fan_axis", "variance_as_std", "misapplied_formula")
+
+
+#: A root or a quotient in the call itself: the formula is completed there.
+_COMPUTES = re.compile(r"sqrt|\*\*|/")
 
 
 class SuspectRule(Rule):
@@ -70,7 +75,8 @@ class SuspectRule(Rule):
         wrote = site_of(worst.parameter)
         # a formula by hand is to be mended where it is computed; a call of nn.init where it stands
         named = worst.wrote is not None and worst.wrote.op.startswith(("kaiming", "xavier"))
-        site = wrote if named or worst.reason not in _FORMULAS else context.computed_at(wrote)
+        here = named or worst.reason not in _FORMULAS or (wrote is not None and _COMPUTES.search(wrote.text))
+        site = wrote if here else context.computed_at(wrote)
         related = [Related(wrote.file, wrote.line, "used here")] if wrote is not None and site != wrote else []
         related += [
             Related(s.layer.site.file, s.layer.site.line, f"{s.layer.name} is constructed here")

@@ -24,6 +24,10 @@ _FACTOR = 2**0.5
 _LARGE = 4.0
 # An l2 norm spreads one unit over all channels, and its gain of 20 is right (Liu et al. 2016, SSD).
 _UNIT_OUTPUT = ("batch", "layer", "group", "instance", "rms")
+# A shift feeds a rectifier, or the next layer; before gates and outputs it sets a prior.
+_SHIFTED_INTO = ("activation", "linear")
+# One shift may be meant for its place; the same on several norms is a habit of the code.
+_SEVERAL = 2
 # A gain before a softmax or on the logits is a temperature.
 _SHARPENED = ("attention", "softmax", "output", "loss")
 
@@ -34,7 +38,8 @@ class NormGain(Rule):
     ## What it does
     Looks at the effective gain, `weight` or `1 + weight` as the forward uses it. It reports gains that are drawn
     around zero, gains that are all zero where no other path carries the signal, and gains off by the other
-    convention (ones in a norm that multiplies by `1 + weight`). A gain above 4 is judged by what it does to the net.
+    convention (ones in a norm that multiplies by `1 + weight`, a bias of one in a generated gain `1 + gamma`). A gain
+    above 4, and shifts as large as the gain on several norms, are judged by what they do to the net.
 
     ## Why is this bad?
     A normalisation layer is there to hand on a signal of unit scale. A gain around 0 takes the signal away and
@@ -82,6 +87,58 @@ class NormGain(Rule):
                 outcome = self._report(context, kind, group, found[group[0].name][1])
                 if outcome is not None:
                     yield outcome
+        yield from self._generated(context)
+        yield from self._shifts(context)
+
+    def _generated(self, context: Context) -> Iterator[Outcome]:
+        """Gains that a layer makes from a style or a condition: 1 + gamma, whose bias starts at one as well."""
+        found: dict[str, tuple[ParameterFacts, float]] = {}
+        for node in context.facts.nodes:
+            if node.op == "mul" and len(node.inputs) == 2:
+                for gain, signal in (node.inputs, node.inputs[::-1]):
+                    made = _made_gain(context, gain) if _normalised(context, signal) else None
+                    if made is not None:
+                        found[made[0].name] = made
+        for group in by_cause(p for p, _ in found.values()).values():
+            size = found[group[0].name][1]
+            yield self.finding(
+                context,
+                f"`{group[0].name}` starts at {size - 1:.3g} in a gain of 1 + what it gives: the gain is {size:.3g}",
+                parameters=[p.name for p in group],
+                severity=Severity.WARNING,
+                site=site_of(group[0]),
+                expected={"gain_mean": 1.0},
+                actual={"gain_mean": size},
+                effect=f"each of these norms multiplies the signal by {size:.3g}",
+                fix="nn.init.zeros_(layer.bias)  # the formula adds the one already",
+                topic="norm",
+            )
+
+    def _shifts(self, context: Context) -> Iterator[Outcome]:
+        """Constant shifts as large as the signal itself, on several norms."""
+        found: dict[str, ParameterFacts] = {}
+        for node in context.facts.nodes:
+            bias = context.parameter(node.parameters.get("bias", "")) if node.op == "norm" else None
+            gain = context.parameter(node.parameters.get("weight", "")) if node.op == "norm" else None
+            if bias is not None and gain is not None and _shifted(context, bias, gain):
+                found[bias.name] = bias
+        for group in by_cause(found.values()).values():
+            value = next(p.stats.mean for p in group if p.stats)
+            if len(group) < _SEVERAL:
+                continue
+            effect = context.effect({p.name: Nominal(0.0, 0.0) for p in group})
+            yield self.finding(
+                context,
+                f"the shift of `{group[0].name}` and {len(group) - 1} more is {value:.3g}, as large as the signal",
+                parameters=[p.name for p in group],
+                severity=mismatch(effect, context.signal, context.settings.optimizer, context.facts.dtype),
+                site=site_of(group[0]),
+                expected={"shift": 0.0},
+                actual={"shift": value},
+                effect=effect,
+                fix="nn.init.zeros_(norm.bias)",
+                topic="norm",
+            )
 
     def _report(self, context: Context, kind: str, group: list[ParameterFacts], node: Node) -> Outcome | None:
         stats = group[0].stats
@@ -173,6 +230,29 @@ class NormGain(Rule):
         return nn.Sequential(nn.Linear(16, 16), norm, nn.ReLU(), nn.Linear(16, 4))
 
     @bad
+    def shifts_of_one() -> Any:
+        from torch import nn
+
+        layers: list[nn.Module] = []
+        for channels in (3, 16, 16):
+            norm = nn.BatchNorm2d(16)
+            nn.init.ones_(norm.bias)
+            layers += [nn.Conv2d(channels, 16, 3), norm, nn.ReLU()]
+        return nn.Sequential(*layers, nn.Conv2d(16, 3, 3))
+
+    @bad
+    def one_plus_one() -> Any:
+        import torch
+
+        return _adaptive(1.0), (torch.randn(2, 3, 8, 8), torch.randn(2, 4))
+
+    @good
+    def one_plus_zero() -> Any:
+        import torch
+
+        return _adaptive(0.0), (torch.randn(2, 3, 8, 8), torch.randn(2, 4))
+
+    @bad
     def large_gain() -> Any:
         from torch import nn
 
@@ -215,6 +295,75 @@ def _kind(parameter: ParameterFacts, node: Node) -> str:
     if offset and not 1 / _FACTOR < (stats.var + mean**2) ** 0.5 < _FACTOR:
         return "offset"
     return ""
+
+
+def _shifted(context: Context, bias: ParameterFacts, gain: ParameterFacts) -> bool:
+    """A constant shift, by the code, of at least the size of a gain of one, that no gate or output asks for."""
+    stats, gains = bias.stats, gain.stats
+    if stats is None or gains is None or stats.distinct != 1 or stats.count < 2 or bias.last is None:
+        return False
+    layers = context.layers_of(gain.name)
+    chosen = bias.last.origin == "user" and abs(gains.mean) > 0
+    return chosen and abs(stats.mean) >= abs(gains.mean) and all(x.consumer in _SHIFTED_INTO for x in layers)
+
+
+def _normalised(context: Context, index: int) -> bool:
+    """Whether a signal is the output of a norm without a gain of its own."""
+    node = context.facts.nodes[index]
+    while node.op in ("reshape", "identity") and len(node.inputs) == 1:
+        node = context.facts.nodes[node.inputs[0]]
+    return node.op == "norm" and node.attrs.get("kind") in _UNIT_OUTPUT
+
+
+def _made_gain(context: Context, index: int) -> tuple[ParameterFacts, float] | None:
+    """(bias, gain) where a gain is 1 + a part of a layer's output whose bias is a constant far from zero."""
+    nodes, rows = context.facts.nodes, None
+    added: float = 0.0
+    node = nodes[index]
+    while node.op in ("reshape", "identity", "shift", "select") and len(node.inputs) == 1:
+        value = node.attrs.get("value", 0.0) if node.op == "shift" else 0.0
+        if not isinstance(value, (int, float)) or (node.op == "shift" and rows is not None):
+            return None
+        added += value
+        rows = rows or (node.attrs.get("rows") if node.op == "select" else None)
+        node = nodes[node.inputs[0]]
+    bias = context.parameter(node.parameters.get("bias", "")) if node.op == "linear" else None
+    part = _part_mean(bias, rows) if bias is not None else None
+    if bias is None or part is None or added != 1.0 or 1 / _FACTOR < abs(added + part) < _FACTOR:
+        return None
+    return bias, added + part
+
+
+def _part_mean(bias: ParameterFacts, rows: object) -> float | None:
+    """The constant that these rows of a bias hold; ``None`` when they hold several values."""
+    stats, total = bias.stats, bias.shape[0] if bias.shape else 0
+    if stats is None:
+        return None
+    if not isinstance(rows, list) or rows == [0, total]:
+        return stats.mean if stats.distinct == 1 else None
+    start, stop = (int(r) if isinstance(r, (int, float)) else 0 for r in rows[:2])
+    size = stop - start
+    parts = stats.chunks.get(str(total // size), ()) if size > 0 and total % size == 0 and start % size == 0 else ()
+    part = parts[start // size] if parts else None
+    return part.mean if part is not None and part.minimum == part.maximum else None
+
+
+def _adaptive(bias: float) -> Any:
+    import torch
+    from torch import nn
+
+    class Adaptive(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.out = nn.Conv2d(3, 8, 3), nn.Conv2d(8, 3, 3)
+            self.norm, self.style = nn.InstanceNorm2d(8), nn.Linear(4, 8)
+            nn.init.constant_(self.style.bias, bias)
+
+        def forward(self, x: torch.Tensor, condition: torch.Tensor) -> torch.Tensor:
+            gamma = self.style(condition)[..., None, None]
+            return self.out(torch.relu((1 + gamma) * self.norm(self.conv(x))))
+
+    return Adaptive()
 
 
 def _biases(context: Context, weight: str) -> list[str]:

@@ -14,6 +14,11 @@ from initlint.theory.schemes import requested
 _SIGMAS = 8.0
 # bfloat16 rounds to 2^-9 relative and uniform bounds are hit to within rounding (THEORY 3.3, dtype).
 _ROUNDING = 1.01
+# Outliers are few, and lie beyond four times the extent of everything else: the largest of a million normal values is
+# five standard deviations, and no law of weights has an empty space from there to twenty.
+_FEW, _APART = 0.01, 4.0
+# With fewer values a histogram of 24 bins has empty bins by chance.
+_MANY = 2000
 # Share of a tensor that counts as single entries; a row of a small matrix is more.
 _SINGLE = 0.002
 
@@ -23,7 +28,8 @@ class OutlierValues(Rule):
 
     ## What it does
     Compares the largest absolute value with the distribution that the last recorded init call declares: its bounds
-    for a uniform or truncated one, eight standard deviations for a normal one.
+    for a uniform or truncated one, eight standard deviations for a normal one. Where the record does not say it, a few
+    values far beyond all others with nothing in between are reported.
 
     ## Why is this bad?
     A few weights of size 2 among weights of size 0.02 dominate their units. Truncated sampling in
@@ -74,6 +80,45 @@ class OutlierValues(Rule):
                 fix="draw in float32 and copy, or clamp to the bounds",
                 topic="value",
             )
+        yield from self._apart(context)
+
+    def _apart(self, context: Context) -> Iterator[Outcome]:
+        """Tensors of which the record does not say the distribution: bulk and outliers with nothing between."""
+        bulks = {p.name: bulk for p in context.facts.parameters if (bulk := _bulk(p)) is not None}
+        for group in by_cause(p for p in context.facts.parameters if p.name in bulks).values():
+            worst = max(group, key=lambda p: _largest(p) / bulks[p.name])
+            yield self.finding(
+                context,
+                f"`{worst.name}` holds values of size {_largest(worst):.4g} while all others are below"
+                f" {bulks[worst.name]:.4g}, with nothing in between: they are no part of the distribution",
+                parameters=[p.name for p in group],
+                site=site_of(worst),
+                expected={"max_abs": bulks[worst.name]},
+                actual={"max_abs": _largest(worst)},
+                effect="single weights dominate their units",
+                fix="draw in float32 within the bounds, and copy: no clamp then meets an infinite value",
+                topic="value",
+            )
+
+    @bad
+    def clamped_infinities() -> Any:
+        import torch
+        from torch import nn
+
+        table = nn.Embedding(2000, 16)
+        uniform = (2 * torch.rand(2000, 16) - 1).bfloat16().float()
+        table.weight.data.copy_((torch.erfinv(uniform) * 0.03).clamp(-2, 2))
+        return table, (torch.randint(0, 2000, (4, 8)),)
+
+    @good
+    def drawn_within_bounds() -> Any:
+        import torch
+        from torch import nn
+
+        table = nn.Embedding(2000, 16)
+        uniform = (2 * torch.rand(2000, 16) - 1) * 0.95
+        table.weight.data.copy_((torch.erfinv(uniform) * 0.03).clamp(-2, 2))
+        return table, (torch.randint(0, 2000, (4, 8)),)
 
     @bad
     def planted_outlier() -> Any:
@@ -144,6 +189,27 @@ def _limit(parameter: ParameterFacts) -> float | None:
     if asked.family == "normal":
         return abs(asked.mean or 0.0) + _SIGMAS * asked.std
     return None
+
+
+def _bulk(parameter: ParameterFacts) -> float | None:
+    """The largest size of the bulk, where a few drawn values lie far outside of it and the space between is empty."""
+    write, stats = _drawn(parameter), parameter.stats
+    if write is None or stats is None or stats.histogram is None or stats.count < _MANY or len(parameter.shape) < 2:
+        return None
+    if parameter.kind != "parameter" or requested(write, parameter.shape) is not None:
+        return None
+    edges, counts = stats.histogram.edges, stats.histogram.counts
+    total, middle = sum(counts), next((i for i, e in enumerate(edges[1:]) if e > 0), 0)
+    # the run of filled bins around zero
+    low = high = min(middle, len(counts) - 1)
+    while low > 0 and counts[low - 1]:
+        low -= 1
+    while high < len(counts) - 1 and counts[high + 1]:
+        high += 1
+    inside = sum(counts[low : high + 1])
+    bulk = max(abs(edges[low]), abs(edges[high + 1]))
+    few = total and inside / total >= 1 - _FEW
+    return bulk if few and _largest(parameter) > _APART * bulk else None
 
 
 def _beyond_its_own_spread(parameter: ParameterFacts) -> bool:

@@ -14,7 +14,7 @@ class ZeroIndexTable(Rule):
     """An integer table that selects weights holds only zeros: everything is routed to entry 0.
 
     ## What it does
-    Reports integer buffers (or parameters) that are all zero, were never written after their creation, are looked
+    Reports integer buffers (or parameters) that are all zero, come from no checkpoint, are looked
     up by the input, and whose values select among stacked weights (experts, relations).
 
     ## Why is this bad?
@@ -111,7 +111,7 @@ def _zero_table(parameter: ParameterFacts) -> bool:
         and stats is not None
         and stats.count > 1
         and stats.zeros == stats.count
-        and all(write.op == "create" for write in parameter.writes)
+        and parameter.provenance != "loaded"
     )
 
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from initlint.diagnosis import Suspect
 from initlint.findings import Severity
-from initlint.rule import bad, good
+from initlint.rule import Context, bad, good
+from initlint.signal import Effect
 from initlint.suspect_rule import SuspectRule
 
 
@@ -44,6 +46,12 @@ class FusedProjectionFan(SuspectRule):
     sources = ("https://github.com/pytorch/pytorch/issues/166378",)
     reason = "fused_fan"
     kind = "mistake"
+
+    def level(self, context: Context, group: list[Suspect], effect: Effect) -> Severity:
+        # on the gates of recurrent layers it is what most code does, and never more than a factor of four
+        if all(s.layer.kind == "recurrent" for s in group):
+            return Severity.NOTE
+        return super().level(context, group, effect)
 
     @bad
     def packed_qkv() -> Any:

@@ -23,13 +23,13 @@ class MisappliedFormula(SuspectRule):
 
     ## Example
     ```python
-    std = math.sqrt(6 / (fan_in + fan_out))  # Glorot's uniform bound
+    std = math.sqrt(6 / fan_in)  # the bound of He's uniform scheme
     nn.init.normal_(w, std=std)
     ```
 
     ## Use instead
     ```python
-    nn.init.normal_(w, std=math.sqrt(2 / (fan_in + fan_out)))
+    nn.init.normal_(w, std=math.sqrt(2 / fan_in))
     ```
 
     ## Known problems
@@ -58,7 +58,7 @@ class MisappliedFormula(SuspectRule):
         layers: list[nn.Module] = []
         for size in (48, 96, 48, 96):
             linear = nn.Linear(144 - size, size)
-            nn.init.normal_(linear.weight, 0.0, math.sqrt(6 / (linear.in_features + linear.out_features)))
+            nn.init.normal_(linear.weight, 0.0, math.sqrt(6 / linear.in_features))
             layers += [linear, nn.ReLU()]
         return nn.Sequential(*layers, nn.Linear(96, 4))
 

@@ -1,0 +1,141 @@
+"""IL330: a low-rank adapter beside a frozen layer changes its output from the start."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+from initlint.facts import Node, ParameterFacts
+from initlint.findings import Severity
+from initlint.rule import Context, Outcome, Rule, bad, good, site_of
+from initlint.signal import Nominal
+
+# An adapter that adds less than a tenth of the frozen layer's output starts all but closed (Houlsby et al. 2019,
+# section 3.6, measure no loss up to N(0, 0.01)).
+_CLOSED = 1e-2
+_TRANSPARENT = ("reshape", "identity", "dropout", "scale", "select")
+
+
+class LowRankNotClosed(Rule):
+    """Both factors of a low-rank adapter start at random, so that the frozen layer is changed before any training.
+
+    ## What it does
+    Finds sums of a frozen linear map and of two trainable ones in a row, without anything between, of the same input
+    (LoRA, beside the layer or merged into its weight). Reports adapters of which neither factor starts at zero, both
+    are drawn at random, and whose sum with the frozen layer differs from it by more than a tenth.
+
+    ## Why is this bad?
+    The frozen weights are what somebody trained. LoRA starts with one factor at zero, so that the model starts as it
+    was; with two random factors it starts from noise of the size of the layer (Hu et al. 2021, section 4.1).
+
+    ## Example
+    ```python
+    nn.init.normal_(self.down.weight)
+    nn.init.normal_(self.up.weight)
+    ```
+
+    ## Use instead
+    ```python
+    nn.init.normal_(self.down.weight)
+    nn.init.zeros_(self.up.weight)
+    ```
+
+    ## Known problems
+    Factors computed from the frozen weight (PiSSA) are not drawn, and are not meant.
+
+    ## References
+    - Hu et al. 2021 (LoRA), section 4.1, arXiv:2106.09685
+    - https://github.com/microsoft/LoRA/issues/98
+    """
+
+    code = "IL330"
+    name = "low-rank-not-closed"
+    family = "architecture"
+    severity = Severity.WARNING
+    sources = ("Hu et al. 2021, section 4.1, arXiv:2106.09685", "https://github.com/microsoft/LoRA/issues/98")
+
+    def check(self, context: Context) -> Iterator[Outcome]:
+        nodes = context.facts.nodes
+        sweeps = context.signal.sweeps
+        if sweeps is None or context.facts.loaded:
+            return
+        for node in nodes:
+            if node.op not in ("add", "sub") or len(node.inputs) != 2:
+                continue
+            for base, branch in (node.inputs, node.inputs[::-1]):
+                found = _adapter(context, base, branch)
+                x, y = sweeps[0].states[base], sweeps[0].states[branch]
+                if found is None or x.undetermined or y.undetermined or x.q <= 0 or y.q <= _CLOSED * x.q:
+                    continue
+                down, up = found
+                yield self.finding(
+                    context,
+                    f"`{down.name}` and `{up.name}` are both random: the adapter adds {math.sqrt(y.q / x.q):.3g} times"
+                    " the frozen layer's output before any training",
+                    parameters=[down.name, up.name],
+                    site=site_of(up),
+                    expected={"ratio": 0.0},
+                    actual={"ratio": math.sqrt(y.q / x.q)},
+                    effect=context.effect({up.name: Nominal(0.0, (up.stats.second if up.stats else 1.0) * _CLOSED**2)}),
+                    fix="nn.init.zeros_(weight)  # of the factor that writes the output; the other stays random",
+                    topic="scale",
+                )
+
+    @bad
+    def both_drawn() -> Any:
+        return _adapted(closed=False)
+
+    @good
+    def one_zero() -> Any:
+        return _adapted(closed=True)
+
+
+def _adapter(context: Context, base: int, branch: int) -> tuple[ParameterFacts, ParameterFacts] | None:
+    """The two factors of an adapter that is added to a frozen map of the same input, both drawn at random."""
+    nodes = context.facts.nodes
+    frozen, outer = _linear(nodes, base), _linear(nodes, branch)
+    inner = _linear(nodes, outer.inputs[0]) if outer is not None and outer.inputs else None
+    if frozen is None or outer is None or inner is None or not frozen.inputs or not inner.inputs:
+        return None
+    if _source(nodes, frozen.inputs[0]) != _source(nodes, inner.inputs[0]):
+        return None
+    weights = [context.parameter(n.parameters.get("weight", "")) for n in (frozen, inner, outer)]
+    fixed, down, up = weights
+    if fixed is None or down is None or up is None or fixed.requires_grad or fixed.kind != "parameter":
+        return None
+    return (down, up) if all(p.requires_grad and _random(p) for p in (down, up)) else None
+
+
+def _linear(nodes: tuple[Node, ...], index: int) -> Node | None:
+    node = nodes[_source(nodes, index)]
+    return node if node.op in ("linear", "conv") else None
+
+
+def _source(nodes: tuple[Node, ...], index: int) -> int:
+    while nodes[index].op in _TRANSPARENT and len(nodes[index].inputs) == 1:
+        index = nodes[index].inputs[0]
+    return index
+
+
+def _random(parameter: ParameterFacts) -> bool:
+    stats = parameter.stats
+    return parameter.last is not None and parameter.last.random and stats is not None and stats.second > 0
+
+
+def _adapted(*, closed: bool) -> Any:
+    import torch
+    from torch import nn
+
+    class Adapted(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.base, self.head = nn.Linear(32, 32).requires_grad_(False), nn.Linear(32, 4)
+            self.down, self.up = nn.Linear(32, 4, bias=False), nn.Linear(4, 32, bias=False)
+            if closed:
+                nn.init.zeros_(self.up.weight)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.head(torch.relu(self.base(x) + self.up(self.down(x))))
+
+    return Adapted(), (torch.randn(8, 32),)

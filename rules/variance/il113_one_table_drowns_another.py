@@ -1,0 +1,143 @@
+"""IL113: of two tables that are added, one was initialised small and the other left at PyTorch's N(0, 1)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+from initlint.facts import ParameterFacts
+from initlint.findings import Severity
+from initlint.rule import Context, Outcome, Rule, bad, by_cause, good, site_of
+from initlint.signal import Nominal
+
+# The part of a sum that is a hundredth of it has a tenth of its length (a ratio of second moments of 1e2 is where the
+# severity table starts to speak of a choice that does harm).
+_DROWNED = 100.0
+_TRANSPARENT = ("reshape", "identity", "dropout", "scale", "select")
+
+
+class OneTableDrownsAnother(Rule):
+    """Tables that are added to one another differ so much in scale that one of them is hardly in the sum.
+
+    ## What it does
+    Looks at sums of looked-up tables (tokens, positions, segments) or of a table and a bare parameter. Reports those at
+    N(0, 1), PyTorch's default or `torch.randn`, whose second moment in the sum is at least a hundred times that of a
+    table which the code initialised itself.
+
+    ## Why is this bad?
+    A norm that follows rescales the sum, not its parts: with tokens at 0.02 and positions at 1, 2500 parts of 2501 of
+    what the first layer reads are positions, the same for every input.
+
+    ## Example
+    ```python
+    nn.init.normal_(self.tokens.weight, std=0.02)  # self.positions keeps N(0, 1)
+    ```
+
+    ## Use instead
+    ```python
+    nn.init.normal_(self.tokens.weight, std=0.02)
+    nn.init.normal_(self.positions.weight, std=0.02)
+    ```
+
+    ## Known problems
+    Fixed tables (sinusoids) are not judged.
+
+    ## References
+    - Radford et al. 2019 (GPT-2), section 2.3: both tables at N(0, 0.02)
+    """
+
+    code = "IL113"
+    name = "one-table-drowns-another"
+    family = "variance"
+    severity = Severity.WARNING
+    sources = ("Radford et al. 2019, section 2.3",)
+
+    def check(self, context: Context) -> Iterator[Outcome]:
+        sweeps = context.signal.sweeps
+        if sweeps is None or context.facts.loaded:
+            return
+        found: dict[str, tuple[ParameterFacts, ParameterFacts, float]] = {}
+        for node in context.facts.nodes:
+            if node.op != "add" or len(node.inputs) != 2:
+                continue
+            parts = [part for i in node.inputs for part in _parts(context, i)]
+            for loud, strong in parts:
+                for quiet, weak in parts:
+                    ratio = sweeps[0].states[strong].q / max(sweeps[0].states[weak].q, 1e-300)
+                    if _left(loud) and _chosen(quiet) and ratio >= _DROWNED:
+                        found[loud.name] = loud, quiet, ratio
+        for group in by_cause(loud for loud, _, _ in found.values()).values():
+            loud, quiet, ratio = found[group[0].name]
+            second = quiet.stats.second if quiet.stats else 1.0
+            yield self.finding(
+                context,
+                f"`{loud.name}` is N(0, 1) and is added to `{quiet.name}` of std {math.sqrt(second):.3g}:"
+                f" {ratio:.3g} parts of {ratio + 1:.3g} of the sum are `{loud.name}`",
+                parameters=[p.name for p in group],
+                site=site_of(loud),
+                expected={"std": math.sqrt(second)},
+                actual={"std": math.sqrt(loud.stats.second) if loud.stats else None, "ratio": ratio},
+                effect=context.effect({p.name: Nominal(0.0, second) for p in group}),
+                fix=f"nn.init.normal_({loud.name}, std={math.sqrt(second):.3g})",
+                topic="scale",
+            )
+
+    @bad
+    def positions_left_at_one() -> Any:
+        return _tagger(None)
+
+    @good
+    def positions_like_tokens() -> Any:
+        return _tagger(0.02)
+
+
+def _parts(context: Context, index: int) -> list[tuple[ParameterFacts, int]]:
+    """The tables in a sum, each with the node at which it enters."""
+    nodes = context.facts.nodes
+    node = nodes[index]
+    enters = index
+    while node.op in _TRANSPARENT and len(node.inputs) == 1:
+        node = nodes[node.inputs[0]]
+    if node.op == "add":
+        return [part for i in node.inputs for part in _parts(context, i)]
+    role = {"embedding": "weight", "parameter": "value"}.get(node.op, "")
+    table = context.parameter(node.parameters.get(role, ""))
+    several = table is not None and sum(size > 1 for size in table.shape) > 1
+    return [(table, enters)] if table is not None and several and "expr" not in node.attrs else []
+
+
+def _left(parameter: ParameterFacts) -> bool:
+    """Whether a trainable table is at N(0, 1) without anybody having chosen that."""
+    write, stats = parameter.last, parameter.stats
+    if write is None or stats is None or not parameter.requires_grad or parameter.kind != "parameter":
+        return False
+    plain = write.op == "create" and write.args.get("function") == "randn" and not write.args.get("derived")
+    return write.origin == "torch" or plain
+
+
+def _chosen(parameter: ParameterFacts) -> bool:
+    """Whether the code drew a trainable table at a scale of its own."""
+    write, stats = parameter.last, parameter.stats
+    drawn = write is not None and write.random and write.origin != "torch"
+    return drawn and parameter.requires_grad and stats is not None and stats.second > 0
+
+
+def _tagger(std: float | None) -> Any:
+    import torch
+    from torch import nn
+
+    class Tagger(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.tokens, self.positions = nn.Embedding(50, 32), nn.Embedding(16, 32)
+            self.norm, self.body, self.head = nn.LayerNorm(32), nn.Linear(32, 32), nn.Linear(32, 5)
+            nn.init.normal_(self.tokens.weight, std=0.02)
+            if std is not None:
+                nn.init.normal_(self.positions.weight, std=std)
+
+        def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+            x = self.tokens(tokens) + self.positions(torch.arange(tokens.shape[1]))
+            return self.head(torch.relu(self.body(self.norm(x))).mean(1))
+
+    return Tagger(), (torch.randint(0, 50, (4, 9)),)
