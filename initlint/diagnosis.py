@@ -283,9 +283,14 @@ def _suspect(
     chosen = _other_activation(layer, write, second)
     if chosen:
         return build("other_activation", chosen)
-    if nearest is not None and not _fits(layer, second, _BAND**2):
-        return build("unexplained", f"variance {second:.3g} where {nearest.name} gives {nearest.var:.3g}")
-    return None
+    if nearest is None or _fits(layer, second, _BAND**2):
+        return None
+    if second > nearest.var:
+        # beyond every scheme, the backward mode of He's is no goal: it is the largest of all where a layer narrows
+        forward = tuple(s for s in textbook(layer) if "fan_out" not in s.name)
+        nearest = _nearest(forward, second) or nearest
+    what = f"variance {second:.3g} where {nearest.name} gives {nearest.var:.3g}"
+    return Suspect(layer, parameter, "unexplained", second, nearest.var, nearest, what, nearest.call, write)
 
 
 @dataclass(frozen=True, slots=True)

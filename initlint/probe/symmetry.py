@@ -38,7 +38,7 @@ _Groups = Mapping[tuple[str, int], tuple[torch.Tensor, ...]]
 
 def equal_slices(model: nn.Module, inputs: Inputs | None, seed: int) -> tuple[EqualSlices, ...]:
     """What of the model's parameters stays equal."""
-    named = dict(model.named_parameters())
+    named = {name: p for name, p in model.named_parameters() if not torch.nn.parameter.is_lazy(p)}
     if (
         inputs is None
         or any(p.is_meta for p in named.values())
@@ -46,7 +46,10 @@ def equal_slices(model: nn.Module, inputs: Inputs | None, seed: int) -> tuple[Eq
     ):
         return ()
     with torch.no_grad():
-        groups: _Groups = {(name, axis): found for name, p in named.items() for axis, found in _repeated(p)}
+        plain = _zero_layers(model)
+        groups: _Groups = {
+            (name, axis): found for name, p in named.items() if id(p) not in plain for axis, found in _repeated(p)
+        }
     if not groups:
         return ()
     kept = {name: p.detach().clone() for name, p in named.items()} if groups else {}
@@ -73,12 +76,23 @@ def equal_slices(model: nn.Module, inputs: Inputs | None, seed: int) -> tuple[Eq
     return tuple(best.values())
 
 
+def _zero_layers(model: nn.Module) -> frozenset[int]:
+    """Zero weights of linear layers and convolutions: closed branches and heads, which the zero analysis judges."""
+    layers = [m for m in model.modules() if isinstance(m, (nn.Linear, nn.modules.conv._ConvNd))]
+    return frozenset(
+        id(p)
+        for m in layers
+        for p in m.parameters(recurse=False)
+        if not torch.nn.parameter.is_lazy(p) and not bool(p.any())
+    )
+
+
 def _repeated(parameter: nn.Parameter) -> Iterator[tuple[int, tuple[torch.Tensor, ...]]]:
     """Axes along which slices are equal, with the indices of equal ones: all, or some rows that are not zero."""
     values = parameter.detach()
     if not parameter.requires_grad or values.layout != torch.strided or values.is_complex():
         return
-    if torch.nn.parameter.is_lazy(parameter) or sum(size > 1 for size in values.shape) < 2:
+    if sum(size > 1 for size in values.shape) < 2:
         return
     for axis, size in enumerate(values.shape):
         if size < 2 or values.numel() // size < _LEAST:
