@@ -64,10 +64,11 @@ def activation_back(node: Node, xs: tuple[State, ...], y: State, g: Grad, scene:
     # an orthogonal matrix keeps the gradient's norm: only the slopes are left to chance
     chance = GAUSSIAN_FOURTH * form.steep - (GAUSSIAN_FOURTH if x.isometric else 1.0)
     noise = g.noise + max(chance, 0.0) / width
+    across = g.across * shape.kernel(x.u if scene.layout(node.index).positions > 1 else x.d) if g.across else 0.0
     if not g.t:
-        return (Grad(p, 0.0, noise),)
+        return (Grad(p, 0.0, noise, across=across),)
     along = min(max(g.t, 0.0), g.p) * shape.slope * form.tilt
-    return (Grad(p, g.t * shape.kernel(x.e), noise, along=along),)
+    return (Grad(p, g.t * shape.kernel(x.e), noise, along=along, across=across),)
 
 
 def glu(node: Node, xs: tuple[State, ...], scene: Scene) -> State:
@@ -136,7 +137,7 @@ def scale(node: Node, xs: tuple[State, ...], scene: Scene) -> State:
 def scale_back(node: Node, xs: tuple[State, ...], y: State, g: Grad, scene: Scene) -> tuple[Grad, ...]:
     """factor^2 p."""
     square = number(node, "factor", 1.0) ** 2
-    return (Grad(bounded(g.p * square), g.t * square, g.noise),)
+    return (Grad(bounded(g.p * square), g.t * square, g.noise, across=g.across * square),)
 
 
 def shift(node: Node, xs: tuple[State, ...], scene: Scene) -> State:
@@ -176,7 +177,7 @@ def dropout_back(node: Node, xs: tuple[State, ...], y: State, g: Grad, scene: Sc
     rate = number(node, "p")
     if rate <= 0 or text(node, "kind", "element") == "alpha":
         return (g,)
-    return (Grad(g.p / (1.0 - rate), g.t, g.noise) if rate < 1 else Grad(0.0),)
+    return (Grad(g.p / (1.0 - rate), g.t, g.noise, across=g.across) if rate < 1 else Grad(0.0),)
 
 
 def stop(node: Node, xs: tuple[State, ...], scene: Scene) -> State:

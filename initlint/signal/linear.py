@@ -62,7 +62,7 @@ def linear_back(node: Node, xs: tuple[State, ...], y: State, g: Grad, scene: Sce
     """p_x = back p_y."""
     operator = operator_of(node)
     p = g.p if g.through < 0 else g.through
-    return (Grad(bounded(p * operator.back), g.t * operator.back, g.noise),)
+    return (Grad(bounded(p * operator.back), g.t * operator.back, g.noise, across=g.across * operator.back),)
 
 
 def bilinear(node: Node, xs: tuple[State, ...], scene: Scene) -> State:

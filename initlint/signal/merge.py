@@ -81,7 +81,11 @@ def add_back(node: Node, xs: tuple[State, ...], y: State, g: Grad, scene: Scene)
     square = number(node, "alpha", 1.0) ** 2
     if len(node.inputs) == 1:
         return (g,)
-    return (spread(g, 0, node, scene), spread(Grad(g.p * square, g.t * square, g.noise), 1, node, scene))
+    return (spread(g, 0, node, scene), spread(_times(g, square), 1, node, scene))
+
+
+def _times(g: Grad, factor: float) -> Grad:
+    return Grad(bounded(g.p * factor), g.t * factor, g.noise, across=g.across * factor)
 
 
 def spread(g: Grad, which: int, node: Node, scene: Scene) -> Grad:
@@ -117,10 +121,10 @@ def mul(node: Node, xs: tuple[State, ...], scene: Scene) -> State:
 def mul_back(node: Node, xs: tuple[State, ...], y: State, g: Grad, scene: Scene) -> tuple[Grad, ...]:
     """To each operand the gradient times the other one's second moment."""
     a, b = _pair(node, xs)
-    left = Grad(bounded(g.p * b.q), g.t * max(b.q - b.e, 0.0), g.noise + b.noise + b.own)
+    left = Grad(bounded(g.p * b.q), g.t * max(b.q - b.e, 0.0), g.noise + b.noise + b.own, across=g.across * (b.q - b.u))
     if len(node.inputs) == 1:
         return (Grad(4.0 * left.p, 4.0 * left.t, left.noise),)
-    right = Grad(bounded(g.p * a.q), g.t * max(a.q - a.e, 0.0), g.noise + a.noise + a.own)
+    right = Grad(bounded(g.p * a.q), g.t * max(a.q - a.e, 0.0), g.noise + a.noise + a.own, across=g.across * (a.q - a.u))
     return (spread(left, 0, node, scene), spread(right, 1, node, scene))
 
 
@@ -134,7 +138,7 @@ def div_back(node: Node, xs: tuple[State, ...], y: State, g: Grad, scene: Scene)
     """p / q_b to the numerator, p q_a / q_b^2 to the divisor."""
     a, b = _pair(node, xs)
     over = _inverse(node, b).q
-    left = Grad(bounded(g.p * over), g.t * over, g.noise)
+    left = _times(g, over)
     return (spread(left, 0, node, scene), spread(Grad(bounded(g.p * a.q * over * over), 0.0, g.noise), 1, node, scene))
 
 
@@ -198,7 +202,7 @@ def mixed(xs: tuple[State, ...], shares: tuple[float, ...], *, apart: bool) -> S
 def where_back(node: Node, xs: tuple[State, ...], y: State, g: Grad, scene: Scene) -> tuple[Grad, ...]:
     """Each takes the gradient where it was chosen."""
     share = number(node, "share", 0.5)
-    both = (Grad(g.p * share, g.t * share, g.noise), Grad(g.p * (1 - share), g.t * (1 - share), g.noise))
+    both = (_times(g, share), _times(g, 1.0 - share))
     return both[: len(node.inputs)]
 
 

@@ -113,6 +113,7 @@ class Grad(NamedTuple):
     through: float = -1.0
     parts: tuple[tuple[float, Grad], ...] = ()  # as State.parts
     along: float = 0.0  # energy, by sample and channel, of the gradient's projection on the signal itself
+    across: float = 0.0  # covariance between samples: batch norm's backward leaves none of a gradient's batch mean
 
 
 NO_GRADIENT = Grad(0.0, 0.0, 0.0)

@@ -133,18 +133,22 @@ def norm_back(node: Node, xs: tuple[State, ...], y: State, g: Grad, scene: Scene
     _, second, _, _ = affine(node)
     if kind == "local_response":
         factor = second * _local_factor(node, x)
-        return (Grad(bounded(g.p * factor), g.t * factor, g.noise),)
+        return (Grad(bounded(g.p * factor), g.t * factor, g.noise, across=g.across * factor),)
     if kind == "batch" and not node.attrs.get("training", True):
         factor = second / (1.0 + number(node, "eps", 1e-5))
-        return (Grad(bounded(g.p * factor), g.t * factor, g.noise),)
+        return (Grad(bounded(g.p * factor), g.t * factor, g.noise, across=g.across * factor),)
     channels, positions, samples = _cells(node, x, scene)
-    cells = max(channels * positions * samples, FEWEST)
+    cells = channels * positions * samples
+    if cells < FEWEST:
+        samples, cells = samples * FEWEST / cells, FEWEST
     alike = min(max(g.t / g.p, 0.0), 1.0) if g.p > 0 else 0.0
     same = max(1.0 - y.e / y.q, 0.0) if y.q > 0 else 0.0
+    # how much of what a sample's positions share is left in the mean over samples: all of 1/B where they are independent
+    apart = _apart(g, positions, samples) if kind == "batch" else 1.0
     along = (1.0 + (positions - 1.0) * alike * same) / cells
     if g.p > 0:  # averaged over samples and channels, whose signs are independent
-        along = min(along + g.along / g.p / (channels * samples), 1.0)
-    mean = 0.0 if kind in ("rms", "l2") else (1.0 + (positions - 1.0) * alike) / cells
+        along = min(along + g.along * apart / g.p / (channels * samples), 1.0)
+    mean = 0.0 if kind in ("rms", "l2") else apart * (1.0 + (positions - 1.0) * alike) / cells
     if kind in ("rms", "l2"):
         factor = second * _power(node, x)
     else:
@@ -152,16 +156,31 @@ def norm_back(node: Node, xs: tuple[State, ...], y: State, g: Grad, scene: Scene
         factor = second / max(v + number(node, "eps", 1e-5), 1e-150)
     # E[1/v] E[v] - 1: the energy of one token fluctuates as the signal does, a mean over positions hardly
     single = positions * samples == 1
-    factor *= 1.0 + min(x.spread if single else 2.0 / cells, 1.0)
+    factor *= 1.0 + min(x.spread if single else 2.0 / (cells - 3.0), 1.0)
     kept = max(g.p * (1.0 - mean - along), 0.0)
-    shared = max(g.t * (1.0 - 1.0 / max(channels * samples, 1.0)), 0.0) if mean else g.t
     p = bounded(kept * factor)
     noise = g.noise + x.noise + x.own
+    across = g.across * factor
+    if kind == "batch":
+        shared = max(g.t - g.p * mean, 0.0) * factor
+        # the mean over the batch is gone: what samples have in common makes up for what each has by itself
+        own = g.p * (1.0 - mean) + (positions - 1.0) * max(g.t - g.p * mean, 0.0)
+        across = -own * factor / (positions * (samples - 1.0)) if samples > 1 else 0.0
+    else:
+        shared = (g.t * (1.0 - 1.0 / max(channels * samples, 1.0)) if mean else g.t) * factor
     if channels > 1.0 or x.uneven <= 0.0:
-        return (Grad(p, shared * factor, noise),)
+        return (Grad(p, shared, noise, across=across),)
     # each channel is divided by its own scale: E[1/v] E[v] over channels; the weights that made the scales unequal
     # undo it on the way back
-    return (Grad(bounded(p * (1.0 + min(x.uneven, 1.0))), shared * factor, noise, through=p),)
+    return (Grad(bounded(p / (1.0 - min(x.uneven, 0.5))), shared, noise, through=p, across=across),)
+
+
+def _apart(g: Grad, positions: float, samples: float) -> float:
+    """Energy of the mean over samples and positions, relative to samples that are independent."""
+    alone = g.p + (positions - 1.0) * max(g.t, 0.0)
+    if alone <= 0.0 or not g.across:
+        return 1.0
+    return min(max(1.0 + (samples - 1.0) * positions * g.across / alone, 0.0), samples)
 
 
 def _cells(node: Node, x: State, scene: Scene) -> tuple[float, float, float]:

@@ -72,13 +72,15 @@ def pool_back(node: Node, xs: tuple[State, ...], y: State, g: Grad, scene: Scene
         if "fn" in node.attrs or node.table:
             top = greatest(xs[0], window)
             factor *= curve(function_of(node), top.m, top.v).slope
-        return (Grad(bounded(g.p * factor), max(g.t, 0.0) * factor * ratio, g.noise),)
+        across = g.across * factor * ratio
+        return (Grad(bounded(g.p * factor), max(g.t, 0.0) * factor * ratio, g.noise, across=across),)
     cover = ratio * window
     shared = max(min(g.t, g.p), 0.0)
     both = shared * (cover / window) ** 2
     p = bounded((g.p - shared) * cover / window**2 + both)
     # positions of one window take the same gradient: all of them where the window is the whole map
-    return (Grad(p, both + max(p - both, 0.0) / scene.layout(node.index).positions, g.noise),)
+    t = both + max(p - both, 0.0) / scene.layout(node.index).positions
+    return (Grad(p, t, g.noise, across=g.across * (cover / window) ** 2),)
 
 
 def reduce(node: Node, xs: tuple[State, ...], scene: Scene) -> State:
@@ -111,10 +113,11 @@ def reduce_back(node: Node, xs: tuple[State, ...], y: State, g: Grad, scene: Sce
     """The mean spreads 1/n to each; an extreme gives all to one of n."""
     n, fn = max(number(node, "n", 1.0), 1.0), text(node, "fn", "mean")
     if fn == "sum":
-        return (Grad(g.p, g.p, g.noise),)
+        return (Grad(g.p, g.p, g.noise, across=g.across),)
     if fn == "mean":
         each = bounded(g.p / (n * n))
-        return (Grad(each, each if text(node, "over") in ("position", "all") else g.t / (n * n), g.noise),)
+        t = each if text(node, "over") in ("position", "all") else g.t / (n * n)
+        return (Grad(each, t, g.noise, across=g.across / (n * n)),)
     if fn == "logsumexp":
         each = g.p * math.exp(min(xs[0].v, 50.0)) / (n * n)
         return (Grad(bounded(min(each, g.p / n)), 0.0, g.noise),)

@@ -148,7 +148,7 @@ def select_back(node: Node, xs: tuple[State, ...], y: State, g: Grad, scene: Sce
     shared = g.t * share if text(node, "axis") == "channel" else g.t * share * share
     factor = block(node, scene)
     through = g.p * share * factor if factor != 1.0 else -1.0
-    return (Grad(g.p * share, shared, g.noise, through), *(Grad(0.0) for _ in xs[1:]))
+    return (Grad(g.p * share, shared, g.noise, through, across=g.across * share * share), *(Grad(0.0) for _ in xs[1:]))
 
 
 def _share(node: Node, scene: Scene) -> float:
@@ -195,7 +195,8 @@ def resize_back(node: Node, xs: tuple[State, ...], y: State, g: Grad, scene: Sce
     ratio = number(node, "n_out", 1.0) / max(number(node, "n_in", 1.0), 1.0)
     back = number(node, "back_white", ratio * number(node, "gain_white", 1.0))
     shared = max(min(g.t, g.p), 0.0)
-    return (Grad(bounded((g.p - shared) * back + shared * ratio * ratio), shared * ratio * ratio, g.noise),)
+    both = shared * ratio * ratio
+    return (Grad(bounded((g.p - shared) * back + both), both, g.noise, across=g.across * ratio * ratio),)
 
 
 OPS: Mapping[str, Op] = {

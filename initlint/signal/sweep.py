@@ -123,18 +123,20 @@ def backward_one(node: Node, states: Sequence[State], g: Grad, scene: Scene) -> 
 def summed(received: Iterable[Grad]) -> Grad:
     """Gradients from several consumers add up; their chance parts average."""
     pieces = tuple(received)
-    p = t = noise = through = along = 0.0
+    p = t = noise = through = along = across = 0.0
     packed = False
     for part in pieces:
         p += part.p
         along += part.along
+        across += part.across
         through += part.p if part.through < 0 else part.through
         packed = packed or part.through >= 0
         t += part.t
         noise += part.p * part.p * part.noise
     if p <= 0.0:
         return Grad(0.0)
-    return Grad(bounded(p), t, noise / (p * p), bounded(through) if packed else -1.0, parts.summed_parts(pieces), along)
+    seen = bounded(through) if packed else -1.0
+    return Grad(bounded(p), t, noise / (p * p), seen, parts.summed_parts(pieces), along, across)
 
 
 def sweep(nodes: Sequence[Node], scene: Scene, outputs: Sequence[int]) -> Sweep:
