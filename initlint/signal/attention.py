@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from initlint.facts import Node
 from initlint.signal.moments import Grad, NoRuleError, State, bounded, state
-from initlint.signal.order import log_sum_exp, softmax_energy
+from initlint.signal.order import log_sum_exp, softmax_energy, softmax_slip
 from initlint.signal.scene import Op, Scene, number, text
 
 #: Rows of a causal mask at which the energy is evaluated; between them it is smooth in log length.
@@ -25,17 +25,22 @@ def energy(sigma: float, keys: float, *, causal: bool = False) -> float:
     """S, averaged over queries; of query t only t keys count when causal."""
     if not causal:
         return softmax_energy(sigma, keys)
-    return _causal_energy(round(sigma, 3) if sigma < 10 else round(sigma, 1), round(keys))
+    return _causal(softmax_energy, round(sigma, 3) if sigma < 10 else round(sigma, 1), round(keys))
 
 
-@lru_cache(maxsize=1024)
-def _causal_energy(sigma: float, keys: int) -> float:
+def slip(sigma: float, keys: float, *, causal: bool = False) -> float:
+    """What of the differences between values passes back through softmax, averaged over queries as ``energy``."""
+    if not causal:
+        return softmax_slip(sigma, keys)
+    return _causal(softmax_slip, round(sigma, 3) if sigma < 10 else round(sigma, 1), round(keys))
+
+
+@lru_cache(maxsize=2048)
+def _causal(of: Callable[[float, float], float], sigma: float, keys: int) -> float:
     if keys <= ROWS:
-        return sum(softmax_energy(sigma, t) for t in range(1, keys + 1)) / keys
-    if sigma <= 1e-3:
-        return (math.log(keys) + 0.5772 + 0.5 / keys) / keys
+        return sum(of(sigma, t) for t in range(1, keys + 1)) / keys
     rows = sorted({1, 2, 3, 4, *(round(4 * (keys / 4) ** (i / ROWS)) for i in range(1, ROWS + 1))})
-    values = [t * softmax_energy(sigma, t) for t in rows]
+    values = [t * of(sigma, t) for t in rows]
     # sum over t of (t S_t) / t with t S_t piecewise linear in log t
     total = sum(v / t for v, t in zip(values[:3], rows[:3], strict=True))
     tail = list(zip(rows, values, strict=True))[3:]
@@ -47,28 +52,51 @@ def _causal_energy(sigma: float, keys: int) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Attend:
-    """What one attention does: logit variance between keys, row energy S, tilt, and its size."""
+    """What one attention does: logit variance between keys, row energy S, tilt, its size, and what passes back."""
 
     sigma2: float
     row: float
     tilt: float
     queries: float
     keys: float
+    slip: float = 0.0
+    width: float = 1.0  # channels of the tokens that keys and values read
+
+    @property
+    def lean(self) -> float:
+        """Of the gradient to a query what all keys have in common.
+
+        It is W_k C W_v^T times the gradient, with C the covariance of the tokens under the row of weights: beside the
+        chance part ``slip`` there is the mean of C, (1 - S) times the identity, whose energy is spread over all
+        channels. It is the greater part where there are more keys than channels.
+        """
+        return (1.0 - self.row) ** 2 / self.width
 
 
-def attend(q: State, k: State, node: Node) -> Attend:
-    """The softmax of scaled products of queries and keys."""
+def attend(q: State, k: State, node: Node, mask: State | None = None) -> Attend:
+    """The softmax of scaled products of queries and keys, plus an additive mask or bias of its own spread."""
     dim = max(number(node, "head_dim", 64.0), 1.0)
     scale = number(node, "scale", 1.0 / math.sqrt(dim))
     keys = max(number(node, "keys", 1.0), 1.0)
     queries = max(number(node, "queries", keys), 1.0)
     causal = bool(node.attrs.get("causal"))
-    sigma2 = min(scale * scale * dim * q.q * k.e, 1e6)
-    seen = keys if causal else max(keys * (1.0 - min(number(node, "masked"), 1.0)), 1.0)
+    sigma2 = min(scale * scale * dim * q.q * k.e + (mask.e if mask is not None else 0.0), 1e6)
+    share = 1.0 - min(number(node, "masked"), 1.0)
+    if mask is not None and share >= 1.0:
+        share = mask.share
+    causal = causal or triangular(share, keys)
+    seen = keys if causal else max(keys * share, 1.0)
     row = energy(math.sqrt(sigma2), seen, causal=causal)
     # keys and values read the same tokens, so softmax leans its mean towards W_k^T q (dominates for many keys)
-    tilt = (1.0 - row) * sigma2 / max(dim * number(node, "heads", 1.0), 1.0)
-    return Attend(sigma2, row, min(tilt, 1.0), queries, keys)
+    width = max(dim * number(node, "heads", 1.0), 1.0)
+    tilt = (1.0 - row) * sigma2 / width
+    passing = slip(math.sqrt(sigma2), seen, causal=causal)
+    return Attend(sigma2, row, min(tilt, 1.0), queries, keys, passing, width)
+
+
+def triangular(share: float, keys: float) -> bool:
+    """Whether a mask that leaves this share of the logits is the lower triangle: (n+1) / 2n of them."""
+    return keys > 1.0 and 0.5 <= share <= 0.5 * (1.0 + 2.0 / keys)
 
 
 def attended(v: State, found: Attend) -> State:
@@ -93,29 +121,34 @@ def attended_back(g: Grad, found: Attend) -> Grad:
 
 def to_logits(g: Grad, found: Attend, v: State) -> float:
     """Gradient second moment at the logits: p times what differs between values, through the softmax."""
-    return g.p * v.e * found.row / found.keys * (1.0 - 1.0 / found.keys)
+    return g.p * v.e * found.slip / found.keys
 
 
 def attention(node: Node, xs: tuple[State, ...], scene: Scene) -> State:
     """Scaled dot-product attention of separate q, k, v."""
     q, k, v = _three(node, xs)
-    return _doubtful(attended(v, attend(q, k, node)), xs)
+    return _doubtful(attended(v, attend(q, k, node, _bias(xs))), xs)
+
+
+def _bias(xs: tuple[State, ...]) -> State | None:
+    """A mask or relative bias that is computed: the fourth input, where it is no fixed mask."""
+    return xs[3] if len(xs) > 3 and xs[3].kind != "index" and math.isfinite(xs[3].e) and xs[3].e < 1e4 else None
 
 
 def attention_back(node: Node, xs: tuple[State, ...], y: State, g: Grad, scene: Scene) -> tuple[Grad, ...]:
     """To v the averaged gradient; to q and k the little that passes softmax."""
     q, k, v = _three(node, xs)
-    found = attend(q, k, node)
+    found = attend(q, k, node, _bias(xs))
     dim = max(number(node, "head_dim", 64.0), 1.0)
     scale = number(node, "scale", 1.0 / math.sqrt(dim))
-    at_logits = dim * to_logits(g, found, v) * scale * scale
-    ratio = found.queries / found.keys
+    to_query = dim * g.p * v.e * scale * scale * k.e * (found.slip + found.lean)
+    to_key = dim * to_logits(g, found, v) * scale * scale * found.queries * q.q
     back = (
-        Grad(bounded(at_logits * found.keys * k.e), 0.0, g.noise),
-        Grad(bounded(at_logits * found.queries * q.q), 0.0, g.noise),
+        Grad(bounded(to_query), 0.0, g.noise),
+        Grad(bounded(to_key), 0.0, g.noise),
         attended_back(g, found),
     )
-    return (*back, *(Grad(0.0 * ratio) for _ in xs[3:]))
+    return (*back, *(Grad(0.0) for _ in xs[3:]))
 
 
 def mha(node: Node, xs: tuple[State, ...], scene: Scene) -> State:
@@ -146,7 +179,7 @@ def mha_back(node: Node, xs: tuple[State, ...], y: State, g: Grad, scene: Scene)
     at = Grad(g.p * inner, g.t * inner, g.noise)
     logits = head * to_logits(at, found, v) / head
     parts = (
-        Grad(bounded(logits * found.keys * k.e * gains[0]), 0.0, g.noise),
+        Grad(bounded(at.p * v.e * (found.slip + found.lean) * k.e * gains[0]), 0.0, g.noise),
         Grad(bounded(logits * found.queries * q.q * gains[1]), 0.0, g.noise),
         attended_back(at, found),
     )
@@ -243,11 +276,18 @@ def matmul_back(node: Node, xs: tuple[State, ...], y: State, g: Grad, scene: Sce
         found = Attend(0.0, min(max(a.share, 1.0 / n), 1.0), 0.0, per_b, n)
         left = Grad(bounded(g.p * b.e * per_a), 0.0, g.noise)
         return (left, attended_back(g, found))
-    left = Grad(bounded(g.p * b.q * per_a), 0.0, g.noise)
+    # what keys and values have in common reaches the queries coherently: see Attend.lean
+    lean = g.lean / (n * _heads(node)) if text(node, "kind") == "logits" else 0.0
+    left = Grad(bounded(g.p * b.q * per_a * (1.0 + lean)), 0.0, g.noise)
     right = Grad(bounded(g.p * a.q * per_b), 0.0, g.noise)
     if len(node.inputs) == 1:
         return (Grad(left.p + right.p, 0.0, g.noise),)
     return (left, right)
+
+
+def _heads(node: Node) -> float:
+    """Heads of logits [batch, head, query, key]."""
+    return float(node.shape[1]) if node.shape is not None and len(node.shape) == 4 else 1.0
 
 
 def _size(index: int, scene: Scene) -> float:
@@ -267,21 +307,25 @@ def softmax(node: Node, xs: tuple[State, ...], scene: Scene) -> State:
 
 
 def _row(x: State, spread: float, n: float) -> float:
+    return _masked(energy, x, spread, n)
+
+
+def _masked(of: Callable[..., float], x: State, spread: float, n: float) -> float:
+    """``energy`` or ``slip`` of logits of which a share counts."""
+    root = math.sqrt(min(spread, 1e6))
     if x.share >= 1.0:
-        return energy(math.sqrt(spread), n)
-    if x.share <= 0.5 * (1.0 + 2.0 / n) and x.share >= 0.5:  # the lower triangle: (n+1) / 2n of the keys
-        return energy(math.sqrt(spread), n, causal=True)
-    return energy(math.sqrt(spread), max(n * x.share, 1.0))
+        return of(root, n)
+    if triangular(x.share, n):
+        return of(root, n, causal=True)
+    return of(root, max(n * x.share, 1.0))
 
 
 def softmax_back(node: Node, xs: tuple[State, ...], y: State, g: Grad, scene: Scene) -> tuple[Grad, ...]:
-    """Jacobian a_j (delta_jk - a_k): E a_j^2 (1 - 2 a_j + S).
-
-    n E a^3 is n S^3 for the lognormal weights of small logits, and at most S^1.5, where one weight takes over.
-    """
-    n, row = max(number(node, "n", 1.0), 1.0), y.share
-    cube = min(n * row**3, row**1.5)
-    return (Grad(bounded(g.p * y.q * max(1.0 + row - 2.0 * cube / row, 0.0)), 0.0, g.noise),)
+    """Jacobian a_j (delta_jk - a_k): E a_j^2 (1 - 2 a_j + S)."""
+    x, n = xs[0], max(number(node, "n", 1.0), 1.0)
+    passing = _masked(slip, x, x.e if x.kind == "logits" else x.v, n)
+    lean = (1.0 - y.share) ** 2 / passing if passing > 1e-12 and x.kind == "logits" else 0.0
+    return (Grad(bounded(g.p * passing / n), 0.0, g.noise, lean=lean),)
 
 
 def log_softmax(node: Node, xs: tuple[State, ...], scene: Scene) -> State:

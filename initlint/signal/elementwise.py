@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 
 from initlint.facts import Node
 from initlint.signal.curves import Curve, curve, function_of, named
 from initlint.signal.moments import Grad, NoRuleError, State, bounded, state, tied
+from initlint.signal.order import maximum
 from initlint.signal.scene import Op, Scene, number, text
 from initlint.theory.quadrature import Elementwise
 
@@ -44,6 +46,21 @@ def width_of(index: int, x: State, scene: Scene) -> float:
     return layout.channels / max(alike, 1.0 / layout.positions)
 
 
+def greatest(x: State, count: float) -> State:
+    """The greatest of ``count`` positions of a Gaussian signal, which share what positions share."""
+    v = x.v
+    if v <= 0 or count <= 1:
+        return x
+    e = min(x.e, v)  # what differs between the window's positions; the rest moves all of them together
+    mean, var = maximum(max(round(count), 1))
+    m = x.m + mean * math.sqrt(e)
+    eps, beta = max(x.d + e - x.u, 0.0), max(x.u - e, 0.0)
+    # the same position wins for nearly equal samples; for independent ones the whole variance differs
+    own = eps * (1.0 - (1.0 - var) * min(eps / e, 1.0)) if e > 0 else 0.0
+    y = state(m * m + v - e + e * var, m, beta + own, e * var, beta + e * var, noise=x.noise + x.own, like=(x,))
+    return replace(y, kind=x.kind)
+
+
 def activation(node: Node, xs: tuple[State, ...], scene: Scene) -> State:
     """f(x) on a Gaussian edge, exact to quadrature. On a signal that is itself f(Gaussian) the second one is
     approximate; ``rewrite.fuse`` composes such chains before they get here."""
@@ -61,6 +78,11 @@ def activation_back(node: Node, xs: tuple[State, ...], y: State, g: Grad, scene:
     form = shape.shape
     width = width_of(node.index, x, scene)
     p = bounded(g.p * shape.slope)
+    if g.won > 0.0 and g.window > 1.0:  # the greatest of a window is active more often than the rest
+        top = greatest(x, g.window)
+        p = bounded(
+            max(g.p - g.won, 0.0) * shape.slope + min(g.won, g.p) * curve(function_of(node), top.m, top.v).slope
+        )
     # an orthogonal matrix keeps the gradient's norm: only the slopes are left to chance
     chance = GAUSSIAN_FOURTH * form.steep - (GAUSSIAN_FOURTH if x.isometric else 1.0)
     noise = g.noise + max(chance, 0.0) / width
@@ -137,7 +159,17 @@ def scale(node: Node, xs: tuple[State, ...], scene: Scene) -> State:
 def scale_back(node: Node, xs: tuple[State, ...], y: State, g: Grad, scene: Scene) -> tuple[Grad, ...]:
     """factor^2 p."""
     square = number(node, "factor", 1.0) ** 2
-    return (Grad(bounded(g.p * square), g.t * square, g.noise, across=g.across * square),)
+    return (
+        Grad(
+            bounded(g.p * square),
+            g.t * square,
+            g.noise,
+            lean=g.lean,
+            won=g.won * square,
+            window=g.window,
+            across=g.across * square,
+        ),
+    )
 
 
 def shift(node: Node, xs: tuple[State, ...], scene: Scene) -> State:
@@ -177,7 +209,7 @@ def dropout_back(node: Node, xs: tuple[State, ...], y: State, g: Grad, scene: Sc
     rate = number(node, "p")
     if rate <= 0 or text(node, "kind", "element") == "alpha":
         return (g,)
-    return (Grad(g.p / (1.0 - rate), g.t, g.noise, across=g.across) if rate < 1 else Grad(0.0),)
+    return (Grad(g.p / (1.0 - rate), g.t, g.noise, lean=g.lean, across=g.across) if rate < 1 else Grad(0.0),)
 
 
 def stop(node: Node, xs: tuple[State, ...], scene: Scene) -> State:

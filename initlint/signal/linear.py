@@ -112,6 +112,9 @@ def embedding(node: Node, xs: tuple[State, ...], scene: Scene) -> State:
     elif mode == "mean":
         second, differs = second - differs + differs / bag, differs / bag
     size = scene.layout(node.index)
+    if xs and xs[0].kind == "constant":  # the same rows for all samples: positions, types, relative distances
+        apart = differs if xs[0].v > 0.0 else 0.0
+        return state(second, mean, 0.0, apart, apart, own=GAUSSIAN / size.elements, spread=GAUSSIAN / size.channels)
     return state(second, mean, differs, differs, differs, own=GAUSSIAN / size.elements, spread=GAUSSIAN / size.channels)
 
 

@@ -81,11 +81,12 @@ def add_back(node: Node, xs: tuple[State, ...], y: State, g: Grad, scene: Scene)
     square = number(node, "alpha", 1.0) ** 2
     if len(node.inputs) == 1:
         return (g,)
+    g = g._replace(won=0.0)  # the greatest sum need not be the greatest of either
     return (spread(g, 0, node, scene), spread(_times(g, square), 1, node, scene))
 
 
 def _times(g: Grad, factor: float) -> Grad:
-    return Grad(bounded(g.p * factor), g.t * factor, g.noise, across=g.across * factor)
+    return Grad(bounded(g.p * factor), g.t * factor, g.noise, lean=g.lean, across=g.across * factor)
 
 
 def spread(g: Grad, which: int, node: Node, scene: Scene) -> Grad:
@@ -118,13 +119,27 @@ def mul(node: Node, xs: tuple[State, ...], scene: Scene) -> State:
     )
 
 
+def _by(g: Grad, b: State) -> Grad:
+    """The gradient times an independent signal."""
+    noise = g.noise + b.noise + b.own
+    return Grad(
+        bounded(g.p * b.q),
+        g.t * max(b.q - b.e, 0.0),
+        noise,
+        lean=g.lean,
+        won=g.won * b.q,
+        window=g.window,
+        across=g.across * (b.q - b.u),
+    )
+
+
 def mul_back(node: Node, xs: tuple[State, ...], y: State, g: Grad, scene: Scene) -> tuple[Grad, ...]:
     """To each operand the gradient times the other one's second moment."""
     a, b = _pair(node, xs)
-    left = Grad(bounded(g.p * b.q), g.t * max(b.q - b.e, 0.0), g.noise + b.noise + b.own, across=g.across * (b.q - b.u))
+    left = _by(g, b)
     if len(node.inputs) == 1:
         return (Grad(4.0 * left.p, 4.0 * left.t, left.noise),)
-    right = Grad(bounded(g.p * a.q), g.t * max(a.q - a.e, 0.0), g.noise + a.noise + a.own, across=g.across * (a.q - a.u))
+    right = _by(g, a)
     return (spread(left, 0, node, scene), spread(right, 1, node, scene))
 
 
@@ -177,9 +192,15 @@ def where(node: Node, xs: tuple[State, ...], scene: Scene) -> State:
     """Two signals mixed by a mask that is the same for all samples."""
     a, b = _pair(node, xs)
     share = number(node, "share", 0.5)
-    if masks(a) or masks(b):
-        return masked(b if masks(a) else a, 1.0 - share if masks(a) else share)
+    first, second = masks(a) or _blank(node.inputs[0], scene), masks(b) or _blank(node.inputs[-1], scene)
+    if first or second:
+        return masked(b if first else a, 1.0 - share if first else share)
     return mixed((a, b), (share, 1.0 - share), apart=True)
+
+
+def _blank(index: int, scene: Scene) -> bool:
+    """Whether a constant is nothing but the large negative number of a mask, which is left out of its moments."""
+    return scene.nodes[index].op in SOURCES and number(scene.nodes[index], "masked") > 0.999
 
 
 def mixed(xs: tuple[State, ...], shares: tuple[float, ...], *, apart: bool) -> State:

@@ -113,6 +113,9 @@ class Grad(NamedTuple):
     through: float = -1.0
     parts: tuple[tuple[float, Grad], ...] = ()  # as State.parts
     along: float = 0.0  # energy, by sample and channel, of the gradient's projection on the signal itself
+    lean: float = 0.0  # on attention logits: (1 - S)^2 over what passes softmax by chance (see attention.Attend.lean)
+    won: float = 0.0  # the part of p that falls on the greatest of ``window`` positions
+    window: float = 1.0
     across: float = 0.0  # covariance between samples: batch norm's backward leaves none of a gradient's batch mean
 
 

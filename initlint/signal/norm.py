@@ -143,7 +143,7 @@ def norm_back(node: Node, xs: tuple[State, ...], y: State, g: Grad, scene: Scene
         samples, cells = samples * FEWEST / cells, FEWEST
     alike = min(max(g.t / g.p, 0.0), 1.0) if g.p > 0 else 0.0
     same = max(1.0 - y.e / y.q, 0.0) if y.q > 0 else 0.0
-    # how much of what a sample's positions share is left in the mean over samples: all of 1/B where they are independent
+    # how much of what a sample's positions share is left in the mean over samples, relative to independent samples
     apart = _apart(g, positions, samples) if kind == "batch" else 1.0
     along = (1.0 + (positions - 1.0) * alike * same) / cells
     if g.p > 0:  # averaged over samples and channels, whose signs are independent

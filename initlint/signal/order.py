@@ -96,6 +96,54 @@ def _softmax_energy(sigma: float, n: float) -> float:
     return min(max(n * total * step, 1.0 / n), 1.0)
 
 
+def softmax_slip(sigma: float, count: float) -> float:
+    """E sum_j a_j^2 (1 - 2 a_j + sum_k a_k^2): what softmax lets through of the differences between the values that it
+    weighs. 1/count at sigma 0, where all weights are alike, and 0 where one weight is all.
+
+    Exact by the integrals of ``softmax_energy``: 1/Z^k is the integral of t^(k-1) exp(-t Z) over (k-1)!.
+    """
+    n = max(count, 1.0)
+    if n <= 1.0:
+        return 0.0
+    if sigma <= 1e-3:
+        return (1.0 - 1.0 / n) / n
+    return _softmax_slip(min(_rounded(sigma), 60.0), round(n, 2 if n < 100 else 0))
+
+
+@lru_cache(maxsize=2048)
+def _softmax_slip(sigma: float, n: float) -> float:
+    step = _outer_step(sigma)
+    low, high = -8.0 * sigma - math.log(n) - 12.0, 8.0 * sigma + 5.0
+    third = fourth = pair = 0.0
+    for index in range(math.floor(low / step), math.ceil(high / step) + 1):
+        _, g, h = _transform(sigma, index)
+        if g <= 0.0:
+            break  # g falls with t
+        cube, power = _higher(sigma, index)
+        alone = math.exp((n - 1.0) * math.log(g))
+        third += cube * alone
+        fourth += power * alone
+        pair += h * h * alone / g
+    energy = _softmax_energy(sigma, n)
+    square = n * step * (fourth + (n - 1.0) * pair) / 6.0
+    return min(max(energy - n * step * third + square, 0.0), energy)
+
+
+@lru_cache(maxsize=1 << 15)
+def _higher(sigma: float, index: int) -> tuple[float, float]:
+    """t^3 E exp(3 l - t e^l) and t^4 E exp(4 l - t e^l) at the index-th point t of the outer integral."""
+    t = safe_exp(index * _outer_step(sigma))
+    third = fourth = 0.0
+    for value, weight in _grid(sigma):
+        decay = t * value
+        if decay >= 700.0:
+            break  # the values increase
+        part = weight * math.exp(-decay) * decay**3
+        third += part
+        fourth += part * decay
+    return third, fourth
+
+
 def log_sum_exp(sigma: float, count: int) -> float:
     """E log sum_j exp(sigma z_j): the expected cross-entropy of ``count`` classes with N(0, sigma^2) logits.
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from initlint.facts import Node
-from initlint.signal.curves import curve, function_of
-from initlint.signal.elementwise import apply, width_of
+from initlint.signal.curves import curve, function_of, named
+from initlint.signal.elementwise import apply, greatest, width_of
 from initlint.signal.moments import Grad, NoRuleError, State, bounded, state, tied
-from initlint.signal.order import maximum
 from initlint.signal.scene import Op, Scene, number, text
 
 
@@ -32,26 +31,13 @@ def averaged(x: State, count: float, over: str) -> State:
     return state(q, x.m, d, e, u, noise=x.noise + x.own, like=(x,))
 
 
-def greatest(x: State, count: float) -> State:
-    """The greatest of ``count`` positions of a Gaussian signal, which share what positions share."""
-    v = x.v
-    if v <= 0 or count <= 1:
-        return x
-    e = min(x.e, v)  # what differs between the window's positions; the rest moves all of them together
-    mean, var = maximum(max(round(count), 1))
-    m = x.m + mean * math.sqrt(e)
-    eps, beta = max(x.d + e - x.u, 0.0), max(x.u - e, 0.0)
-    # the same position wins for nearly equal samples; for independent ones the whole variance differs
-    own = eps * (1.0 - (1.0 - var) * min(eps / e, 1.0)) if e > 0 else 0.0
-    y = state(m * m + v - e + e * var, m, beta + own, e * var, beta + e * var, noise=x.noise + x.own, like=(x,))
-    return replace(y, kind=x.kind)
-
-
 def pool(node: Node, xs: tuple[State, ...], scene: Scene) -> State:
     """Average or greatest over a window. ``fn``: an increasing function that was applied before it (see rewrite)."""
     x, window = xs[0], max(number(node, "window", 1.0), 1.0)
     if text(node, "kind") == "max":
         y = greatest(x, window)
+        if x.kind == "post" and "fn" not in node.attrs and not node.table:
+            y = _rectified(x, window) or y
         if "fn" in node.attrs or node.table:
             return apply(curve(function_of(node), y.m, y.v), y, width_of(node.index, y, scene))
         return replace(y, own=2.0 / width_of(node.index, y, scene), kind="post")
@@ -60,6 +46,32 @@ def pool(node: Node, xs: tuple[State, ...], scene: Scene) -> State:
         return replace(y, q=bounded(x.q), m=math.sqrt(x.q), numeric=True)
     factor = y.q / x.q if x.q > 0 else 1.0
     return replace(y, own=2.0 / width_of(node.index, y, scene), ties=tied(x, node.inputs[0], factor))
+
+
+def _rectified(x: State, count: float) -> State | None:
+    """The greatest of ``count`` positions of a signal that was rectified, scaled and put together since.
+
+    A positive signal has its mean and second moment in common with one rectified Gaussian, whose greatest value is
+    known (``rewrite`` does the same exactly for an activation right before the pool). None where there is no such
+    Gaussian or it is as good as not rectified.
+    """
+    ratio = x.m * x.m / x.q if x.q > 0 and x.m > 0 else 0.0
+    if not 0.05 < ratio < 0.9:  # mean / sigma of the Gaussian from -2 to 3
+        return None
+    relu = named("relu")
+    at = _bisected(lambda a: curve(relu, a, 1.0).mean ** 2 / curve(relu, a, 1.0).second, ratio, -3.0, 4.0)
+    sigma = x.m / curve(relu, at, 1.0).mean
+    below = curve(relu, at * sigma, sigma * sigma)
+    d, e, u = (_bisected(below.gap, gap, 0.0, 2.0 * below.v) for gap in (x.d, x.e, x.u))
+    top = greatest(replace(x, q=below.m**2 + below.v, m=below.m, d=d, e=e, u=max(u, d, e)), count)
+    return apply(curve(relu, top.m, top.v), top, 1e9)
+
+
+def _bisected(rising: Callable[[float], float], value: float, low: float, high: float) -> float:
+    for _ in range(30):  # to 1e-9 of the range
+        middle = 0.5 * (low + high)
+        low, high = (middle, high) if rising(middle) < value else (low, middle)
+    return 0.5 * (low + high)
 
 
 def pool_back(node: Node, xs: tuple[State, ...], y: State, g: Grad, scene: Scene) -> tuple[Grad, ...]:
@@ -72,8 +84,9 @@ def pool_back(node: Node, xs: tuple[State, ...], y: State, g: Grad, scene: Scene
         if "fn" in node.attrs or node.table:
             top = greatest(xs[0], window)
             factor *= curve(function_of(node), top.m, top.v).slope
-        across = g.across * factor * ratio
-        return (Grad(bounded(g.p * factor), max(g.t, 0.0) * factor * ratio, g.noise, across=across),)
+        across, p = g.across * factor * ratio, bounded(g.p * factor)
+        won = p if "fn" not in node.attrs and not node.table else 0.0
+        return (Grad(p, max(g.t, 0.0) * factor * ratio, g.noise, won=won, window=window, across=across),)
     cover = ratio * window
     shared = max(min(g.t, g.p), 0.0)
     both = shared * (cover / window) ** 2

@@ -123,12 +123,16 @@ def backward_one(node: Node, states: Sequence[State], g: Grad, scene: Scene) -> 
 def summed(received: Iterable[Grad]) -> Grad:
     """Gradients from several consumers add up; their chance parts average."""
     pieces = tuple(received)
-    p = t = noise = through = along = across = 0.0
+    p = t = noise = through = along = across = won = lean = 0.0
+    window = 1.0
     packed = False
     for part in pieces:
         p += part.p
         along += part.along
         across += part.across
+        won += part.won
+        lean += part.p * part.lean
+        window = max(window, part.window)
         through += part.p if part.through < 0 else part.through
         packed = packed or part.through >= 0
         t += part.t
@@ -136,7 +140,7 @@ def summed(received: Iterable[Grad]) -> Grad:
     if p <= 0.0:
         return Grad(0.0)
     seen = bounded(through) if packed else -1.0
-    return Grad(bounded(p), t, noise / (p * p), seen, parts.summed_parts(pieces), along, across)
+    return Grad(bounded(p), t, noise / (p * p), seen, parts.summed_parts(pieces), along, lean / p, won, window, across)
 
 
 def sweep(nodes: Sequence[Node], scene: Scene, outputs: Sequence[int]) -> Sweep:
