@@ -141,8 +141,11 @@ def attention_back(node: Node, xs: tuple[State, ...], y: State, g: Grad, scene: 
     found = attend(q, k, node, _bias(xs))
     dim = max(number(node, "head_dim", 64.0), 1.0)
     scale = number(node, "scale", 1.0 / math.sqrt(dim))
-    to_query = dim * g.p * v.e * scale * scale * k.e * (found.slip + found.lean)
-    to_key = dim * to_logits(g, found, v) * scale * scale * found.queries * q.q
+    # a logit's gradient sums over the channels of the values, which may be more than those of the keys
+    value = scene.nodes[node.inputs[2]].shape
+    outer = float(value[-1]) if value and len(value) == 4 else dim
+    to_query = outer * g.p * v.e * scale * scale * k.e * (found.slip + found.lean)
+    to_key = outer * to_logits(g, found, v) * scale * scale * found.queries * q.q
     back = (
         Grad(bounded(to_query), 0.0, g.noise),
         Grad(bounded(to_key), 0.0, g.noise),

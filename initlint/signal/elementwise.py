@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from initlint.facts import Node
@@ -59,6 +59,37 @@ def greatest(x: State, count: float) -> State:
     own = eps * (1.0 - (1.0 - var) * min(eps / e, 1.0)) if e > 0 else 0.0
     y = state(m * m + v - e + e * var, m, beta + own, e * var, beta + e * var, noise=x.noise + x.own, like=(x,))
     return replace(y, kind=x.kind)
+
+
+def chosen(x: State, count: float) -> State:
+    """The greatest of ``count`` positions of any signal."""
+    return (_rectified(x, count) if x.kind == "post" else None) or greatest(x, count)
+
+
+def _rectified(x: State, count: float) -> State | None:
+    """The greatest of ``count`` positions of a signal that was rectified, scaled and put together since.
+
+    A positive signal has its mean and second moment in common with one rectified Gaussian, whose greatest value is
+    known (``rewrite`` does the same exactly for an activation right before the pool). None where there is no such
+    Gaussian or it is as good as not rectified.
+    """
+    ratio = x.m * x.m / x.q if x.q > 0 and x.m > 0 else 0.0
+    if not 0.05 < ratio < 0.9:  # mean / sigma of the Gaussian from -2 to 3
+        return None
+    relu = named("relu")
+    at = _bisected(lambda a: curve(relu, a, 1.0).mean ** 2 / curve(relu, a, 1.0).second, ratio, -3.0, 4.0)
+    sigma = x.m / curve(relu, at, 1.0).mean
+    below = curve(relu, at * sigma, sigma * sigma)
+    d, e, u = (_bisected(below.gap, gap, 0.0, 2.0 * below.v) for gap in (x.d, x.e, x.u))
+    top = greatest(replace(x, q=below.m**2 + below.v, m=below.m, d=d, e=e, u=max(u, d, e)), count)
+    return apply(curve(relu, top.m, top.v), top, 1e9)
+
+
+def _bisected(rising: Callable[[float], float], value: float, low: float, high: float) -> float:
+    for _ in range(30):  # to 1e-9 of the range
+        middle = 0.5 * (low + high)
+        low, high = (middle, high) if rising(middle) < value else (low, middle)
+    return 0.5 * (low + high)
 
 
 def activation(node: Node, xs: tuple[State, ...], scene: Scene) -> State:

@@ -62,7 +62,10 @@ def linear_back(node: Node, xs: tuple[State, ...], y: State, g: Grad, scene: Sce
     """p_x = back p_y."""
     operator = operator_of(node)
     p = g.p if g.through < 0 else g.through
-    return (Grad(bounded(p * operator.back), g.t * operator.back, g.noise, across=g.across * operator.back),)
+    # only input positions of one phase of the stride read the same taps: the others share nothing
+    read, written = scene.layout(node.inputs[0]).positions, scene.layout(node.index).positions
+    shared = operator.back * min(written / read, 1.0)
+    return (Grad(bounded(p * operator.back), g.t * shared, g.noise, across=g.across * shared),)
 
 
 def bilinear(node: Node, xs: tuple[State, ...], scene: Scene) -> State:

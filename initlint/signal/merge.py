@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from initlint.facts import Node
-from initlint.signal.elementwise import times
+from initlint.signal.elementwise import chosen, times
 from initlint.signal.moments import LARGEST, Grad, NoRuleError, State, bounded, carried, common, state, tied
 from initlint.signal.scene import Op, Scene, number, numbers, text
 
@@ -140,6 +140,8 @@ def mul_back(node: Node, xs: tuple[State, ...], y: State, g: Grad, scene: Scene)
     if len(node.inputs) == 1:
         return (Grad(4.0 * left.p, 4.0 * left.t, left.noise),)
     right = _by(g, a)
+    if g.won > 0.0 and g.window > 1.0:  # where the greatest was chosen the other operand is greater than elsewhere
+        right = right._replace(p=bounded(right.p + g.won * max(chosen(a, g.window).q - a.q, 0.0)))
     return (spread(left, 0, node, scene), spread(right, 1, node, scene))
 
 

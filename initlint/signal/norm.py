@@ -138,13 +138,13 @@ def norm_back(node: Node, xs: tuple[State, ...], y: State, g: Grad, scene: Scene
         factor = second / (1.0 + number(node, "eps", 1e-5))
         return (Grad(bounded(g.p * factor), g.t * factor, g.noise, across=g.across * factor),)
     channels, positions, samples = _cells(node, x, scene)
-    cells = channels * positions * samples
+    batch, cells = samples, channels * positions * samples
     if cells < FEWEST:
         samples, cells = samples * FEWEST / cells, FEWEST
     alike = min(max(g.t / g.p, 0.0), 1.0) if g.p > 0 else 0.0
     same = max(1.0 - y.e / y.q, 0.0) if y.q > 0 else 0.0
     # how much of what a sample's positions share is left in the mean over samples, relative to independent samples
-    apart = _apart(g, positions, samples) if kind == "batch" else 1.0
+    apart = _apart(g, positions, batch) if kind == "batch" else 1.0
     along = (1.0 + (positions - 1.0) * alike * same) / cells
     if g.p > 0:  # averaged over samples and channels, whose signs are independent
         along = min(along + g.along * apart / g.p / (channels * samples), 1.0)
@@ -165,7 +165,7 @@ def norm_back(node: Node, xs: tuple[State, ...], y: State, g: Grad, scene: Scene
         shared = max(g.t - g.p * mean, 0.0) * factor
         # the mean over the batch is gone: what samples have in common makes up for what each has by itself
         own = g.p * (1.0 - mean) + (positions - 1.0) * max(g.t - g.p * mean, 0.0)
-        across = -own * factor / (positions * (samples - 1.0)) if samples > 1 else 0.0
+        across = -own * factor / (positions * (batch - 1.0)) if batch > 1 else 0.0
     else:
         shared = (g.t * (1.0 - 1.0 / max(channels * samples, 1.0)) if mean else g.t) * factor
     if channels > 1.0 or x.uneven <= 0.0:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 
 from initlint.facts import Node
-from initlint.signal.curves import curve, function_of, named
-from initlint.signal.elementwise import apply, greatest, width_of
+from initlint.signal.curves import curve, function_of
+from initlint.signal.elementwise import apply, chosen, greatest, width_of
 from initlint.signal.moments import Grad, NoRuleError, State, bounded, state, tied
 from initlint.signal.scene import Op, Scene, number, text
 
@@ -35,9 +35,8 @@ def pool(node: Node, xs: tuple[State, ...], scene: Scene) -> State:
     """Average or greatest over a window. ``fn``: an increasing function that was applied before it (see rewrite)."""
     x, window = xs[0], max(number(node, "window", 1.0), 1.0)
     if text(node, "kind") == "max":
-        y = greatest(x, window)
-        if x.kind == "post" and "fn" not in node.attrs and not node.table:
-            y = _rectified(x, window) or y
+        window = within(node, window, scene)
+        y = greatest(x, window) if "fn" in node.attrs or node.table else chosen(x, window)
         if "fn" in node.attrs or node.table:
             return apply(curve(function_of(node), y.m, y.v), y, width_of(node.index, y, scene))
         return replace(y, own=2.0 / width_of(node.index, y, scene), kind="post")
@@ -48,35 +47,29 @@ def pool(node: Node, xs: tuple[State, ...], scene: Scene) -> State:
     return replace(y, own=2.0 / width_of(node.index, y, scene), ties=tied(x, node.inputs[0], factor))
 
 
-def _rectified(x: State, count: float) -> State | None:
-    """The greatest of ``count`` positions of a signal that was rectified, scaled and put together since.
-
-    A positive signal has its mean and second moment in common with one rectified Gaussian, whose greatest value is
-    known (``rewrite`` does the same exactly for an activation right before the pool). None where there is no such
-    Gaussian or it is as good as not rectified.
-    """
-    ratio = x.m * x.m / x.q if x.q > 0 and x.m > 0 else 0.0
-    if not 0.05 < ratio < 0.9:  # mean / sigma of the Gaussian from -2 to 3
-        return None
-    relu = named("relu")
-    at = _bisected(lambda a: curve(relu, a, 1.0).mean ** 2 / curve(relu, a, 1.0).second, ratio, -3.0, 4.0)
-    sigma = x.m / curve(relu, at, 1.0).mean
-    below = curve(relu, at * sigma, sigma * sigma)
-    d, e, u = (_bisected(below.gap, gap, 0.0, 2.0 * below.v) for gap in (x.d, x.e, x.u))
-    top = greatest(replace(x, q=below.m**2 + below.v, m=below.m, d=d, e=e, u=max(u, d, e)), count)
-    return apply(curve(relu, top.m, top.v), top, 1e9)
-
-
-def _bisected(rising: Callable[[float], float], value: float, low: float, high: float) -> float:
-    for _ in range(30):  # to 1e-9 of the range
-        middle = 0.5 * (low + high)
-        low, high = (middle, high) if rising(middle) < value else (low, middle)
-    return 0.5 * (low + high)
+def within(node: Node, window: float, scene: Scene) -> float:
+    """How many elements of a square window lie inside the map, on average: the padding never wins."""
+    before, after = scene.nodes[node.inputs[0]].shape, node.shape
+    if before is None or after is None or len(before) != len(after) or len(before) < 3:
+        return window
+    axes = [(i, o) for i, o in zip(before[2:], after[2:], strict=True) if i > 0 and o > 0]
+    side = round(window ** (1.0 / len(axes))) if axes else 0
+    if not axes or side ** len(axes) != round(window):
+        return window
+    found = 1.0
+    for read, written in axes:
+        stride = max(round(read / written), 1)
+        ahead = max((written - 1) * stride + side - read, 0) // 2
+        inside = sum(max(min(o * stride - ahead + side, read) - max(o * stride - ahead, 0), 0) for o in range(written))
+        found *= inside / written
+    return max(min(found, window), 1.0)
 
 
 def pool_back(node: Node, xs: tuple[State, ...], y: State, g: Grad, scene: Scene) -> tuple[Grad, ...]:
     """The winner takes all of it, or everyone an equal part; ``ratio``: windows that each input lies in, over k."""
     window = max(number(node, "window", 1.0), 1.0)
+    if text(node, "kind") == "max":
+        window = within(node, window, scene)
     n_in, n_out = number(node, "n_in"), number(node, "n_out")
     ratio = n_out / n_in if n_in and n_out else 1.0 / window
     if text(node, "kind") == "max":
