@@ -28,6 +28,7 @@ class Curve:
     mean: float
     second: float
     slope: float  # E f'^2
+    scale: float = 1.0  # of the differences, where the signal is no Gaussian
 
     def gap(self, difference: float) -> float:
         """E[(f(x) - f(x'))^2] / 2 for inputs with E[(x - x')^2] / 2 = ``difference``."""
@@ -35,7 +36,7 @@ class Curve:
             return 0.0
         if self.v <= 0.0:
             return self.slope * difference
-        return correlation.contrast(self.function, self.m, self.v, min(difference, 2.0 * self.v))
+        return self.scale * correlation.contrast(self.function, self.m, self.v, min(difference, 2.0 * self.v))
 
     def kernel(self, difference: float) -> float:
         """E[f'(x) f'(x')] at that difference: the slope of ``gap``."""

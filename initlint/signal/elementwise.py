@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 
 from initlint.facts import Node
 from initlint.signal.curves import Curve, curve, function_of, named
 from initlint.signal.moments import Grad, NoRuleError, State, bounded, state, tied
 from initlint.signal.order import maximum
+from initlint.signal.rectified import POSITIVE, active, below, through
 from initlint.signal.scene import Op, Scene, number, text
 from initlint.theory.quadrature import Elementwise
 
 #: A finite-width layer of n units adds (3 E f'^4 / (E f'^2)^2 - 1) / n to the variance of ln p (Hanin & Nica 2020;
 #: 5/n for ReLU, as forward).
 GAUSSIAN_FOURTH = 3.0
+
+
+#: The window of a gradient that falls on active elements only: the greatest of so many is active.
+EVERYWHERE = 1e6
 
 
 def apply(shape: Curve, x: State, width: float, kind: str = "post", channels: float = 1e9) -> State:
@@ -69,35 +74,24 @@ def chosen(x: State, count: float) -> State:
 def _rectified(x: State, count: float) -> State | None:
     """The greatest of ``count`` positions of a signal that was rectified, scaled and put together since.
 
-    A positive signal has its mean and second moment in common with one rectified Gaussian, whose greatest value is
-    known (``rewrite`` does the same exactly for an activation right before the pool). None where there is no such
-    Gaussian or it is as good as not rectified.
+    (``rewrite`` does the same exactly for an activation right before the pool.)
     """
-    ratio = x.m * x.m / x.q if x.q > 0 and x.m > 0 else 0.0
-    if not 0.05 < ratio < 0.9:  # mean / sigma of the Gaussian from -2 to 3
+    under = below(x)
+    if under is None:
         return None
-    relu = named("relu")
-    at = _bisected(lambda a: curve(relu, a, 1.0).mean ** 2 / curve(relu, a, 1.0).second, ratio, -3.0, 4.0)
-    sigma = x.m / curve(relu, at, 1.0).mean
-    below = curve(relu, at * sigma, sigma * sigma)
-    d, e, u = (_bisected(below.gap, gap, 0.0, 2.0 * below.v) for gap in (x.d, x.e, x.u))
-    top = greatest(replace(x, q=below.m**2 + below.v, m=below.m, d=d, e=e, u=max(u, d, e)), count)
-    return apply(curve(relu, top.m, top.v), top, 1e9)
-
-
-def _bisected(rising: Callable[[float], float], value: float, low: float, high: float) -> float:
-    for _ in range(30):  # to 1e-9 of the range
-        middle = 0.5 * (low + high)
-        low, high = (middle, high) if rising(middle) < value else (low, middle)
-    return 0.5 * (low + high)
+    top = greatest(under, count)
+    return apply(curve(named("relu"), top.m, top.v), top, 1e9)
 
 
 def activation(node: Node, xs: tuple[State, ...], scene: Scene) -> State:
     """f(x) on a Gaussian edge, exact to quadrature. On a signal that is itself f(Gaussian) the second one is
     approximate; ``rewrite.fuse`` composes such chains before they get here."""
     x = xs[0]
-    shape = curve(function_of(node), x.m, x.v)
+    if x.positive and text(node, "fn") == "relu" and not node.table:
+        return replace(x, ties=tied(x, node.inputs[0]))
+    shape, _ = through(function_of(node), x)
     y = apply(shape, x, width_of(node.index, x, scene), channels=scene.layout(node.index).channels)
+    y = replace(y, positive=text(node, "fn") in POSITIVE)
     # logits that a function caps are still compared along their keys
     return replace(y, kind="logits", share=x.share) if x.kind == "logits" else y
 
@@ -105,7 +99,12 @@ def activation(node: Node, xs: tuple[State, ...], scene: Scene) -> State:
 def activation_back(node: Node, xs: tuple[State, ...], y: State, g: Grad, scene: Scene) -> tuple[Grad, ...]:
     """p E f'^2; the part that positions share shrinks with E f'(x) f'(x')."""
     x = xs[0]
-    shape = curve(function_of(node), x.m, x.v)
+    if x.positive and text(node, "fn") == "relu" and not node.table:
+        # zero where the signal is: but what made it zero does not stop the gradient once more
+        won = min(g.won, g.p) if g.window >= EVERYWHERE else 0.0
+        kept = won + (g.p - won) * active(x)
+        return (g._replace(p=kept, won=kept, window=EVERYWHERE, t=g.t * kept / g.p, parts=()),)
+    shape, lit = through(function_of(node), x)
     form = shape.shape
     width = width_of(node.index, x, scene)
     p = bounded(g.p * shape.slope)
@@ -119,9 +118,9 @@ def activation_back(node: Node, xs: tuple[State, ...], y: State, g: Grad, scene:
     noise = g.noise + max(chance, 0.0) / width
     across = g.across * shape.kernel(x.u if scene.layout(node.index).positions > 1 else x.d) if g.across else 0.0
     if not g.t:
-        return (Grad(p, 0.0, noise, across=across),)
+        return (Grad(p, 0.0, noise, active=lit, across=across),)
     along = min(max(g.t, 0.0), g.p) * shape.slope * form.tilt
-    return (Grad(p, g.t * shape.kernel(x.e), noise, along=along, across=across),)
+    return (Grad(p, g.t * shape.kernel(x.e), noise, along=along, active=lit, across=across),)
 
 
 def glu(node: Node, xs: tuple[State, ...], scene: Scene) -> State:
@@ -179,6 +178,8 @@ def scaled(x: State, factor: float, source: int) -> State:
         e=bounded(x.e * square),
         u=bounded(x.u * square),
         ties=tied(x, source, factor),
+        positive=x.positive and factor > 0,
+        mix=tuple((weight, m * factor, v * square) for weight, m, v in x.mix),
     )
 
 
@@ -206,7 +207,14 @@ def scale_back(node: Node, xs: tuple[State, ...], y: State, g: Grad, scene: Scen
 def shift(node: Node, xs: tuple[State, ...], scene: Scene) -> State:
     """x + value: shared by all samples and positions, so that no difference changes."""
     x, value = xs[0], number(node, "value")
-    return replace(x, q=bounded(x.q + 2 * x.m * value + value * value), m=x.m + value, ties=tied(x, node.inputs[0]))
+    return replace(
+        x,
+        q=bounded(x.q + 2 * x.m * value + value * value),
+        m=x.m + value,
+        ties=tied(x, node.inputs[0]),
+        positive=x.positive and value >= 0,
+        mix=tuple((weight, m + value, v) for weight, m, v in x.mix),
+    )
 
 
 def passed(node: Node, xs: tuple[State, ...], scene: Scene) -> State:
@@ -232,7 +240,7 @@ def dropout(node: Node, xs: tuple[State, ...], scene: Scene) -> State:
     q = x.q / (1.0 - rate)
     extra = q - x.q
     apart = extra if kind == "element" else 0.0  # channel and path masks are common to the positions of a sample
-    return replace(x, q=bounded(q), d=x.d + extra, e=x.e + apart, u=x.u + extra, ties=tied(x, node.inputs[0]))
+    return replace(x, q=bounded(q), d=x.d + extra, e=x.e + apart, u=x.u + extra, ties=tied(x, node.inputs[0]), mix=())
 
 
 def dropout_back(node: Node, xs: tuple[State, ...], y: State, g: Grad, scene: Scene) -> tuple[Grad, ...]:

@@ -55,7 +55,10 @@ def linear(node: Node, xs: tuple[State, ...], scene: Scene) -> State:
     spread = GAUSSIAN * (1.0 + operator.energy_spread) / width_of(node.index, y, scene)
     square = operator.orthogonal and operator.width_out >= operator.width_in > 0
     own, noise = (x.own, x.noise) if square else (spread, y.noise)
-    return replace(y, own=own, noise=noise, isometric=operator.orthogonal, uneven=operator.energy_spread)
+    y = replace(y, own=own, noise=noise, isometric=operator.orthogonal, uneven=operator.energy_spread)
+    stats = scene.stats(node.parameters.get("weight")) if operator.energy_spread > 0.5 else None
+    rows = stats.rows if stats is not None else None
+    return replace(y, scarce=rows.energy_min / rows.energy_mean) if rows is not None and rows.energy_mean > 0 else y
 
 
 def linear_back(node: Node, xs: tuple[State, ...], y: State, g: Grad, scene: Scene) -> tuple[Grad, ...]:

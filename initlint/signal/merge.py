@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from initlint.facts import Node
-from initlint.signal.elementwise import chosen, times
+from initlint.signal.elementwise import EVERYWHERE, chosen, times
 from initlint.signal.moments import LARGEST, Grad, NoRuleError, State, bounded, carried, common, state, tied
+from initlint.signal.rectified import NEGLIGIBLE, mixture
 from initlint.signal.scene import Op, Scene, number, numbers, text
 
 #: A constant with a second moment beyond this is a mask (-inf, -1e4 in half precision, -1e9 ...), no signal.
@@ -58,7 +59,19 @@ def add(node: Node, xs: tuple[State, ...], scene: Scene) -> State:
         like=(a, b),
     )
     factor = 1.0 if main is a else alpha
-    return replace(found, ties=tied(main, source, factor), share=min(a.share, b.share, 1.0 - hidden(node, scene)))
+    found = replace(found, ties=tied(main, source, factor), share=min(a.share, b.share, 1.0 - hidden(node, scene)))
+    if alpha != 1.0 or shared is not None:
+        return found
+    if _outweighs(a, b) or _outweighs(b, a) or (a.positive and b.positive):
+        return replace(found, positive=True)
+    if a.positive != b.positive and "constant" not in (a.kind, b.kind):
+        return replace(found, mix=mixture(a, b) if a.positive else mixture(b, a))
+    return found
+
+
+def _outweighs(a: State, b: State) -> bool:
+    """Whether ``a`` is positive and ``b`` too small to change that: a branch that is closed at initialisation."""
+    return a.positive and b.q <= NEGLIGIBLE * a.q
 
 
 def hidden(node: Node, scene: Scene) -> float:
@@ -81,8 +94,22 @@ def add_back(node: Node, xs: tuple[State, ...], y: State, g: Grad, scene: Scene)
     square = number(node, "alpha", 1.0) ** 2
     if len(node.inputs) == 1:
         return (g,)
-    g = g._replace(won=0.0)  # the greatest sum need not be the greatest of either
-    return (spread(g, 0, node, scene), spread(_times(g, square), 1, node, scene))
+    a, b = xs[0], xs[1]
+    # the greatest sum need not be the greatest of either, unless the other is closed
+    left = _lit(g, a, b, y) if not _outweighs(a, b) else g
+    right = _lit(g, b, a, y) if not _outweighs(b, a) else g
+    return (
+        spread(left, 0, node, scene),
+        spread(_times(right, square)._replace(won=right.won * square, window=right.window), 1, node, scene),
+    )
+
+
+def _lit(g: Grad, x: State, other: State, y: State) -> Grad:
+    """The gradient of a sum to one side: it falls more often where a rectified side is active than where it is zero."""
+    if not (y.mix and x.positive and not other.positive and 0.0 < g.active < 1.0):
+        return g._replace(won=0.0, active=0.0)
+    share = y.mix[0][0]
+    return g._replace(won=g.p * max(g.active - share, 0.0) / (1.0 - share), window=EVERYWHERE, active=0.0)
 
 
 def _times(g: Grad, factor: float) -> Grad:
@@ -109,7 +136,7 @@ def mul(node: Node, xs: tuple[State, ...], scene: Scene) -> State:
         q = factor * factor * (3.0 * v * v + 6.0 * m2 * v + m2 * m2)
         slope = 4.0 * factor * factor * base.q
         return state(q, factor * base.q, slope * base.d, slope * base.e, slope * base.u, kind="post", like=(a, b))
-    found = times(a, b)
+    found = replace(times(a, b), positive=a.positive and b.positive)
     main = 0 if b.kind == "constant" else 1 if a.kind == "constant" else None
     if main is None:
         return found
@@ -219,6 +246,7 @@ def mixed(xs: tuple[State, ...], shares: tuple[float, ...], *, apart: bool) -> S
         e, u = q - alike - means, q - wide - means
     kinds = {x.kind for x in xs if x.kind != "constant"}
     found = state(q, m, d, e, u, noise=carried(xs, tuple(s * x.q for s, x in zip(shares, xs, strict=True))), like=xs)
+    found = replace(found, positive=all(x.positive for x in xs))
     return replace(found, kind=kinds.pop() if len(kinds) == 1 else "post" if kinds else "constant")
 
 

@@ -22,6 +22,10 @@ SMALLEST = 1e-150
 LARGEST = 1e150
 
 
+#: Weight, mean and variance of each Gaussian of a mixture.
+Mixture = tuple[tuple[float, float, float], ...]
+
+
 @dataclass(frozen=True, slots=True, order=True)
 class Nominal:
     """Moments to put in place of a parameter's actual values (the counterfactual)."""
@@ -81,6 +85,9 @@ class State:
     share: float = 1.0  # kind "logits": unmasked share of the keys; "weights": sum of squares of a row
     centred: bool = False  # weights whose rows sum to zero (weight standardisation)
     parts: tuple[tuple[float, State], ...] = ()  # segments along positions (share of positions, state), see parts.py
+    positive: bool = False  # has no negative values
+    mix: Mixture = ()  # a sum with a rectified signal, as a mixture of Gaussians (see rectified.py)
+    scarce: float = 1.0  # the smallest second moment of a channel relative to their mean
     isometric: bool = False  # came through an orthogonal matrix: norms do not fluctuate
     numeric: bool = False
     overruled: bool = False  # the op's rule was contradicted by the measurement, which stands in for it
@@ -114,8 +121,9 @@ class Grad(NamedTuple):
     parts: tuple[tuple[float, Grad], ...] = ()  # as State.parts
     along: float = 0.0  # energy, by sample and channel, of the gradient's projection on the signal itself
     lean: float = 0.0  # on attention logits: (1 - S)^2 over what passes softmax by chance (see attention.Attend.lean)
-    won: float = 0.0  # the part of p that falls on the greatest of ``window`` positions
+    won: float = 0.0  # the part of p that falls on the greatest of ``window`` positions; of all: on active ones
     window: float = 1.0
+    active: float = 0.0  # after a function of a mixture: the share of p where the rectified part is not zero
     across: float = 0.0  # covariance between samples: batch norm's backward leaves none of a gradient's batch mean
 
 

@@ -10,6 +10,7 @@ from initlint.facts import Node
 from initlint.signal.curves import curve, function_of
 from initlint.signal.elementwise import apply, chosen, greatest, width_of
 from initlint.signal.moments import Grad, NoRuleError, State, bounded, state, tied
+from initlint.signal.rectified import POSITIVE
 from initlint.signal.scene import Op, Scene, number, text
 
 
@@ -38,13 +39,15 @@ def pool(node: Node, xs: tuple[State, ...], scene: Scene) -> State:
         window = within(node, window, scene)
         y = greatest(x, window) if "fn" in node.attrs or node.table else chosen(x, window)
         if "fn" in node.attrs or node.table:
-            return apply(curve(function_of(node), y.m, y.v), y, width_of(node.index, y, scene))
-        return replace(y, own=2.0 / width_of(node.index, y, scene), kind="post")
+            y = apply(curve(function_of(node), y.m, y.v), y, width_of(node.index, y, scene))
+            return replace(y, positive=text(node, "fn") in POSITIVE)
+        return replace(y, own=2.0 / width_of(node.index, y, scene), kind="post", positive=x.positive)
     y = averaged(x, window, "position")
     if text(node, "kind") == "lp":
         return replace(y, q=bounded(x.q), m=math.sqrt(x.q), numeric=True)
     factor = y.q / x.q if x.q > 0 else 1.0
-    return replace(y, own=2.0 / width_of(node.index, y, scene), ties=tied(x, node.inputs[0], factor))
+    y = replace(y, own=2.0 / width_of(node.index, y, scene), ties=tied(x, node.inputs[0], factor))
+    return replace(y, positive=x.positive, kind="post" if x.positive else y.kind)
 
 
 def within(node: Node, window: float, scene: Scene) -> float:

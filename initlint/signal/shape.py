@@ -169,7 +169,14 @@ def pad(node: Node, xs: tuple[State, ...], scene: Scene) -> State:
     if text(node, "mode", "constant") != "constant" or share >= 1.0:
         return replace(x, ties=tied(x, node.inputs[0]))
     return replace(
-        x, q=x.q * share, m=x.m * share, d=x.d * share, e=x.e * share, u=x.u * share, ties=tied(x, node.inputs[0])
+        x,
+        q=x.q * share,
+        m=x.m * share,
+        d=x.d * share,
+        e=x.e * share,
+        u=x.u * share,
+        ties=tied(x, node.inputs[0]),
+        mix=(),
     )
 
 

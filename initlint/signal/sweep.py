@@ -140,7 +140,9 @@ def summed(received: Iterable[Grad]) -> Grad:
     if p <= 0.0:
         return Grad(0.0)
     seen = bounded(through) if packed else -1.0
-    return Grad(bounded(p), t, noise / (p * p), seen, parts.summed_parts(pieces), along, lean / p, won, window, across)
+    return Grad(
+        bounded(p), t, noise / (p * p), seen, parts.summed_parts(pieces), along, lean / p, won, window, across=across
+    )
 
 
 def sweep(nodes: Sequence[Node], scene: Scene, outputs: Sequence[int]) -> Sweep:
