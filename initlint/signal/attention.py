@@ -233,13 +233,13 @@ def matmul(node: Node, xs: tuple[State, ...], scene: Scene) -> State:
         return _weights(b, a, n) if a.kind == "constant" else _weights(a, b, n)
     if kind == "logits":
         common = n * (n - 1.0) * (a.m * b.m) ** 2
-        q = n * a.q * b.q + common
+        q = n * a.q * b.q * _coherent(node, n, scene) + common
         d = n * (a.q * b.q - (a.q - a.d) * (b.q - b.d))
         u = n * a.q * b.e  # between keys, at one query
         y = state(q, n * a.m * b.m, d, u, max(d, u), noise=a.noise + b.noise, own=a.own + b.own, like=(a, b))
         return replace(y, kind="logits")
     if a.kind == "weights":
-        return _weighted(a, b, n)
+        return _mixed(a, b, n) if _over_channels(node, 1, scene) else _weighted(a, b, n)
     # the contraction runs over positions of b (values) or over channels (other)
     if kind == "values":
         alike = (a.q - a.e) * (b.q - b.e)
@@ -266,6 +266,32 @@ def _weighted(a: State, v: State, keys: float) -> State:
     return replace(y, undetermined=a.undetermined or v.undetermined, numeric=a.numeric or v.numeric)
 
 
+def _over_channels(node: Node, which: int, scene: Scene) -> bool:
+    """Whether the weights of an attention mix the channels of the values: [..., channel, position]."""
+    shape, channel = scene.nodes[node.inputs[which]].shape, scene.nodes[node.inputs[which]].channel
+    return shape is not None and len(shape) >= 4 and channel is not None and channel % len(shape) == len(shape) - 2
+
+
+def _coherent(node: Node, n: float, scene: Scene) -> float:
+    """Products of two projections of the same tokens summed over the tokens (attention between channels).
+
+    Row i of one and row j of the other are W_i C W_j^T with C the tokens' covariance: beside chance, n of it, there is
+    its mean, n^2 / D for D channels.
+    """
+    if not node.inputs or not _over_channels(node, 0, scene):
+        return 1.0
+    shape = scene.nodes[node.inputs[0]].shape
+    channels = shape[-2] * shape[1] if shape is not None else 1
+    return 1.0 + n / max(channels, 1)
+
+
+def _mixed(a: State, v: State, count: float) -> State:
+    """Rows of a softmax times channels, which share nothing but the mean."""
+    row = min(max(a.share, 1.0 / count), 1.0)
+    y = state(v.m * v.m + v.v * row, v.m, v.d * row, v.e * row, v.u * row, noise=v.noise + v.own, like=(a, v))
+    return replace(y, undetermined=a.undetermined or v.undetermined, numeric=a.numeric or v.numeric)
+
+
 def matmul_back(node: Node, xs: tuple[State, ...], y: State, g: Grad, scene: Scene) -> tuple[Grad, ...]:
     """To each operand the other, summed over the axis that it does not have."""
     a, b = (xs[0], xs[1]) if len(xs) > 1 else (xs[0], xs[0])
@@ -277,6 +303,9 @@ def matmul_back(node: Node, xs: tuple[State, ...], y: State, g: Grad, scene: Sce
     per_a, per_b = size_y * n / max(size_a, 1.0), size_y * n / max(size_b, 1.0)
     if a.kind == "weights":
         found = Attend(0.0, min(max(a.share, 1.0 / n), 1.0), 0.0, per_b, n)
+        if _over_channels(node, 1, scene):
+            left = Grad(bounded(g.p * b.v * per_a), 0.0, g.noise)
+            return (left, Grad(bounded(g.p * found.row * per_b), g.t * found.row * per_b, g.noise))
         left = Grad(bounded(g.p * b.e * per_a), 0.0, g.noise)
         return (left, attended_back(g, found))
     # what keys and values have in common reaches the queries coherently: see Attend.lean

@@ -18,6 +18,8 @@ from initlint.signal.scene import Op, Scene, number, text
 
 #: Gaussian units: the mean square of n of them has relative variance 2 / n.
 GAUSSIAN = 2.0
+#: PyTorch's default epsilon of batch norm.
+EPSILON = 1e-5
 
 
 def operator_of(node: Node) -> Operator:
@@ -55,10 +57,24 @@ def linear(node: Node, xs: tuple[State, ...], scene: Scene) -> State:
     spread = GAUSSIAN * (1.0 + operator.energy_spread) / width_of(node.index, y, scene)
     square = operator.orthogonal and operator.width_out >= operator.width_in > 0
     own, noise = (x.own, x.noise) if square else (spread, y.noise)
-    y = replace(y, own=own, noise=noise, isometric=operator.orthogonal, uneven=operator.energy_spread)
-    stats = scene.stats(node.parameters.get("weight")) if operator.energy_spread > 0.5 else None
+    harmonic = _harmonic(node, operator, y, scene)
+    return replace(y, own=own, noise=noise, isometric=operator.orthogonal, harmonic=harmonic)
+
+
+def _harmonic(node: Node, operator: Operator, y: State, scene: Scene) -> float:
+    """E[1/v] E[v] over output channels whose rows have unequal energies.
+
+    Of k normal weights each: 1 / (1 - 2/k), with 2/k the relative variance of the energies. That diverges for two or
+    fewer; then the smallest of them decides, as far as the epsilon of the norm that divides by it lets it.
+    """
+    uneven = operator.energy_spread
+    if uneven <= 0.5:
+        return 1.0 / (1.0 - uneven)
+    stats = scene.stats(node.parameters.get("weight"))
     rows = stats.rows if stats is not None else None
-    return replace(y, scarce=rows.energy_min / rows.energy_mean) if rows is not None and rows.energy_mean > 0 else y
+    if rows is None or rows.energy_mean <= 0 or y.v <= 0:
+        return 2.0
+    return 2.0 + 1.0 / (rows.count * (rows.energy_min / rows.energy_mean + EPSILON / y.v))
 
 
 def linear_back(node: Node, xs: tuple[State, ...], y: State, g: Grad, scene: Scene) -> tuple[Grad, ...]:

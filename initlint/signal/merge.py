@@ -268,12 +268,25 @@ def cat(node: Node, xs: tuple[State, ...], scene: Scene) -> State:
     shares = tuple(size / total for size in sizes)
     if len(xs) == 1:
         return replace(xs[0], ties=tied(xs[0], node.inputs[0]))
-    return mixed(xs, shares, apart=text(node, "axis") == "position")
+    y = mixed(xs, shares, apart=text(node, "axis") == "position")
+    if text(node, "axis") != "channel" or not all(x.u > 0.0 for x in xs):
+        return y
+    # channels of unequal scale side by side: what divides each by its own treats the gradient as unequally
+    mean = sum(share * x.u for share, x in zip(shares, xs, strict=True))
+    return replace(y, harmonic=mean * sum(share * x.harmonic / x.u for share, x in zip(shares, xs, strict=True)))
 
 
 def cat_back(node: Node, xs: tuple[State, ...], y: State, g: Grad, scene: Scene) -> tuple[Grad, ...]:
-    """Each part takes its slice."""
-    return tuple(g for _ in xs)
+    """Each part takes its slice: of a gradient that was divided by each channel's scale, what is due to its own."""
+    if g.through < 0.0 or text(node, "axis") != "channel" or y.harmonic <= 1.0:
+        return tuple(g for _ in xs)
+    return tuple(_own(g, y.u / x.u, x.harmonic) for x in xs)
+
+
+def _own(g: Grad, ratio: float, harmonic: float) -> Grad:
+    p = g.through * ratio
+    t, across = (g.t * ratio, g.across * ratio)
+    return g._replace(p=bounded(p * harmonic), through=bounded(p), t=t, across=across)
 
 
 OPS: Mapping[str, Op] = {

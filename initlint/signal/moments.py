@@ -79,7 +79,7 @@ class State:
     kind: str = "gaussian"  # gaussian | post (after a function) | index | constant | logits | weights (softmax)
     own: float = 0.0  # variance of ln q from this edge's own units: replaced, not summed, by an activation
     noise: float = 0.0  # variance of ln q carried from upstream
-    uneven: float = 0.0  # relative variance of second moments between channels (rows of unequal energy)
+    harmonic: float = 1.0  # E[1/v] E[v] over channels, whose second moments v differ by the weights that wrote them
     spread: float = 0.0  # relative variance, between samples and positions, of the energy of one channel vector
     ties: tuple[Tie, ...] = ()  # earlier signals that this one still contains, nearest first
     share: float = 1.0  # kind "logits": unmasked share of the keys; "weights": sum of squares of a row
@@ -87,7 +87,6 @@ class State:
     parts: tuple[tuple[float, State], ...] = ()  # segments along positions (share of positions, state), see parts.py
     positive: bool = False  # has no negative values
     mix: Mixture = ()  # a sum with a rectified signal, as a mixture of Gaussians (see rectified.py)
-    scarce: float = 1.0  # the smallest second moment of a channel relative to their mean
     isometric: bool = False  # came through an orthogonal matrix: norms do not fluctuate
     numeric: bool = False
     overruled: bool = False  # the op's rule was contradicted by the measurement, which stands in for it

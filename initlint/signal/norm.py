@@ -168,23 +168,10 @@ def norm_back(node: Node, xs: tuple[State, ...], y: State, g: Grad, scene: Scene
         across = -own * factor / (positions * (batch - 1.0)) if batch > 1 else 0.0
     else:
         shared = (g.t * (1.0 - 1.0 / max(channels * samples, 1.0)) if mean else g.t) * factor
-    if channels > 1.0 or x.uneven <= 0.0:
+    if channels > 1.0 or x.harmonic <= 1.0:
         return (Grad(p, shared, noise, across=across),)
-    # each channel is divided by its own scale: E[1/v] E[v] over channels; the weights that made the scales unequal
-    # undo it on the way back
-    return (Grad(bounded(p * _harmonic(node, x, scene)), shared, noise, through=p, across=across),)
-
-
-def _harmonic(node: Node, x: State, scene: Scene) -> float:
-    """E[1/v] E[v] over channels whose second moments are unequal by the weights that wrote them.
-
-    Of k normal weights each: 1 / (1 - 2/k), with 2/k their relative variance. That diverges for two or fewer;
-    then the smallest of them decides, as far as epsilon lets it.
-    """
-    if x.uneven <= 0.5 or x.v <= 0:
-        return 1.0 / (1.0 - min(x.uneven, 0.5))
-    smallest = x.scarce + number(node, "eps", 1e-5) / x.v
-    return 2.0 + 1.0 / (scene.layout(node.index).channels * smallest)
+    # each channel is divided by its own scale; the weights that made the scales unequal undo it on the way back
+    return (Grad(bounded(p * x.harmonic), shared, noise, through=p, across=across),)
 
 
 def _apart(g: Grad, positions: float, samples: float) -> float:

@@ -18,6 +18,8 @@ from initlint.signal.scene import number
 INCREASING = frozenset(
     {"relu", "leaky_relu", "prelu", "relu6", "tanh", "sigmoid", "elu", "celu", "selu", "softplus", "hardtanh"}
     | {"hardsigmoid", "softsign", "threshold", "logsigmoid", "exp"}
+    # these fall a little where x < -1, where the greatest of a window hardly ever is
+    | {"gelu", "gelu_tanh", "silu", "hardswish", "mish", "quick_gelu"}
 )
 
 
