@@ -305,7 +305,8 @@ def matmul_back(node: Node, xs: tuple[State, ...], y: State, g: Grad, scene: Sce
         found = Attend(0.0, min(max(a.share, 1.0 / n), 1.0), 0.0, per_b, n)
         if _over_channels(node, 1, scene):
             left = Grad(bounded(g.p * b.v * per_a), 0.0, g.noise)
-            return (left, Grad(bounded(g.p * found.row * per_b), g.t * found.row * per_b, g.noise))
+            back = found.row * per_b / n
+            return (left, Grad(bounded(g.p * back), g.t * back, g.noise))
         left = Grad(bounded(g.p * b.e * per_a), 0.0, g.noise)
         return (left, attended_back(g, found))
     # what keys and values have in common reaches the queries coherently: see Attend.lean
@@ -330,16 +331,17 @@ def _size(index: int, scene: Scene) -> float:
 def softmax(node: Node, xs: tuple[State, ...], scene: Scene) -> State:
     """Weights that sum to 1: mean 1/n, energy from the spread of the logits along the axis."""
     x, n = xs[0], max(number(node, "n", 1.0), 1.0)
-    spread = x.e if x.kind == "logits" else x.v
-    row = _row(x, spread, n)
+    spread = _compared(node, x)
+    row = _masked(energy, x, spread, n)
     q = row / n
     differs = max(q - 1.0 / (n * n), 0.0)
     y = state(q, 1.0 / n, differs * min(x.d / spread, 1.0) if spread > 0 else 0.0, differs, differs, like=(x,))
     return replace(y, kind="weights", share=row, noise=x.noise)
 
 
-def _row(x: State, spread: float, n: float) -> float:
-    return _masked(energy, x, spread, n)
+def _compared(node: Node, x: State) -> float:
+    """What differs along the axis of a softmax; what is shared along it cancels."""
+    return x.e if x.kind == "logits" or text(node, "axis") == "position" else x.v
 
 
 def _masked(of: Callable[..., float], x: State, spread: float, n: float) -> float:
@@ -355,7 +357,7 @@ def _masked(of: Callable[..., float], x: State, spread: float, n: float) -> floa
 def softmax_back(node: Node, xs: tuple[State, ...], y: State, g: Grad, scene: Scene) -> tuple[Grad, ...]:
     """Jacobian a_j (delta_jk - a_k): E a_j^2 (1 - 2 a_j + S)."""
     x, n = xs[0], max(number(node, "n", 1.0), 1.0)
-    passing = _masked(slip, x, x.e if x.kind == "logits" else x.v, n)
+    passing = _masked(slip, x, _compared(node, x), n)
     lean = (1.0 - y.share) ** 2 / passing if passing > 1e-12 and x.kind == "logits" else 0.0
     return (Grad(bounded(g.p * passing / n), 0.0, g.noise, lean=lean),)
 

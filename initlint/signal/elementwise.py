@@ -91,7 +91,9 @@ def activation(node: Node, xs: tuple[State, ...], scene: Scene) -> State:
         return replace(x, ties=tied(x, node.inputs[0]))
     shape, _ = through(function_of(node), x)
     y = apply(shape, x, width_of(node.index, x, scene), channels=scene.layout(node.index).channels)
-    y = replace(y, positive=text(node, "fn") in POSITIVE)
+    # nearly homogeneous functions keep channels of unequal scale unequal
+    kept = x.harmonic if 0.8 < shape.shape.elastic < 1.25 else 1.0
+    y = replace(y, positive=text(node, "fn") in POSITIVE, harmonic=kept)
     # logits that a function caps are still compared along their keys
     return replace(y, kind="logits", share=x.share) if x.kind == "logits" else y
 
@@ -108,6 +110,7 @@ def activation_back(node: Node, xs: tuple[State, ...], y: State, g: Grad, scene:
     form = shape.shape
     width = width_of(node.index, x, scene)
     p = bounded(g.p * shape.slope)
+    seen = bounded(g.through * shape.slope) if g.through >= 0.0 else -1.0
     if g.won > 0.0 and g.window > 1.0:  # the greatest of a window is active more often than the rest
         top = greatest(x, g.window)
         p = bounded(
@@ -118,9 +121,9 @@ def activation_back(node: Node, xs: tuple[State, ...], y: State, g: Grad, scene:
     noise = g.noise + max(chance, 0.0) / width
     across = g.across * shape.kernel(x.u if scene.layout(node.index).positions > 1 else x.d) if g.across else 0.0
     if not g.t:
-        return (Grad(p, 0.0, noise, active=lit, across=across),)
+        return (Grad(p, 0.0, noise, seen, active=lit, across=across),)
     along = min(max(g.t, 0.0), g.p) * shape.slope * form.tilt
-    return (Grad(p, g.t * shape.kernel(x.e), noise, along=along, active=lit, across=across),)
+    return (Grad(p, g.t * shape.kernel(x.e), noise, seen, along=along, active=lit, across=across),)
 
 
 def glu(node: Node, xs: tuple[State, ...], scene: Scene) -> State:

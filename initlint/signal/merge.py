@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from initlint.facts import Node
-from initlint.signal.elementwise import EVERYWHERE, chosen, times
+from initlint.signal.elementwise import EVERYWHERE, chosen, scaled, times
 from initlint.signal.moments import LARGEST, Grad, NoRuleError, State, bounded, carried, common, state, tied
 from initlint.signal.rectified import NEGLIGIBLE, mixture
 from initlint.signal.scene import Op, Scene, number, numbers, text
@@ -175,15 +175,39 @@ def mul_back(node: Node, xs: tuple[State, ...], y: State, g: Grad, scene: Scene)
 def div(node: Node, xs: tuple[State, ...], scene: Scene) -> State:
     """Quotient by a nearly constant signal; others have no second moment in general."""
     a, b = _pair(node, xs)
+    total = _own_total(node, b, scene)
+    if total > 0.0:
+        return replace(scaled(a, 1.0 / total, node.inputs[0]), positive=a.positive, share=a.share)
     return times(a, _inverse(node, b))
 
 
 def div_back(node: Node, xs: tuple[State, ...], y: State, g: Grad, scene: Scene) -> tuple[Grad, ...]:
     """p / q_b to the numerator, p q_a / q_b^2 to the divisor."""
     a, b = _pair(node, xs)
+    total = _own_total(node, b, scene)
+    if total > 0.0:  # the divisor takes away what points along the signal: one direction of many
+        return (_times(g, 1.0 / (total * total)), Grad(0.0))
     over = _inverse(node, b).q
     left = _times(g, over)
     return (spread(left, 0, node, scene), spread(Grad(bounded(g.p * a.q * over * over), 0.0, g.noise), 1, node, scene))
+
+
+def _own_total(node: Node, b: State, scene: Scene) -> float:
+    """The mean of the divisor where it is the sum of the dividend itself, as in x / x.sum(): it is nearly constant."""
+    if len(node.inputs) != 2 or b.m <= 0.0:
+        return 0.0
+    top, below = _behind(node.inputs[0], scene), _behind(node.inputs[1], scene)
+    while below.op == "shift" and below.inputs:
+        below = _behind(below.inputs[0], scene)
+    summed = below.op == "reduce" and text(below, "fn") == "sum" and bool(below.inputs)
+    return b.m if summed and _behind(below.inputs[0], scene).index == top.index else 0.0
+
+
+def _behind(index: int, scene: Scene) -> Node:
+    node = scene.nodes[index]
+    while node.op in ("reshape", "identity") and node.inputs:
+        node = scene.nodes[node.inputs[0]]
+    return node
 
 
 def _inverse(node: Node, b: State) -> State:

@@ -15,6 +15,10 @@ def opaque(node: Node, xs: tuple[State, ...], scene: Scene) -> State:
     """From the response table of the op, else from what a real forward measured at this node."""
     if not xs:
         return measured(node, xs, scene, _reason(node))
+    if node.measured is not None and all(x.kind == "constant" for x in xs):  # a value, which is known as it is
+        got = node.measured
+        apart = max(got.second - got.mean**2, 0.0)
+        return state(got.second, got.mean, 0.0, apart, apart, kind="constant")
     if node.response is None:
         return measured(node, xs, scene, _reason(node))
     response, factor = node.response, _factor(node.response, xs)

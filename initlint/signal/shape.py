@@ -148,7 +148,16 @@ def select_back(node: Node, xs: tuple[State, ...], y: State, g: Grad, scene: Sce
     shared = g.t * share if text(node, "axis") == "channel" else g.t * share * share
     factor = block(node, scene)
     through = g.p * share * factor if factor != 1.0 else -1.0
-    return (Grad(g.p * share, shared, g.noise, through, across=g.across * share * share), *(Grad(0.0) for _ in xs[1:]))
+    first = Grad(
+        g.p * share,
+        shared,
+        g.noise,
+        through,
+        won=g.won * share,
+        window=g.window,
+        across=g.across * share * share,
+    )
+    return (first, *(Grad(0.0) for _ in xs[1:]))
 
 
 def _share(node: Node, scene: Scene) -> float:

@@ -1,0 +1,227 @@
+"""Whole blocks, traced and measured: what is predicted at each layer against a real forward and backward."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from initlint.options import ProbeOptions
+from initlint.signal import propagate
+from initlint.signal.order import softmax_energy, softmax_slip
+
+torch = pytest.importorskip("torch")
+nn, F = torch.nn, torch.nn.functional
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _one_thread():
+    """Small tensors: threads only wait for each other."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def compared(model, *inputs) -> dict[str, tuple[float, float]]:
+    """By module: log10 of the standard deviation, predicted over measured, of the output and of its gradient."""
+    from initlint.probe import pipeline
+
+    facts = pipeline.analyse_live(model.train(), inputs, ProbeOptions(seed=1, measure=True))
+    signal = propagate(facts)
+    found = {}
+    for node in signal.scene.nodes:
+        got, moments = node.measured, signal.built[node.index]
+        if not node.module or node.op in ("reshape", "identity") or got is None or not got.second:
+            continue
+        assert moments.undetermined is None
+        assert not moments.numeric
+        back = math.nan
+        if got.gradient_second and moments.p:
+            back = 0.5 * math.log10(moments.p / got.gradient_second)
+        found[node.module] = (0.5 * math.log10(moments.q / got.second), back)
+    return found
+
+
+def off(found: dict[str, tuple[float, float]], which: int, *names: str) -> float:
+    """The largest error at these modules; at all of them without names."""
+    chosen = [found[name][which] for name in names] if names else [row[which] for row in found.values()]
+    return max(abs(value) for value in chosen if not math.isnan(value))
+
+
+class Depthwise(nn.Module):
+    """Inverted bottlenecks: each ends in a batch norm, and the last feeds a global average."""
+
+    def __init__(self, width: int = 64, depth: int = 3) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, width, 3, padding=1, bias=False)
+        layers: list[nn.Module] = []
+        for _ in range(depth):
+            layers += [
+                nn.Conv2d(width, width, 3, padding=1, groups=width, bias=False),
+                nn.BatchNorm2d(width),
+                nn.SiLU(),
+            ]
+            layers += [nn.Conv2d(width, width, 1, bias=False), nn.BatchNorm2d(width)]
+        self.body, self.head = nn.Sequential(nn.BatchNorm2d(width), *layers), nn.Linear(width, 200)
+
+    def forward(self, x):
+        return self.head(self.body(self.stem(x)).mean((2, 3)))
+
+
+def test_batch_norm_takes_a_gradients_batch_mean_once():
+    torch.manual_seed(0)
+    found = compared(Depthwise(), torch.randn(3, 3, 12, 12))
+    assert off(found, 1) < 0.1  # the mean taken again at each norm: 0.3 and more at the stem
+
+
+class Residual(nn.Module):
+    """Blocks with the activation on the trunk."""
+
+    def __init__(self, width: int = 64, depth: int = 8, zero: bool = False) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(3, width, 3, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU())
+        self.convs = nn.ModuleList(nn.Conv2d(width, width, 3, padding=1, bias=False) for _ in range(2 * depth))
+        self.norms = nn.ModuleList(nn.BatchNorm2d(width) for _ in range(2 * depth))
+        self.head = nn.Linear(width, 200)
+        for conv in self.convs:
+            nn.init.kaiming_normal_(conv.weight, nonlinearity="relu")
+        for norm in self.norms[1::2] if zero else ():
+            nn.init.zeros_(norm.weight)
+
+    def forward(self, x):
+        x = self.stem(x)
+        for i in range(0, len(self.convs), 2):
+            y = self.norms[i](self.convs[i](x)).relu()
+            x = (x + self.norms[i + 1](self.convs[i + 1](y))).relu()
+        return self.head(x.mean((2, 3)))
+
+
+@pytest.mark.parametrize("zero", [False, True])
+def test_a_rectified_trunk_is_no_gaussian(zero):
+    torch.manual_seed(0)
+    found = compared(Residual(zero=zero), torch.randn(8, 3, 12, 12))
+    assert off(found, 0, *(name for name in found if name.startswith("convs"))) < 0.04
+    assert off(found, 1, "stem.0", "stem.1") < 0.06  # taken as Gaussian: 0.1, with closed branches 0.6
+
+
+class Pooled(nn.Module):
+    def __init__(self, gate: bool) -> None:
+        super().__init__()
+        self.a, self.b = nn.Conv2d(8, 48, 3, padding=1), nn.Conv2d(8, 48, 3, padding=1)
+        self.norm = nn.BatchNorm2d(96)
+        self.gate = nn.Conv2d(96, 96, 1) if gate else None
+        self.head = nn.Conv2d(96, 64, 1)
+
+    def forward(self, x):
+        y = self.norm(torch.cat((self.a(x), self.b(x)), 1)).relu()
+        if self.gate is not None:
+            y = y * self.gate(y.mean((2, 3), keepdim=True)).sigmoid()
+        else:
+            y = torch.cat((y, y), 1)[:, :96]
+        return self.head(F.max_pool2d(y, 2))
+
+
+@pytest.mark.parametrize("gate", [False, True])
+def test_the_greatest_of_a_rectified_signal(gate):
+    torch.manual_seed(0)
+    found = compared(Pooled(gate), torch.randn(8, 8, 16, 16))
+    assert off(found, 0, "head") < 0.02  # of a Gaussian with its mean and variance: 0.05
+    assert off(found, 1, "norm", "a", "b") < 0.05  # a winner is active: half the gradient else, 0.15
+    if gate:
+        assert off(found, 1, "gate") < 0.05
+
+
+class Unequal(nn.Module):
+    """Channels as they are beside channels of a hundredth of their scale."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.branch = nn.Conv2d(8, 64, 1), nn.Conv2d(32, 32, 3, padding=1)
+        nn.init.normal_(self.branch.weight, std=1e-3)
+        self.norm, self.head = nn.BatchNorm2d(64), nn.Conv2d(64, 64, 1)
+
+    def forward(self, x):
+        a, b = self.stem(x).chunk(2, 1)
+        return self.head(self.norm(torch.cat((a, self.branch(b)), 1)))
+
+
+def test_a_batch_norm_over_channels_of_unequal_scale():
+    torch.manual_seed(0)
+    found = compared(Unequal(), torch.randn(8, 8, 12, 12))
+    assert off(found, 1, "branch", "stem") < 0.04
+
+
+class Attention(nn.Module):
+    def __init__(self, width: int, heads: int, std: float, *, causal: bool = False, channels: bool = False) -> None:
+        super().__init__()
+        self.heads, self.causal, self.channels = heads, causal, channels
+        self.q, self.k, self.v, self.o = (nn.Linear(width, width, bias=False) for _ in range(4))
+        for layer, scale in ((self.q, std), (self.k, std), (self.v, 1.0), (self.o, 1.0)):
+            nn.init.normal_(layer.weight, std=scale / math.sqrt(width))
+
+    def forward(self, x):
+        batch, tokens, width = x.shape
+        q, k, v = (f(x).view(batch, tokens, self.heads, -1).transpose(1, 2) for f in (self.q, self.k, self.v))
+        if self.channels:
+            logits = q.transpose(-2, -1) @ k * 0.1
+            y = (logits.softmax(-1) @ v.transpose(-2, -1)).transpose(-2, -1)
+        elif self.causal:
+            bias = torch.ones(tokens, tokens, dtype=torch.bool).tril()
+            mask = torch.where(bias, torch.zeros(1), torch.full((1,), -math.inf))
+            y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+        else:
+            y = F.scaled_dot_product_attention(q, k, v)
+        return self.o(y.transpose(1, 2).reshape(batch, tokens, width))
+
+
+@pytest.mark.parametrize(
+    ("tokens", "width", "std"),
+    [
+        (256, 32, 1.0),  # many keys for the channels: their common part reaches the queries (0.4 without)
+        (32, 128, 1.0),
+        (64, 256, 1.8),  # logits of standard deviation 3: hardly anything passes the softmax back (0.2 without)
+    ],
+)
+def test_gradients_of_queries_and_keys(tokens, width, std):
+    torch.manual_seed(0)
+    found = compared(Attention(width, 4, std), torch.randn(4, tokens, width))
+    assert off(found, 0, "o") < 0.05
+    assert off(found, 1, "q", "k", "v") < 0.08
+
+
+def test_a_mask_that_is_computed():
+    torch.manual_seed(0)
+    found = compared(Attention(64, 4, 1.0, causal=True), torch.randn(8, 32, 64))
+    assert off(found, 0, "o") < 0.03  # attention to all keys: 0.15
+    assert off(found, 1, "q", "k", "v") < 0.08
+
+
+def test_attention_between_channels():
+    torch.manual_seed(0)
+    found = compared(Attention(64, 4, 0.3, channels=True), torch.randn(4, 256, 64))
+    assert off(found, 0, "o") < 0.06
+    assert off(found, 1, "v", "o") < 0.06
+
+
+def test_windows_that_reach_beyond_the_map():
+    class Pyramid(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.stem, self.head = nn.Conv2d(3, 128, 3, padding=1), nn.Conv2d(128, 128, 1)
+
+        def forward(self, x):
+            return self.head(F.max_pool2d(self.stem(x), 9, 1, 4))
+
+    torch.manual_seed(0)
+    found = compared(Pyramid(), torch.randn(16, 3, 6, 6))
+    assert off(found, 0, "head") < 0.03  # the greatest of 81, where there are 36: 0.05
+
+
+@pytest.mark.parametrize(("sigma", "count"), [(0.5, 5), (1.0, 16), (3.3, 64), (8.0, 16)])
+def test_what_passes_a_softmax_back(sigma, count):
+    g = torch.Generator().manual_seed(0)
+    a = torch.softmax(sigma * torch.randn(100_000, count, generator=g, dtype=torch.float64), -1)
+    energy = (a * a).sum(-1, keepdim=True)
+    assert softmax_energy(sigma, count) == pytest.approx(float(energy.mean()), rel=0.01)
+    assert softmax_slip(sigma, count) == pytest.approx(float((a * a * (1 - 2 * a + energy)).sum(-1).mean()), rel=0.01)
