@@ -121,8 +121,43 @@ def describe(name: str, build: Callable[[], Any], inputs: Any) -> dict[str, Any]
     }
 
 
-def isolated(name: str, build: Callable[[], Any], inputs: Any, timeout: int) -> dict[str, Any]:
-    """``describe`` in a forked process with a limit of processor seconds and memory.
+#: A batch norm over fewer values than this says little of itself: the mean of 1 / variance over channels does not settle.
+#: Models in which the inferred input leaves one with fewer are measured on as many images, of at least ``SIDE`` pixels.
+FEWEST, SIDE = 16, 128
+
+
+def keep(name: str, build: Callable[[], Any], inputs: Any, folder: Path) -> dict[str, Any]:
+    """Trace and measure one model, and keep what was found as JSON."""
+    from initlint.codec import to_plain
+    from initlint.options import ProbeOptions
+    from initlint.probe import pipeline
+
+    options = ProbeOptions(seed=0, measure=True)
+    facts = pipeline.analyse(build, name=name, options=options, inputs=inputs)
+    found = facts.inputs
+    if inputs is None and few(facts) and len(found) == 1 and len(found[0].shape or ()) == 4:
+        import torch
+
+        _, channels, *sides = found[0].shape or ()
+        torch.manual_seed(0)
+        images = torch.randn(FEWEST, channels, *(max(side, SIDE) for side in sides))
+        again = pipeline.analyse(build, name=name, options=options, inputs=(images,))
+        facts = again if again.trace.ran else facts
+    (folder / f"{name.replace('/', '~')}.json").write_text(json.dumps(to_plain(facts, compact=True)))
+    shapes = [list(i.shape or ()) for i in facts.inputs]
+    return {"name": name, "status": facts.status, "reason": facts.reason, "ran": facts.trace.ran, "inputs": shapes}
+
+
+def few(facts: Any) -> bool:
+    """Whether a batch norm takes its statistics over too few values."""
+    norms = [n for n in facts.nodes if n.op == "norm" and n.attrs.get("kind") == "batch" and n.attrs.get("training")]
+    return any(isinstance(n.attrs.get("n"), int | float) and n.attrs["n"] < FEWEST for n in norms)
+
+
+def isolated(
+    name: str, build: Callable[[], Any], inputs: Any, timeout: int, folder: Path | None = None
+) -> dict[str, Any]:
+    """``describe`` or ``keep`` in a forked process with a limit of processor seconds and memory.
 
     Processor seconds do not depend on what else the machine does; the wall clock is only a net under them.
     """
@@ -134,7 +169,7 @@ def isolated(name: str, build: Callable[[], Any], inputs: Any, timeout: int) -> 
         signal.setitimer(signal.ITIMER_PROF, timeout)
         signal.alarm(_WALL * timeout)
         try:
-            data = describe(name, build, inputs)
+            data = describe(name, build, inputs) if folder is None else keep(name, build, inputs, folder)
         except BaseException as error:
             data = {
                 "name": name,
@@ -197,6 +232,7 @@ def main() -> int:
     parser.add_argument("--timeout", type=int, default=90)
     parser.add_argument("--out", type=Path)
     parser.add_argument("--names", default="")
+    parser.add_argument("--facts", type=Path, help="keep traced and measured models in DIR/ZOO, run no rules")
     parser.add_argument("--every", type=int, default=1, help="only each n-th model")
     parser.add_argument("--summary", type=Path, nargs="*")
     arguments = parser.parse_args()
@@ -208,10 +244,15 @@ def main() -> int:
     torch.set_num_threads(1)
     wanted = set(filter(None, arguments.names.split(",")))
     out = arguments.out.open("a") if arguments.out else sys.stdout
+    folder = arguments.facts / arguments.zoo if arguments.facts else None
+    if folder is not None:
+        folder.mkdir(parents=True, exist_ok=True)
     for index, (name, build, inputs) in enumerate(specs(arguments.zoo, arguments.shared, arguments.limit)):
         if (wanted and name not in wanted) or index % arguments.every:
             continue
-        data = isolated(name, build, inputs, arguments.timeout)
+        if folder is not None and (folder / f"{name.replace('/', '~')}.json").exists():
+            continue
+        data = isolated(name, build, inputs, arguments.timeout, folder)
         out.write(json.dumps(data) + "\n")
         out.flush()
     return 0

@@ -43,7 +43,7 @@ def add(node: Node, xs: tuple[State, ...], scene: Scene) -> State:
     if shared is None:
         cross, q2 = 2.0 * alpha * a.m * b.m, (0.0, 0.0, 0.0)
     else:
-        factor, base = 2.0 * alpha * shared[0], shared[1]
+        factor, base = 2.0 * alpha * shared.left * shared.right, shared.base
         cross, q2 = factor * base.q, (factor * base.d, factor * base.e, factor * base.u)
     q = max(a.q + square * b.q + cross, 0.0)
     main, source = (a, first) if a.q >= square * b.q else (b, second)
@@ -59,7 +59,10 @@ def add(node: Node, xs: tuple[State, ...], scene: Scene) -> State:
         like=(a, b),
     )
     factor = 1.0 if main is a else alpha
-    found = replace(found, ties=tied(main, source, factor), share=min(a.share, b.share, 1.0 - hidden(node, scene)))
+    ties = tied(main, source, factor)
+    if shared is not None:  # what both contain is in the sum with both factors
+        ties = tied(shared.base, shared.root, shared.left + alpha * shared.right)
+    found = replace(found, ties=ties, share=min(a.share, b.share, 1.0 - hidden(node, scene)))
     if alpha != 1.0 or shared is not None:
         return found
     if _outweighs(a, b) or _outweighs(b, a) or (a.positive and b.positive):
@@ -130,8 +133,8 @@ def mul(node: Node, xs: tuple[State, ...], scene: Scene) -> State:
     """Product of two signals. Of one signal with itself by Isserlis, of independent ones by moments."""
     a, b = _pair(node, xs)
     shared = common(a, b, (node.inputs[0], node.inputs[-1]))
-    if shared is not None and shared[1].kind != "constant":
-        factor, base = shared
+    if shared is not None and shared.base.kind != "constant":
+        factor, base = shared.left * shared.right, shared.base
         v, m2 = base.v, base.m * base.m
         q = factor * factor * (3.0 * v * v + 6.0 * m2 * v + m2 * m2)
         slope = 4.0 * factor * factor * base.q

@@ -202,12 +202,21 @@ def tied(x: State, source: int, factor: float = 1.0) -> tuple[Tie, ...]:
     return tuple(ties)
 
 
-def common(a: State, b: State, sources: tuple[int, int]) -> tuple[float, State] | None:
-    """The nearest signal that both contain: the product of their factors, and its state."""
+class Shared(NamedTuple):
+    """What two signals both contain: the signal of node ``root``, with these factors."""
+
+    left: float
+    right: float
+    root: int
+    base: State
+
+
+def common(a: State, b: State, sources: tuple[int, int]) -> Shared | None:
+    """The nearest signal that both contain."""
     left = (Tie(sources[0], 1.0, a), *a.ties)
     right = {tie.root: tie for tie in (*reversed(b.ties), Tie(sources[1], 1.0, b))}
     for tie in left:
         other = right.get(tie.root)
         if other is not None:
-            return tie.factor * other.factor, tie.base
+            return Shared(tie.factor, other.factor, tie.root, tie.base)
     return None
