@@ -59,8 +59,22 @@ def names_in(text: str | float) -> frozenset[str]:
         tree = ast.parse(text.strip(), mode="eval")
     except (SyntaxError, ValueError):
         raise ConfigError(f"`{text}` is no arithmetic expression", _hint({})) from None
-    found = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
-    return frozenset(found - _FUNCTIONS.keys() - _CONSTANTS.keys())
+    # of ``model.config.depth`` the whole, not its beginnings
+    inside = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
+    found = {
+        _dotted(node)
+        for node in ast.walk(tree)
+        if isinstance(node, (ast.Name, ast.Attribute)) and id(node) not in inside
+    }
+    return frozenset(found - {""} - _FUNCTIONS.keys() - _CONSTANTS.keys())
+
+
+def _dotted(node: ast.expr) -> str:
+    """``model.config.depth`` as text; empty for anything else."""
+    if isinstance(node, ast.Name):
+        return node.id
+    inner = _dotted(node.value) if isinstance(node, ast.Attribute) else ""
+    return f"{inner}.{node.attr}" if inner and isinstance(node, ast.Attribute) else ""
 
 
 def _value(node: ast.expr, names: Mapping[str, float]) -> float:
@@ -73,6 +87,11 @@ def _value(node: ast.expr, names: Mapping[str, float]) -> float:
             if name not in names and name not in _CONSTANTS:
                 raise ValueError(f"unknown name `{name}`")
             return names[name] if name in names else _CONSTANTS[name]
+        case ast.Attribute():
+            dotted = _dotted(node)
+            if dotted not in names:
+                raise ValueError(f"unknown name `{dotted}`" if dotted else "only names have attributes")
+            return names[dotted]
         case ast.UnaryOp(op=op, operand=operand) if type(op) in _UNARY:
             return _UNARY[type(op)](_value(operand, names))
         case ast.BinOp(left=left, op=op, right=right) if type(op) in _BINARY:

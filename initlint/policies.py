@@ -30,11 +30,13 @@ NAMES = frozenset(
         *("omega", "rows", "columns"),
     }
 )
+#: Expressions may also use numbers that the model itself holds: ``model.depth``, ``model.config.initializer_range``.
+MODEL = "model."
 
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """One table ``[[tool.initlint.policy]]``. Numbers may be expressions in ``NAMES``.
+    """One table ``[[tool.initlint.policy]]``. Numbers may be expressions in ``NAMES`` and in the model's own numbers.
 
     ``tolerance`` is the relative difference of the standard deviation that is let pass beyond what chance explains.
     """
@@ -81,8 +83,9 @@ def parse(table: Mapping[str, Scalar]) -> Policy:
         kinds = (int, float) if key == "tolerance" else (int, float, str) if key in _NUMBERS else (str,)
         if isinstance(value, bool) or not isinstance(value, kinds):
             raise ConfigError(f"policy: `{key}` must be a {'number' if key in _NUMBERS else 'text'}, not {value!r}", "")
-        if key in _NUMBERS and isinstance(value, str) and (strange := sorted(names_in(value) - NAMES)):
-            raise ConfigError(f"policy: `{key}` uses `{strange[0]}`", f"Known names: {', '.join(sorted(NAMES))}.")
+        if key in _NUMBERS and isinstance(value, str) and (strange := _strange(value)):
+            known = f"Known names: {', '.join(sorted(NAMES))}; {MODEL}NAME for a number that the model holds."
+            raise ConfigError(f"policy: `{key}` uses `{strange[0]}`", known)
     policy = Policy(**table)  # type: ignore[arg-type]
     if policy.distribution not in DISTRIBUTIONS:
         raise ConfigError(f"policy: no distribution `{policy.distribution}`", f"One of {', '.join(DISTRIBUTIONS)}.")
@@ -92,6 +95,11 @@ def parse(table: Mapping[str, Scalar]) -> Policy:
     if not free and policy.distribution in ("any", "constant") and all(getattr(policy, k) is None for k in _NUMBERS):
         raise ConfigError("policy: nothing is asked for", "Give std, bound, mean, value or a distribution.")
     return policy
+
+
+def _strange(expression: str) -> list[str]:
+    """Names in an expression that mean nothing here."""
+    return sorted(name for name in names_in(expression) - NAMES if not name.startswith(MODEL))
 
 
 def preset(name: str) -> tuple[Policy, ...]:

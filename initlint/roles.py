@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from math import prod
 
 from initlint.facts import Layer, ModelFacts, ParameterFacts
+from initlint.policies import MODEL
 from initlint.rule import Context
 
 _NUMBERED = re.compile(r"(.*?)\.?(\d+)$")
@@ -56,6 +57,10 @@ def numbers(context: Context, parameter: ParameterFacts) -> dict[str, float]:
     dims += [e / h for n in facts.nodes if (e := _float(n.attrs, "embed_dim")) and (h := _float(n.attrs, "heads"))]
     if dims and isinstance(dims[0], (int, float)):
         found["head_dim"] = float(dims[0])
+    root = next((module for module in facts.modules if not module.name), None)
+    for name, value in (root.attrs if root is not None else {}).items():
+        if isinstance(value, (int, float)) and not isinstance(value, bool):
+            found[f"{MODEL}{name}"] = float(value)
     for layer in layers:
         if layer.fan_in and layer.fan_out:
             found |= {"fan_in": layer.fan_in, "fan_out": layer.fan_out, "omega": layer.pre_scale or 1.0}

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 #: Longer lists and texts are data, not settings.
 _LIST = 16
+#: Configurations hold up to some hundred entries; more is no configuration.
+_ENTRIES = 200
 _TEXT = 200
 
 
@@ -41,7 +43,7 @@ def _facts(recorder: Recorder, module: torch.nn.Module, names: list[str], places
         created=places.of(place[0]) if place else None,
         parameters=tuple(prefix + local for local, value in module._parameters.items() if value is not None),
         library=library_of(recorder, type(module)),
-        attrs=plain_attributes(module),
+        attrs=plain_attributes(module) | ({} if name else held_numbers(module)),
         shared_with=tuple(names[1:]),
     )
 
@@ -71,6 +73,20 @@ def plain_attributes(module: torch.nn.Module) -> dict[str, Plain]:
         kept, converted = _plain(value)
         if kept:
             found[key] = converted
+    return found
+
+
+def held_numbers(module: torch.nn.Module) -> dict[str, Plain]:
+    """Numbers in the objects that a module keeps its configuration in: ``config.n_layer``."""
+    found: dict[str, Plain] = {}
+    for key, held in vars(module).items():
+        if key.startswith("_") or isinstance(held, torch.nn.Module | torch.Tensor | type):
+            continue
+        entries = held if isinstance(held, dict) else getattr(held, "__dict__", None)
+        for name, value in list(entries.items())[:_ENTRIES] if isinstance(entries, dict) else ():
+            plain = isinstance(value, int | float) and not isinstance(value, bool)
+            if plain and isinstance(name, str) and name.isidentifier() and not name.startswith("_"):
+                found[f"{key}.{name}"] = value
     return found
 
 

@@ -33,9 +33,10 @@ class PolicyMismatch(Rule):
     ## What it does
     Checks parameters against `[[tool.initlint.policy]]` tables and ready-made policies (`presets = ["gpt2"]`: gpt2,
     bert, vit, t5, llama, resnet, siren). A table selects parameters by name, kind of layer or role, and gives
-    distribution, mean, std, bound or value; numbers may be expressions such as `"0.02 / sqrt(2 * n_layer)"`. The first
-    table that selects a parameter governs it, the team's own before presets. Differences that chance explains are let
-    pass.
+    distribution, mean, std, bound or value; numbers may be expressions such as `"0.02 / sqrt(2 * n_layer)"`, in names
+    that are read from structure (n_layer, fan_in, width, head_dim ...) or in numbers that the model itself holds
+    (`model.depth`, `model.config.initializer_range`). The first table that selects a parameter governs it, the team's
+    own before presets. Differences that chance explains are let pass.
 
     ## Why is this bad?
     A policy is written because somebody found that it matters; a layer that was added later and misses it is

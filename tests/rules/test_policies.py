@@ -57,6 +57,25 @@ def example_inputs():
 """
 
 
+HELD = """
+class Config:
+    def __init__(self):
+        self.spread = 0.04
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.wanted, self.config = 0.04, Config()
+        self.first, self.second = nn.Linear(32, 64), nn.Linear(64, 8)
+        for layer in (self.first, self.second):
+            nn.init.normal_(layer.weight, std=self.wanted)
+    def forward(self, x):
+        return self.second(F.relu(self.first(x)))
+def example_inputs():
+    return (torch.randn(4, 32),)
+"""
+
+
 @pytest.fixture
 def gpt(analyse: Callable[..., Any]) -> Callable[[str], Any]:
     return lambda scaled="block.mix, block.narrow": analyse(GPT.replace("{scaled}", scaled), name="Net")
@@ -108,6 +127,26 @@ def test_no_text_does_anything_but_fail(text: str) -> None:
 def test_malformed_tables_are_errors(table: dict[str, Any]) -> None:
     with pytest.raises(ConfigError):
         parse(table)
+
+
+@pytest.mark.parametrize(
+    ("std", "reported"),
+    [
+        ("model.wanted", False),
+        ("2 * model.wanted", True),
+        ("model.config.spread", False),
+        ("model.config.spread / 2", True),
+    ],
+)
+def test_expressions_use_numbers_that_the_model_holds(analyse: Callable[..., Any], std: str, reported: bool) -> None:
+    facts = analyse(HELD, name="Net")
+    assert bool(said(facts, policies=({"kind": "linear", "role": "weight", "std": std},))) is reported
+
+
+def test_a_number_that_the_model_does_not_hold_is_named(analyse: Callable[..., Any]) -> None:
+    rule = RULE.check(Context(analyse(HELD, name="Net"), Settings(policies=({"std": "model.depht"},))))
+    reasons = {o.reason for o in rule if isinstance(o, Undetermined)}
+    assert any("model.depht" in reason for reason in reasons)
 
 
 def test_presets_are_well_formed_and_sourced() -> None:
