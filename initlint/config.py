@@ -193,6 +193,8 @@ def _apply(config: Config, table: Mapping[str, Any], origin: str, base: Path) ->
             checked = CHECKS[name](value)
         except ValueError as error:
             raise ConfigError(f"{origin}: `{key}` must be {error}, not {value!r}", _example(key)) from None
+        if name in ("policy", "presets"):
+            _check_policies(name, checked, origin)
         if name == "extend_select":
             checked = (*config.extend_select, *checked)
         elif name in ("baseline", "cache_dir"):
@@ -202,6 +204,18 @@ def _apply(config: Config, table: Mapping[str, Any], origin: str, base: Path) ->
         values[name] = checked
         origins[name] = origin
     return replace(config, **values, origins=origins)
+
+
+def _check_policies(name: str, values: Sequence[Any], origin: str) -> None:
+    """A policy that cannot be meant is an error of the configuration, not of every model that it is held against."""
+    from initlint.policies import parse, preset
+
+    for number, value in enumerate(values, 1):
+        try:
+            parse(value) if name == "policy" else preset(value)
+        except ConfigError as error:
+            where = f"{origin}: [[tool.initlint.policy]] number {number}" if name == "policy" else origin
+            raise ConfigError(f"{where}: {error.message.removeprefix('policy: ')}", error.hint) from None
 
 
 def _example(key: str) -> str:

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 
 from initlint.errors import ConfigError
-from initlint.expressions import names_in
+from initlint.expressions import evaluate, names_in
 from initlint.facts import Scalar
 
 #: What a malformed policy or expression raises.
@@ -86,6 +86,8 @@ def parse(table: Mapping[str, Scalar]) -> Policy:
         if key in _NUMBERS and isinstance(value, str) and (strange := _strange(value)):
             known = f"Known names: {', '.join(sorted(NAMES))}; {MODEL}NAME for a number that the model holds."
             raise ConfigError(f"policy: `{key}` uses `{strange[0]}`", known)
+        if key in _NUMBERS and isinstance(value, str) and not names_in(value):
+            evaluate(value, {})  # raises for one that has no value
     policy = Policy(**table)  # type: ignore[arg-type]
     if policy.distribution not in DISTRIBUTIONS:
         raise ConfigError(f"policy: no distribution `{policy.distribution}`", f"One of {', '.join(DISTRIBUTIONS)}.")

@@ -75,6 +75,12 @@ def test_extending_in_a_circle_is_an_error(tmp_path: Path) -> None:
         ("optimizer = 'lion'", "one of sgd, adam", ""),
         ("policy = {a = 1}", "a list of tables", "[[tool.initlint.policy]]"),
         ("timeout = 0", "positive number of seconds", ""),
+        ('presets = ["gptt2"]', "no preset `gptt2`", "gpt2"),
+        ('[[tool.initlint.policy]]\nstdev = 1.0', "number 1: unknown key `stdev`", "std"),
+        ('[[tool.initlint.policy]]\nstd = "0.02 / layers"', "number 1: `std` uses `layers`", "model.NAME"),
+        ('[[tool.initlint.policy]]\nstd = "0.02 +"', "number 1: `0.02 +` is no arithmetic", "n_layer"),
+        ('[[tool.initlint.policy]]\nstd = "1 / 0"', "number 1: `1 / 0` has no value", ""),
+        ('[[tool.initlint.policy]]\nrole = "writer"\nstd = 1.0', "number 1: no role `writer`", "residual-writer"),
     ],
 )
 def test_wrong_values_say_what_they_must_be(tmp_path: Path, text: str, message: str, hint: str) -> None:
