@@ -6,21 +6,22 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
-from initlint.facts import Layer, Node, ParameterFacts
+from initlint.facts import Layer, ModelFacts, Node, ParameterFacts
 from initlint.findings import Severity
 from initlint.rule import Context, Outcome, Rule, bad, good, site_of
+from initlint.wiring import reached, source, transparent
 
 # Gu et al. 2022 (S4D) and Gu and Dao 2023: dt log-uniform in [0.001, 0.1]. Outside by half a decade is no rounding.
 _LOW, _HIGH, _SLACK = 1e-3, 1e-1, 10**0.5
-_FAR = 12  # nodes between softplus, the decay exp(-dt A) and the scan
 
 
 class DtRange(Rule):
     """The time step of a state-space layer starts outside [0.001, 0.1].
 
     ## What it does
-    Where softplus of a layer's output becomes a decay exp(-dt ...) and is summed along the sequence (a scan), computes
-    softplus(bias), the time step at the start, and compares it with [0.001, 0.1].
+    Where softplus of a layer's output becomes a decay, exp(dt A) with a parameter A or a sum along the sequence (a
+    scan), computes softplus(bias), the time step at the start, and compares it with [0.001, 0.1]. It is a warning
+    where the bias holds such time steps themselves instead of what softplus turns into them.
 
     ## Why is this bad?
     dt is the inverse of the memory in tokens. A zero bias gives dt = 0.69 everywhere: the state forgets within two
@@ -48,16 +49,15 @@ class DtRange(Rule):
     code = "IL314"
     name = "dt-range"
     family = "architecture"
-    severity = Severity.NOTE
+    severity = Severity.WARNING
     sources = ("Gu and Dao 2023, arXiv:2312.00752", "Gu et al. 2022, arXiv:2206.11893")
 
     def check(self, context: Context) -> Iterator[Outcome]:
-        nodes = context.facts.nodes
         if context.facts.loaded:
             return
         for layer in context.facts.layers:
             bias = context.parameter(layer.bias) if layer.bias else None
-            if bias is None or bias.stats is None or not _is_step(nodes, layer):
+            if bias is None or bias.stats is None or not _is_step(context.facts, layer):
                 continue
             low, high = _softplus(bias.stats.minimum), _softplus(bias.stats.maximum)
             middle = _softplus(bias.stats.mean)
@@ -66,10 +66,19 @@ class DtRange(Rule):
             yield self._report(context, bias, low, high)
 
     def _report(self, context: Context, bias: ParameterFacts, low: float, high: float) -> Outcome:
+        stats = bias.stats
+        raw = (
+            stats is not None
+            and stats.distinct is None
+            and stats.minimum >= _LOW / _SLACK
+            and stats.maximum <= _HIGH * _SLACK
+        )
         return self.finding(
             context,
-            f"time steps softplus(`{bias.name}`) start at {low:.3g} to {high:.3g}; state-space models use 0.001 to 0.1",
+            f"time steps softplus(`{bias.name}`) start at {low:.3g} to {high:.3g}; state-space models use 0.001 to 0.1"
+            + ("; the bias holds the steps themselves, not their inverse softplus" if raw else ""),
             parameters=[bias.name],
+            severity=Severity.WARNING if raw else Severity.NOTE,
             site=site_of(bias),
             expected={"low": _LOW, "high": _HIGH},
             actual={"low": low, "high": high},
@@ -95,16 +104,22 @@ def _softplus(x: float) -> float:
     return math.log1p(math.exp(x)) if x < 30 else x
 
 
-def _is_step(nodes: tuple[Node, ...], layer: Layer) -> bool:
-    """Whether softplus of the layer's output reaches both an exponential and a cumulative sum."""
+def _is_step(facts: ModelFacts, layer: Layer) -> bool:
+    """Whether softplus of the layer's output becomes a decay: exp of it times a parameter, or of its running sum."""
     if layer.activation != "softplus" or layer.consumer_node is None:
         return False
-    seen, front = {layer.consumer_node}, {layer.consumer_node}
-    for _ in range(_FAR):
-        front = {n.index for n in nodes if n.index not in seen and front.intersection(n.inputs)}
-        seen |= front
-    reached = [nodes[i] for i in seen]
-    return any(n.op == "cumsum" for n in reached) and any(n.attrs.get("fn") == "exp" for n in reached)
+    start = layer.consumer_node
+
+    def onward(node: Node) -> bool:
+        return transparent(node) or node.op in ("mul", "scale", "cumsum")
+
+    found = list(reached(facts, start, onward))
+    decays = [n for n in found if n.op == "activation" and n.attrs.get("fn") == "exp"]
+    for decay in decays:
+        product = source(facts, decay.inputs[0])
+        if product.op == "mul" and any(source(facts, i).op == "parameter" for i in product.inputs):
+            return True
+    return any(n.op == "cumsum" for n in found) and bool(decays)
 
 
 def _scan(prior: bool) -> Any:

@@ -76,7 +76,7 @@ def test_extending_in_a_circle_is_an_error(tmp_path: Path) -> None:
         ("policy = {a = 1}", "a list of tables", "[[tool.initlint.policy]]"),
         ("timeout = 0", "positive number of seconds", ""),
         ('presets = ["gptt2"]', "no preset `gptt2`", "gpt2"),
-        ('[[tool.initlint.policy]]\nstdev = 1.0', "number 1: unknown key `stdev`", "std"),
+        ("[[tool.initlint.policy]]\nstdev = 1.0", "number 1: unknown key `stdev`", "std"),
         ('[[tool.initlint.policy]]\nstd = "0.02 / layers"', "number 1: `std` uses `layers`", "model.NAME"),
         ('[[tool.initlint.policy]]\nstd = "0.02 +"', "number 1: `0.02 +` is no arithmetic", "n_layer"),
         ('[[tool.initlint.policy]]\nstd = "1 / 0"', "number 1: `1 / 0` has no value", ""),
