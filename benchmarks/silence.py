@@ -177,7 +177,7 @@ class Redrawn:
         self._build = partial(NETS[name], float(factor), width)
         inputs = torch.randn(4, 16, width) if name == "preln_transformer" else torch.randn(16, width)
         self._options = ProbeOptions()
-        self._model, self._record = pipeline._built(self._build, self._options)
+        self._model, self._record = pipeline._built(self._build, self._options, {})
         given = finding.find(self._model, {"example_inputs": lambda: (inputs,)}, (), seed=0)
         self._traced = tracing.trace(self._model, given, seed=0)
         self._used = tuple(given.facts)
