@@ -50,6 +50,13 @@ def specs(zoo: str, shared: Path, limit: int) -> Iterator[tuple[str, Callable[[]
         if zoo == "timm" and spec["n"] > 60e6:
             continue
         if zoo == "transformers":
+            if enumerated.shrink.__name__ != "shrunk":
+                shrink = enumerated.shrink
+
+                def shrunk(cls: Any, rules: Any, default: Any = None, shrink: Any = shrink) -> Any:
+                    return consistent(shrink(cls, rules, default))
+
+                enumerated.shrink = shrunk
 
             def build(spec: Any = spec) -> Any:
                 if "cfg" not in spec:
@@ -61,6 +68,30 @@ def specs(zoo: str, shared: Path, limit: int) -> Iterator[tuple[str, Callable[[]
             yield spec["name"], (lambda spec=spec: enumerated.build(spec)), None
 
 
+def consistent(config: Any) -> Any:
+    """A shrunk configuration with rotary sizes that fit its shrunk heads: no forward runs otherwise."""
+    heads = getattr(config, "num_attention_heads", None) or getattr(config, "n_head", None)
+    hidden = getattr(config, "hidden_size", None) or getattr(config, "n_embd", None)
+    width = getattr(config, "head_dim", None)
+    if not isinstance(width, int) and isinstance(heads, int) and isinstance(hidden, int):
+        width = hidden // heads
+    if not isinstance(width, int):
+        return config
+    if isinstance(getattr(config, "rotary_dim", None), int):
+        config.rotary_dim = min(config.rotary_dim, width)
+    for name in ("rope_parameters", "rope_scaling"):
+        rope = getattr(config, name, None)
+        if not isinstance(rope, dict):
+            continue
+        declared = "mrope_section" in getattr(type(config), "ignore_keys_at_rope_validation", ())
+        sections = rope.get("mrope_section", [16, 24, 24] if declared else None)
+        if sections:
+            turned = int(width * rope.get("partial_rotary_factor", 1.0)) // 2
+            parts = [turned * n // sum(sections) for n in sections[1:]]
+            rope["mrope_section"] = [turned - sum(parts), *parts]
+    return config
+
+
 def _from_file(file: Path) -> tuple[Callable[[], Any], Any]:
     spec = importlib.util.spec_from_file_location(f"case_{file.parent.name}_{file.stem}".replace("-", "_"), file)
     assert spec is not None and spec.loader is not None
@@ -69,12 +100,12 @@ def _from_file(file: Path) -> tuple[Callable[[], Any], Any]:
     return module.Model, module.example_inputs()
 
 
-def describe(name: str, build: Callable[[], Any], inputs: Any) -> dict[str, Any]:
+def describe(name: str, build: Callable[[], Any], inputs: Any, measure: bool = True) -> dict[str, Any]:
     """What initlint says of one model, as plain data."""
     import initlint
 
     start, cpu = time.perf_counter(), time.process_time()
-    run = initlint.check(build, inputs=inputs, name=name, measure=True, seed=0)
+    run = initlint.check(build, inputs=inputs, name=name, measure=measure, seed=0)
     report = run.models[0]
     facts = report.facts
     rows = [
@@ -155,7 +186,12 @@ def few(facts: Any) -> bool:
 
 
 def isolated(
-    name: str, build: Callable[[], Any], inputs: Any, timeout: int, folder: Path | None = None
+    name: str,
+    build: Callable[[], Any],
+    inputs: Any,
+    timeout: int,
+    folder: Path | None = None,
+    measure: bool = True,
 ) -> dict[str, Any]:
     """``describe`` or ``keep`` in a forked process with a limit of processor seconds and memory.
 
@@ -169,7 +205,7 @@ def isolated(
         signal.setitimer(signal.ITIMER_PROF, timeout)
         signal.alarm(_WALL * timeout)
         try:
-            data = describe(name, build, inputs) if folder is None else keep(name, build, inputs, folder)
+            data = describe(name, build, inputs, measure) if folder is None else keep(name, build, inputs, folder)
         except BaseException as error:
             data = {
                 "name": name,
@@ -233,6 +269,10 @@ def main() -> int:
     parser.add_argument("--out", type=Path)
     parser.add_argument("--names", default="")
     parser.add_argument("--facts", type=Path, help="keep traced and measured models in DIR/ZOO, run no rules")
+    parser.add_argument(
+        "--unmeasured", action="store_true", help="without the real forward and backward: a third of the time"
+    )
+    parser.add_argument("--from", dest="first", type=int, default=0, help="of the models that --every leaves")
     parser.add_argument("--every", type=int, default=1, help="only each n-th model")
     parser.add_argument("--summary", type=Path, nargs="*")
     arguments = parser.parse_args()
@@ -248,11 +288,11 @@ def main() -> int:
     if folder is not None:
         folder.mkdir(parents=True, exist_ok=True)
     for index, (name, build, inputs) in enumerate(specs(arguments.zoo, arguments.shared, arguments.limit)):
-        if (wanted and name not in wanted) or index % arguments.every:
+        if (wanted and name not in wanted) or index % arguments.every != arguments.first % arguments.every:
             continue
         if folder is not None and (folder / f"{name.replace('/', '~')}.json").exists():
             continue
-        data = isolated(name, build, inputs, arguments.timeout, folder)
+        data = isolated(name, build, inputs, arguments.timeout, folder, not arguments.unmeasured)
         out.write(json.dumps(data) + "\n")
         out.flush()
     return 0

@@ -54,8 +54,8 @@ _FIXES = 24
 # A 3x3 kernel on a map of 4x4 or more sees mostly inside; below, padding would halve the effective fan-in.
 _SMALLEST_MAP = 4
 _LARGEST_IMAGE = 256
-# Python code that refuses to run "in training mode" wants what cannot be guessed (targets); other shapes do not help.
-_IN_TRAINING = "training mode"
+# Python code that refuses to run "in training mode", "if training", wants what cannot be guessed (targets, lengths).
+_IN_TRAINING = "training"
 _DEMANDS = 2
 
 
@@ -94,6 +94,8 @@ def infer(model: nn.Module, *, seed: int, budget: float) -> Found:
     batch = _SAMPLES if numbers < _LARGE_MODEL else 2
     search = _Search(model, seed)
     for training, estimating in ((True, True), (False, True), (False, False)):
+        if not training:
+            batch = 2  # detection models: they resize images to their own size, and treat boxes one by one
         search.start(training, estimating, budget)
         found = search.library(batch) or search.general(batch)
         if found is not None:

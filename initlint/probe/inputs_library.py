@@ -16,6 +16,7 @@ from initlint.probe.recorded_state import seeded
 Call = tuple[tuple[Any, ...], dict[str, Any]]
 
 _TARGET_TOKENS = 8
+_PATCH_MASKS = frozenset({"pixel_attention_mask", "attention_mask"})
 # Keys under which composite configurations keep the parts that know sizes.
 _PARTS = ("vision_config", "backbone_config", "audio_config", "text_config", "encoder", "decoder", "perceiver_config")
 
@@ -56,6 +57,7 @@ class _Maker:
         sources = [n for n in _MAKERS if n in self.names]
         sources.sort(key=lambda n: n != self.main)
         fixed = {"use_cache": False} if "use_cache" in self.names else {}
+        yield from self.patched()
         decoder = {"decoder_input_ids": self.ids(_TARGET_TOKENS)} if "decoder_input_ids" in self.names else {}
         for extra in [decoder, {}] if decoder else [{}]:
             for first in sources:
@@ -68,6 +70,30 @@ class _Maker:
                                 yield {**alone, second: other}
                     if first == "input_ids" and "attention_mask" in self.names:
                         yield {**alone, "attention_mask": torch.ones_like(value)}
+
+    def patched(self) -> Iterator[dict[str, Any]]:
+        """Images that come as patches, with the grids that they form."""
+        side = 4  # a multiple of the 2x2 patches that are merged
+        patch = self.size("patch_size", "spatial_patch_size", default=8)
+        channels = self.size("num_channels", "in_channels", "in_chans", default=3)
+        width = channels * patch * patch
+        count = side * side
+        if "grid_thw" in self.names:
+            grid = torch.tensor([[1, side, side]] * self.batch)
+            frames = self.size("temporal_patch_size", default=1)
+            first = next((n for n in ("hidden_states", "pixel_values", "pixel_values_videos") if n in self.names), "")
+            if first:
+                yield {first: torch.randn(self.batch * count, width * frames), "grid_thw": grid}
+        if "spatial_shapes" in self.names and "pixel_values" in self.names:
+            shapes = torch.tensor([[side, side]] * self.batch)
+            masks = {n: torch.ones(self.batch, count, dtype=torch.int64) for n in self.names if n in _PATCH_MASKS}
+            yield {"pixel_values": torch.randn(self.batch, count, width), "spatial_shapes": shapes, **masks}
+        if "flattened_patches" in self.names:  # the place of each patch, then its values
+            places = torch.cartesian_prod(torch.arange(1, side + 1), torch.arange(1, side + 1)).float()
+            values = torch.randn(self.batch, count, self.size("patch_embed_hidden_size", default=width))
+            patches = torch.cat([places.expand(self.batch, -1, -1), values], -1)
+            decoder = {"decoder_input_ids": self.ids(_TARGET_TOKENS)} if "decoder_input_ids" in self.names else {}
+            yield {"flattened_patches": patches, **decoder}
 
     def values(self, name: str) -> list[torch.Tensor]:
         """Candidate tensors for an argument."""
@@ -109,7 +135,8 @@ class _Maker:
         frames = self.size("num_frames", "frames_per_clip", default=0)
         plain = torch.randn(self.batch, channels, side, side)
         clip = torch.randn(self.batch, frames, channels, side, side) if frames else None
-        return [clip, plain] if clip is not None else [plain]
+        found = [clip, plain] if clip is not None else [plain]
+        return [*found, plain[:, None]] if "input_ids" in self.names else found  # one image in each text
 
     def clips(self) -> list[torch.Tensor]:
         side = self.size("image_size", "crop_size", default=64)
@@ -125,7 +152,7 @@ class _Maker:
         bins = self.size("num_mel_bins", default=0)
         waves = torch.randn(self.batch, 8000)
         if not bins:
-            return [waves]
+            return [waves, waves[:, None]]
         return [torch.randn(self.batch, self.size("max_length", default=128), bins), waves]
 
     def boxes(self) -> list[torch.Tensor]:

@@ -25,7 +25,14 @@ from initlint.probe.recorded_frames import user_site
 from initlint.probe.recorded_leaf import is_leaf, names_of, unwrapped
 from initlint.probe.recorded_output import map_output
 from initlint.probe.recorded_storage import Entry, Tensors, geometry, storage_key
-from initlint.probe.recorded_support import attributes_of, custom_function, is_apply, paths_of, written_share
+from initlint.probe.recorded_support import (
+    attributes_of,
+    custom_function,
+    holds_modules,
+    is_apply,
+    paths_of,
+    written_share,
+)
 from initlint.probe.recorded_values import describe
 from initlint.probe.traced import (
     CONSTANT,
@@ -201,8 +208,8 @@ class Recorder(TorchFunctionMode):
             return original(cls, *args, **kwargs)
         if cls.__module__ == "torch.utils.checkpoint":  # apply(function, preserve_rng_state, *args)
             return args[0](*args[2:])
-        if cls.__module__.startswith("torch."):
-            return original(cls, *args, **kwargs)
+        if cls.__module__.startswith("torch.") or holds_modules((args, kwargs)):
+            return original(cls, *args, **kwargs)  # a function that runs layers (reversible blocks) is looked into
         target = MethodType(original, cls)
         return self._emit("call_function", target, args, kwargs, lambda: original(cls, *args, **kwargs))
 
@@ -282,7 +289,7 @@ class Recorder(TorchFunctionMode):
 
     def _keep_edge(self, node: fx.Node, value: Any) -> None:
         if isinstance(value, torch.Tensor) and value.requires_grad:
-            with suppress(RuntimeError):
+            with suppress(RuntimeError, AssertionError):  # inside a custom function there is none
                 self.edges[node] = torch.autograd.graph.get_gradient_edge(value)
 
     def _argument(self, value: Any) -> Any:

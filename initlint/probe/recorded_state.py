@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import random
 import sys
+from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
 from torch import nn
 from torch.nn.modules.lazy import LazyModuleMixin
+
+
+# Tables of a module that are restored by themselves, or hold what does not change.
+_TORCH = frozenset({"_parameters", "_buffers", "_modules"})
 
 
 @contextmanager
@@ -19,8 +24,9 @@ def preserved(model: nn.Module) -> Iterator[None]:
     modules = [m for m in model.modules() if not isinstance(m, LazyModuleMixin)]
     modes = [m.training for m in modules]
     plain = [dict(vars(m)) for m in modules]
-    # Caches: what tracing leaves in them (proxies) would break the next run.
-    caches = [(v, v.copy()) for table in plain for v in table.values() if type(v) in (dict, list, set)]
+    # Caches, and hooks that a forward installs: what tracing leaves in them (proxies) would break the next run.
+    kinds = (dict, list, set, OrderedDict)
+    caches = [(v, v.copy()) for table in plain for n, v in table.items() if type(v) in kinds and n not in _TORCH]
     # A scripted module keeps its buffers elsewhere; that they are there cannot change.
     tables = [(m._buffers, dict(m._buffers)) for m in modules if not isinstance(m, torch.jit.ScriptModule)]
     held = [b for b in model.buffers() if b.device.type != "meta" and not torch.nn.parameter.is_lazy(b)]

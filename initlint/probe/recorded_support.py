@@ -36,6 +36,17 @@ def paths_of(value: Any) -> list[tuple[Path, torch.Tensor]]:
     return []
 
 
+def holds_modules(value: Any, depth: int = 3) -> bool:
+    """Whether there is a module with parameters among nested arguments."""
+    if isinstance(value, nn.Module):
+        return next(value.parameters(), None) is not None
+    if isinstance(value, (tuple, list)) and depth:
+        return any(holds_modules(item, depth - 1) for item in value)
+    if isinstance(value, Mapping) and depth:
+        return any(holds_modules(item, depth - 1) for item in value.values())
+    return False
+
+
 def written_share(target: Any, args: Any) -> float | None:
     """Share of x that ``x[index] = y`` writes."""
     if target is not operator.setitem or not isinstance(args[0], torch.Tensor):
