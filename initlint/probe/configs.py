@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -15,6 +16,8 @@ from initlint.probe.paths import Path, aliases, path_of, resolved
 
 #: How far a configuration is followed into classes that it is handed to.
 _DEPTH = 4
+# Entries of configurations that are called are layers; others would be methods of another kind of object.
+_CALLED = re.compile("act|norm|layer|cls|class")
 _METHODS = frozenset(dir(dict))
 
 
@@ -72,6 +75,8 @@ def made(paths: Mapping[Path, Usage]) -> Any:
     """A configuration with these entries, by convention; ``NOTHING`` where one of them has none."""
     result = Section()
     for path, usage in paths.items():
+        if usage.called >= 0 and not _CALLED.search(path[-1].lower()):
+            return NOTHING  # a method: no configuration
         value, _ = conventions.value_for(path[-1], inspect.Parameter.empty, usage, {})
         if value is NOTHING:
             return NOTHING

@@ -12,7 +12,6 @@ import torch
 from torch import nn
 from torch.nn.modules.lazy import LazyModuleMixin
 
-
 # Tables of a module that are restored by themselves, or hold what does not change.
 _TORCH = frozenset({"_parameters", "_buffers", "_modules"})
 

@@ -108,6 +108,8 @@ def _tensors(files: tuple[str, ...], directory: str) -> Iterator[tuple[str, torc
     for file in files:
         path = os.path.normpath(os.path.join(directory, os.path.expanduser(file)))
         try:
+            if os.path.isdir(path):
+                path = _in_folder(path, file)
             if path.endswith(".index.json"):
                 yield from _sharded(path)
             elif path.endswith(".safetensors"):
@@ -116,6 +118,22 @@ def _tensors(files: tuple[str, ...], directory: str) -> Iterator[tuple[str, torc
                 yield from _torch_file(path)
         except OSError as error:
             raise ProbeError(f"the weights {file} cannot be read: {error.strerror or error}") from error
+
+
+def _in_folder(path: str, file: str) -> str:
+    """The checkpoint in a folder as model hubs lay it out: the index of its shards, else the one file of weights.
+
+    Raises:
+        ProbeError: there is none, or several.
+    """
+    names = sorted(os.listdir(path))
+    for ending in (".safetensors.index.json", ".index.json", ".safetensors", (".bin", ".pt", ".pth", ".ckpt")):
+        found = [name for name in names if name.endswith(ending)]
+        if len(found) == 1:
+            return os.path.join(path, found[0])
+        if found:
+            raise ProbeError(f"{file} holds several checkpoints: {', '.join(found[:4])}", "Name one of these files.")
+    raise ProbeError(f"the folder {file} holds no checkpoint", "Name a .safetensors, .pt or .index.json file.")
 
 
 def _sharded(path: str) -> Iterator[tuple[str, torch.Tensor]]:

@@ -254,3 +254,75 @@ def test_objects_reach_the_graph_in_order_of_their_fields() -> None:
     data = SimpleNamespace(x=torch.zeros(1), edge_index=torch.ones(1))
     assert argument_names(Graph(), (data,), {}) == ["data_x", "data_edge_index"]
     assert [float(t) for t in tensors_in((data,))] == [0.0, 1.0]
+
+
+def test_layers_inside_a_custom_function_are_seen() -> None:
+    class Reversible(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, x: Any, layers: Any) -> Any:  # type: ignore[override]
+            with torch.no_grad():
+                for layer in layers:
+                    x = x + layer(x)
+            return x
+
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layers, self.out = nn.ModuleList([nn.Linear(8, 8), nn.Linear(8, 8)]), nn.Linear(8, 2)
+
+        def forward(self, x: Any) -> Any:
+            return self.out(Reversible.apply(x, self.layers))
+
+    (report,) = initlint.check(Net, measure=True).models
+    assert (report.facts.status, report.facts.trace.coverage, report.facts.trace.not_reached) == ("analysed", 1.0, ())
+
+
+def test_hooks_that_a_forward_installs_do_not_pile_up() -> None:
+    from initlint.probe.recorded_state import preserved
+
+    class Collecting(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(8, 8)
+
+        def forward(self, x: Any) -> Any:
+            if not getattr(self, "installed", False):
+                self.layer.register_forward_hook(lambda *_: None)
+                self.installed = True
+            return self.layer(x)
+
+    model = Collecting()
+    for _ in range(3):
+        with preserved(model):
+            model(torch.zeros(1, 8))
+    assert len(model.layer._forward_hooks) == 0
+
+
+def test_patches_come_with_the_grid_that_they_form() -> None:
+    class Tower(nn.Module):
+        config = SimpleNamespace(patch_size=4, in_channels=3, temporal_patch_size=2)
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.embed = nn.Linear(3 * 2 * 4 * 4, 16)
+
+        def forward(self, hidden_states: Any, grid_thw: Any) -> Any:
+            embedded = self.embed(hidden_states)
+            return [part.mean(0) for part in embedded.split([int(grid.prod()) for grid in grid_thw])]
+
+    assert shapes(Tower()) == {"hidden_states": (64, 96), "grid_thw": (4, 3)}
+
+
+def test_a_model_that_wants_more_in_training_is_run_for_evaluation() -> None:
+    class Detector(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = nn.Conv2d(3, 4, 3)
+
+        def forward(self, images: Any, targets: Any = None) -> Any:
+            if self.training:
+                torch._assert(targets is not None, "targets should not be none when in training mode")
+            return self.conv(torch.stack(list(images)))
+
+    given = find(Detector())
+    assert (given.training, given.estimating, [fact.shape for fact in given.facts]) == (False, True, [(2, 3, 32, 32)])

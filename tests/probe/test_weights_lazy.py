@@ -74,7 +74,7 @@ def test_shards_are_copied_into_a_real_model(tmp_path: Path, form: str) -> None:
     tensors = {n: torch.randn_like(p) for n, p in model().named_parameters()}
     index = sharded(tmp_path, tensors, form)
     target = model()
-    assert load_into(target, (str(index),), "") == []
+    assert load_into(target, (str(index if form == "safetensors" else index.parent),), "") == []
     for name, parameter in target.named_parameters():
         assert torch.equal(parameter.detach(), tensors[name])
 
