@@ -38,7 +38,7 @@ def tanh_convolutions(depth: int, init: Callable[[Any], Any]) -> nn.Module:
 
 
 def test_xiao_2018_delta_orthogonal_convolutions_keep_gradients_over_a_thousand_layers() -> None:
-    # gain 1 is critical for tanh without biases: q falls like 1 / (1 + 2 depth), the gradient by a power of depth, where
+    # gain 1 is critical for tanh without biases: q falls like 1 / (1 + 2 depth), the gradient by a power of depth;
     # any other gain gives an exponential: 1e-38 with .957, 1e+38 with 1.045 after 1000 layers
     deep = of(lambda: tanh_convolutions(1000, lambda w: delta_orthogonal(w, 1.0)), 2, 16, 4, 4)
     body = [p for p in deep.profile if p.body and p.energy is not None]
