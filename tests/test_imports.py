@@ -168,7 +168,7 @@ def test_no_torch_where_none_is_needed(arguments: list[str], tmp_path: Path) -> 
         env={"PYTHONPATH": str(ROOT), "PATH": ""},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=300,
         check=False,
     )
     assert done.stderr.strip().splitlines()[-1] == "[] 0"

@@ -232,7 +232,7 @@ def _run_without_worker(folder: Path) -> str:
         env={**os.environ, "PYTHONPATH": path},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=300,
         check=False,
     )
     return done.stderr.strip()
@@ -325,7 +325,7 @@ def test_a_reader_that_goes_away_is_no_error(project: Path) -> None:
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=300,
         check=False,
     )
     assert done.stderr == ""
@@ -333,9 +333,8 @@ def test_a_reader_that_goes_away_is_no_error(project: Path) -> None:
 
 
 def test_interrupting_ends_everything(project: Path) -> None:
-    (project / "slow.py").write_text(
-        FINE.replace("super().__init__()", "super().__init__(); import time; time.sleep(60)")
-    )
+    waits = "super().__init__(); import time; open('started', 'w').close(); time.sleep(1000)"
+    (project / "slow.py").write_text(FINE.replace("super().__init__()", waits))
     process = subprocess.Popen(
         [sys.executable, "-m", "initlint", "slow.py", "--no-cache"],
         cwd=project,
@@ -344,9 +343,11 @@ def test_interrupting_ends_everything(project: Path) -> None:
         stderr=subprocess.PIPE,
         text=True,
     )
-    time.sleep(2.0)
+    until = time.monotonic() + 300
+    while not (project / "started").exists() and time.monotonic() < until:
+        time.sleep(0.05)
     process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=20)
+    out, err = process.communicate(timeout=300)
     assert process.returncode == 130
     assert "Traceback" not in err
     assert out == ""
