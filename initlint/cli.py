@@ -6,6 +6,7 @@ in a traceback.
 
 from __future__ import annotations
 
+import atexit
 import importlib
 import os
 import sys
@@ -99,7 +100,7 @@ def cli() -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
-    """Run the command line and exit.
+    """Run the command line and end the process.
 
     Args:
         arguments: replaces ``sys.argv[1:]``.
@@ -114,7 +115,10 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         sys.stdout.flush()
     except BrokenPipeError:
         drop_stdout()
-    sys.exit(code)
+    # Tearing the interpreter down takes a fifth of a cached check's time, and only frees memory.
+    atexit._run_exitfuncs()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def run(arguments: list[str]) -> int:

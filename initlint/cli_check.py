@@ -250,7 +250,6 @@ def _run(
 ) -> tuple[Run, tuple[Rule, ...]]:
     """Analyse and judge the targets, and plan fixes; the run, and the rules that ran."""
     from initlint import cli_output, engine
-    from initlint.fix.plan import plan_fixes
 
     prepared: list[tuple[tuple[Rule, ...], tuple[Rule, ...]]] = []
     cache = _cache(request, config)
@@ -262,7 +261,7 @@ def _run(
             targets,
             progress,
             cache,
-            lambda fresh: prepared.append(_rules(request, config, verdicts, fresh=fresh)),
+            lambda fresh: prepared.append(_prepared(request, config, verdicts, fresh=fresh)),
             pool,
         )
     rules, known = prepared[0]
@@ -276,6 +275,10 @@ def _run(
         command=shlex.join(["initlint", *sys.argv[1:]]),
         started=started,
     )
+    if not run.findings:
+        return run, rules
+    from initlint.fix.plan import plan_fixes
+
     return plan_fixes(run), rules
 
 
@@ -385,6 +388,25 @@ def _probe_options(request: Request, config: Config) -> ProbeOptions:
         arguments=arguments_for(config),
         verbose=request.verbose,
     )
+
+
+def _prepared(
+    request: Request, config: Config, verdicts: Verdicts | None, *, fresh: bool
+) -> tuple[tuple[Rule, ...], tuple[Rule, ...]]:
+    """The rules; and, while the worker imports torch, everything that its results will need is imported here."""
+    rules = _rules(request, config, verdicts, fresh=fresh)
+    if fresh:
+        import importlib
+
+        from initlint import codec
+        from initlint.emit import FORMATS
+        from initlint.facts import ModelFacts
+
+        codec.prepare(ModelFacts)
+        importlib.import_module("initlint.table")
+        format = FORMATS.get(request.output_format or config.output_format, "text")
+        importlib.import_module(f"initlint.emit.{format}")
+    return rules
 
 
 def _rules(

@@ -65,6 +65,11 @@ def from_plain(cls: type[_T], data: Any) -> _T:
         raise ValueError(f"not a {getattr(cls, '__name__', cls)}: {error}") from error
 
 
+def prepare(cls: type) -> None:
+    """Compile the decoder of a class now, in time that would be spent waiting."""
+    _decoder(cls)
+
+
 def _optional(inner: Converter) -> Converter:
     return lambda value: None if value is None else inner(value)
 

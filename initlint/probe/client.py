@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator, Sequence
 from initlint.errors import ProbeError
 from initlint.options import ProbeOptions
 from initlint.probe import limits
-from initlint.probe.isolate import ending
+from initlint.probe.isolate import Ending, ending
 from initlint.probe.outcome import Event, Job, Parts, ProbeResult
 from initlint.probe.running import Running
 from initlint.probe.scratch import scratch
@@ -209,8 +209,10 @@ class Pool:
         if self.versions is None and now - self.started_at > START_LIMIT:
             raise self._broken()
         self._enforce(now)
-        ended = [running for running in self.running.values() if running.ended is not None]
+        # One that has said all is not waited for: the kernel takes a while to free the memory of a large model.
+        ended = [running for running in self.running.values() if running.ended is not None or running.state.done]
         for running in ended:
+            running.ended = running.ended or Ending("ok")
             running.drain()
             running.close(self.selector)
             del self.running[running.number]

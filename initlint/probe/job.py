@@ -8,6 +8,7 @@ leave proxies behind or crash.
 from __future__ import annotations
 
 import contextlib
+import gc
 import json
 import os
 import sys
@@ -375,6 +376,9 @@ class Work:
         """Trace in a fork, which sends what it finds."""
 
         def attempt() -> None:
+            # Collections need not look at what came from before the fork, and a trace makes much and drops little.
+            gc.freeze()
+            gc.set_threshold(50_000)
             session = self.session
             namespace = self.loaded.namespace
             found = pipeline.graph(model, record, facts, namespace, session.options, with_inputs=with_inputs)
