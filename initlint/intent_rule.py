@@ -63,8 +63,11 @@ def _part(context: Context, statement: InitStatement, parameter: ParameterFacts)
     return (shape[0] // gates, *shape[1:]) if in_parts and len(shape) == 2 and shape[0] % gates == 0 else shape
 
 
-def judged(context: Context, asked: Mapping[str, InitStatement]) -> Judged:
-    """The verdict on parameters that were not given what these statements ask for."""
+def judged(context: Context, asked: Mapping[str, InitStatement], *, choice: bool = True) -> Judged:
+    """The verdict on parameters that were not given what these statements ask for.
+
+    ``choice``: a final layer that was not reached may have been left at its default on purpose.
+    """
     changes: dict[str, Nominal] = {}
     ratios: dict[str, float] = {}
     textbook = {s.parameter.name: s.expected for s in suspects(context.facts)}
@@ -84,8 +87,8 @@ def judged(context: Context, asked: Mapping[str, InitStatement]) -> Judged:
         return Judged(Severity.NOTE, "these parameters keep PyTorch's default")
     effect = context.effect(changes)
     severity = intent(effect, context.signal, context.settings.optimizer, context.facts.dtype) or Severity.NOTE
-    if effect.head and severity is Severity.WARNING:
-        return Judged(Severity.NOTE, effect)  # a final layer left at its default is a choice
+    if choice and effect.head and severity is Severity.WARNING:
+        return Judged(Severity.NOTE, effect)
     if severity is Severity.NOTE and _remembers(context, ratios):
         # what a recurrent matrix does over time does not show in one pass over the graph
         off = max(ratios.values(), key=lambda ratio: abs(ratio - 1))

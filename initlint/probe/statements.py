@@ -146,11 +146,11 @@ def _describe(candidate: Candidate, source: Source, view: _View) -> list[InitSta
     )
     if candidate.op == "pass":
         return [_passed(statement, candidate, source, view)]
-    if not statement.lost:
+    if not statement.lost or statement.lost_reason == "replaced":
         missed = view.misses.of(candidate, source, hits, statement.parameters)
         statement = replace(
             statement,
-            affected=_affected(statement, candidate, source, view),
+            affected=statement.affected if statement.lost else _affected(statement, candidate, source, view),
             missed=missed.names if statement.reached else (),
             missed_why=missed.why,
             missed_at=missed.at,

@@ -82,7 +82,7 @@ class InitNeverRan(Rule):
             if (p := context.parameter(n)) and (p.last is None or p.last.origin == "torch")
         ]
         first = context.parameter(next((n for n in chosen.affected if n in untouched), untouched[0]))
-        verdict = judged(context, owners(missed, untouched))
+        verdict = judged(context, owners(missed, untouched), choice=False)
         named = next((s.named for s in missed if s.named is not None), None)
         effect = verdict.effect
         if prior is not None:

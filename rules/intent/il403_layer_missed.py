@@ -242,7 +242,7 @@ class LayerMissed(Rule):
     def _repeated(self, context: Context, statement: InitStatement) -> list[ParameterFacts]:
         """What a statement that ran again and again on one tensor was meant to write: its selection says so."""
         guard = next((g for g in statement.guards if g.kind in ("isinstance", "type") and g.matched), None)
-        if guard is None or statement.runs < 2 or len(statement.parameters) != 1:
+        if guard is None or statement.runs < 2 or len(statement.parameters) != 1 or statement.lost:
             return []
         if statement.runs < (guard.matched or 0) or (guard.matched or 0) < 2:
             return []

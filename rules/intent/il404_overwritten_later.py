@@ -217,6 +217,8 @@ def _deliberate(context: Context, write: Write, parameter: ParameterFacts) -> bo
     """A value with a meaning: computed, a constant other than the usual one, an identity, a part set apart."""
     if write.op == "create":
         return _meaningful(write)
+    if write.op == "load":
+        return True
     if write.op in ("copy_", "eye_", "dirac_") or write.op.startswith("data"):
         # a draw that went through exp, log or the like is a computed value; scaled noise is a random scheme
         return not write.random or write.args.get("function") == "derived"
@@ -237,10 +239,12 @@ def _deliberate(context: Context, write: Write, parameter: ParameterFacts) -> bo
 def _meaningful(write: Write) -> bool:
     """Whether a parameter was made from given values: a table, pretrained vectors, an identity; no placeholder."""
     function = write.args.get("function")
-    if write.random or function in ("empty", "zeros", "ones", "unknown", None):
+    if write.random or function in ("empty", "unknown", None):
         return False
     value = write.args.get("val", write.args.get("mean") if write.args.get("std") == 0.0 else None)
-    return not isinstance(value, (int, float)) or value not in (0.0, 1.0)
+    if isinstance(value, (int, float)):
+        return value not in (0.0, 1.0)
+    return function not in ("zeros", "ones")
 
 
 def _constant(write: Write) -> float | None:
@@ -258,8 +262,8 @@ def _differs(first: Write, last: Write) -> bool:
 
 def _said(write: Write) -> str:
     value = _constant(write)
-    if write.op == "create":
-        return "what it was made from"
+    if write.op in ("create", "load"):
+        return "what it was made from" if write.op == "create" else "what was loaded"
     part = f" of {write.region}" if write.region else ""
     return f"the deliberate {write.op}{part}" + (f" ({value:g})" if value is not None else "")
 

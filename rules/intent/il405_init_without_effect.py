@@ -8,6 +8,7 @@ from typing import Any
 
 from initlint.facts import InitStatement, ParameterFacts
 from initlint.findings import Related, Severity
+from initlint.intent_rule import Judged, asked_for, judged
 from initlint.rule import Context, Outcome, Rule, bad, by_cause, good
 from initlint.signal import Nominal
 from initlint.signal.verdict import intent
@@ -65,28 +66,50 @@ class InitWithoutEffect(Rule):
     sources = ("https://github.com/jik876/hifi-gan/issues/145", "https://github.com/pytorch/pytorch/issues/180968")
 
     def check(self, context: Context) -> Iterator[Outcome]:
+        causes: dict[tuple[str, int, str], list[InitStatement]] = {}
         for statement in context.facts.statements:
             if statement.lost and statement.lost_reason in _WHY and statement.affected:
-                yield self._report(context, statement)
+                # an init function is right in itself: it is called at the wrong time
+                at = statement.caller or statement.site
+                causes.setdefault((at.file, at.line, statement.lost_reason), []).append(statement)
+        for statements in causes.values():
+            yield self._report(context, statements)
         yield from self._direction_only(context)
         yield from self._gain_divided_out(context)
 
-    def _report(self, context: Context, statement: InitStatement) -> Outcome:
+    def _report(self, context: Context, statements: list[InitStatement]) -> Outcome:
+        first = max(
+            statements, key=lambda s: max((len(p.shape) for n in s.affected if (p := context.parameter(n))), default=0)
+        )
+        reason = first.lost_reason
+        verdict = self._verdict(context, statements)
         return self.finding(
             context,
-            f"{statement.op} on `{statement.target}` has no effect: {_WHY[statement.lost_reason]}",
-            parameters=statement.affected,
-            # a table tied to another after both were initialised is replaced on purpose
-            severity=Severity.NOTE if statement.lost_reason == "replaced" else Severity.WARNING,
-            # an init function is right in itself: it is called at the wrong time
-            site=statement.caller or statement.site,
-            related=[Related(statement.site.file, statement.site.line, "writes in vain")] if statement.caller else [],
-            expected={"writes_kept": statement.lost},
+            f"{first.op} on `{first.target}` has no effect: {_WHY[reason]}",
+            parameters=[name for s in (first, *statements) for name in s.affected],
+            severity=verdict.severity,
+            site=first.caller or first.site,
+            related=[Related(s.site.file, s.site.line, "writes in vain") for s in statements if s.caller],
+            expected={"writes_kept": sum(s.lost for s in statements)},
             actual={"writes_kept": 0},
-            effect="the parameters keep the values that they had before",
-            fix=_REMEDY[statement.lost_reason],
+            effect=verdict.effect,
+            fix=_REMEDY[reason],
             topic="reach",
         )
+
+    def _verdict(self, context: Context, statements: list[InitStatement]) -> Judged:
+        kept = "the parameters keep the values that they had before"
+        if statements[0].lost_reason == "replaced":
+            return Judged(Severity.NOTE, kept)  # a table tied to another after both were initialised, on purpose
+        asked = {
+            name: statement
+            for statement in statements
+            for name in statement.affected
+            if (parameter := context.parameter(name)) is not None
+            and statements[0].lost_reason == "temporary"
+            and asked_for(context, statement, parameter) is not None
+        }
+        return judged(context, asked, choice=False) if asked else Judged(Severity.WARNING, kept)
 
     def _direction_only(self, context: Context) -> Iterator[Outcome]:
         """``weight_v`` drawn after ``weight_norm``: the weight is g v / |v|, so that its scale does not count."""

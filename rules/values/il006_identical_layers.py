@@ -63,10 +63,10 @@ class IdenticalLayers(Rule):
         facts = context.facts
         yield from self._slices(context)
         yield from self._one_module(context)
-        classes = list(_equal_tensors(facts))
+        twins = parallel_twins(facts)
+        classes = list(_equal_tensors(facts, twins))
         if not classes:
             return
-        twins = parallel_twins(facts)
         for causes in _causes(classes):
             members = [p for group in causes for p in group]
             names = [p.name for p in members]
@@ -214,8 +214,11 @@ class IdenticalLayers(Rule):
         return Agent()
 
 
-def _equal_tensors(facts: ModelFacts) -> Iterator[list[ParameterFacts]]:
-    """Groups of trainable, randomly filled tensors in separate memory of equal content, or equal up to a factor."""
+def _equal_tensors(facts: ModelFacts, twins: frozenset[tuple[str, str]]) -> Iterator[list[ParameterFacts]]:
+    """Groups of trainable, randomly filled tensors in separate memory of equal content, or equal up to a factor.
+
+    Parameters of their own in one memory count where they do the same (``twins``); else they are tied.
+    """
     streams = {(r.site.file, r.site.function) for r in facts.reseeds if r.stream and r.site is not None}
     by_digest: dict[tuple[str, tuple[int, ...]], list[ParameterFacts]] = {}
     by_draw: dict[tuple[str, str, tuple[int, ...]], list[ParameterFacts]] = {}
@@ -236,7 +239,7 @@ def _equal_tensors(facts: ModelFacts) -> Iterator[list[ParameterFacts]]:
             by_draw.setdefault((write.generator, write.op, parameter.shape), []).append(parameter)
     told: set[str] = set()
     for group in by_digest.values():
-        if len({p.storage for p in group}) > 1:
+        if len({p.storage for p in group}) > 1 or tuple(p.name for p in group[:2]) in twins:
             told.update(p.name for p in group)
             yield group
     # one draw from one state of the generator with another std: equal up to a factor, which no hash of content shows

@@ -1,0 +1,23 @@
+import torch
+from torch import nn
+
+
+class Model(nn.Module):
+    def __init__(self):
+        super().__init__()
+        layers = []
+        for _ in range(5):
+            layers += [nn.Linear(32, 32), nn.ReLU()]
+        self.body = nn.Sequential(*layers)
+        self.head = nn.Linear(32, 4)
+        params = {n: p.clone() for n, p in self.named_parameters()}
+        for n in params:
+            if "weight" in n:
+                nn.init.normal_(params[n], std=0.25)
+
+    def forward(self, x):
+        return self.head(self.body(x))
+
+
+def example_inputs():
+    return (torch.randn(16, 32),)

@@ -1,0 +1,24 @@
+import torch
+from torch import nn
+
+
+class Model(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.extra = nn.Linear(32, 32)
+        self.extra.special = True
+        layers = []
+        for _ in range(5):
+            layers += [nn.Linear(32, 32), nn.ReLU()]
+        self.body = nn.Sequential(*layers)
+        self.head = nn.Linear(32, 4)
+        for m in self.modules():
+            if isinstance(m, nn.Linear) and not getattr(m, "special", False):
+                nn.init.kaiming_normal_(m.weight, nonlinearity="relu")
+
+    def forward(self, x):
+        return self.head(self.body(self.extra(x)))
+
+
+def example_inputs():
+    return (torch.randn(16, 32),)

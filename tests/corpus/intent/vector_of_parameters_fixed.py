@@ -1,0 +1,22 @@
+import torch
+from torch import nn
+
+
+class Model(nn.Module):
+    def __init__(self):
+        super().__init__()
+        layers = []
+        for _ in range(5):
+            layers += [nn.Linear(32, 32), nn.ReLU()]
+        self.body = nn.Sequential(*layers)
+        self.head = nn.Linear(32, 4)
+        vec = nn.utils.parameters_to_vector(self.body.parameters()).detach()
+        vec.normal_(0, 0.25)
+        nn.utils.vector_to_parameters(vec, self.body.parameters())
+
+    def forward(self, x):
+        return self.head(self.body(x))
+
+
+def example_inputs():
+    return (torch.randn(16, 32),)
