@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from initlint.facts import Node
 from initlint.signal.curves import Curve, curve, function_of, named
-from initlint.signal.moments import Grad, NoRuleError, State, bounded, state, tied
+from initlint.signal.moments import Grad, NoRuleError, State, bounded, kept_ties, state, tied
 from initlint.signal.order import maximum
 from initlint.signal.rectified import POSITIVE, active, below, through
 from initlint.signal.scene import Op, Scene, number, text
@@ -203,6 +203,7 @@ def scale_back(node: Node, xs: tuple[State, ...], y: State, g: Grad, scene: Scen
             won=g.won * square,
             window=g.window,
             across=g.across * square,
+            ties=kept_ties(g, number(node, "factor", 1.0)),
         ),
     )
 

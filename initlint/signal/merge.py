@@ -7,7 +7,20 @@ from dataclasses import replace
 
 from initlint.facts import Node
 from initlint.signal.elementwise import EVERYWHERE, chosen, scaled, times
-from initlint.signal.moments import LARGEST, Grad, NoRuleError, State, bounded, carried, common, state, tied
+from initlint.signal.moments import (
+    LARGEST,
+    Grad,
+    NoRuleError,
+    Shares,
+    State,
+    Tie,
+    bounded,
+    carried,
+    common,
+    kept_ties,
+    state,
+    tied,
+)
 from initlint.signal.rectified import NEGLIGIBLE, mixture
 from initlint.signal.scene import Op, Scene, number, numbers, text
 
@@ -15,6 +28,8 @@ from initlint.signal.scene import Op, Scene, number, numbers, text
 MASK = 1e7
 #: The number L of a mask {0, -L}: exp(-20) is nothing to a softmax.
 DEEP = 20.0
+#: The least share of a mask: the mean of a parameter is not zero by chance and would pass for one of fewer elements.
+LEAST = 0.01
 #: A divisor whose variance is below this share of its squared mean is treated as nearly constant.
 STEADY = 0.5
 SOURCES = ("parameter", "constant")
@@ -22,7 +37,9 @@ SOURCES = ("parameter", "constant")
 
 def masks(x: State) -> bool:
     """Whether an operand is a mask: a constant of zeros and one large negative number."""
-    return x.kind == "constant" and (not x.q < MASK or (x.m < 0 and x.q > DEEP * -x.m))
+    if x.kind != "constant" or x.q < MASK:
+        return x.kind == "constant" and x.m < 0 and x.q > DEEP * -x.m and x.m * x.m > LEAST * x.q
+    return True
 
 
 def _unmasked(mask: State) -> float:
@@ -43,8 +60,7 @@ def add(node: Node, xs: tuple[State, ...], scene: Scene) -> State:
     if shared is None:
         cross, q2 = 2.0 * alpha * a.m * b.m, (0.0, 0.0, 0.0)
     else:
-        factor, base = 2.0 * alpha * shared.left * shared.right, shared.base
-        cross, q2 = factor * base.q, (factor * base.d, factor * base.e, factor * base.u)
+        cross, q2 = _cross(*shared, 2.0 * alpha)
     q = max(a.q + square * b.q + cross, 0.0)
     main, source = (a, first) if a.q >= square * b.q else (b, second)
     found = state(
@@ -60,8 +76,14 @@ def add(node: Node, xs: tuple[State, ...], scene: Scene) -> State:
     )
     factor = 1.0 if main is a else alpha
     ties = tied(main, source, factor)
+    lesser, beside = (second, b) if main is a else (first, a)
+    if lesser != source:
+        weight = alpha if main is a else 1.0
+        ties = (ties[0], Tie(lesser, weight, beside, weight), *ties[1:])
     if shared is not None:  # what both contain is in the sum with both factors
-        ties = tied(shared.base, shared.root, shared.left + alpha * shared.right)
+        one, other = shared
+        apart, together = one.factor + alpha * other.factor, one.together + alpha * other.together
+        ties = tied(one.base, one.root, apart, together)
     found = replace(found, ties=ties, share=min(a.share, b.share, 1.0 - hidden(node, scene)))
     if alpha != 1.0 or shared is not None:
         return found
@@ -70,6 +92,21 @@ def add(node: Node, xs: tuple[State, ...], scene: Scene) -> State:
     if a.positive != b.positive and "constant" not in (a.kind, b.kind):
         return replace(found, mix=mixture(a, b) if a.positive else mixture(b, a))
     return found
+
+
+def _cross(one: Tie, other: Tie, scale: float) -> tuple[float, tuple[float, float, float]]:
+    """What a signal in both operands adds to the second moment of their sum, and to d, e and u."""
+    base = one.base
+    apart, together = scale * one.factor * other.factor, scale * one.together * other.together
+    samples = max(base.u - base.e, 0.0)  # of the difference between samples what all positions share
+    return (
+        together * (base.q - base.e) + apart * base.e,
+        (
+            together * samples + apart * (base.d - samples),
+            apart * base.e,
+            together * (base.u - base.e) + apart * base.e,
+        ),
+    )
 
 
 def _outweighs(a: State, b: State) -> bool:
@@ -98,13 +135,14 @@ def add_back(node: Node, xs: tuple[State, ...], y: State, g: Grad, scene: Scene)
     if len(node.inputs) == 1:
         return (g,)
     a, b = xs[0], xs[1]
+    g = g._replace(ties=(Shares(node.index, 1.0, g.p), *g.ties[:2]))
+    sign = -1.0 if node.op == "sub" else 1.0
     # the greatest sum need not be the greatest of either, unless the other is closed
     left = _lit(g, a, b, y) if not _outweighs(a, b) else g
     right = _lit(g, b, a, y) if not _outweighs(b, a) else g
-    return (
-        spread(left, 0, node, scene),
-        spread(_times(right, square)._replace(won=right.won * square, window=right.window), 1, node, scene),
-    )
+    ties = kept_ties(g, sign * number(node, "alpha", 1.0))
+    right = _times(right, square)._replace(won=right.won * square, window=right.window, ties=ties)
+    return (spread(left, 0, node, scene), spread(right, 1, node, scene))
 
 
 def _lit(g: Grad, x: State, other: State, y: State) -> Grad:
@@ -133,8 +171,8 @@ def mul(node: Node, xs: tuple[State, ...], scene: Scene) -> State:
     """Product of two signals. Of one signal with itself by Isserlis, of independent ones by moments."""
     a, b = _pair(node, xs)
     shared = common(a, b, (node.inputs[0], node.inputs[-1]))
-    if shared is not None and shared.base.kind != "constant":
-        factor, base = shared.left * shared.right, shared.base
+    if shared is not None and shared[0].base.kind != "constant":
+        factor, base = shared[0].factor * shared[1].factor, shared[0].base
         v, m2 = base.v, base.m * base.m
         q = factor * factor * (3.0 * v * v + 6.0 * m2 * v + m2 * m2)
         slope = 4.0 * factor * factor * base.q
@@ -157,6 +195,7 @@ def _by(g: Grad, b: State) -> Grad:
         g.t * max(b.q - b.e, 0.0),
         noise,
         lean=g.lean,
+        ties=kept_ties(g, b.m) if b.kind == "constant" else (),
         won=g.won * b.q,
         window=g.window,
         across=g.across * (b.q - b.u),

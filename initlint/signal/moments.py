@@ -17,6 +17,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple
 
+#: So many earlier signals are remembered beside the last one.
+NEAREST = 3
 #: Second moments are kept within these: far outside float32 (1e-90 to 1e77), and products stay within float64.
 SMALLEST = 1e-150
 LARGEST = 1e150
@@ -99,11 +101,23 @@ class State:
 
 
 class Tie(NamedTuple):
-    """This signal is ``factor`` times the signal of node ``root`` (state ``base``), plus something independent."""
+    """This signal is ``factor`` times the signal of node ``root`` (state ``base``), plus something independent.
+
+    ``together``: the same for what the positions of a sample share, which an average over positions leaves as it is.
+    """
 
     root: int
     factor: float
     base: State
+    together: float
+
+
+class Shares(NamedTuple):
+    """This gradient is ``factor`` times the one on node ``root``, whose second moment is ``base``, plus the rest."""
+
+    root: int
+    factor: float
+    base: float
 
 
 class Grad(NamedTuple):
@@ -124,9 +138,15 @@ class Grad(NamedTuple):
     window: float = 1.0
     active: float = 0.0  # after a function of a mixture: the share of p where the rectified part is not zero
     across: float = 0.0  # covariance between samples: batch norm's backward leaves none of a gradient's batch mean
+    ties: tuple[Shares, ...] = ()  # gradients of sums further on that this one still contains, nearest first
 
 
 NO_GRADIENT = Grad(0.0, 0.0, 0.0)
+
+
+def kept_ties(g: Grad, factor: float) -> tuple[Shares, ...]:
+    """The ties of ``factor`` times this gradient."""
+    return tuple(Shares(tie.root, tie.factor * factor, tie.base) for tie in g.ties)
 
 
 class NoRuleError(Exception):
@@ -191,32 +211,20 @@ def carried(inputs: tuple[State, ...], weights: tuple[float, ...]) -> float:
     return sum((w / total) ** 2 * (x.noise + x.own) for x, w in zip(inputs, weights, strict=True))
 
 
-def tied(x: State, source: int, factor: float = 1.0) -> tuple[Tie, ...]:
+def tied(x: State, source: int, factor: float = 1.0, together: float | None = None) -> tuple[Tie, ...]:
     """The ties of ``factor`` times node ``source``, whose state is ``x``: the nearest and the oldest are kept."""
-    ties = [Tie(source, factor, x)]
-    if x.ties:
-        first, last = x.ties[0], x.ties[-1]
-        ties.append(Tie(last.root, last.factor * factor, last.base))
-        if first.root != last.root:
-            ties.insert(1, Tie(first.root, first.factor * factor, first.base))
-    return tuple(ties)
+    whole = factor if together is None else together
+    earlier = x.ties if len(x.ties) <= NEAREST else (*x.ties[: NEAREST - 1], x.ties[-1])
+    scaled = (tie._replace(factor=tie.factor * factor, together=tie.together * whole) for tie in earlier)
+    return (Tie(source, factor, x, whole), *scaled)
 
 
-class Shared(NamedTuple):
-    """What two signals both contain: the signal of node ``root``, with these factors."""
-
-    left: float
-    right: float
-    root: int
-    base: State
-
-
-def common(a: State, b: State, sources: tuple[int, int]) -> Shared | None:
-    """The nearest signal that both contain."""
-    left = (Tie(sources[0], 1.0, a), *a.ties)
-    right = {tie.root: tie for tie in (*reversed(b.ties), Tie(sources[1], 1.0, b))}
+def common(a: State, b: State, sources: tuple[int, int]) -> tuple[Tie, Tie] | None:
+    """The nearest signal that both contain, as a tie of either."""
+    left = (Tie(sources[0], 1.0, a, 1.0), *a.ties)
+    right = {tie.root: tie for tie in (*reversed(b.ties), Tie(sources[1], 1.0, b, 1.0))}
     for tie in left:
         other = right.get(tie.root)
         if other is not None:
-            return Shared(tie.factor, other.factor, tie.root, tie.base)
+            return tie, other
     return None

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from initlint.facts import Node
-from initlint.signal.moments import Grad, State, bounded, state, tied
+from initlint.signal.moments import Grad, State, bounded, kept_ties, state, tied
 from initlint.signal.scene import Op, Scene, number, text
 
 #: A statistic over fewer elements than this depends on the batch that happened to be traced; it counts as this many.
@@ -157,6 +157,8 @@ def norm_back(node: Node, xs: tuple[State, ...], y: State, g: Grad, scene: Scene
     # E[1/v] E[v] - 1: the energy of one token fluctuates as the signal does, a mean over positions hardly
     single = positions * samples == 1
     factor *= 1.0 + min(x.spread if single else 2.0 / (cells - 3.0), 1.0)
+    gain, _, _, _ = affine(node)
+    ties = kept_ties(g, gain * (factor / second) ** 0.5) if second > 0 else ()
     kept = max(g.p * (1.0 - mean - along), 0.0)
     p = bounded(kept * factor)
     noise = g.noise + x.noise + x.own
@@ -169,9 +171,9 @@ def norm_back(node: Node, xs: tuple[State, ...], y: State, g: Grad, scene: Scene
     else:
         shared = (g.t * (1.0 - 1.0 / max(channels * samples, 1.0)) if mean else g.t) * factor
     if channels > 1.0 or x.harmonic <= 1.0:
-        return (Grad(p, shared, noise, across=across),)
+        return (Grad(p, shared, noise, across=across, ties=ties),)
     # each channel is divided by its own scale; the weights that made the scales unequal undo it on the way back
-    return (Grad(bounded(p * x.harmonic), shared, noise, through=p, across=across),)
+    return (Grad(bounded(p * x.harmonic), shared, noise, through=p, across=across, ties=ties),)
 
 
 def _apart(g: Grad, positions: float, samples: float) -> float:

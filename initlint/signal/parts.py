@@ -7,7 +7,7 @@ unit scale, although it alone reaches the head.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from initlint.facts import Node
@@ -109,12 +109,17 @@ def _cat(node: Node, xs: tuple[State, ...], scene: Scene, op: Op) -> State:
     y = op.forward(node, tuple(whole(x) for x in xs), scene)
     lengths = [scene.layout(index).batch * scene.layout(index).elements for index in node.inputs]
     total = float(sum(lengths))
-    if not 1 < len(xs) <= MOST or total <= 0 or any(x.parts for x in xs):
+    pieces = sum(max(len(x.parts), 1) for x in xs)
+    if not 1 < pieces <= MOST or total <= 0:
         return y
-    seconds = [x.q for x in xs]
-    if max(seconds) <= ALIKE * min(seconds) and max(x.d for x in xs) <= ALIKE * min(x.d for x in xs):
+    parts = tuple(
+        (length / total * share, part)
+        for length, x in zip(lengths, xs, strict=True)
+        for share, part in (x.parts or ((1.0, x),))
+    )
+    seconds, apart = [x.q for _, x in parts], [x.d for _, x in parts]
+    if max(seconds) <= ALIKE * min(seconds) and max(apart) <= ALIKE * min(apart):
         return y
-    parts = tuple((length / total, x) for length, x in zip(lengths, xs, strict=True))
     return joined(parts, y)
 
 
@@ -150,8 +155,8 @@ def backward(node: Node, xs: tuple[State, ...], y: State, g: Grad, scene: Scene,
     plain = tuple(whole(x) for x in xs)
     if node.op == "cat":
         sent = op.backward(node, plain, whole(y), _bare(g), scene)
-        if g.parts and len(g.parts) == len(xs):
-            return tuple(part for _, part in g.parts)
+        if g.parts and len(g.parts) == sum(max(len(x.parts), 1) for x in xs):
+            return tuple(_taken(g, xs))
         return sent
     if node.op == "select" and text(node, "axis") == "position":
         return _select_back(node, xs, plain, y, g, scene, op)
@@ -170,6 +175,18 @@ def backward(node: Node, xs: tuple[State, ...], y: State, g: Grad, scene: Scene,
         column = tuple((share, row[which]) for share, row in zip(found, rows, strict=True))
         columns.append(gathered(column, keep=bool(x.parts) and (node.op not in ASKING or which == 0)))
     return tuple(columns)
+
+
+def _taken(g: Grad, xs: tuple[State, ...]) -> Iterator[Grad]:
+    """What each input of a concatenation takes of the segments of its gradient."""
+    at = 0
+    for x in xs:
+        if x.parts:
+            own = g.parts[at : at + len(x.parts)]
+            yield gathered(tuple((share, part) for (share, _), (_, part) in zip(x.parts, own, strict=True)), keep=True)
+        else:
+            yield g.parts[at][1]
+        at += max(len(x.parts), 1)
 
 
 def _select_back(

@@ -9,7 +9,7 @@ from dataclasses import replace
 from initlint.facts import Node
 from initlint.signal.curves import curve, function_of
 from initlint.signal.elementwise import apply, chosen, greatest, width_of
-from initlint.signal.moments import Grad, NoRuleError, State, bounded, state, tied
+from initlint.signal.moments import Grad, NoRuleError, State, bounded, kept_ties, state, tied
 from initlint.signal.rectified import POSITIVE
 from initlint.signal.scene import Op, Scene, number, text
 
@@ -45,8 +45,7 @@ def pool(node: Node, xs: tuple[State, ...], scene: Scene) -> State:
     y = averaged(x, window, "position")
     if text(node, "kind") == "lp":
         return replace(y, q=bounded(x.q), m=math.sqrt(x.q), numeric=True)
-    factor = y.q / x.q if x.q > 0 else 1.0
-    y = replace(y, own=2.0 / width_of(node.index, y, scene), ties=tied(x, node.inputs[0], factor))
+    y = replace(y, own=2.0 / width_of(node.index, y, scene), ties=tied(x, node.inputs[0], 1.0 / window, 1.0))
     return replace(y, positive=x.positive, kind="post" if x.positive else y.kind)
 
 
@@ -89,7 +88,8 @@ def pool_back(node: Node, xs: tuple[State, ...], y: State, g: Grad, scene: Scene
     p = bounded((g.p - shared) * cover / window**2 + both)
     # positions of one window take the same gradient: all of them where the window is the whole map
     t = both + max(p - both, 0.0) / scene.layout(node.index).positions
-    return (Grad(p, t, g.noise, across=g.across * (cover / window) ** 2),)
+    ties = kept_ties(g, 1.0 / window) if n_in == n_out else ()
+    return (Grad(p, t, g.noise, across=g.across * (cover / window) ** 2, ties=ties),)
 
 
 def reduce(node: Node, xs: tuple[State, ...], scene: Scene) -> State:

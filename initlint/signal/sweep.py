@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from initlint.facts import Node
 from initlint.signal import parts
-from initlint.signal.moments import Grad, Moments, NoRuleError, State, bounded
+from initlint.signal.moments import Grad, Moments, NoRuleError, Shares, State, bounded
 from initlint.signal.opaque import measured
 from initlint.signal.scene import Scene
 from initlint.signal.table import OPS
@@ -22,6 +22,10 @@ APPROXIMATE = frozenset({"activation", "cumsum", "div", "mul", "matmul", "reduce
 #: A rule is overruled where, from inputs within ``NEAR`` (log10) of the measured ones, it misses the output's second
 #: moment by more than ``FAR`` beyond what the inputs explain: five times what the rules' accuracies do (THEORY 5.9).
 NEAR, FAR = 1.0, 1.0
+#: Of a sum of gradients that cancel each other nearly this share is left at least: chance does not cancel.
+SMALLEST_SHARE = 1e-2
+#: So many of the nearest sums are remembered.
+TIES = 3
 #: Relative change of a moment below which re-propagation stops.
 CONVERGED = 1e-7
 
@@ -139,10 +143,44 @@ def summed(received: Iterable[Grad]) -> Grad:
         noise += part.p * part.p * part.noise
     if p <= 0.0:
         return Grad(0.0)
+    ties, cross = _coherent(pieces)
+    if cross:  # the same gradient, over a sum and its parts: they cancel or reinforce each other
+        ratio = max(1.0 + cross / p, SMALLEST_SHARE)
+        p, t, across, won, along = (ratio * value for value in (p, t, across, won, along))
+        through, noise = ratio * through, ratio * ratio * noise
     seen = bounded(through) if packed else -1.0
     return Grad(
-        bounded(p), t, noise / (p * p), seen, parts.summed_parts(pieces), along, lean / p, won, window, across=across
+        bounded(p),
+        t,
+        noise / (p * p),
+        seen,
+        parts.summed_parts(pieces),
+        along,
+        lean / p,
+        won,
+        window,
+        across=across,
+        ties=ties,
     )
+
+
+def _coherent(pieces: tuple[Grad, ...]) -> tuple[tuple[Shares, ...], float]:
+    """What the sum still contains of gradients further on, and the energy by which its pieces are not independent."""
+    if len(pieces) == 1:
+        return pieces[0].ties, 0.0
+    cross = 0.0
+    for at, one in enumerate(pieces):
+        for other in pieces[at + 1 :]:
+            theirs = {tie.root: tie for tie in other.ties}
+            shared = next((tie for tie in one.ties if tie.root in theirs), None)
+            if shared is not None:
+                cross += 2.0 * shared.factor * theirs[shared.root].factor * shared.base
+    found: dict[int, Shares] = {}
+    for one in pieces:
+        for tie in one.ties:
+            before = found.get(tie.root)
+            found[tie.root] = tie._replace(factor=tie.factor + (before.factor if before else 0.0))
+    return tuple(sorted(found.values(), key=lambda tie: tie.root)[:TIES]), cross
 
 
 def sweep(nodes: Sequence[Node], scene: Scene, outputs: Sequence[int]) -> Sweep:

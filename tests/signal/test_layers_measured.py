@@ -218,6 +218,63 @@ def test_windows_that_reach_beyond_the_map():
     assert off(found, 0, "head") < 0.03  # the greatest of 81, where there are 36: 0.05
 
 
+class Leaning(nn.Module):
+    """Blocks that move half of the way to what a branch makes of the signal: x + (f(x) - x) / 2."""
+
+    def __init__(self, width: int = 128, depth: int = 4) -> None:
+        super().__init__()
+        self.stem, self.head = nn.Linear(32, width), nn.Linear(width, 100)
+        self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(depth))
+        self.branches = nn.ModuleList(nn.Linear(width, width) for _ in range(depth))
+        self.share = nn.Parameter(torch.full((width,), 0.5))
+
+    def forward(self, x):
+        x = self.stem(x)
+        for norm, branch in zip(self.norms, self.branches, strict=True):
+            x = x + self.share * (branch(norm(x)) - x)
+        return self.head(x)
+
+
+def test_a_signal_that_is_taken_off_a_sum_again():
+    torch.manual_seed(0)
+    found = compared(Leaning(), torch.randn(64, 32))
+    assert off(found, 0, "head") < 0.03  # as if the two x were strangers: 0.25
+    assert off(found, 1, "stem") < 0.05
+
+
+def test_what_is_left_of_an_average_less_the_signal():
+    class Mixer(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.stem, self.head = nn.Conv2d(3, 64, 1), nn.Conv2d(64, 64, 1)
+
+        def forward(self, x):
+            y = self.stem(x)
+            return self.head(y + (F.avg_pool2d(y, 3, 1, 1, count_include_pad=False) - y))
+
+    torch.manual_seed(0)
+    found = compared(Mixer(), torch.randn(8, 3, 24, 24))
+    assert off(found, 0, "head") < 0.04  # nothing at all where the average is taken for its common part
+    assert off(found, 1, "stem") < 0.04
+
+
+def test_a_parameter_whose_mean_is_not_quite_zero_is_no_mask():
+    class Tokens(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.place = nn.Parameter(torch.empty(1, 512)), nn.Parameter(torch.empty(1, 512))
+            nn.init.normal_(self.first, -1e-7, 0.02)
+            nn.init.normal_(self.place, -1e-7, 0.02)
+            self.layer = nn.Linear(512, 512)
+
+        def forward(self, x):
+            return self.layer(x * 1e-3 + (self.first + self.place))
+
+    torch.manual_seed(0)
+    found = compared(Tokens(), torch.randn(4, 512))
+    assert off(found, 0, "layer") < 0.02
+
+
 @pytest.mark.parametrize(("sigma", "count"), [(0.5, 5), (1.0, 16), (3.3, 64), (8.0, 16)])
 def test_what_passes_a_softmax_back(sigma, count):
     g = torch.Generator().manual_seed(0)
