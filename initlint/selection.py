@@ -128,5 +128,12 @@ def resolve(table: Mapping[str, _V], rules: Sequence[Named]) -> dict[str, _V]:
 def did_you_mean(text: str, candidates: Iterable[str]) -> str:
     """``Did you mean `x`?`` for the nearest candidate; empty when none is near."""
     options = {candidate.lower(): candidate for candidate in candidates}
-    near = difflib.get_close_matches(text.lower(), options, n=1, cutoff=0.6)
-    return f"Did you mean `{options[near[0]]}`?" if near else ""
+    wanted = text.lower()
+    near = difflib.get_close_matches(wanted, options, n=20, cutoff=0.6)
+
+    def likeness(option: str) -> tuple[float, int]:
+        # a code with a digit mistyped is equally near to many others: the one that agrees in most places is meant
+        alike = difflib.SequenceMatcher(None, option, wanted).ratio()
+        return alike, sum(a == b for a, b in zip(option, wanted, strict=False))
+
+    return f"Did you mean `{options[max(near, key=likeness)]}`?" if near else ""

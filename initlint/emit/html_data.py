@@ -99,6 +99,7 @@ class Model:
     target: str
     status: str
     reason: str
+    ran: bool  # a real forward completed
     level: str
     said: str
     count: Tally

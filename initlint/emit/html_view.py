@@ -103,6 +103,7 @@ def _model(run: Run, report: ModelReport, index: int, ids: Mapping[int, str], op
         target=clean(facts.target),
         status=clean(facts.status),
         reason=clean(facts.reason),
+        ran=facts.trace.ran,
         level=_level(count, whole=facts.status == "analysed"),
         said=verdict(count),
         count=count,
@@ -121,10 +122,11 @@ def _model_facts(report: ModelReport) -> tuple[tuple[str, str], ...]:
     facts = report.facts
     trace = facts.trace
     known = trace.method in ("symbolic", "recorded", "mixed")
+    ran = "" if trace.ran else ", forward not run"
     entries = [
         ("parameters", f"{parameter_count(facts):,}"),
         ("layers", f"{len(report.rows):,}"),
-        ("trace", f"{trace.method}, {_percent(trace.coverage)}" if known else "none"),
+        ("trace", f"{trace.method}, {_percent(trace.coverage)}{ran}" if known else "none"),
         ("inputs", "; ".join(describe_input(entry) for entry in facts.inputs)),
         ("loss at init", describe_loss(report)),
         ("arguments", ", ".join(f"{a.name}={a.value} ({a.origin})" for a in facts.arguments)),

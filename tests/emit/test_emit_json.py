@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import re
+from pathlib import Path
 from typing import Any
 
 import jsonschema
@@ -125,6 +127,21 @@ def document(run: Run) -> Any:
 
 def test_the_sample_fulfils_the_contract() -> None:
     jsonschema.Draft202012Validator(SCHEMA).validate(document(sample()))
+
+
+def test_the_documentation_names_every_key() -> None:
+    page = (Path(__file__).resolve().parents[2] / "docs" / "json.md").read_text("utf-8")
+    named = set(re.findall(r"\w+", " ".join(re.findall(r"`([^`]*)`", page))))
+    free = ("expected", "actual", "init_loss")  # objects of named numbers and strings
+
+    def keys(value: Any) -> set[str]:
+        if isinstance(value, list):
+            return {key for item in value for key in keys(item)}
+        if not isinstance(value, dict):
+            return set()
+        return set(value) | {key for name, item in value.items() if name not in free for key in keys(item)}
+
+    assert keys(document(sample())) - named == set()
 
 
 def test_an_empty_run_fulfils_the_contract() -> None:
