@@ -19,6 +19,8 @@ from initlint.signal.trunk import WEIGHTED, returned
 
 #: Effects below this (log10 of second moments, nats of loss) are none: 2 % of a second moment.
 NOTHING = 0.01
+#: Changes of a point (log10) below which the spans are not taken anew: a tenth of that.
+UNSEEN = 0.001
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +67,9 @@ def counterfactual(facts: ModelFacts, signal: Signal, changes: Mapping[str, Nomi
     states = changed_states(nodes, base, scene)
     grads = changed_grads(nodes, states, base, scene, outputs)
     view, grad_view = Overlay(base.states, states), Overlay(base.grads, grads)
-    expected = changed_points(scene, signal.profile, signal.trunk, signal.guards, (states, grads), view, grad_view)
+    expected = changed_points(
+        scene, signal.profile, signal.trunk, signal.places, (states, grads), (view, grad_view), signal.guards
+    )
     moved = {user for index in states for user in scene.consumers[index]}
     return _effect(signal, scene, base, nodes, view, expected, outputs, moved, len(states) + len(grads))
 
@@ -76,7 +80,7 @@ def _effect(
     base: Sweep,
     nodes: Mapping[int, Node],
     view: Sequence[State],
-    expected: Sequence[Point],
+    expected: Mapping[int, Point],
     outputs: Sequence[int],
     moved: Collection[int],
     touched: int,
@@ -88,7 +92,9 @@ def _effect(
     changed = [i for i in nodes if nodes[i].operator is not None or nodes[i].op != "parameter"]
     guarded = bool(changed) and all(signal.guards[i] for i in changed)
     largest = _largest([forward, dependent, gradient])
-    after = spans(expected)
+    after = signal.spans
+    if any(_shows(signal.profile[place], point) for place, point in expected.items()):
+        after = spans([expected.get(place, point) for place, point in enumerate(signal.profile)])
     hidden = (abs(largest) < NOTHING and abs(loss) < NOTHING) or (guarded and abs(largest) < 0.3)
     found = Effect(
         forward=forward,
@@ -103,25 +109,36 @@ def _effect(
         saturated=saturated_share(scene, base.states, moved) - saturated_share(scene, view, moved),
         dead=dead_share(scene, base.states, moved) - dead_share(scene, view, moved),
         head=_only_head(signal, scene, nodes),
-        branch=not any(i in set(signal.trunk) for i in nodes),
+        branch=set(signal.trunk).isdisjoint(nodes),
         touched=touched,
     )
     return replace(found, sentence=sentence(found, scene))
 
 
-def _compare(actual: Sequence[Point], expected: Sequence[Point]) -> tuple[float, float, float]:
+def _compare(actual: Sequence[Point], expected: Mapping[int, Point]) -> tuple[float, float, float]:
     """Largest log ratios along the trunk: q, q(1-c), and gradient energy relative to the point next to the head."""
-    open_pairs = [(a, b) for a, b in _matched(actual, expected) if not a.guarded]
-    forward = _largest([a.q - b.q for a, b in open_pairs])
-    dependent = _largest([a.dependent - b.dependent for a, b in open_pairs])
-    body = [(a.energy - b.energy) for a, b in open_pairs if a.body and a.energy is not None and b.energy is not None]
-    gradient = _largest([value - body[-1] for value in body]) if body else 0.0
-    return forward, dependent, gradient
+    pairs = [(actual[place], expected[place]) for place in sorted(expected) if not actual[place].guarded]
+    forward = _largest([a.q - b.q for a, b in pairs])
+    dependent = _largest([a.dependent - b.dependent for a, b in pairs])
+    body = {a.node: a.energy - b.energy for a, b in pairs if a.body and a.energy is not None and b.energy is not None}
+    if not body:
+        return forward, dependent, 0.0
+    last = next(p.node for p in reversed(actual) if p.body and not p.guarded)
+    common = body.get(last, 0.0)
+    found = [value - common for value in body.values()]
+    if common and any(p.body and not p.guarded and p.node not in body for p in actual):
+        found.append(-common)  # what is not listed did not change
+    return forward, dependent, _largest(found)
 
 
-def _matched(actual: Sequence[Point], expected: Sequence[Point]) -> list[tuple[Point, Point]]:
-    known = {point.node: point for point in expected}
-    return [(point, known[point.node]) for point in actual if point.node in known]
+def _shows(actual: Point, expected: Point) -> bool:
+    """Whether a change of a point may show in a span."""
+    if not (actual.judged or actual.body or expected.body):
+        return False
+    moved = max(abs(actual.q - expected.q), abs(actual.dependent - expected.dependent))
+    if actual.energy is None or expected.energy is None:
+        return moved > UNSEEN or actual.energy != expected.energy
+    return max(moved, abs(actual.energy - expected.energy)) > UNSEEN
 
 
 def _largest(values: Sequence[float]) -> float:

@@ -38,6 +38,8 @@ class Point:
     judged: bool  # counts for the forward spans (not hidden by a norm, not the head)
     body: bool  # counts for the gradient span
     lost: tuple[float, float] = (0.0, 0.0)  # log10 that averages over positions before it took, added back
+    first: int = 0  # the first layer of its trunk, and the head, as node indices
+    head: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,22 +101,27 @@ def changed_points(
     scene: Scene,
     profile: Sequence[Point],
     trunk: Sequence[int],
-    hidden: Sequence[bool],
+    places: Mapping[int, int],
     changes: tuple[Mapping[int, State], Mapping[int, Grad]],
-    states: Sequence[State],
-    grads: Sequence[Grad],
-) -> tuple[Point, ...]:
-    """The profile again after a change, without going through the points that are as they were."""
-    moved = changes[0].keys() | changes[1].keys()
+    views: tuple[Sequence[State], Sequence[Grad]],
+    hidden: Sequence[bool],
+) -> dict[int, Point]:
+    """The points that differ after a change, by their place in the profile; the others are not gone through.
+
+    ``places``: where a node is in the profile.
+    """
+    moved = sorted({places[index] for part in changes for index in part if index in places})
     if not moved:
-        return tuple(profile)
-    if any(_averages(scene, index) for index in trunk if index in changes[0]):
-        return points(scene, trunk, hidden, states, grads)
-    ends = _ends(scene, trunk)
-    return tuple(
-        _point(scene, p.node, states[p.node], grads[p.node], p.guarded, ends, p.lost) if p.node in moved else p
-        for p in profile
-    )
+        return {}
+    states, grads = views
+    if any(_averages(scene, index) and index in places for index in changes[0]):
+        return dict(enumerate(points(scene, trunk, hidden, states, grads)))
+    found = {}
+    for place in moved:
+        old = profile[place]
+        ends = (old.first, old.head)
+        found[place] = _point(scene, old.node, states[old.node], grads[old.node], old.guarded, ends, old.lost)
+    return found
 
 
 def _ends(scene: Scene, trunk: Sequence[int]) -> tuple[int, int]:
@@ -165,6 +172,8 @@ def _point(
         judged=not hidden and index < ends[1],
         body=not hidden and ends[0] <= index < ends[1] and energy is not None,
         lost=lost,
+        first=ends[0],
+        head=ends[1],
     )
 
 

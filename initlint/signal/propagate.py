@@ -41,6 +41,7 @@ class Signal:
     scene: Scene | None = field(default=None, repr=False, compare=False)
     sweeps: tuple[Sweep, Sweep] | None = field(default=None, repr=False, compare=False)
     guards: tuple[bool, ...] = field(default=(), repr=False, compare=False)
+    places: Mapping[int, int] = field(default_factory=dict, repr=False, compare=False)  # of nodes, in the profile
 
     @property
     def forward_span(self) -> float:
@@ -112,6 +113,7 @@ def propagate(facts: ModelFacts, nominal: Mapping[str, Nominal] | None = None, a
         scene=opened_scene,
         sweeps=(built, second),
         guards=guards,
+        places={point.node: place for place, point in enumerate(profile)},
     )
 
 
