@@ -22,6 +22,8 @@ _SILENT = math.log10(1.05)
 _FORMULAS = ("grouped_fan", "fan_axis", "variance_as_std", "misapplied_formula")
 
 
+#: Those of which a root is missing or too many; a wrong count stands where it is counted.
+_ROOTS = ("variance_as_std", "misapplied_formula")
 #: A root or a quotient in the call itself: the formula is completed there.
 _COMPUTES = re.compile(r"sqrt|\*\*|/")
 
@@ -75,7 +77,8 @@ class SuspectRule(Rule):
         wrote = site_of(worst.parameter)
         # a formula by hand is to be mended where it is computed; a call of nn.init where it stands
         named = worst.wrote is not None and worst.wrote.op.startswith(("kaiming", "xavier"))
-        here = named or worst.reason not in _FORMULAS or (wrote is not None and _COMPUTES.search(wrote.text))
+        completed = worst.reason in _ROOTS and wrote is not None and _COMPUTES.search(wrote.text)
+        here = named or worst.reason not in _FORMULAS or completed
         site = wrote if here else context.computed_at(wrote)
         related = [Related(wrote.file, wrote.line, "used here")] if wrote is not None and site != wrote else []
         related += [
