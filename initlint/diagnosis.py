@@ -17,7 +17,7 @@ from initlint.runtime_scale import as_used, run_time_factor
 from initlint.theory.fans import torch_fans
 from initlint.theory.misapplied import misapplied
 from initlint.theory.miscounts import EXACT, MIN_FACTOR, by_hand, counts, formula, of_call
-from initlint.theory.schemes import Requested, Scheme, acceptable, requested, stated, textbook
+from initlint.theory.schemes import Requested, Scheme, acceptable, base_write, requested, stated, textbook
 
 #: Reasons, in the order in which they are tried.
 REASONS = (
@@ -447,7 +447,10 @@ def _drawn_alike(facts: ModelFacts) -> Mapping[str, tuple[tuple[int, ...], ...]]
     found: dict[str, tuple[tuple[int, ...], ...]] = {}
     for parameter in facts.parameters:
         site = parameter.last.site if parameter.last else None
-        asked = stated(parameter) if len(parameter.shape) > 1 and not _named(parameter.last) else None
+        # a draw by hand: PyTorch's default and Kaiming's call, rescaled later, hold formulas of their own
+        base = base_write(parameter)
+        by_code = base is not None and base.origin != "torch" and not _named(base)
+        asked = stated(parameter) if len(parameter.shape) > 1 and by_code else None
         if asked is not None and asked.std > 0 and (site is None or not _literal(asked, site.text)):
             place = (site.file, site.line) if site is not None else (parameter.name, 0)
             drawn.setdefault(place, []).append((parameter, asked.std))

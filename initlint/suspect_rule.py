@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import ClassVar
 
 from initlint.diagnosis import Suspect, grouped, suspects
+from initlint.facts import Node
 from initlint.findings import Related, Severity
 from initlint.rule import Context, Outcome, Rule, site_of
 from initlint.signal import Effect, Nominal
@@ -28,6 +29,10 @@ _ROOTS = ("variance_as_std", "misapplied_formula")
 _COMPUTES = re.compile(r"sqrt|\*\*|/")
 
 
+#: What is said of a scale that a norm takes out again.
+_HIDDEN = "no effect on the signal: a norm that follows cancels the scale"
+
+
 class SuspectRule(Rule):
     """A rule that reports the suspects of one reason (see ``initlint.diagnosis``)."""
 
@@ -44,6 +49,8 @@ class SuspectRule(Rule):
     def judge(self, context: Context, group: list[Suspect]) -> Outcome | None:
         """The finding for one line, or ``None`` when its effect is nothing."""
         effect = context.effect({s.parameter.name: Nominal(0.0, s.expected) for s in group})
+        if self.reason != "nonzero_mean" and all(_normalised_away(context, s.parameter.name) for s in group):
+            effect = replace(effect, hidden=True, sentence=_HIDDEN)
         local = math.log10(max(s.actual / s.expected for s in group) if group else 1.0)
         low = math.log10(min(s.actual / s.expected for s in group))
         if max(abs(local), abs(low)) < _SILENT:
@@ -53,8 +60,8 @@ class SuspectRule(Rule):
     def level(self, context: Context, group: list[Suspect], effect: Effect) -> Severity:
         """The severity by DESIGN's table."""
         judge = mistake if self.kind == "mistake" else mismatch
-        # "only smaller" excuses the writer of a residual branch, not one of several parallel paths
-        if effect.branch and not all(s.layer.branch for s in group):
+        # "only smaller" excuses what lies in a residual branch, not one of several parallel paths
+        if effect.branch and not all(leads_only_to(context, s.parameter.name, _writes_branch) for s in group):
             effect = replace(effect, branch=False)
         found = judge(effect, context.signal, context.settings.optimizer, context.facts.dtype) or Severity.NOTE
         if found is Severity.NOTE and self.kind == "mistake" and self._cut(context, group):
@@ -103,6 +110,57 @@ class SuspectRule(Rule):
             fix=worst.remedy or None,
             topic="scale",
         )
+
+
+def leads_only_to(
+    context: Context,
+    name: str,
+    end: Callable[[Context, Node], bool],
+    through: Callable[[Context, Node], bool] = lambda context, node: True,
+) -> bool:
+    """Whether every way from a weight to the outputs passes a node that is an end, by nodes that let it pass."""
+    facts = context.facts
+    users: dict[int, list[int]] = {}
+    for node in facts.nodes:
+        for source in node.inputs:
+            users.setdefault(source, []).append(node.index)
+    starts = [node for layer in context.layers_of(name) if layer.weight == name for node in layer.nodes]
+    todo, seen = list(starts), set(starts)
+    while todo:
+        index = todo.pop()
+        if end(context, facts.nodes[index]):
+            continue
+        following = users.get(index, [])
+        if not following or (index not in starts and not through(context, facts.nodes[index])):
+            return False
+        todo += [user for user in following if user not in seen]
+        seen.update(following)
+    return bool(starts)
+
+
+def _writes_branch(context: Context, node: Node) -> bool:
+    """Whether a layer writes the end of a residual branch."""
+    return any(node.index in layer.nodes and layer.branch for layer in context.facts.layers)
+
+
+def _normalised_away(context: Context, name: str) -> bool:
+    """Whether the scale of a weight is divided out again on every way, by norms behind ops that only hand it on.
+
+    A depthwise convolution whose pointwise one is normalised: what is between is of another scale, and that is all.
+    """
+    nodes = [context.facts.nodes[i] for layer in context.layers_of(name) for i in layer.nodes]
+    alone = all(_hands_on(context, node) for node in nodes)
+    return alone and leads_only_to(context, name, lambda context, node: node.op == "norm", _hands_on)
+
+
+def _hands_on(context: Context, node: Node) -> bool:
+    """Whether an op of c x is c times the op of x, for c > 0."""
+    if node.op in ("linear", "conv", "conv_transpose"):
+        bias = context.parameter(node.parameters.get("bias", ""))
+        return bias is None or (bias.stats is not None and bias.stats.second == 0.0)
+    if node.op == "activation":
+        return node.attrs.get("fn") in ("relu", "leaky_relu", "prelu", "abs", "identity")
+    return node.op in ("reshape", "select", "identity", "dropout", "scale", "pool")
 
 
 def _reaches_stop(context: Context, name: str) -> bool:

@@ -10,7 +10,7 @@ import torch
 from initlint.facts import Operator
 from initlint.probe import normalise_axes as axes
 from initlint.probe import operators
-from initlint.probe.normalise_builder import Builder, Call, elements, value_moments
+from initlint.probe.normalise_builder import Builder, Call, elements, offset_of, value_moments
 from initlint.probe.normalise_values import Signal, Static, Unknown, Value
 from initlint.probe.operators import Geometry
 
@@ -286,6 +286,10 @@ def emit_norm(
             continue
         found = value_moments(tensor)
         attrs |= {f"{role}_mean": found.get("mean"), f"{role}_second": found.get("second")}
+        if role == "weight" and value.sources and not value.view and offset_of(value) == 1.0 and "mean" in found:
+            mean, second = float(found["mean"]), float(found["second"])
+            attrs |= {"weight_mean": mean - 1.0, "weight_second": max(0.0, second - 2 * mean + 1.0)}
+            attrs["unit_offset"] = True
         if value.sources:
             parameters |= b.roles_of(value, role)
     roles = b.roles[index]

@@ -198,3 +198,17 @@ def test_wrong_formula_is_named(name: str) -> None:
 @pytest.mark.parametrize("name", RIGHT)
 def test_right_formula_is_silent(name: str) -> None:
     assert not [f.message for f in check(RIGHT[name]).findings if f.severity >= Severity.WARNING]
+
+
+def test_a_norm_behind_the_next_layer_hides_the_count() -> None:
+    def separable() -> nn.Module:
+        layers: list[nn.Module] = []
+        for channels in (3, 32, 32):
+            deep = nn.Conv2d(channels, channels, 3, padding=1, groups=channels, bias=False)
+            nn.init.kaiming_normal_(deep.weight, mode="fan_out")
+            layers += [deep, nn.Conv2d(channels, 32, 1, bias=False), nn.BatchNorm2d(32), nn.ReLU()]
+        return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(32, 5))
+
+    found = [f for f in initlint.check(separable, inputs=(torch.randn(2, 3, 16, 16),)).findings if f.code == "IL105"]
+    assert found
+    assert all(f.severity == Severity.NOTE for f in found)
