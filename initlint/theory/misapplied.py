@@ -42,7 +42,7 @@ class _Formula:
 
 def misapplied(layer: Layer, shape: tuple[int, ...], asked: Requested) -> Misapplied | None:
     """What formula a recorded draw takes for another, or ``None``."""
-    if asked.mean or asked.std <= 0:
+    if asked.mean or asked.std <= 0 or _in_place(layer, shape, asked):
         return None
     if asked.family in ("normal", "truncated"):
         return next(_of_std(layer, shape, asked.std), None)
@@ -64,6 +64,17 @@ def _formulas(layer: Layer, shape: tuple[int, ...]) -> Iterator[_Formula]:
             if fan > _SMALL:
                 yield _Formula(2 / fan, f"2 / {name}", fan)
                 yield _Formula(1 / fan, f"1 / {name}", fan)
+
+
+def _in_place(layer: Layer, shape: tuple[int, ...], asked: Requested) -> bool:
+    """Whether the draw is a scheme of the field itself: (2 / fan_in) is 6 / (fan_in + fan_out) where out = 2 in."""
+    formulas = list(_formulas(layer, shape))
+    if any(_same(asked.std, _root(found)) for found in formulas):
+        return True
+    # 1 / fan_in is the bound of a SIREN's first layer and of word vectors, and 1 / sqrt(fan_in) PyTorch's default
+    plain = [found.variance for found in formulas if found.text == "1 / fan_in"]
+    bound = asked.bound_high if asked.family == "uniform" else None
+    return bound is not None and any(_same(bound, v) or _same(bound, math.sqrt(v)) for v in plain)
 
 
 def _of_std(layer: Layer, shape: tuple[int, ...], std: float) -> Iterator[Misapplied]:
@@ -94,7 +105,6 @@ def _of_bound(layer: Layer, shape: tuple[int, ...], bound: float) -> Iterator[Mi
         if _same(bound, 3 * found.variance):
             clause = f"the bound {bound:.4g} is 3 * {found.text}: its root {right:.4g} was meant"
             yield Misapplied("variance_as_std", found.variance, clause, _uniform(found), found.count)
-        # 1 / fan_in is the bound of a SIREN's first layer and of word vectors, and 1 / sqrt(fan_in) PyTorch's default
         plain = found.text.startswith("1 /")
         if not plain and _same(bound, found.variance):
             clause = f"the bound {bound:.4g} is {found.text}, a variance: the bound for it is {right:.4g}"

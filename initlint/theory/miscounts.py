@@ -19,6 +19,8 @@ from initlint.theory.fans import torch_fans
 EXACT = 1e-5
 #: A mistake in the fan that changes the variance by less than this is no mistake worth a word (padding, near-square).
 MIN_FACTOR = 1.3
+#: Counts up to this give stds (1, 0.7, 0.58, 0.5) that code writes for other reasons.
+SMALL = 4
 #: Squared gains that code multiplies into 1 / fan.
 GAINS = (1.0, 2.0, 1 / 3, 25 / 9, 2 / (1 + 0.01**2), 2 / (1 + 0.1**2), 2 / (1 + 0.2**2))
 #: The same for the mean of fan_in and fan_out: Xavier with the gains of linear, ReLU and tanh.
@@ -127,7 +129,7 @@ def by_hand(layer: Layer, shape: Sequence[int], second: float) -> Miscount | Non
     if sound and layer.layout != "table":
         return None
     for found in _by_hand(layer, tuple(shape)):
-        if found.used > 0 and found.right > 0 and factor(found.used / found.right) and formula(second, found.used):
+        if found.used > SMALL and found.right > 0 and factor(found.used / found.right) and formula(second, found.used):
             return found if not formula(second, found.right) else None
     return None
 
