@@ -36,7 +36,7 @@ class DepthRule(Rule):
         warning, error = thresholds(context.settings.optimizer)
         if span.value < warning:
             if span.value + span.doubt >= warning:
-                missed = f"rules miss the measured forward by 1e{span.doubt:.1f} on its way"
+                missed = f"by 1e{span.doubt:.1f}, for what is unknown on its way or missed of the measured forward"
                 yield self.undetermined(context, f"the {self.span} span is in doubt: {missed}")
             return
         severity = Severity.ERROR if span.value >= error else Severity.WARNING

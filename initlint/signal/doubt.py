@@ -20,11 +20,17 @@ BAND = 2.5
 MATTERS = 3.0
 
 
-def doubted(scene: Scene, states: Sequence[State], spans: Mapping[str, Span]) -> Mapping[str, Span]:
-    """The spans less what is in doubt."""
+def doubted(
+    scene: Scene, states: Sequence[State], spans: Mapping[str, Span], trunk: Sequence[int] = ()
+) -> Mapping[str, Span]:
+    """The spans less what is in doubt: all of it where they reach over a part of the trunk that is unknown."""
     found = {}
     for name, span in spans.items():
-        missed = doubt(scene, states, span) if span.value >= MATTERS else 0.0
+        missed = 0.0
+        if span.value >= MATTERS:
+            low, high = sorted((span.first, span.last))
+            unknown = any(low < index < high and states[index].undetermined for index in trunk)
+            missed = span.value if unknown else doubt(scene, states, span)
         found[name] = replace(span, value=max(span.value - missed, 0.0), doubt=missed) if missed else span
     return found
 

@@ -110,3 +110,18 @@ def test_a_temperature_on_the_output_is_common_to_all_gradients():
         graph.add("scale", y, shape=graph.nodes[y].shape, factor=factor)
         spans.append(propagate(graph.facts()).spans["gradient"].raw)
     assert spans[0] == pytest.approx(spans[1])
+
+
+def test_a_span_over_an_unknown_part_of_the_trunk_is_no_verdict():
+    for op in ("activation", "unheard_of"):
+        graph = Graph()
+        x = graph.input(64)
+        for _ in range(12):
+            x = graph.linear(x, 64, 0.1)
+        y = graph.add(op, x, shape=graph.nodes[x].shape, fn="tanh")
+        for _ in range(12):
+            y = graph.linear(graph.norm(y), 64, 0.1)
+        graph.linear(y, 10)
+        span = propagate(graph.facts()).spans["gradient"]
+        assert span.raw > 8
+        assert (span.value > 6) == (op == "activation")
