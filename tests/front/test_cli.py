@@ -316,6 +316,22 @@ class TooWide(Rule):
     assert run_cli("rule", "MY001").out.startswith("# MY001 too-wide")
 
 
+def test_the_rule_in_the_documentation_works_as_it_stands(run_cli: Cli, project: Path) -> None:
+    root = Path(__file__).resolve().parents[2]
+    page = (root / "docs" / "writing-rules.md").read_text("utf-8")
+    rules = project / "init_rules"
+    rules.mkdir()
+    (rules / "pack.toml").write_text('name = "team"\nversion = "1"\nprefix = "TEAM"\n')
+    (rules / "team001_unscaled_writer.py").write_text(page.partition("```python\n")[2].partition("```")[0])
+    (project / "pyproject.toml").write_text('[tool.initlint]\nrule-packs = ["./init_rules"]\nselect = ["TEAM"]\n')
+    (project / "gpt.py").write_text((root / "examples" / "tiny_gpt.py").read_text("utf-8"))
+    done = run_cli("gpt.py", "--output-format", "json")
+    (finding,) = done.json()["findings"]
+    assert finding["code"] == "TEAM001"
+    assert len(finding["parameters"]) == 8
+    assert finding["severity"] == "warning"
+
+
 def test_a_reader_that_goes_away_is_no_error(project: Path) -> None:
     done = subprocess.run(
         f"{sys.executable} -m initlint rules | head -1; exit ${{PIPESTATUS[0]}}",
