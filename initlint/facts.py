@@ -410,6 +410,7 @@ class Rebuild:
     lost: tuple[str, ...] = ()  # parameters never written after to_empty and the model's own reset functions
     changed: tuple[str, ...] = ()  # written, but with statistics unlike the eager build's
     reason: str = ""  # why it could not be done
+    own: bool = True  # the model, or a module that is not torch's, has a reset function
 
 
 @dataclass(frozen=True, slots=True)

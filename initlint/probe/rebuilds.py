@@ -47,7 +47,7 @@ def _meta(again: Callable[[bool], nn.Module], facts: tuple[ParameterFacts, ...])
             for _, tensor in _tensors(model):
                 if tensor.is_floating_point():
                     tensor.fill_(float("nan"))
-        called = _reset(model)
+        called, own = _reset(model)
     except Exception as error:
         return Rebuild("meta", reason=_short(error))
     if not called:
@@ -62,18 +62,22 @@ def _meta(again: Callable[[bool], nn.Module], facts: tuple[ParameterFacts, ...])
             lost.append(fact.name)
         elif _unlike(tensor, fact):
             changed.append(fact.name)
-    return Rebuild("meta", lost=tuple(lost), changed=tuple(changed))
+    return Rebuild("meta", lost=tuple(lost), changed=tuple(changed), own=own)
 
 
-def _reset(model: nn.Module) -> int:
-    """Call each module's reset function, then the model's own initialisation; returns how many there were."""
-    called = 0
+def _reset(model: nn.Module) -> tuple[int, bool]:
+    """Call each module's reset function, then the model's own initialisation.
+
+    Returns how many there were, and whether any of them is not torch's own.
+    """
+    called, own = 0, False
     for module in model.modules():
         for name in _RESETS:
             function = getattr(module, name, None)
             if callable(function) and _is_bound_without_arguments(function):
                 function()
                 called += 1
+                own = own or not str(getattr(function, "__module__", "")).startswith("torch.")
                 break
     for name in _WHOLE:
         function = getattr(model, name, None)
@@ -83,9 +87,9 @@ def _reset(model: nn.Module) -> int:
             function()
         else:
             model.apply(function)
-        called += 1
+        called, own = called + 1, True
         break
-    return called
+    return called, own
 
 
 def _is_bound_without_arguments(function: Any) -> bool:

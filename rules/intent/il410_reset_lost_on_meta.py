@@ -33,7 +33,8 @@ class ResetLostOnMeta(Rule):
     ```
 
     ## Known problems
-    Needs `--thorough`. A model that is never built on meta is not affected, so this is at most a warning.
+    Needs `--thorough`. A model that is never built on meta is not affected, so this is at most a warning, and a note
+    where no module but torch's has a reset function: such a model was not made for the meta device.
 
     ## References
     - https://github.com/mosaicml/llm-foundry/pull/1745
@@ -68,4 +69,5 @@ class ResetLostOnMeta(Rule):
                         effect="a sharded or deferred build starts from other weights than an ordinary one",
                         fix="write these values in reset_parameters()",
                         topic="memory",
+                        severity=None if rebuild.own else Severity.NOTE,
                     )

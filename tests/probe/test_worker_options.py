@@ -83,6 +83,17 @@ def test_what_only_the_constructor_writes_is_lost_on_meta(probe_files: Probe) ->
     meta = next(rebuild for rebuild in result.models[0].rebuilds if rebuild.kind == "meta")
     assert meta.lost == ("scale",)
     assert meta.changed == ("fc.bias",)
+    assert not meta.own  # only torch's layers have reset functions
+
+
+def test_a_model_with_a_reset_function_of_its_own_is_meant_for_meta(probe_files: Probe) -> None:
+    own = NET.replace(
+        "    def forward", "    def reset_parameters(self):\n        nn.init.ones_(self.scale)\n    def forward"
+    )
+    (result,) = probe_files("net.py", files={"net.py": own}, thorough=True)
+    meta = next(rebuild for rebuild in result.models[0].rebuilds if rebuild.kind == "meta")
+    assert meta.own
+    assert meta.lost == ()
 
 
 def test_no_further_builds_without_thorough(probe_files: Probe) -> None:
