@@ -245,3 +245,23 @@ def test_blocks_never_cross_the_border_of_a_part() -> None:
     for border in (30, 40, 60, 80, 90):
         assert any(stop == border for _, stop in blocks)
     assert all(a[1] == b[0] for a, b in pairwise(blocks))
+
+
+@pytest.mark.parametrize("orthogonal", [True, False])
+def test_orthogonality_of_many_rows(orthogonal: bool) -> None:
+    """The columns of a tall random matrix have nearly equal energies: these cannot tell it from an orthogonal one."""
+    torch.manual_seed(0)
+    x = torch.randn(20_000, 64)
+    stats = stats_of(nn.init.orthogonal_(x) if orthogonal else x)
+    exact = x.double().t() @ x.double()
+    residual = float((exact / exact.diagonal().mean() - torch.eye(64)).abs().max())
+    assert stats.gram_residual is not None
+    if orthogonal:
+        assert stats.gram_residual < 1e-4
+    else:
+        assert 1e-2 < stats.gram_residual <= residual * 1.001, "a lower bound"
+
+
+def test_a_maximum_below_zero_is_found() -> None:
+    x = -torch.rand(LARGE) - 0.5
+    assert (stats_of(x).minimum, stats_of(x).maximum) == (float(x.min()), float(x.max()))
