@@ -20,6 +20,10 @@ from initlint.signal.scene import Op, Scene, number, text
 GAUSSIAN = 2.0
 #: PyTorch's default epsilon of batch norm.
 EPSILON = 1e-5
+#: Rows of so few weights (padding counted) have one weight each.
+ALONE = 1.5
+#: Rows of three normal weights; beyond, the mean of 1 / energy hardly settles.
+MOST_UNEVEN = 2.0 / 3.0
 
 
 def operator_of(node: Node) -> Operator:
@@ -65,16 +69,18 @@ def _harmonic(node: Node, operator: Operator, y: State, scene: Scene) -> float:
     """E[1/v] E[v] over output channels whose rows have unequal energies.
 
     Of k normal weights each: 1 / (1 - 2/k), with 2/k the relative variance of the energies. That diverges for two or
-    fewer; then the smallest of them decides, as far as the epsilon of the norm that divides by it lets it.
+    fewer. Of one weight each the n-th smallest is n times the smallest, whatever their distribution (its density at
+    zero is finite): the mean of 1 / w^2 is pi^2/6 of what the smallest gives, as far as the epsilon of a norm lets it.
     """
     uneven = operator.energy_spread
-    if uneven <= 0.5:
-        return 1.0 / (1.0 - uneven)
+    if operator.fan_in > ALONE:
+        return 1.0 / (1.0 - min(uneven, MOST_UNEVEN))
     stats = scene.stats(node.parameters.get("weight"))
     rows = stats.rows if stats is not None else None
     if rows is None or rows.energy_mean <= 0 or y.v <= 0:
-        return 2.0
-    return 2.0 + 1.0 / (rows.count * (rows.energy_min / rows.energy_mean + EPSILON / y.v))
+        return 1.0 / (1.0 - min(uneven, 0.5))
+    smallest = rows.energy_min / rows.energy_mean + EPSILON / y.v
+    return max(math.pi**2 / 6.0 / (rows.count * smallest), 1.0 / (1.0 - min(uneven, 0.5)))
 
 
 def linear_back(node: Node, xs: tuple[State, ...], y: State, g: Grad, scene: Scene) -> tuple[Grad, ...]:

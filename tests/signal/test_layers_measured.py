@@ -152,6 +152,22 @@ def test_a_batch_norm_over_channels_of_unequal_scale():
     assert off(found, 1, "branch", "stem") < 0.04
 
 
+def test_a_batch_norm_over_channels_of_one_weight_each():
+    class Scaled(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.stem, self.scale = nn.Conv2d(8, 128, 1), nn.Conv2d(128, 128, 1, groups=128, bias=False)
+            self.norm, self.head = nn.BatchNorm2d(128), nn.Conv2d(128, 64, 1)
+
+        def forward(self, x):
+            return self.head(self.norm(self.scale(self.stem(x))))
+
+    torch.manual_seed(0)
+    found = compared(Scaled(), torch.randn(8, 8, 12, 12))
+    assert off(found, 1, "stem") < 0.03  # the weights undo what they did
+    assert off(found, 1, "scale") < 0.15  # the smallest of them decides: 0.5 and more as if they were of a kind
+
+
 class Attention(nn.Module):
     def __init__(self, width: int, heads: int, std: float, *, causal: bool = False, channels: bool = False) -> None:
         super().__init__()
