@@ -164,8 +164,8 @@ def test_a_batch_norm_over_channels_of_one_weight_each():
 
     torch.manual_seed(0)
     found = compared(Scaled(), torch.randn(8, 8, 12, 12))
-    assert off(found, 1, "stem") < 0.03  # the weights undo what they did
-    assert off(found, 1, "scale") < 0.15  # the smallest of them decides: 0.5 and more as if they were of a kind
+    assert off(found, 1, "stem") < 0.06  # the weights undo what they did
+    assert off(found, 1, "scale") < 0.2  # the smallest of them decides: 0.5 and more as if they were of a kind
 
 
 class Attention(nn.Module):
