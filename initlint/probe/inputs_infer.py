@@ -45,8 +45,8 @@ _ATTEMPTS = 80
 # Cost of a later candidate and of a later repair, in repairs: the search takes the cheapest attempt first.
 _NEXT = 0.6
 _RANK = 0.15
-# Elements of an input beyond which trying is too slow.
-_LARGEST_INPUT = 4_000_000
+# Elements of an input beyond which trying is too slow: two clips of 16 frames of 224x224 are within.
+_LARGEST_INPUT = 5_000_000
 # Share of the model from which on no further combination of inputs is tried (poolers may stay unread).
 _REACHED = 0.9
 # Repairs taken up from one failed attempt.
@@ -91,7 +91,9 @@ def infer(model: nn.Module, *, seed: int, budget: float) -> Found:
     if not has_forward(model):
         raise ProbeError(NO_FORWARD, "Name a class or function whose result can be called.")
     numbers = sum(p.numel() for p in model.parameters() if not torch.nn.parameter.is_lazy(p))
-    batch = _SAMPLES if numbers < _LARGE_MODEL else 2
+    # Clips and volumes hold so many positions that two do.
+    slow = numbers >= _LARGE_MODEL or any(isinstance(m, nn.Conv3d) for m in model.modules())
+    batch = 2 if slow else _SAMPLES
     search = _Search(model, seed)
     for training, estimating in ((True, True), (False, True), (False, False)):
         if not training:
@@ -199,6 +201,8 @@ class _Search:
             if not queue:
                 return None
             cost, _, guesses = heapq.heappop(queue)
+            if _elements(guesses) > _LARGEST_INPUT:
+                guesses = {n: _fewer(g, batch) for n, g in guesses.items()}
             key = repr(sorted(guesses.items()))
             if key in seen or _elements(guesses) > _LARGEST_INPUT:
                 continue
@@ -302,6 +306,11 @@ def _refuses(recorder: Recorder) -> bool:
 
 def _elements(guesses: Assignment) -> int:
     return sum(math.prod(g.shape) for g in guesses.values())
+
+
+def _fewer(guess: Guess, batch: int) -> Guess:
+    """The same with two samples, for inputs that are large."""
+    return guess.resized((2, *guess.shape[1:])) if batch > 2 and guess.shape[:1] == (batch,) else guess
 
 
 def _smallest_map(recorder: Recorder) -> int:

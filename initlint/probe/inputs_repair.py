@@ -40,7 +40,7 @@ _NEEDS_FLOAT = re.compile(
 _ATTRIBUTE = re.compile(r"object has no attribute '(\w+)'")
 _NOTHING_LEFT = re.compile(
     r"output size is too small|kernel size can't be greater than actual input size|more than 1 value per channel|"
-    r"padding size should be less than the corresponding input|more than 1 spatial element",
+    r"padding size should be less than the corresponding input|more than 1 spatial element|smaller than kernel size",
     re.IGNORECASE,
 )
 _LARGEST_SIDE = 512
@@ -319,7 +319,11 @@ def _resized(attempt: Failed, name: str) -> Iterator[Assignment]:
     if not axes:
         return
     if guess.kind == "volume":
-        options: list[tuple[int, ...]] = [tuple(v) for v in VOLUME_SIZES]
+        shape = guess.shape[2:]
+        larger: list[tuple[int, ...]] = [
+            v for v in VOLUME_SIZES if all(n >= m for n, m in zip(v, shape, strict=True)) and v != shape
+        ]
+        options = larger if _too_small(attempt) else [tuple(v) for v in VOLUME_SIZES]
     else:
         table = IMAGE_SIZES if guess.kind == "image" else SEQUENCE_SIZES if guess.kind == "sequence" else _LENGTHS
         options = [(n,) * len(axes) for n in (_larger(guess, axes) if _too_small(attempt) else table)]

@@ -14,7 +14,10 @@ from initlint.probe.inputs_spec import Spec
 # Sizes tried for images: small ones first (fast), then those that published models insist on.
 IMAGE_SIZES = (32, 64, 28, 96, 128, 224, 256, 299, 16, 48, 84, 160, 192, 384, 8, 512)
 SEQUENCE_SIZES = (16, 64, 8, 32, 128, 256, 1024, 4096, 16000, 512, 100, 784)
-VOLUME_SIZES = ((8, 32, 32), (16, 32, 32), (16, 64, 64), (32, 32, 32), (16, 112, 112), (64, 64, 64), (4, 16, 16))
+VOLUME_SIZES = (
+    *((8, 32, 32), (16, 32, 32), (16, 64, 64), (32, 32, 32), (16, 112, 112), (64, 64, 64), (4, 16, 16)),
+    (16, 224, 224),  # what video transformers insist on
+)
 # Tokens in a sequence: long enough for position statistics, within every table of positions.
 TOKENS = 16
 

@@ -196,6 +196,25 @@ class IdenticalLayers(Rule):
         return nn.Sequential(*layers)
 
     @good
+    def computed_positions() -> Any:
+        import torch
+        from torch import nn
+
+        class Half(nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                self.positions = nn.Embedding(32, 16)
+                steps = torch.arange(32)[:, None] / 10 ** torch.linspace(0, 4, 8)
+                with torch.no_grad():
+                    self.positions.weight.copy_(torch.cat([steps.sin(), steps.cos()], -1))
+                self.out = nn.Linear(16, 16)
+
+            def forward(self, x: torch.Tensor) -> torch.Tensor:
+                return self.out(x + self.positions.weight)
+
+        return nn.Sequential(Half(), nn.ReLU(), Half())
+
+    @good
     def frozen_target() -> Any:
         import copy
 
@@ -212,6 +231,18 @@ class IdenticalLayers(Rule):
                 return self.online(x), self.target(x)
 
         return Agent()
+
+
+def _drawn(parameter: ParameterFacts) -> bool:
+    """Whether the values are of a random draw, and not a table computed since (positions, directions of offsets)."""
+    for write in reversed(parameter.writes):
+        if write.random:
+            return True
+        chain = write.args.get("chain")
+        unseen = isinstance(chain, (list, tuple)) and "unseen" in chain  # made by code that the record cannot follow
+        if write.op in ("copy_", "create") and write.share >= 1 and not write.region and not unseen:
+            return False
+    return any(write.random for write in parameter.writes)
 
 
 def _equal_tensors(facts: ModelFacts, twins: frozenset[tuple[str, str]]) -> Iterator[list[ParameterFacts]]:
@@ -231,7 +262,7 @@ def _equal_tensors(facts: ModelFacts, twins: frozenset[tuple[str, str]]) -> Iter
             continue
         # what NumPy drew is seen by nobody: equal tensors from a function that seeds a stream are draws
         seeded = any((at.file, at.function) in streams for w in parameter.writes for at in w.stack)
-        if not seeded and not any(w.random for w in parameter.writes):
+        if not seeded and not _drawn(parameter):
             continue
         by_digest.setdefault((stats.digest, parameter.shape), []).append(parameter)
         write = full_write(parameter)
