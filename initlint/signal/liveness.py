@@ -10,7 +10,7 @@ still without gradient then is stuck. The scheme is exact for generic inputs up 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from initlint.facts import ModelFacts, Node, ParameterFacts
@@ -79,10 +79,14 @@ class Liveness:
     cut: bool
 
 
-def liveness(facts: ModelFacts) -> Liveness:
-    """Follow exact zeros through the traced graph of ``facts``; linear in nodes for each step."""
+def liveness(facts: ModelFacts, opened: Collection[str] = ()) -> Liveness:
+    """Follow exact zeros through the traced graph of ``facts``; linear in nodes for each step.
+
+    Args:
+        opened: zero parameters that are taken to hold something else.
+    """
     parameters = {name: p for p in facts.parameters for name in (p.name, *p.aliases)}
-    zero = {name for name, p in parameters.items() if _is_zero(p)}
+    zero = {name for name, p in parameters.items() if _is_zero(p) and p.name not in opened}
     used = {name for node in facts.nodes for name in node.parameters.values() if name in parameters}
     trainable = {name for name in used if _trainable(parameters[name])}
     first_alive: set[str] | None = None
@@ -95,10 +99,10 @@ def liveness(facts: ModelFacts) -> Liveness:
         if first_alive is None:
             first_alive = set(alive)
             silent = frozenset(i for i, is_live in enumerate(live) if not is_live)
-        opened = zero & alive
-        if not opened:
+        moved = zero & alive
+        if not moved:
             break
-        zero -= opened
+        zero -= moved
     first_alive = first_alive or set()
     reached = _reached(facts)
     return Liveness(

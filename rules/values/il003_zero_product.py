@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from initlint.facts import ModelFacts, ParameterFacts
 from initlint.findings import Related, Severity
 from initlint.rule import Context, Outcome, Rule, bad, by_cause, good, site_of
 from initlint.signal.liveness import liveness, zero_of
@@ -60,8 +61,15 @@ class ZeroProduct(Rule):
         zero_stuck = [p for p in stuck if p.name in zeros]
         if not zero_stuck:
             return
-        others = [p for p in stuck if p.name not in zeros]
-        for group in by_cause(zero_stuck).values():
+        every = list(by_cause(zero_stuck).values())
+        groups = _culprits(facts, every, zeros)
+        if len(groups) == 1:
+            # zeros by the code that are stuck with it belong to the finding; those that PyTorch sets do not
+            with_it = [p for group in every if group is not groups[0] for p in group if _by_code(p)]
+            groups = [groups[0] + with_it]
+        named = {p.name for group in groups for p in group}
+        others = [p for p in stuck if p.name not in named]
+        for group in groups:
             # what is stuck without being zero itself is a consequence: named in the effect, not as a culprit
             last = site_of(group[0])
             more = f"; {len(others)} further parameters upstream are cut off with it" if others else ""
@@ -76,6 +84,11 @@ class ZeroProduct(Rule):
                     Related(p.created.file, p.created.line, f"{p.name} is created here")
                     for p in group[:3]
                     if p.created and (last is None or p.created.line != last.line)
+                ]
+                + [
+                    Related(at.file, at.line, f"{p.name} is set to zero here")
+                    for p in group
+                    if (at := site_of(p)) is not None and last is not None and at.line != last.line
                 ],
                 expected={"zero_factors": 1},
                 actual={"zero_factors": 2, "stuck_parameters": len(stuck)},
@@ -84,6 +97,14 @@ class ZeroProduct(Rule):
                 topic="value",
                 why="The gradient of each factor of a product carries the other factors; two zeros block each other.",
             )
+
+    @bad
+    def zero_norm_before_a_rectifier() -> Any:
+        from torch import nn
+
+        norm = nn.LayerNorm(16)
+        nn.init.zeros_(norm.weight)
+        return nn.Sequential(nn.Linear(8, 16), norm, nn.ReLU(), nn.Linear(16, 4))
 
     @bad
     def both_gate_layers() -> Any:
@@ -121,3 +142,20 @@ class ZeroProduct(Rule):
                 return self.base(x) + self.up(self.down(x))
 
         return LoRA()
+
+
+def _by_code(parameter: ParameterFacts) -> bool:
+    return parameter.last is not None and parameter.last.origin != "torch"
+
+
+def _culprits(facts: ModelFacts, groups: list[list[ParameterFacts]], zeros: set[str]) -> list[list[ParameterFacts]]:
+    """The groups that alone keep all others stuck: with other values there, everything would get a gradient.
+
+    Of those, the ones that the code zeroed; biases that PyTorch sets to zero are stuck with them. Where no group is
+    enough, the products are several, and all are named.
+    """
+    if len(groups) < 2:
+        return groups
+    alone = [group for group in groups if not zeros.intersection(liveness(facts, {p.name for p in group}).stuck)]
+    chosen = [group for group in alone if any(_by_code(p) for p in group)]
+    return chosen or alone or groups
