@@ -123,6 +123,8 @@ def joined(parts: list[Condition], *, every: bool) -> Condition:
     kinds = [part.kind for part in parts if part.kind != "other"]
     values = [value for part in parts for value in part.values]
     kind = kinds[0] if kinds else "other"
+    if every and any(part.kind == "value" and part.test(None) is False for part in parts):
+        return Condition("value", lambda _: False, values)  # an option that is off, whatever the model holds
     if len(subjects) > 1:
         return Condition(kind, unknown, values)
 
