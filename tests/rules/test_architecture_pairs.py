@@ -12,7 +12,15 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 MODELS = ROOT / "tests" / "corpus" / "architecture"
-RULES = (*(f"IL30{i}" for i in (3, 6, 8, 9)), *(f"IL31{i}" for i in range(3, 10)), "IL004", "IL321", "IL322", "IL323")
+RULES = (
+    *(f"IL30{i}" for i in (3, 6, 8, 9)),
+    *(f"IL31{i}" for i in range(3, 10)),
+    "IL004",
+    "IL321",
+    "IL322",
+    "IL323",
+    "IL324",
+)
 #: What is said of each class, and at which severity; of every other class of the files nothing is said.
 EXPECTED: Mapping[str, Mapping[str, tuple[str, str]]] = {
     "recurrent": {
@@ -75,6 +83,7 @@ EXPECTED: Mapping[str, Mapping[str, tuple[str, str]]] = {
         "A_wrongfirst": ("IL322", "warning"),
         "A_half": ("IL322", "warning"),
     },
+    "gates": {"HwPos": ("IL324", "warning"), "HwCarryNeg": ("IL324", "warning")},
     "state_space": {
         "M_rawA": ("IL323", "warning"),
         "M_pos": ("IL323", "warning"),
