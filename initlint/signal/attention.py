@@ -261,9 +261,22 @@ def _weights(x: State, w: State, n: float) -> State:
 
 def _weighted(a: State, v: State, keys: float) -> State:
     """Rows of a softmax times values."""
-    found = Attend(0.0, min(max(a.share, 1.0 / keys), 1.0), 0.0, keys, keys)
-    y = attended(v, found)
+    row, total = _rows(a, keys)
+    y = attended(v, Attend(0.0, row, 0.0, keys, keys))
+    square = total * total
+    if abs(total - 1.0) > 1e-3:  # weights that were scaled since
+        y = state(
+            y.q * square, y.m * total, y.d * square, y.e * square, y.u * square, noise=y.noise, own=y.own, like=(y,)
+        )
     return replace(y, undetermined=a.undetermined or v.undetermined, numeric=a.numeric or v.numeric)
+
+
+def _rows(a: State, keys: float) -> tuple[float, float]:
+    """S and the sum of a row, whatever became of the softmax since: dropout, gates, sums of several."""
+    total = a.m * keys
+    if not total > 0.0:
+        return min(max(a.share, 1.0 / keys), 1.0), 1.0
+    return min(max(a.q * keys / (total * total), 1.0 / keys), 1.0), total
 
 
 def _over_channels(node: Node, which: int, scene: Scene) -> bool:
@@ -287,7 +300,7 @@ def _coherent(node: Node, n: float, scene: Scene) -> float:
 
 def _mixed(a: State, v: State, count: float) -> State:
     """Rows of a softmax times channels, which share nothing but the mean."""
-    row = min(max(a.share, 1.0 / count), 1.0)
+    row, _ = _rows(a, count)
     y = state(v.m * v.m + v.v * row, v.m, v.d * row, v.e * row, v.u * row, noise=v.noise + v.own, like=(a, v))
     return replace(y, undetermined=a.undetermined or v.undetermined, numeric=a.numeric or v.numeric)
 
@@ -302,13 +315,15 @@ def matmul_back(node: Node, xs: tuple[State, ...], y: State, g: Grad, scene: Sce
     # each element of a meets size_y n / size_a outputs
     per_a, per_b = size_y * n / max(size_a, 1.0), size_y * n / max(size_b, 1.0)
     if a.kind == "weights":
-        found = Attend(0.0, min(max(a.share, 1.0 / n), 1.0), 0.0, per_b, n)
+        row, total = _rows(a, n)
+        found = Attend(0.0, row, 0.0, per_b, n)
+        through = g._replace(p=g.p * total * total, t=g.t * total * total)
         if _over_channels(node, 1, scene):
             left = Grad(bounded(g.p * b.v * per_a), 0.0, g.noise)
             back = found.row * per_b / n
-            return (left, Grad(bounded(g.p * back), g.t * back, g.noise))
+            return (left, Grad(bounded(through.p * back), through.t * back, g.noise))
         left = Grad(bounded(g.p * b.e * per_a), 0.0, g.noise)
-        return (left, attended_back(g, found))
+        return (left, attended_back(through, found))
     # what keys and values have in common reaches the queries coherently: see Attend.lean
     lean = g.lean / (n * _heads(node)) if text(node, "kind") == "logits" else 0.0
     left = Grad(bounded(g.p * b.q * per_a * (1.0 + lean)), 0.0, g.noise)
