@@ -60,8 +60,8 @@ class SuspectRule(Rule):
     def level(self, context: Context, group: list[Suspect], effect: Effect) -> Severity:
         """The severity by DESIGN's table."""
         judge = mistake if self.kind == "mistake" else mismatch
-        # "only smaller" excuses what lies in a residual branch, not one of several parallel paths
-        if effect.branch and not all(leads_only_to(context, s.parameter.name, _writes_branch) for s in group):
+        # "only smaller" excuses the writer of a residual branch, not one of several parallel paths
+        if effect.branch and not all(s.layer.branch for s in group):
             effect = replace(effect, branch=False)
         found = judge(effect, context.signal, context.settings.optimizer, context.facts.dtype) or Severity.NOTE
         if found is Severity.NOTE and self.kind == "mistake" and self._cut(context, group):
@@ -112,11 +112,8 @@ class SuspectRule(Rule):
         )
 
 
-def leads_only_to(
-    context: Context,
-    name: str,
-    end: Callable[[Context, Node], bool],
-    through: Callable[[Context, Node], bool] = lambda context, node: True,
+def _leads_only_to(
+    context: Context, name: str, end: Callable[[Context, Node], bool], through: Callable[[Context, Node], bool]
 ) -> bool:
     """Whether every way from a weight to the outputs passes a node that is an end, by nodes that let it pass."""
     facts = context.facts
@@ -138,11 +135,6 @@ def leads_only_to(
     return bool(starts)
 
 
-def _writes_branch(context: Context, node: Node) -> bool:
-    """Whether a layer writes the end of a residual branch."""
-    return any(node.index in layer.nodes and layer.branch for layer in context.facts.layers)
-
-
 def _normalised_away(context: Context, name: str) -> bool:
     """Whether the scale of a weight is divided out again on every way, by norms behind ops that only hand it on.
 
@@ -150,7 +142,7 @@ def _normalised_away(context: Context, name: str) -> bool:
     """
     nodes = [context.facts.nodes[i] for layer in context.layers_of(name) for i in layer.nodes]
     alone = all(_hands_on(context, node) for node in nodes)
-    return alone and leads_only_to(context, name, lambda context, node: node.op == "norm", _hands_on)
+    return alone and _leads_only_to(context, name, lambda context, node: node.op == "norm", _hands_on)
 
 
 def _hands_on(context: Context, node: Node) -> bool:
