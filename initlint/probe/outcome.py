@@ -241,6 +241,8 @@ def _missing(job: Job, name: str, line: int | None, reason: str, directory: str)
         hint = "Raise --memory-limit, name a smaller configuration, or use --device meta."
     elif "ended the process" in reason:
         hint = "The model's own code ends the process: mend it, or name another class or function of the file."
+    elif "crashed the interpreter" in reason:
+        hint = "It crashes plain Python, too: `python -X faulthandler` on a script that builds it shows the line."
     target = job.target
     return NotAnalysed(
         target=target.identity(directory, "" if target.named else name),
