@@ -61,6 +61,11 @@ class Misses:
         self._guards = guards
         self._ranges = ranges
         self._modules = tuple(model.modules())
+        self._compiled: dict[tuple[int, int], Condition] = {}  # by expression and scope
+        self._passed: dict[tuple[int, int], bool] = {}  # by condition and range: whether anything passes
+        self._near: dict[tuple[int, int], bool] = {}
+        self._mentioned: dict[int, frozenset[str]] = {}  # by expression: the names in it
+        self._known: dict[int, tuple[Range, list[str]] | None] = {}  # by candidate
         self._by_tensor: dict[int, str] = {}
         for name, tensor in model.named_parameters(remove_duplicate=False):
             self._by_tensor.setdefault(id(tensor), name)
@@ -96,7 +101,11 @@ class Misses:
         own = next((test.expr for test in candidate.tests if test.positive), None)
         if own is None:
             return Missed()
-        modes = [("subclass", "type"), ("either", "or")]
+        place = Place(candidate.scope, source)
+        kinds = {self._condition(expr, place).kind for expr in _parts(own)}
+        modes = [("subclass", "type")] if "type" in kinds else []
+        if any(self._guards.either(expr, place) for expr in _parts(own)):
+            modes.append(("either", "or"))
         if not hits.runs() and any(test.chain for test in candidate.tests):
             modes.append(("alone", "shadowed"))
         for mode, why in modes:
@@ -130,12 +139,8 @@ class Misses:
         found = []
         for test in candidate.tests:
             for expr in _parts(test.expr) if test.positive else ():
-                (condition,) = self._guards.conditions([Test(expr, True)], Place(candidate.scope, source))
-                if condition.subject in ("parameter_name", "module_name"):
-                    passed = any(condition.test(Whole(item.name)) for item in resolved[0].items)
-                else:
-                    passed = condition.subject != "module" or any(map(condition.test, self._modules))
-                if not passed:
+                condition = self._condition(expr, Place(candidate.scope, source))
+                if condition.subject != "parameter" and not self._passes(condition, resolved[0]):
                     found.append(source.segment(test.expr))
         return tuple(found)
 
@@ -147,7 +152,32 @@ class Misses:
     def _resolved(self, candidate: Candidate, source: Source) -> tuple[Range, list[str]] | None:
         if candidate.target is None:
             return None
-        return self._ranges.of_target(candidate.target, candidate.scope, source)
+        if id(candidate) not in self._known:
+            self._known[id(candidate)] = self._ranges.of_target(candidate.target, candidate.scope, source)
+        return self._known[id(candidate)]
+
+    def _condition(self, expr: ast.expr, place: Place) -> Condition:
+        """A condition of the source, compiled once."""
+        key = id(expr), id(place.scope)
+        if key not in self._compiled:
+            (self._compiled[key],) = self._guards.conditions([Test(expr, True)], place)
+        return self._compiled[key]
+
+    def _names_in(self, expr: ast.expr) -> frozenset[str]:
+        if id(expr) not in self._mentioned:
+            names = {node.id for node in ast.walk(expr) if isinstance(node, ast.Name)}
+            self._mentioned[id(expr)] = frozenset(names)
+        return self._mentioned[id(expr)]
+
+    def _passes(self, condition: Condition, found: Range) -> bool:
+        """Whether any name of a range, or any module of the model, passes a condition."""
+        key = id(condition), id(found)
+        if key not in self._passed:
+            if condition.subject in ("parameter_name", "module_name"):
+                self._passed[key] = any(condition.test(Whole(item.name)) for item in found.items)
+            else:
+                self._passed[key] = condition.subject != "module" or any(map(condition.test, self._modules))
+        return self._passed[key]
 
     # -- what is selected ------------------------------------------------------------------------
 
@@ -158,18 +188,48 @@ class Misses:
         around = [test for test in (*candidate.tests, *candidate.exits) if mode != "alone" or not test.chain]
         tests = [(test, Place(candidate.scope, source)) for test in around]
         tests += [(test, Place(scope, file)) for test, scope, file in found.tests]
+        if mode in ("", "alone", "kin") and not all(self._may_pass(test, place, found, mode) for test, place in tests):
+            return {}
         selected: dict[str, Item] = {}
         for item in found.items:
             tensor = tensor_at(item, attributes)
             name = None if tensor is None else self._by_tensor.get(id(tensor))
-            if name is None:
+            if name is None or name in selected:
                 continue
-            answers = [self._holds(test, _Asked(item, found, place, mode)) for test, place in tests]
-            if None in answers:
-                return {}
-            if all(answers):
-                selected.setdefault(name, item)
+            unsure = False
+            for test, place in tests:
+                answer = self._holds(test, _Asked(item, found, place, mode))
+                if answer is False:
+                    break
+                unsure = unsure or answer is None
+            else:
+                if unsure:
+                    return {}
+                selected[name] = item
         return selected
+
+    def _may_pass(self, test: Test, place: Place, found: Range, mode: str) -> bool:
+        """Whether anything at all passes a condition; settles most branches without asking every module."""
+        for expr in _parts(test.expr) if test.positive else ():
+            if not isinstance(expr, ast.BoolOp | ast.UnaryOp):
+                condition = self._condition(expr, place)
+                if condition.subject in ("", "parameter") or self._passes(condition, found):
+                    continue
+                if mode != "kin" or not self._comes_near(condition, found):
+                    return False
+        return True
+
+    def _comes_near(self, condition: Condition, found: Range) -> bool:
+        """Whether any name of a range, or any module of the model, nearly passes a condition that nothing passes."""
+        key = id(condition), id(found)
+        if key not in self._near:
+            if condition.subject == "module":
+                one_each = {type(module): module for module in self._modules}  # classes decide, but for attributes
+                some = self._modules if condition.kind == "hasattr" else one_each.values()
+                self._near[key] = any(near_class(condition, module) for module in some)
+            else:
+                self._near[key] = any(near_name(condition, item.name) for item in found.items)
+        return self._near[key]
 
     def _holds(self, test: Test, asked: _Asked) -> Answer:
         """Whether a condition lets an item through; ``None`` where that cannot be told."""
@@ -189,7 +249,7 @@ class Misses:
         special = self._special(expr, asked)
         if special is not None:
             return special
-        (condition,) = self._guards.conditions([Test(expr, True)], asked.place)
+        condition = self._condition(expr, asked.place)
         return self._evaluate(condition, expr, asked, positive=positive)
 
     def _evaluate(self, condition: Condition, expr: ast.expr, asked: _Asked, *, positive: bool) -> Answer:
@@ -202,13 +262,12 @@ class Misses:
             idle = widened and condition.test(None) is False
             return self._guards.nearly_equal(expr, asked.place) if idle else condition.test(None)
         if condition.subject in ("parameter_name", "module_name"):
-            idle = widened and not any(condition.test(Whole(other.name)) for other in found.items)
+            idle = widened and not self._passes(condition, found)
             return near_name(condition, item.name) if idle else condition.test(Whole(item.name))
-        tested = {node.id for node in ast.walk(expr) if isinstance(node, ast.Name)} & found.variables
-        if not tested:
+        if not self._names_in(expr) & found.variables:
             return None  # a condition on something else
         if condition.subject == "module" and module is not None:
-            idle = widened and not any(condition.test(other) for other in self._modules)
+            idle = widened and not self._passes(condition, found)
             if asked.mode == "subclass" and condition.kind == "type":
                 return isinstance(module, condition.classes)
             if asked.mode == "either" and condition.kind == "isinstance":

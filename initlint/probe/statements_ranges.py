@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -69,6 +69,7 @@ class Ranges:
     names: Names
     applied: dict[tuple[str, int], list[Applied]]
     paths: dict[int, str]
+    _walks: dict[tuple[int, bool], list[Item]] = field(default_factory=dict)
 
     def of_target(self, target: ast.expr, scope: Scope, source: Source) -> tuple[Range, list[str]] | None:
         """The range of the variable that a target starts with, and the attributes from there to the tensor."""
@@ -232,13 +233,14 @@ class Ranges:
         """All modules under one, itself included; with ``descending`` each tells what lies between."""
         if not isinstance(module, nn.Module) or id(module) not in self.paths:
             return []
-        if not descending:
-            return [Item(child, key) for key, child in module.named_modules()]
-        return [
-            Item(child, key, None, _between(module, key))
-            for key, child in module.named_modules()
-            if child is not module
-        ]
+        key = id(module), descending
+        if key not in self._walks:
+            self._walks[key] = [
+                Item(child, name, None, _between(module, name) if descending else ())
+                for name, child in module.named_modules()
+                if not descending or child is not module
+            ]
+        return self._walks[key]
 
     # -- modules ---------------------------------------------------------------------------------
 
