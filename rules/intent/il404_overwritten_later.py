@@ -177,11 +177,11 @@ def _by_sweep(
 
 
 def _written_at(facts: ModelFacts) -> dict[_Place, set[str]]:
-    """The tensors that each init line writes as a whole."""
+    """The tensors that each line makes or writes as a whole."""
     wrote: dict[_Place, set[str]] = {}
     for parameter in facts.parameters:
         for write in parameter.writes:
-            if write.origin in ("user", "torch") and write.share >= 1 and write.op != "create":
+            if write.origin in ("user", "torch") and write.share >= 1:
                 wrote.setdefault(_place(write), set()).add(parameter.name)
     return wrote
 
@@ -257,7 +257,15 @@ def _constant(write: Write) -> float | None:
 
 
 def _differs(first: Write, last: Write) -> bool:
-    return last.random or _constant(first) is None or _constant(first) != _constant(last)
+    """Whether the last write changed anything; a table that a constant replaced may have held that constant."""
+    if last.random or first.share < 1:
+        return last.random or _constant(first) != _constant(last)
+    before, after = _constant(first), _constant(last)
+    if before is None:
+        mean = first.args.get("actual_mean", first.args.get("mean"))
+        before = float(mean) if isinstance(mean, (int, float)) else None
+        return before is not None and (after is None or abs(before - after) > 1e-6 * max(1.0, abs(before)))
+    return before != after
 
 
 def _said(write: Write) -> str:
