@@ -32,7 +32,7 @@ def returned(scene: Scene, outputs: Sequence[int]) -> tuple[int, ...]:
 
 def trunk(scene: Scene, outputs: Sequence[int]) -> tuple[int, ...]:
     """Indices of the trunk's nodes, in order; the input with the most weights on its trunk is the main one."""
-    ends = returned(scene, outputs)
+    ends = tuple(_prediction(scene, index) for index in returned(scene, outputs))
     if not ends:
         return ()
     end = max(ends, key=lambda index: _depth(scene, index))  # the first of equals: auxiliary outputs come after
@@ -47,6 +47,12 @@ def trunk(scene: Scene, outputs: Sequence[int]) -> tuple[int, ...]:
         if mark > score:
             best, score = found, mark
     return best
+
+
+def _prediction(scene: Scene, index: int) -> int:
+    """What a loss judges, for a loss: a mean over samples has no differences between them."""
+    node = scene.nodes[index]
+    return node.inputs[0] if node.op == "loss" and node.shape == () and node.inputs else index
 
 
 def _depth(scene: Scene, end: int) -> int:

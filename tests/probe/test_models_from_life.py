@@ -326,3 +326,17 @@ def test_a_model_that_wants_more_in_training_is_run_for_evaluation() -> None:
 
     given = find(Detector())
     assert (given.training, given.estimating, [fact.shape for fact in given.facts]) == (False, True, [(2, 3, 32, 32)])
+
+
+@pytest.mark.parametrize("loss", ["mse_loss", "l1_loss", "cross_entropy"])
+def test_a_forward_that_returns_its_loss_is_no_collapse_of_the_inputs(loss: str) -> None:
+    class Learner(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = nn.Sequential(nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 64))
+
+        def forward(self, x: Any) -> Any:
+            return getattr(F, loss)(self.net(x), x)
+
+    run = initlint.check(Learner)
+    assert [f.code for f in run.findings if f.severity.label != "note"] == []
