@@ -85,7 +85,7 @@ class MisplacedResidualScaling(Rule):
         """All writers have the same std."""
         before = _earlier(writers)
         for group in by_cause(inner).values():
-            small = _common(group)
+            small = _common(group) if any(_written(p) for p in group) else None
             factor = _factor(std, small, len(writers)) if small else None
             if factor is None or small is None:
                 continue
@@ -114,8 +114,11 @@ class MisplacedResidualScaling(Rule):
         uneven = len(kept) % len(scaled) and len(scaled) % len(kept)
         if factor is None or uneven or min(len(kept), len(scaled)) < 2:
             return
+        if not any(_written(p) for p in scaled):
+            return  # PyTorch's default differs with the fan-in (d and 2 d: by 1.41), and nobody scaled anything
         for group in by_cause(inner).values():
-            if (std := _common(group)) is not None and _same(std, small) and len(group) >= 2:
+            written = any(_written(p) for p in group)
+            if written and (std := _common(group)) is not None and _same(std, small) and len(group) >= 2:
                 yield self._misplaced(context, group, kept, base, factor)
                 return
         if not any(_same(_std(p), base) for p in inner):
@@ -197,6 +200,23 @@ class MisplacedResidualScaling(Rule):
     def scaled_writer() -> Any:
         return _swiglu("down")
 
+    @good
+    def defaults_of_two_fans() -> Any:
+        import torch
+        from torch import nn
+
+        class Block(nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                self.mix, self.out = nn.Linear(32, 32), nn.Linear(32, 32)
+                self.up, self.down = nn.Linear(32, 64), nn.Linear(64, 32)
+
+            def forward(self, x: torch.Tensor) -> torch.Tensor:
+                x = x + self.out(torch.tanh(self.mix(x)))
+                return x + self.down(torch.relu(self.up(x)))
+
+        return nn.Sequential(Block(), Block(), nn.LayerNorm(32), nn.Linear(32, 4))
+
 
 def _std(parameter: ParameterFacts) -> float:
     """The std as the record states it (a draw, and what was multiplied into it), else that of the values."""
@@ -209,6 +229,11 @@ def _std(parameter: ParameterFacts) -> float:
 
 def _same(a: float, b: float) -> bool:
     return math.isclose(a, b, rel_tol=_EXACT)
+
+
+def _written(parameter: ParameterFacts) -> bool:
+    """Whether user code gave the parameter its values; PyTorch's own reset scales nothing for depth."""
+    return parameter.last is not None and parameter.last.origin != "torch"
 
 
 def _common(group: list[ParameterFacts]) -> float | None:
