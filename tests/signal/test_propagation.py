@@ -176,11 +176,14 @@ def test_finite_width_noise_of_hanin_and_rolnick():
 def test_linear_cost():
     import time
 
-    def seconds_for(depth: int) -> float:
-        facts = plain(depth, 2.0, width=64).facts()
+    def once(facts: ModelFacts) -> float:
         start = time.process_time()
         propagate(facts)
         return time.process_time() - start
+
+    def seconds_for(depth: int) -> float:
+        facts = plain(depth, 2.0, width=64).facts()
+        return min(once(facts) for _ in range(3))  # processor time, too, varies on a busy machine
 
     seconds_for(50)
     small, large = seconds_for(500), seconds_for(4000)
