@@ -131,7 +131,7 @@ def test_arguments_that_nobody_can_guess_and_a_class_that_is_not_there(run_cli: 
     result = run_cli("needs.py", "--no-cache")
     clean(result)
     assert result.code == 2
-    assert "no value is known for the argument gizmo" in result.out
+    assert "no value is known for the arguments thing, gizmo" in result.out
     assert "needs.py::Net(thing=..., gizmo=...)" in result.out
     result = run_cli("needs.py::Nett", "--no-cache")
     clean(result)
