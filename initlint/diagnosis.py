@@ -16,7 +16,7 @@ from initlint.records import dataclass
 from initlint.runtime_scale import as_used, run_time_factor
 from initlint.theory.fans import torch_fans
 from initlint.theory.misapplied import misapplied
-from initlint.theory.miscounts import EXACT, MIN_FACTOR, by_hand, counts, of_call
+from initlint.theory.miscounts import EXACT, MIN_FACTOR, by_hand, counts, formula, of_call
 from initlint.theory.schemes import Requested, Scheme, acceptable, base_write, requested, stated, textbook
 
 #: Reasons, in the order in which they are tried.
@@ -121,14 +121,29 @@ def _suspects(facts: ModelFacts) -> tuple[Suspect, ...]:
             found.append(replace(suspect, actual=suspect.actual / by, expected=suspect.expected / by))
             if suspect.reason in _MISAPPLIED and _fits(read, suspect.actual):
                 fitting.add(parameter.name)
+    sizes = tuple(_other_counts(facts))
     widths = {layer.fan_in for layer in facts.layers if layer.kind != "embedding"}
     found = [s for s in found if not (_of_table(s) and s.parameter.shape[0] in widths)]
-    return tuple(s for s in found if s.parameter.name not in fitting or not _all_fit(found, fitting, s))
+    kept = [s for s in found if s.parameter.name not in fitting or not _all_fit(found, fitting, s)]
+    return tuple(s for s in kept if not _otherwise(found, s, sizes))
 
 
 def _of_table(suspect: Suspect) -> bool:
     """Whether a table is said to go by its number of entries: ambiguous where that is a width of the model, too."""
     return suspect.reason == "fan_axis" and suspect.layer.kind == "embedding"
+
+
+def _otherwise(found: list[Suspect], suspect: Suspect, sizes: tuple[float, ...]) -> bool:
+    """Whether a formula in the wrong place may be another one with a further size in it (T5: 1 / (d_model d_kv)).
+
+    One number for one fan is as likely the one as the other; a second fan that follows the same formula decides.
+    """
+    if suspect.reason not in _MISAPPLIED or not suspect.layer.fan_in:
+        return False
+    alike = [s for s in found if s.reason == suspect.reason and _same_line(s.wrote, suspect.wrote)]
+    if any(not math.isclose(s.actual, suspect.actual, rel_tol=1e-6) for s in alike):
+        return False
+    return any(formula(suspect.actual, suspect.layer.fan_in * size, (1.0, 2.0)) for size in sizes if size > 0)
 
 
 def _all_fit(found: list[Suspect], fitting: set[str], suspect: Suspect) -> bool:
@@ -354,6 +369,20 @@ def _misapplied(case: _Case) -> _Found | None:
     if found is None or not all(counts(shape, found.count) for shape in case.alike if found.count):
         return None
     return found.reason, found.clause, found.line, found.variance
+
+
+def _other_counts(facts: ModelFacts) -> Iterator[float]:
+    """Sizes besides the fans that formulas of a std hold: the width of a head, the number of heads, and of blocks."""
+    for node in facts.nodes:
+        contraction, heads, head_dim = (node.attrs.get(name) for name in ("contraction", "heads", "head_dim"))
+        if node.attrs.get("kind") == "logits" and isinstance(contraction, int):
+            yield float(contraction)
+        if isinstance(heads, int) and isinstance(width := node.attrs.get("embed_dim"), int) and heads:
+            yield from (float(heads), width / heads)
+        if isinstance(head_dim, int):
+            yield float(head_dim)
+    branches = sum(layer.branch for layer in facts.layers)
+    yield from (float(branches), branches / 2, 2.0 * branches)
 
 
 def _mean(case: _Case) -> _Found | None:
