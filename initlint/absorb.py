@@ -36,8 +36,7 @@ def _absorb_model(findings: Sequence[Finding], rules: Mapping[str, Rule]) -> lis
     standing: list[Finding] = []
     for finding in sorted(findings, key=lambda f: _rank(f, rules)):
         hosts = [i for i, host in enumerate(standing) if _explains(host, finding, rules)]
-        covered = {name for i in hosts for name in _accounts_for(standing[i])}.intersection(finding.parameters)
-        if finding.parameters and len(covered) >= COVERED * len(set(finding.parameters)):
+        if hosts and finding.parameters and _accounted_for(finding, [standing[i] for i in hosts]) >= COVERED:
             strongest = max(hosts, key=lambda i: _strength(standing[i], finding))
             standing[strongest] = _merge(standing[strongest], finding)
         else:
@@ -65,13 +64,17 @@ def _explains(host: Finding, finding: Finding, rules: Mapping[str, Rule]) -> boo
     return whole_graph and host.topic in SCALE_CAUSES and host.severity >= Severity.WARNING
 
 
-def _accounts_for(host: Finding) -> tuple[str, ...]:
-    """The parameters whose part in a symptom a finding explains: biases that switch units off stand for the weights
-    that they are added to, which is where the signal is seen to die."""
-    if host.topic != "bias":
-        return host.parameters
-    weights = (f"{name.removesuffix('bias')}weight" for name in host.parameters if name.endswith("bias"))
-    return (*host.parameters, *weights)
+def _accounted_for(finding: Finding, hosts: Sequence[Finding]) -> float:
+    """Share of a finding's parameters that belong to its causes, too.
+
+    Biases that switch units off stand for their layers: the signal is seen to die at the weights they are added to.
+    """
+    covered = {name for host in hosts for name in host.parameters}.intersection(finding.parameters)
+    shares = [len(covered) / len(set(finding.parameters))]
+    layers = {name for host in hosts if host.topic == "bias" for name in host.layers}.intersection(finding.layers)
+    if layers:
+        shares.append(len(layers) / len(set(finding.layers)))
+    return max(shares)
 
 
 def _strength(host: Finding, finding: Finding) -> tuple[float, int]:

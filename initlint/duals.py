@@ -12,6 +12,7 @@ import math
 import re
 from collections.abc import Callable, Mapping
 
+from initlint.odds import sigmoid
 from initlint.records import dataclass
 
 
@@ -117,10 +118,6 @@ def _power(x: Dual, exponent: float) -> Dual:
     return Dual(x.value**exponent, slope)
 
 
-def _sigmoid(x: float) -> float:
-    return 1 / (1 + math.exp(-x)) if x >= 0 else math.exp(x) / (1 + math.exp(x))
-
-
 def _exp(x: float) -> tuple[float, float]:
     # beyond float32
     value = math.exp(x) if x < 88.7 else math.inf
@@ -151,7 +148,7 @@ _UNARY: Mapping[str, Callable[[float], tuple[float, float]]] = {
     "neg": lambda x: (-x, -1.0),
     "abs": lambda x: (abs(x), math.copysign(1.0, x)),
     "relu": lambda x: (max(0.0, x), float(x > 0)),
-    "sigmoid": lambda x: (_sigmoid(x), _sigmoid(x) * (1 - _sigmoid(x))),
+    "sigmoid": lambda x: (sigmoid(x), sigmoid(x) * (1 - sigmoid(x))),
     "tanh": lambda x: (math.tanh(x), 1 - math.tanh(x) ** 2),
-    "softplus": lambda x: (math.log1p(math.exp(x)) if x < 30 else x, _sigmoid(x)),
+    "softplus": lambda x: (math.log1p(math.exp(x)) if x < 30 else x, sigmoid(x)),
 }

@@ -14,6 +14,7 @@ from initlint.findings import Related, Severity
 from initlint.rule import Context, Outcome, Rule, site_of
 from initlint.signal import Effect, Nominal
 from initlint.signal.verdict import MISTAKE, mismatch, mistake
+from initlint.wiring import reached, users
 
 #: Below a factor 2 of the second moment a mistake is not worth a word unless it is certain (DESIGN, severity).
 _SILENT = math.log10(1.05)
@@ -117,17 +118,14 @@ def _leads_only_to(
 ) -> bool:
     """Whether every way from a weight to the outputs passes a node that is an end, by nodes that let it pass."""
     facts = context.facts
-    users: dict[int, list[int]] = {}
-    for node in facts.nodes:
-        for source in node.inputs:
-            users.setdefault(source, []).append(node.index)
+    readers = users(facts)
     starts = [node for layer in context.layers_of(name) if layer.weight == name for node in layer.nodes]
     todo, seen = list(starts), set(starts)
     while todo:
         index = todo.pop()
         if end(context, facts.nodes[index]):
             continue
-        following = users.get(index, [])
+        following = readers[index]
         if not following or (index not in starts and not through(context, facts.nodes[index])):
             return False
         todo += [user for user in following if user not in seen]
@@ -158,19 +156,9 @@ def _hands_on(context: Context, node: Node) -> bool:
 def _reaches_stop(context: Context, name: str) -> bool:
     """Whether what the weight writes is detached or turned into indices before another layer reads it."""
     facts = context.facts
-    users: dict[int, list[int]] = {}
-    for node in facts.nodes:
-        for source in node.inputs:
-            users.setdefault(source, []).append(node.index)
     weighted = {node for layer in facts.layers for node in layer.nodes}
-    todo = [user for layer in context.layers_of(name) for node in layer.nodes for user in users.get(node, ())]
-    seen: set[int] = set()
-    while todo:
-        index = todo.pop()
-        if index in seen or index in weighted:
-            continue
-        seen.add(index)
-        if facts.nodes[index].op == "stop":
-            return True
-        todo += users.get(index, ())
-    return False
+    starts = [node for layer in context.layers_of(name) for node in layer.nodes]
+    onward = [
+        node for start in starts for node in reached(facts, start, lambda n: n.op != "stop" and n.index not in weighted)
+    ]
+    return any(node.op == "stop" and node.index not in weighted for node in onward)

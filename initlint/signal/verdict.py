@@ -19,6 +19,8 @@ MISTAKE = math.log10(2.0)
 MISMATCH = 2.0
 #: Excess loss at the start, in units of ln C, from which it is an error (the initial phase is spent on unlearning it).
 LOSS = 2.0
+#: Outputs of this std, read as logits, cost several times ln C whatever C is (THEORY 6.2).
+LOGITS = 10.0
 #: One weight that acts at least this often along the trunk is unrolled time; twice is a shared (tied) layer.
 UNROLLED = 3
 #: Shares of saturated and of dead units: an error beyond (THEORY 6.2; Glorot & Bengio 2010, Lu et al. 2019).

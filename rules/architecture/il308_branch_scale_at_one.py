@@ -10,15 +10,13 @@ from initlint.facts import Layer, ParameterFacts
 from initlint.findings import Severity
 from initlint.rule import Context, Outcome, Rule, bad, by_cause, good, site_of
 from initlint.signal.trunk import WEIGHTED
-from initlint.signal.verdict import LOSS
+from initlint.signal.verdict import LOGITS, LOSS
 from initlint.upstream import judged
 from initlint.wiring import reached, transparent
 
 # The first threshold of the depth profile (THEORY 6.1): at a ratio of 1e4 of the second moments SGD loses points. Adam
 # stands more, but the learned strength shows that the branch was meant to be held down, and that it is not.
 _HARM = 4.0
-# THEORY 6.2: outputs of this std, read as logits, cost several times ln C whatever C is.
-_LOGITS = 10.0
 # Fewer blocks than this cannot reach it: each about doubles the second moment.
 _BLOCKS = 4
 
@@ -138,7 +136,7 @@ def _full(layer: Layer, gain: ParameterFacts) -> bool:
 def _costs(context: Context) -> bool:
     """Whether the outputs are so large that the loss starts several times above that of a uniform guess."""
     loss = context.signal.init_loss
-    return loss is not None and loss.predicted - loss.expected >= LOSS * loss.expected and loss.logit_std >= _LOGITS
+    return loss is not None and loss.predicted - loss.expected >= LOSS * loss.expected and loss.logit_std >= LOGITS
 
 
 def _growth(context: Context, layer: Layer) -> float:

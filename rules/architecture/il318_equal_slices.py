@@ -64,7 +64,7 @@ class EqualSlices(Rule):
                 actual={"distinct_slices": first.shape[0] - copies},
                 effect="equal slices give equal outputs: what chooses between them gets no gradient",
                 fix=f"draw all {first.shape[0]} slices: torch.randn({', '.join(map(str, first.shape))}) * std",
-                topic="duplicate",
+                topic="symmetry",
             )
 
     @bad

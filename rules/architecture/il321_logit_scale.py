@@ -11,6 +11,7 @@ from initlint.facts import ModelFacts, Node, ParameterFacts
 from initlint.findings import Severity
 from initlint.records import dataclass
 from initlint.rule import Context, Outcome, Rule, bad, by_cause, good, site_of
+from initlint.signal.verdict import LOGITS
 from initlint.wiring import reached, source, transparent
 
 # CLIP clips the learned factor at 100 (Radford et al. 2021, section 2.5); published starts are 1 to 64 (LUCIR 1, SimCLR
@@ -21,8 +22,6 @@ _HIGHEST = 100.0
 _LOWEST = 0.1
 # Features that are not normalised have scales of their own: only what no such scale explains is reported.
 _ANY_FEATURES = 1e3
-# THEORY 6.2: logits of this std cost several times ln C.
-_ERROR_STD = 10.0
 # Scales are scalars, or one for each head.
 _MOST = 256
 _VIEWS = frozenset({"reshape", "select", "identity", "dropout"})
@@ -212,7 +211,7 @@ def _wrong(context: Context, scaled: Scaled) -> tuple[str, Severity] | None:
     if factor > _HIGHEST * 1.01 and (scaled.cosine or (exponential and factor > _ANY_FEATURES)):
         after = context.signal.built[scaled.node.index]
         heads = _logits(context, scaled)
-        large = not after.undetermined and max(heads, default=math.sqrt(after.q)) > _ERROR_STD
+        large = not after.undetermined and max(heads, default=math.sqrt(after.q)) > LOGITS
         level = Severity.ERROR if large and exponential else Severity.WARNING
         return f"{through}: similarities are multiplied by {factor:.3g}", level
     if not scaled.cosine:

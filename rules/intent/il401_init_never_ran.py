@@ -8,11 +8,8 @@ from typing import Any
 from initlint.facts import InitStatement, Layer
 from initlint.findings import Related, Severity
 from initlint.intent_rule import judged, owners
+from initlint.odds import PRIOR
 from initlint.rule import Context, Outcome, Rule, bad, good
-
-# A focal or class prior of 0.1 is a bias of -2.2 (CenterNet), 0.01 is -4.6 (RetinaNet): beyond 1.5 in size a constant
-# output bias is a prior and not a small offset. Without it the loss starts many times too large (Lin et al. 2017, 4.1).
-_PRIOR = 1.5
 
 
 class InitNeverRan(Rule):
@@ -108,7 +105,7 @@ class InitNeverRan(Rule):
     def _prior(self, context: Context, statement: InitStatement) -> bool:
         value = statement.args.get("val")
         heads = {layer.bias for layer in context.facts.layers if _output(layer) and layer.bias}
-        return isinstance(value, (int, float)) and abs(value) > _PRIOR and any(n in heads for n in statement.affected)
+        return isinstance(value, (int, float)) and abs(value) > PRIOR and any(n in heads for n in statement.affected)
 
     @bad
     def prior_never_applied() -> Any:

@@ -8,13 +8,12 @@ from typing import Any
 
 from initlint.facts import InitStatement, ModelFacts, ParameterFacts, Site, Write
 from initlint.findings import Related, Severity
+from initlint.odds import PRIOR
 from initlint.rule import Context, Outcome, Rule, bad, good
 from initlint.signal import Nominal
 from initlint.signal.verdict import intent
 from initlint.theory.schemes import requested
 
-# Beyond 1.5 in size the constant of a bias is a prior (0.18, or 0.82) and no small offset (Lin et al. 2017, 4.1).
-_PRIOR = 1.5
 # What a small constant moves to one side all the same: units that open and close.
 _BOUNDED = ("sigmoid", "tanh", "softplus", "exp", "hardsigmoid")
 # In-place arithmetic keeps what was there, changed.
@@ -101,7 +100,7 @@ class OverwrittenLater(Rule):
             value, layers = values[parameter.name], context.layers_of(parameter.name)
             gate = any(layer.activation in _BOUNDED or layer.consumer in ("gate", "softmax") for layer in layers)
             whole = lost[parameter.name][0].share >= 1
-            if value is None or not whole or abs(value) > _PRIOR or len(parameter.shape) > 1 or gate or value == 0.0:
+            if value is None or not whole or abs(value) > PRIOR or len(parameter.shape) > 1 or gate or value == 0.0:
                 return Severity.WARNING
         effect = context.effect({name: Nominal(value or 0.0, 0.0) for name, value in values.items()})
         return intent(effect, context.signal, context.settings.optimizer, context.facts.dtype) or Severity.NOTE
@@ -229,10 +228,11 @@ def _deliberate(context: Context, write: Write, parameter: ParameterFacts) -> bo
         return True
     if len(parameter.shape) >= 2:
         return value != 1.0
-    kinds = {layer.kind for layer in context.layers_of(parameter.name)}
-    if "norm" in kinds:
-        return value not in (0.0, 1.0) or (parameter.local == "weight" and value == 0.0)
-    biased = any(layer.bias == parameter.name for layer in context.layers_of(parameter.name))
+    layers = context.layers_of(parameter.name)
+    if any(layer.kind == "norm" for layer in layers):
+        gain = any(layer.weight == parameter.name for layer in layers)
+        return value not in (0.0, 1.0) or (gain and value == 0.0)
+    biased = any(layer.bias == parameter.name for layer in layers)
     return value != 0.0 if biased else value not in (0.0, 1.0)
 
 

@@ -8,6 +8,7 @@ from typing import Any
 from initlint.facts import EqualSlices, Layer, ParameterFacts
 from initlint.findings import Finding, Severity
 from initlint.rule import Context, Outcome, Rule, bad, by_cause, good, site_of
+from initlint.wiring import reached
 
 # THEORY 6.2, dead units: from 60 % of a layer's units training is harmed.
 _MOST = 0.60
@@ -249,20 +250,7 @@ def _reading_layers(context: Context, layer: Layer) -> list[Layer]:
     by_node = {
         node: other for other in context.facts.layers for node in other.nodes if other.kind not in ("norm", "scale")
     }
-    readers: list[Layer] = []
-    users: dict[int, list[int]] = {}
-    for node in context.facts.nodes:
-        for source in node.inputs:
-            users.setdefault(source, []).append(node.index)
-    seen: set[int] = set()
-    todo = [user for node in layer.nodes for user in users.get(node, ())]
-    while todo:
-        index = todo.pop()
-        if index in seen:
-            continue
-        seen.add(index)
-        if index in by_node:
-            readers.append(by_node[index])
-        else:
-            todo += users.get(index, ())
-    return readers
+    reading = [
+        node for start in layer.nodes for node in reached(context.facts, start, lambda n: n.index not in by_node)
+    ]
+    return [by_node[node.index] for node in reading if node.index in by_node]

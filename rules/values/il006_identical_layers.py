@@ -8,7 +8,7 @@ from typing import Any
 from initlint.diagnosis import full_write
 from initlint.facts import ModelFacts, ParameterFacts, Site
 from initlint.findings import Related, Severity
-from initlint.rule import Context, Outcome, Rule, bad, by_cause, good, site_of
+from initlint.rule import Context, Outcome, Rule, bad, good, site_of
 from initlint.signal.identity import parallel_twins, repeated_calls
 
 
@@ -18,8 +18,8 @@ class IdenticalLayers(Rule):
     ## What it does
     Compares the contents of all randomly initialised weights. Equal ones that are separate tensors were copied
     (`copy.deepcopy` of an initialised layer) or drawn from the same seed again (torch, NumPy). Members that also read
-    the same input are told apart from layers in series. One module several times in a list (`[layer] * n`) and a stack
-    of equal matrices are reported too.
+    the same input are told apart from layers in series. One module several times in a list (`[layer] * n`) is
+    reported too; equal matrices in one stacked tensor are IL318.
 
     ## Why is this bad?
     Parallel members (an ensemble, experts, heads) with the same weights and the same input receive the same gradient
@@ -61,7 +61,6 @@ class IdenticalLayers(Rule):
 
     def check(self, context: Context) -> Iterator[Outcome]:
         facts = context.facts
-        yield from self._slices(context)
         yield from self._one_module(context)
         twins = parallel_twins(facts)
         classes = list(_equal_tensors(facts, twins))
@@ -94,34 +93,6 @@ class IdenticalLayers(Rule):
                 actual={"distinct_tensors": len(causes)},
                 effect=fate,
                 fix="seed once, before the loop, or draw each copy anew after copying (call its reset_parameters())",
-                topic="duplicate",
-            )
-
-    def _slices(self, context: Context) -> Iterator[Outcome]:
-        """A stack of matrices (experts, heads) of which all are equal: one draw, expanded or repeated."""
-        equal = []
-        for layer in context.facts.layers:
-            parameter = context.parameter(layer.weight)
-            rows = parameter.stats.rows if parameter is not None and parameter.stats is not None else None
-            if parameter is None or rows is None or layer.stack < 2 or layer.stack != rows.count:
-                continue
-            drawn = any(w.random for w in parameter.writes) and parameter.stats and parameter.stats.distinct is None
-            if drawn and parameter.requires_grad and rows.duplicates == rows.count - 1 and parameter not in equal:
-                equal.append(parameter)
-        for group in by_cause(equal).values():
-            count = group[0].shape[0]
-            yield self.finding(
-                context,
-                f"all {count} matrices of `{group[0].name}`"
-                + (f" and of {len(group) - 1} more" if len(group) > 1 else "")
-                + " are the same: one draw, repeated",
-                parameters=[p.name for p in group],
-                severity=Severity.WARNING,
-                site=site_of(group[0]),
-                expected={"distinct_slices": count},
-                actual={"distinct_slices": 1},
-                effect="members that read the same input get the same gradient: the stack is one matrix",
-                fix="draw the whole stack: torch.randn(n, rows, columns) * std",
                 topic="duplicate",
             )
 

@@ -44,6 +44,7 @@ def finding(
     effect: float | None = None,
     line: int = 1,
     model: str = "m.py::A",
+    layers: str = "",
 ) -> Finding:
     return Finding(
         code,
@@ -53,6 +54,7 @@ def finding(
         model,
         Site("m.py", line),
         tuple(parameters.split()),
+        layers=tuple(layers.split()),
         effect=f"effect of {code}" if effect is not None else "",
         effect_log10=effect,
         topic=topic,
@@ -128,9 +130,10 @@ def test_a_symptom_that_is_a_note_explains_no_louder_one() -> None:
 
 
 def test_biases_that_switch_units_off_account_for_the_weights_beside_them() -> None:
-    signal = finding("IL201", "0.weight 1.weight", ERROR)
-    assert codes(signal, finding("IL208", "0.bias 1.bias", ERROR, topic="bias")) == ["IL208"]
-    assert codes(signal, finding("IL208", "5.bias", ERROR, topic="bias")) == ["IL201", "IL208"]
+    signal = finding("IL201", "0.w 1.w", ERROR, layers="0 1")
+    assert codes(signal, finding("IL208", "0.b 1.b", ERROR, topic="bias", layers="0 1")) == ["IL208"]
+    assert codes(signal, finding("IL208", "5.b", ERROR, topic="bias", layers="5")) == ["IL201", "IL208"]
+    assert codes(signal, finding("IL208", "0.b 1.b", ERROR, topic="scale", layers="0 1")) == ["IL201", "IL208"]
 
 
 def test_tool_findings_are_left_alone() -> None:
