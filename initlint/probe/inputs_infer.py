@@ -382,9 +382,15 @@ def _assignments(model: nn.Module, arguments: list[Argument], batch: int) -> Ite
 
 
 def _simplest(model: nn.Module, argument: Argument, batch: int) -> Assignment | None:
-    """What the first weighted layer accepts, where that is a table of tokens."""
+    """What the first weighted layer accepts, where that is a table of tokens or takes images.
+
+    Images are four times the usual size: large networks halve them five times, and ``_enlarged`` would run them again.
+    """
     layers = first_layers(model, batch)
-    return {argument.name: layers[0][0]} if layers and layers[0][0].kind == "ids" else None
+    guess = layers[0][0] if layers else None
+    if guess is None or guess.kind not in ("ids", "image"):
+        return None
+    return {argument.name: _magnified(guess, 4) if guess.kind == "image" else guess}
 
 
 def _options(model: nn.Module, arguments: list[Argument], batch: int) -> dict[str, list[Guess]]:

@@ -24,8 +24,13 @@ def preserved(model: nn.Module) -> Iterator[None]:
     modes = [m.training for m in modules]
     plain = [dict(vars(m)) for m in modules]
     # Caches, and hooks that a forward installs: what tracing leaves in them (proxies) would break the next run.
-    kinds = (dict, list, set, OrderedDict)
-    caches = [(v, v.copy()) for table in plain for n, v in table.items() if type(v) in kinds and n not in _TORCH]
+    kinds = frozenset((dict, list, set, OrderedDict))
+    caches = [
+        (v, v.copy() if v else v)  # most are empty, and copies of thousands of tables take a while
+        for table in plain
+        for n, v in table.items()
+        if type(v) in kinds and n not in _TORCH
+    ]
     # A scripted module keeps its buffers elsewhere; that they are there cannot change.
     tables = [(m._buffers, dict(m._buffers)) for m in modules if not isinstance(m, torch.jit.ScriptModule)]
     held = [b for b in model.buffers() if b.device.type != "meta" and not torch.nn.parameter.is_lazy(b)]
@@ -41,6 +46,8 @@ def preserved(model: nn.Module) -> Iterator[None]:
             module.training = mode
         for cache, content in caches:
             cache.clear()
+            if content is cache:
+                continue
             cache.extend(content) if isinstance(cache, list) else cache.update(content)
         for current, before in tables:
             current.clear()

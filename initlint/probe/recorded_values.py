@@ -15,6 +15,8 @@ from initlint.probe.traced import Meta, dtype_name
 _DOUBLE = 1 << 15
 # Larger outputs are thinned along their last axis: moments need thousands of values, not millions.
 _LARGE = 1 << 22
+# Up to so many samples all their products cost less than the sum over samples, which writes a tensor.
+_FEW = 8
 
 
 def describe(value: Any, batch: int | None, *, measure: bool) -> Meta:
@@ -86,7 +88,11 @@ def between_samples(x: torch.Tensor, second: float) -> float | None:
     count = x.shape[0]
     if count < 2 or second <= 0.0:
         return None
-    total = float(x.sum(0).square().mean())
+    if count <= _FEW:
+        rows = x.reshape(count, -1)
+        total = float((rows @ rows.t()).sum() / rows.shape[1])
+    else:
+        total = float(x.sum(0).square().mean())
     return (total - count * second) / (count * (count - 1) * second)
 
 
