@@ -250,31 +250,34 @@ def _run(
 ) -> tuple[Run, tuple[Rule, ...]]:
     """Analyse and judge the targets, and plan fixes; the run, and the rules that ran."""
     from initlint import cli_output, engine
+    from initlint.ahead import Ahead
 
     prepared: list[tuple[tuple[Rule, ...], tuple[Rule, ...]]] = []
     cache = _cache(request, config)
     verdicts = _verdicts(config, cache)
-    with cli_output.Progress(quiet=request.quiet) as progress:
-        analyses = _collect(
-            request,
+    with Ahead(lambda analysis: engine.judge_all(analysis, config, prepared[0][0], verdicts)) as ahead:
+        with cli_output.Progress(quiet=request.quiet) as progress:
+            analyses = _collect(
+                request,
+                config,
+                targets,
+                progress,
+                cache,
+                lambda fresh: prepared.append(_prepared(request, config, verdicts, fresh=fresh)),
+                ahead.submit,
+                pool,
+            )
+        rules, known = prepared[0]
+        run = engine.run(
+            analyses,
             config,
-            targets,
-            progress,
-            cache,
-            lambda fresh: prepared.append(_prepared(request, config, verdicts, fresh=fresh)),
-            pool,
+            rules,
+            known=known,
+            entries=_baseline(request, config),
+            judging=ahead,
+            command=shlex.join(["initlint", *sys.argv[1:]]),
+            started=started,
         )
-    rules, known = prepared[0]
-    run = engine.run(
-        analyses,
-        config,
-        rules,
-        known=known,
-        entries=_baseline(request, config),
-        verdicts=verdicts,
-        command=shlex.join(["initlint", *sys.argv[1:]]),
-        started=started,
-    )
     if not run.findings:
         return run, rules
     from initlint.fix.plan import plan_fixes
@@ -332,6 +335,7 @@ def _collect(
     progress: Any,
     cache: Cache | None,
     meanwhile: Callable[[bool], object],
+    on_analysis: Callable[[Analysis], object],
     pool: Pool | None,
 ) -> list[Analysis]:
     from initlint.collect import Shard, collect
@@ -343,6 +347,7 @@ def _collect(
         shard=Shard.parse(request.shard) if request.shard else None,
         on_event=progress,
         meanwhile=meanwhile,
+        on_analysis=on_analysis,
         pool=pool,
     )
 

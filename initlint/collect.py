@@ -54,6 +54,7 @@ def collect(
     shard: Shard | None = None,
     on_event: Callable[[Event], None] | None = None,
     meanwhile: Callable[[bool], object] = lambda _: None,
+    on_analysis: Callable[[Analysis], object] = lambda _: None,
     pool: Pool | None = None,
 ) -> list[Analysis]:
     """Analyse the targets.
@@ -66,6 +67,7 @@ def collect(
         on_event: told about progress.
         meanwhile: run once while the worker imports torch (or at once when no worker is needed); told whether
             anything is analysed anew.
+        on_analysis: told about each new analysis that others are still to follow.
         pool: a worker to use and leave running, for callers that analyse several times.
 
     Raises:
@@ -99,6 +101,8 @@ def collect(
                 cache.put(keys[number], entry, result.dependencies, packages, result.variables)
             digest = cache.digests.get(keys[number], "") if cache else ""
             analyses[number] = _analysis(jobs[number], models, not_analysed, targets, digest=digest)
+            if number != missing[-1]:
+                on_analysis(analyses[number])
         for number, entry in hits.items():
             digest = cache.digests.get(keys[number], "") if cache else ""
             analyses[number] = _analysis(

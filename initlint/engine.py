@@ -9,7 +9,7 @@ import fnmatch
 import os
 import platform
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -45,7 +45,7 @@ class Analysis:
 
 
 @dataclass(frozen=True, slots=True)
-class _Judged:
+class Judged:
     """One model after the rules."""
 
     report: ModelReport
@@ -59,7 +59,7 @@ def run(
     *,
     known: Sequence[Rule] | None = None,
     entries: Sequence[baseline.Entry] = (),
-    verdicts: Verdicts | None = None,
+    judging: Callable[[Analysis], Sequence[Judged]] | None = None,
     command: str = "",
     started: float | None = None,
 ) -> Run:
@@ -71,7 +71,7 @@ def run(
         rules: the rules that run.
         known: all rules that exist, also those switched off; suppressions may name them.
         entries: the baseline.
-        verdicts: where to look first for what the rules say about cached facts.
+        judging: what the rules say about a target, where they may have spoken already; ``judge_all`` without.
         command: how initlint was called, for the report.
         started: ``time.perf_counter()`` at the start of the run.
 
@@ -81,7 +81,8 @@ def run(
     results = list(results)
     known = rules if known is None else known
     severities = selection.resolve(config.severity, known)
-    judged = [model for result in results for model in _judge_all(result, config, rules, verdicts)]
+    judging = judging or (lambda result: judge_all(result, config, rules))
+    judged = [model for result in results for model in judging(result)]
     # By place, not in the order of the command line: the joined reports of shards are then those of one run.
     judged.sort(key=lambda model: _model_order(model.report.facts))
     found = absorb((finding for model in judged for finding in model.findings), {rule.code: rule for rule in known})
@@ -149,7 +150,9 @@ def _is_trouble(parts: Sequence[Analysis]) -> bool:
 # -- rules ---------------------------------------------------------------------------------------
 
 
-def _judge_all(result: Analysis, config: Config, rules: Sequence[Rule], verdicts: Verdicts | None) -> Sequence[_Judged]:
+def judge_all(
+    result: Analysis, config: Config, rules: Sequence[Rule], verdicts: Verdicts | None = None
+) -> Sequence[Judged]:
     """All models of a target: from what is kept where the facts, settings and rules are the same, else by the rules."""
     if verdicts is None or not result.digest:
         return [judge(facts, config, rules, cached=result.cached) for facts in result.models]
@@ -162,19 +165,19 @@ def _judge_all(result: Analysis, config: Config, rules: Sequence[Rule], verdicts
     return judged
 
 
-def _verdict(model: _Judged) -> Verdict:
+def _verdict(model: Judged) -> Verdict:
     from initlint.verdicts import Verdict
 
     report = model.report
     return Verdict(model.findings, report.rows, report.undetermined, report.init_loss, report.profile)
 
 
-def _judged_before(facts: ModelFacts, was: Verdict, cached: bool) -> _Judged:
+def _judged_before(facts: ModelFacts, was: Verdict, cached: bool) -> Judged:
     report = ModelReport(facts, was.rows, was.undetermined, was.init_loss, was.profile, cached)
-    return _Judged(report, was.findings)
+    return Judged(report, was.findings)
 
 
-def judge(facts: ModelFacts, config: Config, rules: Sequence[Rule], *, cached: bool = False) -> _Judged:
+def judge(facts: ModelFacts, config: Config, rules: Sequence[Rule], *, cached: bool = False) -> Judged:
     """Run the rules on one model; nothing that a rule raises gets out."""
     context = Context(facts, config.settings)
     findings: list[Finding] = []
@@ -194,7 +197,7 @@ def judge(facts: ModelFacts, config: Config, rules: Sequence[Rule], *, cached: b
         except Exception as error:  # a rule may be anybody's code
             failures.setdefault(_trace(error), []).append(rule.code)
     findings += [_failed(facts, codes, trace) for trace, codes in failures.items()]
-    return _Judged(_report(context, tuple(dict.fromkeys(undetermined)), cached), tuple(findings))
+    return Judged(_report(context, tuple(dict.fromkeys(undetermined)), cached), tuple(findings))
 
 
 def _complete(finding: Finding, rule: Rule, facts: ModelFacts) -> Finding:

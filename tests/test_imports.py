@@ -41,7 +41,7 @@ LAYERS: tuple[frozenset[str], ...] = (
     ),
     frozenset({"engine"}),
     frozenset({"emit", "fix"}),
-    frozenset({"collect"}),
+    frozenset({"collect", "ahead"}),
     frozenset({"cli", "cli_check", "cli_rules", "cli_config", "cli_merge", "cli_output", "api", "pytest_plugin"}),
     frozenset({"__main__"}),
 )

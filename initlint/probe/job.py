@@ -75,7 +75,7 @@ class Session:
         self.files.watch()
         os.chdir(self.directory)
         with contextlib.ExitStack() as stack:
-            recorder = Recorder(self._roots(), restore=False)
+            recorder = Recorder(self._roots(), restore=False, frozen=True)  # the worker has frozen them
             self.recording = stack.enter_context(contextlib.ExitStack())
             self.recording.enter_context(recorder)
             self._redirect()

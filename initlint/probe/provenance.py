@@ -58,9 +58,10 @@ class Recorder:
     Args:
         user_roots: folders that count as the user's own code although they are installed packages.
         restore: put RNG state, default dtype and device, deterministic flags and grad mode back at the end.
+        frozen: the garbage collector's objects are frozen already; to ask it would walk through all of them (30 ms).
     """
 
-    def __init__(self, user_roots: Iterable[str] = (), *, restore: bool = True) -> None:
+    def __init__(self, user_roots: Iterable[str] = (), *, restore: bool = True, frozen: bool = False) -> None:
         self.origins = Origins(os.path.dirname(torch.__file__), user_roots)
         self.log = Log(self.origins)
         self.patches = Patches(self)
@@ -74,7 +75,7 @@ class Recorder:
         self._mode = _Mode(self.log)
         self._state: GlobalState | None = None
         self._hooks: list[Any] = []
-        self._frozen = False
+        self._freezes = not frozen
         self._used = False
 
     def __enter__(self) -> Recorder:
@@ -91,9 +92,9 @@ class Recorder:
         self.patches.apply()
         # The record makes many small objects. Without this, each full collection that they trigger would walk
         # through everything that torch's import left behind (measured: more than the recording itself).
-        if not gc.get_freeze_count():
+        self._freezes = self._freezes and not gc.get_freeze_count()
+        if self._freezes:
             gc.freeze()
-            self._frozen = True
         fill_new_memory()
         self._mode.__enter__()  # type: ignore[no-untyped-call]
         return self
@@ -108,7 +109,7 @@ class Recorder:
         for hook in self._hooks:
             hook.remove()
         self.patches.undo()
-        if self._frozen:
+        if self._freezes:
             gc.unfreeze()
         if self._restore and self._state is not None:
             self._state.restore()

@@ -156,7 +156,9 @@ def _preload() -> None:
         if module.name not in _PARENT_ONLY:
             importlib.import_module(f"initlint.probe.{module.name}")
     from initlint.probe.pipeline import GraphFacts
+    from initlint.probe.provenance_state import GlobalState
 
+    GlobalState()  # imports numpy.random where NumPy is
     for example in (facts.ModelFacts("", "", ""), GraphFacts(), facts.NotAnalysed("", "")):
         codec.to_plain(example, compact=True)
 
