@@ -10,6 +10,7 @@ import heapq
 import inspect
 import itertools
 import math
+import re
 import time
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
@@ -54,6 +55,10 @@ _FIXES = 24
 # A 3x3 kernel on a map of 4x4 or more sees mostly inside; below, padding would halve the effective fan-in.
 _SMALLEST_MAP = 4
 _LARGEST_IMAGE = 256
+# How code says that an argument it declares optional is needed after all.
+_DEMAND = re.compile(
+    r"\b(must|have to|has to|need|needs|required?|requires|specify|provided?|expected|missing)\b", re.I
+)
 # Python code that refuses to run "in training mode", "if training", wants what cannot be guessed (targets, lengths).
 _IN_TRAINING = "training"
 _DEMANDS = 2
@@ -127,6 +132,19 @@ def needed(model: nn.Module) -> list[Argument]:
         first = parameters[0]
         found.append(Argument(first.name, first.kind is first.KEYWORD_ONLY, _annotation(first)))
     return found
+
+
+def _demanded(model: nn.Module, error: BaseException, known: list[Argument]) -> list[Argument]:
+    """Optional arguments that the model's own check asks for by name ("labels must be given")."""
+    text = str(error)
+    if not isinstance(error, (ValueError, TypeError, AssertionError, RuntimeError)) or not _DEMAND.search(text):
+        return []
+    words = set(re.findall(r"\w+", text)) - {a.name for a in known}
+    return [
+        Argument(p.name, True, _annotation(p))
+        for p in inspect.signature(model.forward).parameters.values()
+        if p.name in words and p.default is None and p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)
+    ]
 
 
 def _annotation(parameter: inspect.Parameter) -> str:
@@ -216,13 +234,18 @@ class _Search:
                 fitting = self._converged(arguments, found)
                 if fitting is not None:
                     return self._scaled(arguments, *fitting)
+            if further := _demanded(self.model, found.error, arguments):
+                arguments = [*arguments, *further]
+                more = {name: guesses[0] for name, guesses in _options(self.model, further, batch).items()}
+                heapq.heappush(queue, (cost, next(order), {**guesses, **more}))
             fixes = _asked(found, batch) if found.missing else repairs(found, self.model, batch)
             for index, fix in enumerate(itertools.islice(fixes, _FIXES)):
                 heapq.heappush(queue, (cost + 1.0 + _RANK * index, next(order), fix))
         return None
 
     def _try(self, arguments: list[Argument], guesses: Assignment) -> Found | Failed:
-        args, kwargs = values(arguments, guesses, self.model, self.seed)
+        given = [a for a in arguments if a.name in guesses or a.variadic]
+        args, kwargs = values(given, guesses, self.model, self.seed)
         return self.attempt(args, kwargs, guesses)
 
     def _scaled(self, arguments: list[Argument], guesses: Assignment, found: Found) -> Found:

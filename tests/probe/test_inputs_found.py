@@ -286,3 +286,32 @@ def test_configured_models_are_fed_by_their_configuration():
     found = find(Library())
     assert shapes(found) == {"pixel_values": (4, 2, 24, 24), "input_ids": (4, 16)}
     assert {f.origin for f in found.facts} == {"library"}
+
+
+class Reader(Body):
+    """Says in words that an argument with a default of None is needed."""
+
+    def __init__(self, check):
+        super().__init__(query=nn.Linear(16, 16), key=nn.Linear(16, 16), head=nn.Linear(16, 4))
+        self.check = check
+
+    def forward(self, queries, mask=None, memory=None):
+        self.check(memory)
+        keys = self.key(memory)
+        return self.head((self.query(queries) @ keys.transpose(1, 2)).softmax(-1) @ keys)
+
+
+def _raise(memory):
+    if memory is None:
+        raise ValueError("You have to specify memory, for queries alone attend to nothing")
+
+
+def _assert(memory):
+    assert memory is not None, "memory is required"
+
+
+@pytest.mark.parametrize("check", [_raise, _assert])
+def test_an_optional_argument_is_given_where_the_model_asks_for_it_by_name(check):
+    inputs = find(Reader(check), {})
+    assert set(shapes(inputs)) == {"queries", "memory"}
+    assert inputs.notes == ()
