@@ -57,8 +57,6 @@ _SMALLEST_MAP = 4
 _LARGEST_IMAGE = 256
 # How code says that an argument it declares optional is needed after all.
 _DEMAND = re.compile(r"\b(must|have to|has to|needs?|required?|requires|specify|provided?|expected|missing)\b", re.I)
-    r"\b(must|have to|has to|need|needs|required?|requires|specify|provided?|expected|missing)\b", re.I
-)
 # Python code that refuses to run "in training mode", "if training", wants what cannot be guessed (targets, lengths).
 _IN_TRAINING = "training"
 _DEMANDS = 2
