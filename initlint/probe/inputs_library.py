@@ -84,6 +84,7 @@ class _Maker:
             first = next((n for n in ("hidden_states", "pixel_values", "pixel_values_videos") if n in self.names), "")
             if first:
                 yield {first: torch.randn(self.batch * count, width * frames), "grid_thw": grid}
+                yield {first: torch.randn(self.batch * count, channels, patch, patch), "grid_thw": grid}
         if "spatial_shapes" in self.names and "pixel_values" in self.names:
             shapes = torch.tensor([[side, side]] * self.batch)
             masks = {n: torch.ones(self.batch, count, dtype=torch.int64) for n in self.names if n in _PATCH_MASKS}
@@ -113,6 +114,17 @@ class _Maker:
                     return value
         return default
 
+    def sides(self, *names: str, default: int) -> tuple[int, int]:
+        """Height and width of images: those of the first name with two of them, else a square."""
+        side = self.size(*names, default=default)
+        for part in (self.config, *(getattr(self.config, p, None) for p in _PARTS)):
+            for value in (getattr(part, name, None) for name in names):
+                if isinstance(value, Mapping):
+                    value = (value.get("height"), value.get("width"))
+                if isinstance(value, (list, tuple)) and len(value) == 2 and all(isinstance(n, int) for n in value):
+                    return (value[0], value[1])
+        return (side, side)
+
     def ids(self, length: int) -> torch.Tensor:
         """Token ids that are no special tokens, as far as the configuration names them."""
         rows = self.size("vocab_size", "n_vocab", "n_token", default=100)
@@ -130,11 +142,11 @@ class _Maker:
         return ids
 
     def images(self) -> list[torch.Tensor]:
-        side = self.size("image_size", "img_size", default=64)
+        sides = self.sides("image_size", "img_size", default=64)
         channels = self.size("num_channels", "in_channels", default=3)
         frames = self.size("num_frames", "frames_per_clip", default=0)
-        plain = torch.randn(self.batch, channels, side, side)
-        clip = torch.randn(self.batch, frames, channels, side, side) if frames else None
+        plain = torch.randn(self.batch, channels, *sides)
+        clip = torch.randn(self.batch, frames, channels, *sides) if frames else None
         found = [clip, plain] if clip is not None else [plain]
         return [*found, plain[:, None]] if "input_ids" in self.names else found  # one image in each text
 

@@ -51,6 +51,8 @@ _SHAPES = (
     re.compile(r"torch\.Size\(\[(?P<have>[\d, ]+)\]\).*should be \((?P<want>[\d, ]+)\)"),
     re.compile(r"Expected hidden(?:\[\d\])? size \((?P<want>[\d, ]+)\), got \[(?P<have>[\d, ]+)\]"),
 )
+# "a 5D tensor of shape (batch_size, 2, num_channels, height, width)"
+_NAMED_SHAPE = re.compile(r"shape:? *[(\[]((?:[a-zA-Z_]+|\d+)(?: *, *(?:[a-zA-Z_]+|\d+))+)[)\]]")
 _VIEW = re.compile(r"shape '\[([-\d, ]+)\]' is invalid for input of size")
 _UNPACK = re.compile(r"(?:not enough|too many) values to unpack \(expected(?: at least)? (\d+)")
 
@@ -169,6 +171,12 @@ def _by_shapes(attempt: Failed) -> Iterator[Assignment]:
             for name, guess in attempt.guesses.items():
                 if guess.shape == wrong:
                     yield _with(attempt, name, guess.resized(right))
+    found = _NAMED_SHAPE.search(text) if attempt.failure is None else None
+    if found is not None:
+        for name, guess in attempt.guesses.items():
+            shape = _named_shape(guess, [word.strip().lower() for word in found[1].split(",")])
+            if shape is not None:
+                yield _with(attempt, name, guess.resized(shape))
     found = _VIEW.search(text)
     if found is not None:
         yield from _viewed(attempt, [n for n in _numbers(found[1]) if n > 0])
@@ -177,6 +185,27 @@ def _by_shapes(attempt: Failed) -> Iterator[Assignment]:
         for name in _feeders(attempt):
             for fixed in _scaled(attempt.guesses[name], int(found[1]), sum(_numbers(found[3])), channels_second=False):
                 yield _with(attempt, name, fixed)
+
+
+def _named_shape(guess: Guess, words: list[str]) -> tuple[int, ...] | None:
+    """The shape that a message spells out, with the guess's own sizes under names; ``None`` where one is unknown."""
+    axes = spatial(guess)
+    if not axes or len(guess.shape) < 3:
+        return None
+    sides = [guess.shape[i] for i in axes]
+    sizes: list[int] = []
+    for word in words:
+        if word.isdecimal():
+            sizes.append(int(word))
+        elif word[:1] in ("b", "n") and not sizes:  # batch, batch_size, bsz, n
+            sizes.append(guess.shape[0])
+        elif "channel" in word or word == "c":
+            sizes.append(guess.shape[1])
+        elif word in ("height", "width", "h", "w", "length", "time", "t", "l") and sides:
+            sizes.append(sides.pop(0))
+        else:
+            return None
+    return tuple(sizes)
 
 
 def _viewed(attempt: Failed, sizes: list[int]) -> Iterator[Assignment]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from torch import nn
@@ -268,8 +270,6 @@ def test_models_on_meta_get_inputs_too():
 
 
 def test_configured_models_are_fed_by_their_configuration():
-    from types import SimpleNamespace
-
     class Library(nn.Module):
         main_input_name = "pixel_values"
 
@@ -315,3 +315,53 @@ def test_an_optional_argument_is_given_where_the_model_asks_for_it_by_name(check
     inputs = find(Reader(check), {})
     assert set(shapes(inputs)) == {"queries", "memory"}
     assert inputs.notes == ()
+
+
+class Pairs(Body):
+    """Two images in one argument, and a check that says so."""
+
+    def __init__(self):
+        super().__init__(conv=nn.Conv2d(1, 8, 3, padding=1))
+
+    def forward(self, images):
+        if images.ndim != 5:
+            raise ValueError("images must have the shape (batch_size, 2, num_channels, height, width)")
+        return self.conv(images.flatten(0, 1)).mean((2, 3))
+
+
+def test_the_shape_that_a_message_spells_out_is_given():
+    inputs = find(Pairs(), {})
+    assert shapes(inputs) == {"images": (4, 2, 1, 32, 32)}
+
+
+class Strip(Body):
+    """Configured for images that are wider than high."""
+
+    def __init__(self):
+        super().__init__(conv=nn.Conv2d(3, 8, 4, 4))
+        self.config = SimpleNamespace(image_size=[16, 64], num_channels=3)
+
+    def forward(self, pixel_values):
+        assert pixel_values.shape[2:] == (16, 64)
+        return self.conv(pixel_values).mean((2, 3))
+
+
+def test_configured_images_need_not_be_square():
+    assert shapes(find(Strip(), {})) == {"pixel_values": (4, 3, 16, 64)}
+
+
+class Merged(Body):
+    """Patches of images as small images, with the grids that they form."""
+
+    def __init__(self):
+        super().__init__(conv=nn.Conv2d(3, 8, 4))
+        self.config = SimpleNamespace(patch_size=4, num_channels=3)
+
+    def forward(self, pixel_values, grid_thw):
+        parts = torch.split(self.conv(pixel_values).flatten(1), grid_thw.prod(-1).tolist())
+        return torch.stack([part.mean(0) for part in parts])
+
+
+def test_patches_may_keep_their_shape():
+    inputs = find(Merged(), {})
+    assert shapes(inputs) == {"pixel_values": (64, 3, 4, 4), "grid_thw": (4, 3)}
