@@ -97,9 +97,17 @@ class ZeroDivisor(Rule):
     def temperature_one() -> Any:
         return _matcher("divide", 1.0)
 
+    @bad
+    def logarithm_of_zero() -> Any:
+        return _matcher("log", 0.0)
+
     @good
     def logarithm_zero() -> Any:
         return _matcher("exp", 0.0)
+
+    @good
+    def running_maximum() -> Any:
+        return _matcher("maximum", 0.0)
 
 
 def _owner(context: Context, node: Node) -> ParameterFacts | None:
@@ -126,6 +134,9 @@ def _broken(node: Node, parameter: ParameterFacts) -> str:
     if stats is None:
         return ""
     held = node.attrs.get("mean")
+    if held is None and node.attrs.get("masked"):  # -inf, or as low as running maxima start: the text says which
+        here = at(str(node.attrs["expr"]), parameter.name, stats.mean) if stats.distinct == 1 else None
+        return "infinite or NaN" if here is not None and not math.isfinite(here.value) else ""
     if held is None:  # no finite value at all
         return "infinite or NaN"
     if stats.distinct != 1 or not isinstance(held, (int, float)):
@@ -150,6 +161,9 @@ def _matcher(how: str, value: float) -> Any:
             logits = self.left(a) @ self.right(b).t()
             if how == "divide":
                 return logits / self.scale
-            return logits * (self.scale.sqrt() if how == "root" else self.scale.exp())
+            if how == "maximum":  # begins lower than any number, as a running maximum does
+                lowest = torch.zeros(1) - 1e38
+                return logits * torch.exp(lowest - torch.maximum(lowest - self.scale.exp(), torch.zeros(1)))
+            return logits * getattr(torch, {"root": "sqrt"}.get(how, how))(self.scale)
 
     return Matcher()
