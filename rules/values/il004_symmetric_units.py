@@ -122,7 +122,9 @@ class SymmetricUnits(Rule):
                 site=site_of(group[0]),
                 expected={"distinct_units": int(units) or None},
                 actual={"distinct_units": 1, "value": value},
-                effect="each of these layers works as one single unit throughout training",
+                effect="each of these layers works as one single unit throughout training"
+                if severity is Severity.ERROR
+                else "each of these layers starts as one single unit; only what reads it can tell its units apart",
                 fix='nn.init.kaiming_normal_(weight, nonlinearity="relu")  # or another random scheme',
                 topic="symmetry",
                 why="Equal incoming and outgoing weights give equal activations and equal gradients.",
