@@ -8,6 +8,7 @@ is recorded with its origin, so that the report can show it.
 from __future__ import annotations
 
 import ast
+import contextlib
 import inspect
 import os
 from collections.abc import Iterator, Mapping
@@ -20,6 +21,7 @@ from initlint.probe.dependencies import depends_on, unwatched
 from initlint.probe.target import Call, relative
 
 if TYPE_CHECKING:
+    from initlint.probe import conventions
     from initlint.probe.callsites import CallSite
     from initlint.probe.script import Script
 
@@ -82,7 +84,7 @@ def propose(
     for found in complete:
         yield _proposal(subject, found)
     partial = max(sites, key=len, default=chosen)
-    filled, unknown = _filled(subject, partial, script, guess=guess)
+    filled, unknown = _filled(subject, partial, script, directory, guess=guess)
     if unknown:
         noun = "argument" if len(unknown) == 1 else "arguments"
         if not complete:
@@ -168,7 +170,7 @@ def _evaluated(subject: Any, site: CallSite, script: Script, directory: str) -> 
     return None if starred else found
 
 
-def _filled(subject: Any, chosen: Chosen, script: Script, *, guess: bool) -> tuple[Chosen, list[str]]:
+def _filled(subject: Any, chosen: Chosen, script: Script, directory: str, *, guess: bool) -> tuple[Chosen, list[str]]:
     """Fill the missing required arguments; returns also the names for which nothing is known."""
     from initlint.probe import configs, conventions
 
@@ -182,8 +184,10 @@ def _filled(subject: Any, chosen: Chosen, script: Script, *, guess: bool) -> tup
             continue
         usage = uses.get(parameter.name, conventions.Usage())
         annotation = _annotation(parameter, namespace)
-        value, origin = conventions.NOTHING, ""
-        if isinstance(annotation, type) and annotation is not parameter.empty and annotation.__module__ != "builtins":
+        value, origin = _part(annotation, usage, script, directory) if guess else (conventions.NOTHING, "")
+        if value is not conventions.NOTHING:
+            pass
+        elif isinstance(annotation, type) and annotation is not parameter.empty and annotation.__module__ != "builtins":
             value = conventions.by_annotation(parameter.name, annotation, usage, namespace)
             origin = f"defaults of {annotation.__name__}"
         elif not usage.iterated:
@@ -192,14 +196,39 @@ def _filled(subject: Any, chosen: Chosen, script: Script, *, guess: bool) -> tup
             if value is conventions.NOTHING:
                 read = read if read is not None else configs.entries(subject)
                 if paths := read.get(parameter.name):
-                    value, origin = configs.made(paths), "convention"
-        if value is conventions.NOTHING and guess:
+                    value, origin = configs.made(paths, parameter.name), "convention"
+        if value is conventions.NOTHING and guess and not usage.attributes:  # a number has no entries
             value, origin = conventions.value_for(parameter.name, annotation, usage, namespace)
         if value is conventions.NOTHING:
             unknown.append(parameter.name)
         else:
             filled[parameter.name] = (value, origin)
     return filled, unknown
+
+
+def _part(annotation: Any, usage: conventions.Usage, script: Script, directory: str) -> tuple[Any, str]:
+    """A sub-model of the class that the annotation names, or that the constructor asks for by ``isinstance``."""
+    from torch import nn
+
+    from initlint.probe import conventions
+
+    classes = [annotation, *(script.namespace.get(name) for name in usage.checked)]
+    for cls in classes:
+        if not isinstance(cls, type) or not issubclass(cls, nn.Module) or cls in (nn.Module, *_making):
+            continue
+        _making.append(cls)
+        try:
+            for proposal in propose(cls, cls.__name__, None, {}, script, directory, guess=True):
+                with contextlib.suppress(Exception):  # its code may refuse for any reason
+                    return cls(*proposal.args, **proposal.kwargs), f"an instance of {cls.__name__}"
+        except ProbeError:
+            continue
+        finally:
+            _making.pop()
+    return conventions.NOTHING, ""
+
+
+_making: list[type] = []  # sub-models being made, so that none is made inside itself
 
 
 def _annotation(parameter: inspect.Parameter, namespace: Mapping[str, Any]) -> Any:
@@ -230,5 +259,7 @@ def text_of(value: Any) -> str:
     if isinstance(value, type) or inspect.isfunction(value):
         module = "nn." if getattr(value, "__module__", "").startswith("torch.nn.modules") else ""
         return f"{module}{value.__qualname__}"
+    if hasattr(value, "named_parameters"):  # a sub-model: its layers would fill the page
+        return f"{type(value).__qualname__}(...)"
     text = " ".join(repr(value).split())
     return text if len(text) <= 120 else f"{text[:117]}..."

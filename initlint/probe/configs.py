@@ -10,6 +10,8 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+import torch
+
 from initlint.probe import conventions
 from initlint.probe.conventions import NOTHING, Usage
 from initlint.probe.paths import Path, aliases, path_of, resolved
@@ -55,7 +57,8 @@ def _read(
     nodes = [node for tree in trees for node in ast.walk(tree)]
     found: dict[str, dict[Path, Usage]] = {name: {} for name in names}
     whole: set[int] = {id(node.func) for node in nodes if isinstance(node, ast.Call)}
-    inner = {id(node.value) for node in nodes if isinstance(node, (ast.Attribute, ast.Subscript))}
+    # Parts of longer paths; ``cfg.shape[0]`` is no path, it looks into the entry.
+    inner = {id(node.value) for node in nodes if isinstance(node, (ast.Attribute, ast.Subscript)) and path_of(node)}
     for node in nodes:
         path = path_of(node)
         if len(path) < 2 or path[0] not in found or id(node) in inner:
@@ -71,13 +74,19 @@ def _read(
     return {name: _leaves(paths) for name, paths in found.items()}
 
 
-def made(paths: Mapping[Path, Usage]) -> Any:
-    """A configuration with these entries, by convention; ``NOTHING`` where one of them has none."""
+def made(paths: Mapping[Path, Usage], owner: str = "") -> Any:
+    """A configuration with these entries, by convention; ``NOTHING`` where one of them has none.
+
+    Args:
+        owner: name of the argument.
+    """
     result = Section()
     for path, usage in paths.items():
         if usage.called >= 0 and not _CALLED.search(path[-1].lower()):
             return NOTHING  # a method: no configuration
-        value, _ = conventions.value_for(path[-1], inspect.Parameter.empty, usage, {})
+        value = _of_space(path[-1]) if (owner, *path)[-2].endswith("space") else NOTHING
+        if value is NOTHING:
+            value, _ = conventions.value_for(path[-1], inspect.Parameter.empty, usage, {})
         if value is NOTHING:
             return NOTHING
         place = result
@@ -85,6 +94,14 @@ def made(paths: Mapping[Path, Usage]) -> Any:
             place = place.setdefault(name, Section())
         place[path[-1]] = value
     return result
+
+
+def _of_space(name: str) -> Any:
+    """What an environment's space of observations or actions offers beside its shape (Gym's API)."""
+    bounds = {"low": -1.0, "high": 1.0}
+    if name in bounds:
+        return torch.full(conventions.FLAT_SHAPE, bounds[name]).numpy()
+    return 8 if name == "n" else NOTHING
 
 
 def _describe(nodes: Sequence[ast.AST], found: Mapping[str, Mapping[Path, Usage]]) -> None:
@@ -102,7 +119,8 @@ def _handed_on(
     namespace = getattr(inspect.unwrap(function), "__globals__", {})
     for call in (node for node in nodes if isinstance(node, ast.Call)):
         target = namespace.get(call.func.id) if isinstance(call.func, ast.Name) else None
-        if target is None or not callable(target) or getattr(target, "__module__", "torch").startswith("torch"):
+        module = getattr(target, "__module__", None)  # None: of objects made in C, as bound methods of tensors
+        if not callable(target) or not isinstance(module, str) or module.startswith("torch"):
             continue
         for key, value in _bound(target, call):
             path = path_of(value)

@@ -52,10 +52,7 @@ _NAMES: tuple[tuple[str, Any], ...] = (
     (r"kernel(size)?|ks|k", 3),
     (r"strides?|dilation|groups|scale|temperature|gain|gamma|beta|multiplier|widthmult(iplier)?", 1),
     (r"padding|pad|paddingidx|padidx|padtoken(id)?|padid", 0),
-    (
-        r"(attn|attention|emb(ed)?|path|resid|ffn?|proj|hidden|drop|layer)*(dropout|drop(out)?(prob|rate|p|path|pathrate)?|pdrop)|p|droprate",
-        0.0,
-    ),
+    (r"\w*(drop(out)?(prob|rate|p|path|pathrate|pathprob)?|pdrop)|p", 0.0),
     (r"(layernorm|norm|rms(norm)?|bn)?eps(ilon)?", 1e-5),
     (r"momentum|negativeslope|slope|alpha", 0.1),
     (r"(mlp|ffn?|expand|expansion|hidden|reduction|squeeze|se)?(ratio|factor|expansion)", 4),
@@ -77,12 +74,16 @@ _NAMES: tuple[tuple[str, Any], ...] = (
     (r"bias|useb?ias|affine|bn|usebn|batchnorm|usebatchnorm|residual|causal", True),
     (r"device", "cpu"),
     (r"dtype", torch.float32),
+    (r"(layer|block|stage|level)?(id|idx|index)", 0),
 )
+_OPTIONS = ("use", "is", "has", "with", "enable", "apply", "add", "do")  # first words of options, usually off
 _TABLE = tuple((re.compile(pattern), value) for pattern, value in _NAMES)
 # Sizes of two successive stages, for arguments that are walked over.
 _STAGES = [16, 32]
 # Of an argument called a shape and taken apart: an image, large enough for the three convolutions of Atari policies.
 _SHAPE = (3, 64, 64)
+# Of one of which only the number of elements is asked for: a vector.
+FLAT_SHAPE = (8,)
 
 
 @dataclass(slots=True)
@@ -95,6 +96,8 @@ class Usage:
     compared: list[Any] = field(default_factory=list)  # constants it is compared with or looked up among
     attributes: dict[str, None] = field(default_factory=dict)
     counted: bool = False  # range(x), x layers
+    multiplied: bool = False  # np.prod(x): only how many elements there are
+    checked: list[str] = field(default_factory=list)  # names of the classes that isinstance asks for
     numeric: bool = False  # in arithmetic, or an argument of a torch layer
     tested: bool = False
     scales: bool = False  # a factor or term in the forward
@@ -123,9 +126,11 @@ def value_for(name: str, annotation: Any, usage: Usage, namespace: Mapping[str, 
 
 
 def by_name(name: str) -> Any:
-    """The field's usual meaning of an argument name, at a small size."""
-    key = name.replace("_", "").lower()
-    return next((value for pattern, value in _TABLE if pattern.fullmatch(key)), NOTHING)
+    """The field's usual meaning of an argument name, at a small size; ``dim_in`` means what ``in_dim`` does."""
+    words = name.lower().split("_")
+    keys = ["".join(words)] if len(words) != 2 else ["".join(words), "".join(reversed(words))]
+    off = False if len(words) > 1 and words[0] in _OPTIONS else NOTHING
+    return next((value for key in keys for pattern, value in _TABLE if pattern.fullmatch(key)), off)
 
 
 def by_annotation(name: str, annotation: Any, usage: Usage, namespace: Mapping[str, Any]) -> Any:
@@ -174,6 +179,8 @@ def by_usage(name: str, usage: Usage) -> Any:
         return NOTHING
     if usage.called >= 0:
         return nn.ReLU if usage.called == 0 else nn.LayerNorm
+    if usage.multiplied and name.lower().endswith("shape"):
+        return FLAT_SHAPE
     if usage.iterated:
         return _SHAPE if name.lower().endswith("shape") else list(_STAGES)
     return NOTHING
@@ -283,7 +290,7 @@ def _offers(cls: type, wanted: set[str]) -> bool:
     if dataclasses.is_dataclass(cls):
         return wanted <= {f.name for f in dataclasses.fields(cls)} | set(dir(cls))
     code = getattr(constructor(cls), "__code__", None)
-    return wanted <= set(dir(cls)) or wanted <= set(code.co_names if code is not None else ())
+    return wanted <= set(dir(cls)) | set(code.co_names if code is not None else ())
 
 
 def constructor(cls: type) -> Any:
@@ -351,10 +358,16 @@ def _call_roles(
     if name := _is(node.func, known):
         yield name, mark("called", len(node.args))
     function = dotted(node.func).rpartition(".")[2]
+    if function == "isinstance" and len(node.args) == 2 and (name := _is(node.args[0], known)):
+        kinds = node.args[1].elts if isinstance(node.args[1], ast.Tuple) else [node.args[1]]
+        yield name, lambda usage: usage.checked.extend(dotted(kind) for kind in kinds)
+        return
     for argument in (*node.args, *(keyword.value for keyword in node.keywords)):
         if name := _is(argument, known):
             if function == "range":
                 yield name, mark("counted")
+            elif function in ("prod", "array", "asarray"):
+                yield name, mark("multiplied")
             elif function in ("len", "zip", "enumerate", "list", "tuple", "reversed", "sum"):
                 yield name, mark("iterated")
             elif function[:1].isupper() or function in (

@@ -209,9 +209,15 @@ class Evaluator:
             return False
         return (
             function.__module__ == self.module
+            or self._of_project(function)
             or function.__module__.startswith("torch.nn.")
             or (dataclasses.is_dataclass(function) and function in self.namespace.values())
         )
+
+    def _of_project(self, function: type) -> bool:
+        """Whether this is another model of the target's package, as the encoder that a wrapper is given."""
+        same = function.__module__.partition(".")[0] == self.module.partition(".")[0]
+        return same and issubclass(function, torch.nn.Module)
 
     def _resolved(self, name: str) -> Any:
         """An imported or module-level name: torch's own, the model's module's, or a builtin."""
@@ -229,6 +235,10 @@ class Evaluator:
             raise Unknown
         if name in _BUILTINS or name == "functools.partial":
             return _BUILTINS[last]
+        module = sys.modules.get(name.rpartition(".")[0]) if head == self.module.partition(".")[0] else None
+        value = getattr(module, last, None)  # of what is imported already
+        if isinstance(value, type) and self._of_project(value):
+            return value
         if head in ("math",) and isinstance(sys.modules.get(head), ModuleType):
             return getattr(sys.modules[head], last)
         raise Unknown

@@ -14,7 +14,7 @@ import os
 import sys
 import time
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -139,29 +139,37 @@ class Session:
             plan = [c for c in build.candidates(loaded, self.static) if c.name not in self.skip]
         self.channel.send({"event": "plan", "candidates": [codec.to_plain(candidate) for candidate in plan]})
         self.fork = len(plan) > 1
-        for candidate in plan:
-            self._one(loaded, candidate, call, recorder)
+        later = [c for c in plan if self._one(loaded, c, call, recorder, guess=not c.inside or self.target.named)]
+        for candidate in wholes_first(later):  # what seemed to be a part of something that cannot be analysed
+            self._one(loaded, candidate, call, recorder, guess=True)
 
-    def _one(self, loaded: script.Script, candidate: Candidate, call: Call | None, recorder: Any) -> None:
+    def _one(
+        self, loaded: script.Script, candidate: Candidate, call: Call | None, recorder: Any, *, guess: bool
+    ) -> bool:
+        """Deal with one candidate; true where it is to be tried again with guessed arguments."""
         part = self._part_of(loaded, candidate)
         if part:
             self._harmless(candidate, part)
-            return
+            return False
         self.channel.send({"event": "begin", "candidate": candidate.name, "line": candidate.line})
         mark_output(candidate.name)
-        work = Work(self, loaded, candidate, call, recorder)
+        work = Work(self, loaded, candidate, call, recorder, guess=guess)
         if not self.fork:
             work.run()
-            classes = work.classes
+            classes, later = work.classes, work.later
         else:
             with scratch() as shared:
                 how = isolate.run(lambda: work.run_and_note(shared), self.options.timeout)
-                classes = set(_read(shared))
+                classes, later = _read(shared)
             if how.kind != "ok":
                 self.channel.send({"event": "broken", "candidate": candidate.name, "how": self.phrase(how)})
+        if later:
+            self.channel.send({"event": "later", "candidate": candidate.name})
+            return True
         for name in classes:
             self.covered.setdefault(name, candidate.name)
         self.channel.send({"event": "end", "candidate": candidate.name, "classes": sorted(classes)})
+        return False
 
     def phrase(self, how: isolate.Ending, share: float = 1.0) -> str:
         """How a fork ended, as the end of a sentence."""
@@ -229,20 +237,29 @@ class Work:
     """One candidate: build, describe, trace."""
 
     def __init__(
-        self, session: Session, loaded: script.Script, candidate: Candidate, call: Call | None, recorder: Any
+        self,
+        session: Session,
+        loaded: script.Script,
+        candidate: Candidate,
+        call: Call | None,
+        recorder: Any,
+        *,
+        guess: bool = True,
     ) -> None:
         self.session = session
         self.loaded = loaded
         self.candidate = candidate
         self.call = call
         self.recorder = recorder
+        self.guess = guess  # whether conventions may fill what evidence does not
         self.classes: set[str] = set()
+        self.later = False  # not built for want of arguments that could be guessed
 
     def run_and_note(self, shared: Any) -> None:
-        """Run in a fork; the classes seen inside the model, and the files read, go to the forking process."""
+        """Run in a fork; the classes seen inside the model, and whether to try again, go to the forking process."""
         self.run()
         self.session.channel.send({"event": "files", **self.session.files.found()})
-        shared.write(json.dumps(sorted(self.classes)).encode())
+        shared.write(json.dumps([sorted(self.classes), self.later]).encode())
         shared.flush()
 
     def run(self) -> None:
@@ -253,6 +270,9 @@ class Work:
             built = self._build()
         except InitlintError as error:
             named = session.target.named
+            self.later = not self.guess and self._has_unknown()
+            if self.later:
+                return
             session._not_analysed(
                 self.candidate.name if not named else "",
                 self._hinted(error),
@@ -311,13 +331,20 @@ class Work:
             seed=options.seed,
             given=given,
             directory=session.directory,
-            guess=not self.candidate.inside or session.target.named,
+            guess=self.guess,
             meta=options.device == "meta" or name in session.meta,
             limit=options.memory_limit or limits.default_limit(),
         )
         if name in session.meta:
             built.notes.append("built on the meta device, statistics are those of the recorded init: it is too large")
         return built
+
+    def _has_unknown(self) -> bool:
+        """Whether there are arguments to guess."""
+        try:
+            return bool(required(build.find(self.loaded, self.candidate.name)))
+        except ProbeError:
+            return False
 
     def _hinted(self, error: InitlintError) -> InitlintError:
         if error.hint:
@@ -417,7 +444,21 @@ class Work:
         self.session.channel.send(message | ({"final": True} if final else {}))
 
 
-def _read(shared: Any) -> list[str]:
+def wholes_first(candidates: Sequence[Candidate]) -> Iterator[Candidate]:
+    """Candidates in an order in which each follows those that may contain it."""
+    waiting = list(candidates)
+    while waiting:
+        names = {candidate.name for candidate in waiting}
+        free = next((c for c in waiting if not names & set(c.inside) - {c.name}), waiting[0])
+        waiting.remove(free)
+        yield free
+
+
+def _read(shared: Any) -> tuple[set[str], bool]:
+    """What a candidate's fork has noted: the classes inside the model, and whether to try again."""
     shared.seek(0)
     data = shared.read()
-    return list(json.loads(data)) if data else []
+    if not data:
+        return set(), False
+    classes, later = json.loads(data)
+    return set(classes), bool(later)

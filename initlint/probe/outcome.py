@@ -126,6 +126,9 @@ class State:
             self.missing.append(what)
         elif event == "broken":
             self.broken[message["candidate"]] = message["how"]
+        elif event == "later":  # it comes again
+            self.current = None
+            self.begun.pop(message["candidate"], None)
         elif event == "end":
             self.current = None
             self.covered += message.get("classes", [])

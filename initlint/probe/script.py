@@ -24,6 +24,7 @@ from typing import Any
 
 from initlint.errors import ProbeError
 from initlint.probe import slicing
+from initlint.probe.callsites import repository
 from initlint.probe.names import Definition, bound, used
 from initlint.probe.scan import Scan, parse_file, scan_tree
 from initlint.probe.standins import Missing, relaxed_argparse
@@ -101,8 +102,8 @@ def load(path: str, roots: Callable[[Scan], Iterable[str]] | None, cwd: str, *, 
     name, root = locate(path)
     script = Script(path, name, root, scan=scan_tree(path, tree))
     _prepare(root, cwd, path)
-    finder = _TargetFinder(script, roots, full)
-    sys.meta_path.insert(0, finder)
+    finders = [_TargetFinder(script, roots, full), *([] if full else [_ProjectFinder(script, _project(path, root))])]
+    sys.meta_path[:0] = finders
     with relaxed_argparse(path, script.notes):
         try:
             script.module = importlib.import_module(name)
@@ -111,7 +112,7 @@ def load(path: str, roots: Callable[[Scan], Iterable[str]] | None, cwd: str, *, 
         except BaseException as error:
             raise explain(error, path, "importing it") from error
         finally:
-            sys.meta_path.remove(finder)
+            sys.meta_path.remove(finders[0])  # the others stay: models import when they are built, too
     return script
 
 
@@ -224,7 +225,7 @@ class _TargetFinder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
             for name in names:
                 script.failed[name] = reason.message
                 script.stubs[name] = reason.message
-                if wanted:
+                if wanted or not piece.wanted:  # of another module, nobody knows what is wanted
                     setattr(module, name, Missing(name, reason.message, reason))
             if not isinstance(node, Definition):
                 note = f"{reason.message}; models that need it are not analysed"
@@ -288,6 +289,52 @@ class _TargetFinder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
                 setattr(module, name, Missing(origin.lstrip("."), reason))
 
 
+class _ProjectFinder(importlib.abc.MetaPathFinder):
+    """Loads the other modules of the project so that what is missing here only matters where it is needed."""
+
+    def __init__(self, script: Script, folder: str) -> None:
+        self.script = script
+        self.folder = os.path.join(folder, "")
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> importlib.machinery.ModuleSpec | None:
+        spec = importlib.machinery.PathFinder.find_spec(fullname, path, target)
+        if spec is None or spec.origin is None or not isinstance(spec.loader, importlib.machinery.SourceFileLoader):
+            return None
+        if not spec.origin.startswith(self.folder) or "site-packages" in spec.origin:
+            return None
+        spec.loader = _ProjectLoader(fullname, spec.origin, self.script)
+        return spec
+
+
+class _ProjectLoader(importlib.machinery.SourceFileLoader):
+    """Runs a module as Python does and, where an import fails, again with stand-ins for what is missing."""
+
+    def __init__(self, fullname: str, path: str, script: Script) -> None:
+        super().__init__(fullname, path)
+        self.script = script
+
+    def exec_module(self, module: ModuleType) -> None:
+        before = dict(vars(module))
+        try:
+            super().exec_module(module)
+        except (ImportError, ProbeError):
+            tree = parse_file(self.path)
+            if tree is None:
+                raise
+            vars(module).clear()
+            vars(module).update(before)
+            part = Script(self.path, module.__name__, self.script.root, module, scan_tree(self.path, tree))
+            finder = _TargetFinder(part, None, full=False)
+            everything = slicing.Slice(tuple(tree.body), frozenset(), (), frozenset())
+            for node in tree.body:
+                finder.step(node, module, everything)
+            # What is said of this file is said with its name; lines alone would be taken for the target's.
+            place = os.path.basename(self.path)
+            self.script.notes += [f"{place}, {n}" if n.startswith("line ") else n for n in part.notes]
+
+
 def _root_of(node: ast.expr) -> str:
     """``"MODELS"`` for ``MODELS.register_module(name="x")``."""
     while isinstance(node, (ast.Attribute, ast.Call)):
@@ -341,6 +388,11 @@ def _prepare(root: str, cwd: str, path: str) -> None:
     for folder in [*_ancestors(path), cwd]:
         if folder not in sys.path:
             sys.path.append(folder)
+
+
+def _project(path: str, root: str) -> str:
+    """The folder of the modules that belong to a file's project: its repository, or what holds its packages."""
+    return min(repository(path), root, key=len)
 
 
 def _ancestors(path: str) -> list[str]:

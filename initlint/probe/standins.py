@@ -42,6 +42,12 @@ class Missing:
 
     __ror__ = __or__
 
+    def __iter__(self) -> Iterator[Any]:
+        raise self._fail()  # with __getitem__ alone, a loop over it would never end
+
+    def __contains__(self, _: object) -> bool:
+        raise self._fail()
+
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if len(args) == 1 and not kwargs and (isinstance(args[0], type) or callable(args[0])):
             return args[0]  # used as a decorator: what it would add is not needed to build
