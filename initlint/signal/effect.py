@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from initlint.facts import ModelFacts, Node
 from initlint.signal.diagnostics import dead_share, saturated_share
 from initlint.signal.loss import init_loss
 from initlint.signal.moments import Nominal, State
-from initlint.signal.profile import Point, Span, changed_points, log10, spans
+from initlint.signal.profile import Point, Span, changed_points, chosen, log10, spans, spans_of
 from initlint.signal.propagate import Signal, propagate
 from initlint.signal.scene import Scene
+from initlint.signal.stretches import Change, Stretches
 from initlint.signal.substitute import substituted
 from initlint.signal.sweep import Overlay, Sweep, changed_grads, changed_states
 from initlint.signal.trunk import WEIGHTED, returned
@@ -64,14 +65,43 @@ def counterfactual(facts: ModelFacts, signal: Signal, changes: Mapping[str, Nomi
     if not nodes:
         return Effect(hidden=True, before=signal.spans, after=signal.spans, sentence="no traced op reads these values")
     outputs = returned(scene, facts.outputs)
+    stretches = signal.stretches
+    change = stretches.changed(nodes) if stretches is not None else None
+    if stretches is not None and change is not None:
+        return _effect(signal, scene, base, nodes, change, _carried(signal, stretches, change), outputs)
     states = changed_states(nodes, base, scene)
     grads = changed_grads(nodes, states, base, scene, outputs)
-    view, grad_view = Overlay(base.states, states), Overlay(base.grads, grads)
-    expected = changed_points(
-        scene, signal.profile, signal.trunk, signal.places, (states, grads), (view, grad_view), signal.guards
-    )
-    moved = {user for index in states for user in scene.consumers[index]}
-    return _effect(signal, scene, base, nodes, view, expected, outputs, moved, len(states) + len(grads))
+    views = Overlay(base.states, states), Overlay(base.grads, grads)
+    expected = changed_points(scene, signal.profile, signal.trunk, signal.places, (states, grads), views, signal.guards)
+    after = signal.spans
+    if any(_shows(signal.profile[place], point) for place, point in expected.items()):
+        after = spans([expected.get(place, point) for place, point in enumerate(signal.profile)])
+    change = Change(states, touched=len(states) + len(grads))
+    return _effect(signal, scene, base, nodes, change, (*_compare(signal.profile, expected), after), outputs)
+
+
+_Differences = tuple[float, float, float, Mapping[str, Span]]
+
+
+def _carried(signal: Signal, stretches: Stretches, change: Change) -> _Differences:
+    """The same three numbers and the spans of what was carried over stretches."""
+    dq, dd, dp = change.shifts
+    rows = stretches.columns
+    body = chosen(dp, stretches.body)
+    common = body[-1] if body else 0.0
+    forward, dependent = (-_extreme(chosen(part, stretches.unguarded)) for part in (dq, dd))
+    gradient = -_extreme(body, common)
+    parts = chosen(dq, rows.judged), chosen(dd, rows.judged), chosen(dp, rows.body)
+    shown = any(abs(_extreme(part)) > UNSEEN for part in parts)
+    return forward, dependent, gradient, spans_of(rows, change.shifts) if shown else signal.spans
+
+
+def _extreme(values: Sequence[float], common: float = 0.0) -> float:
+    """The one that differs most from a common value, less that."""
+    if not values:
+        return 0.0
+    top, bottom = max(values) - common, min(values) - common
+    return top if top >= -bottom else bottom
 
 
 def _effect(
@@ -79,22 +109,19 @@ def _effect(
     scene: Scene,
     base: Sweep,
     nodes: Mapping[int, Node],
-    view: Sequence[State],
-    expected: Mapping[int, Point],
+    change: Change,
+    differences: _Differences,
     outputs: Sequence[int],
-    moved: Collection[int],
-    touched: int,
 ) -> Effect:
-    forward, dependent, gradient = _compare(signal.profile, expected)
+    forward, dependent, gradient, after = differences
+    view = Overlay(base.states, change.states)
+    moved = {user for index in change.states for user in scene.consumers[index]}
     actual_loss, wanted_loss = signal.init_loss, init_loss(scene, outputs, view)
     loss = actual_loss.predicted - wanted_loss.predicted if actual_loss and wanted_loss else 0.0
     local = _largest([log10(base.states[i].q) - log10(view[i].q) for i in nodes])
     changed = [i for i in nodes if nodes[i].operator is not None or nodes[i].op != "parameter"]
     guarded = bool(changed) and all(signal.guards[i] for i in changed)
     largest = _largest([forward, dependent, gradient])
-    after = signal.spans
-    if any(_shows(signal.profile[place], point) for place, point in expected.items()):
-        after = spans([expected.get(place, point) for place, point in enumerate(signal.profile)])
     hidden = (abs(largest) < NOTHING and abs(loss) < NOTHING) or (guarded and abs(largest) < 0.3)
     found = Effect(
         forward=forward,
@@ -106,13 +133,25 @@ def _effect(
         hidden=hidden,
         before=signal.spans,
         after=after,
-        saturated=saturated_share(scene, base.states, moved) - saturated_share(scene, view, moved),
-        dead=dead_share(scene, base.states, moved) - dead_share(scene, view, moved),
+        saturated=_more(saturated_share, scene, base.states, view, moved, change.saturated),
+        dead=_more(dead_share, scene, base.states, view, moved, change.dead),
         head=_only_head(signal, scene, nodes),
         branch=set(signal.trunk).isdisjoint(nodes),
-        touched=touched,
+        touched=change.touched,
     )
     return replace(found, sentence=sentence(found, scene))
+
+
+def _more(
+    share: Callable[[Scene, Sequence[State], Collection[int]], float],
+    scene: Scene,
+    actual: Sequence[State],
+    wanted: Sequence[State],
+    among: Collection[int],
+    elsewhere: tuple[float, float],
+) -> float:
+    """By how much the largest share exceeds the wanted one; ``elsewhere``: both, where nodes were not gone through."""
+    return max(share(scene, actual, among), elsewhere[0]) - max(share(scene, wanted, among), elsewhere[1])
 
 
 def _compare(actual: Sequence[Point], expected: Mapping[int, Point]) -> tuple[float, float, float]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from itertools import accumulate
+from operator import add, itemgetter, sub
 from typing import NamedTuple
 
 from initlint.records import dataclass
@@ -87,7 +89,7 @@ def points(
     lost_q = lost_d = 0.0
     for index in trunk:
         x, node = states[index], scene.nodes[index]
-        if _averages(scene, index):
+        if averages(scene, index):
             before = states[node.inputs[0]]
             lost_q += max(log10(before.q) - log10(x.q), 0.0)
             lost_d += max(log10(before.d) - log10(x.d), 0.0)
@@ -114,13 +116,46 @@ def changed_points(
     if not moved:
         return {}
     states, grads = views
-    if any(_averages(scene, index) and index in places for index in changes[0]):
+    if any(averages(scene, index) and index in places for index in changes[0]):
         return dict(enumerate(points(scene, trunk, hidden, states, grads)))
     found = {}
     for place in moved:
         old = profile[place]
         ends = (old.first, old.head)
         found[place] = _point(scene, old.node, states[old.node], grads[old.node], old.guarded, ends, old.lost)
+    return found
+
+
+Shift = tuple[float, float, float]
+
+
+def shifts(
+    scene: Scene,
+    profile: Sequence[Point],
+    places: Sequence[int],
+    base: Sequence[State],
+    states: Sequence[State],
+    grads: Sequence[Grad],
+) -> dict[int, Shift] | None:
+    """By how much the points at these places differ from the profile: log10 of q, q(1-c) and energy.
+
+    None where no gradient arrives any more. What means over positions take is worked out for these places alone.
+    """
+    found: dict[int, Shift] = {}
+    lost_q = lost_d = 0.0
+    for place in places:
+        old = profile[place]
+        x, source = states[old.node], next(iter(scene.nodes[old.node].inputs), -1)
+        if averages(scene, old.node):
+            now, then = states[source], base[source]
+            before = base[old.node]
+            lost_q += max(log10(now.q) - log10(x.q), 0.0) - max(log10(then.q) - log10(before.q), 0.0)
+            lost_d += max(log10(now.d) - log10(x.d), 0.0) - max(log10(then.d) - log10(before.d), 0.0)
+        lost = (old.lost[0] + lost_q, old.lost[1] + lost_d)
+        new = _point(scene, old.node, x, grads[old.node], old.guarded, (old.first, old.head), lost)
+        if new.energy is None or old.energy is None:
+            return None
+        found[place] = (new.q - old.q, new.dependent - old.dependent, new.energy - old.energy)
     return found
 
 
@@ -177,7 +212,7 @@ def _point(
     )
 
 
-def _averages(scene: Scene, index: int) -> bool:
+def averages(scene: Scene, index: int) -> bool:
     """Whether a node is a mean over positions: on the white noise that a model is traced with it averages the signal
     away, on real images hardly. What it takes is the architecture's choice and is added back."""
     node = scene.nodes[index]
@@ -186,54 +221,88 @@ def _averages(scene: Scene, index: int) -> bool:
     return node.op == "reduce" and node.attrs.get("fn") == "mean" and node.attrs.get("over") in ("position", "all")
 
 
+class Columns(NamedTuple):
+    """What spans are taken of: the places of the points that count, and their values and noise."""
+
+    judged: tuple[int, ...]
+    body: tuple[int, ...]
+    nodes: tuple[tuple[int, ...], tuple[int, ...]]  # of judged and of body
+    values: tuple[tuple[float, ...], tuple[float, ...], tuple[float, ...]]  # forward, dependent, gradient
+    noise: tuple[tuple[float, ...], tuple[float, ...]]
+
+
+def columns(profile: Sequence[Point]) -> Columns:
+    """A signal that is exactly zero has no scale: whether it ever opens is for the rules on values."""
+    judged = [(at, p) for at, p in enumerate(profile) if p.judged and p.forward_std > 0]
+    body = [(at, p) for at, p in enumerate(profile) if p.body]
+    return Columns(
+        tuple(at for at, _ in judged),
+        tuple(at for at, _ in body),
+        (tuple(p.node for _, p in judged), tuple(p.node for _, p in body)),
+        (
+            tuple(p.q for _, p in judged),
+            tuple(p.dependent for _, p in judged),
+            tuple(p.energy or 0.0 for _, p in body),
+        ),
+        (tuple(p.noise_q for _, p in judged), tuple(p.noise_p for _, p in body)),
+    )
+
+
 def spans(profile: Sequence[Point]) -> Mapping[str, Span]:
-    """``forward`` (q), ``dependent`` (q(1-c)) and ``gradient`` (energy per sample).
-
-    A signal that is exactly zero has no scale: whether it ever opens is for the rules on values.
-    """
-    judged = [p for p in profile if p.judged]
-    body = [p for p in profile if p.body]
-    return {
-        "forward": _span([(p.node, p.q, p.noise_q) for p in judged if p.forward_std > 0], forward=True),
-        "dependent": _span([(p.node, p.dependent, p.noise_q) for p in judged if p.forward_std > 0], forward=True),
-        "gradient": _span([(p.node, p.energy or 0.0, p.noise_p) for p in body], forward=False),
-    }
+    """``forward`` (q), ``dependent`` (q(1-c)) and ``gradient`` (energy per sample)."""
+    return spans_of(columns(profile))
 
 
-def _span(rows: Sequence[tuple[int, float, float]], *, forward: bool) -> Span:
+def spans_of(rows: Columns, shift: Sequence[Sequence[float]] = ()) -> Mapping[str, Span]:
+    """The same; ``shift``: what is to be added to each of the three, by place in the profile."""
+    found = {}
+    for which, name in enumerate(("forward", "dependent", "gradient")):
+        side = int(which == 2)
+        values: Sequence[float] = rows.values[which]
+        if shift:
+            values = list(map(add, values, chosen(shift[which], (rows.judged, rows.body)[side])))
+        found[name] = _span(rows.nodes[side], values, rows.noise[side], forward=not side)
+    return found
+
+
+def chosen(values: Sequence[float], places: Sequence[int]) -> Sequence[float]:
+    """The values at these places."""
+    return itemgetter(*places)(values) if len(places) > 1 else [values[place] for place in places]
+
+
+def _span(nodes: Sequence[int], values: Sequence[float], noise: Sequence[float], *, forward: bool) -> Span:
     """The largest fall and the largest rise along the rows; a fall in the direction of travel stands, if they tie.
 
     A dip has both; which of its ends is a little higher is chance and must not decide.
     """
-    if len(rows) < 2:
+    if len(values) < 2:
         return Span()
-    fall = _largest_step(rows, -1.0)
-    rise = _largest_step(rows, 1.0)
+    fall, rise = _largest_fall(values), _largest_rise(values)
     down, up = (fall, rise) if forward else (rise, fall)
-    shrinks = _height(down) >= _height(up) - TIE
+    shrinks = _height(values, down) >= _height(values, up) - TIE
     first, last = down if shrinks else up
-    raw = abs(last[1] - first[1])
-    noise = math.sqrt(abs(first[2] ** 2 - last[2] ** 2))
-    return Span(max(raw - BAND * noise, 0.0), raw, noise, first[0], last[0], shrinks)
+    raw = abs(values[last] - values[first])
+    chance = math.sqrt(abs(noise[first] ** 2 - noise[last] ** 2))
+    return Span(max(raw - BAND * chance, 0.0), raw, chance, nodes[first], nodes[last], shrinks)
 
 
-_Row = tuple[int, float, float]
+def _largest_rise(values: Sequence[float]) -> tuple[int, int]:
+    """The two places, in order, between which the value grows most."""
+    lowest = list(accumulate(values, min))
+    rises = list(map(sub, values, lowest))
+    end = rises.index(max(rises))
+    return values.index(lowest[end]), end
 
 
-def _largest_step(rows: Sequence[_Row], sign: float) -> tuple[_Row, _Row]:
-    """The two rows, in order, between which the value times ``sign`` grows most."""
-    start = rows[0]
-    best = (rows[0], rows[0])
-    for row in rows:
-        if sign * row[1] < sign * start[1]:
-            start = row
-        if sign * (row[1] - start[1]) > sign * (best[1][1] - best[0][1]):
-            best = (start, row)
-    return best
+def _largest_fall(values: Sequence[float]) -> tuple[int, int]:
+    highest = list(accumulate(values, max))
+    falls = list(map(sub, highest, values))
+    end = falls.index(max(falls))
+    return values.index(highest[end]), end
 
 
-def _height(step: tuple[_Row, _Row]) -> float:
-    return abs(step[1][1] - step[0][1])
+def _height(values: Sequence[float], step: tuple[int, int]) -> float:
+    return abs(values[step[1]] - values[step[0]])
 
 
 class Section(NamedTuple):
@@ -257,7 +326,7 @@ def sections(scene: Scene, rows: Sequence[Point], hidden: Sequence[bool] = ()) -
     for number, (at, layers) in enumerate(starts):
         stop = starts[number + 1][0] if number + 1 < len(starts) else len(rows)
         # what a mean over positions takes is the architecture's doing, not the layer's
-        end = next((i for i in range(at + 1, stop) if _averages(scene, rows[i].node)), stop)
+        end = next((i for i in range(at + 1, stop) if averages(scene, rows[i].node)), stop)
         found.append(Section(rows[max(at - 1, 0)], rows[end - 1], layers))
     return tuple(found)
 

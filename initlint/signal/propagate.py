@@ -14,6 +14,7 @@ from initlint.signal.opening import opened
 from initlint.signal.profile import Culprit, Point, Span, culprits, points, spans
 from initlint.signal.rewrite import fuse
 from initlint.signal.scene import Scene, number, text
+from initlint.signal.stretches import LONG, Stretches
 from initlint.signal.substitute import substituted
 from initlint.signal.sweep import Sweep, contradicted, moments, sweep
 from initlint.signal.trunk import WEIGHTED, guarded, returned, trunk
@@ -42,6 +43,7 @@ class Signal:
     sweeps: tuple[Sweep, Sweep] | None = field(default=None, repr=False, compare=False)
     guards: tuple[bool, ...] = field(default=(), repr=False, compare=False)
     places: Mapping[int, int] = field(default_factory=dict, repr=False, compare=False)  # of nodes, in the profile
+    stretches: Stretches | None = field(default=None, repr=False, compare=False)  # of a long graph
 
     @property
     def forward_span(self) -> float:
@@ -114,6 +116,7 @@ def propagate(facts: ModelFacts, nominal: Mapping[str, Nominal] | None = None, a
         sweeps=(built, second),
         guards=guards,
         places={point.node: place for place, point in enumerate(profile)},
+        stretches=Stretches(opened_scene, second, profile, outputs) if len(nodes) >= LONG else None,
     )
 
 

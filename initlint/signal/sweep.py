@@ -223,12 +223,23 @@ def moments(found: Sweep) -> tuple[Moments, ...]:
     return tuple(rows)
 
 
-def changed_states(nodes: Mapping[int, Node], base: Sweep, scene: Scene) -> dict[int, State]:
-    """States that differ when these nodes replace their namesakes, in order, until nothing changes any more."""
-    found: dict[int, State] = {}
+def changed_states(
+    nodes: Mapping[int, Node],
+    base: Sweep,
+    scene: Scene,
+    given: Mapping[int, State] | None = None,
+    span: tuple[int, int] | None = None,
+) -> dict[int, State]:
+    """States that differ when these nodes replace their namesakes, in order, until nothing changes any more.
+
+    ``span``: only those after its first node, whose state may be ``given``, up to its last one.
+    """
+    low, high = span or (-1, len(scene.nodes) - 1)
+    found: dict[int, State] = dict(given or {})
     view = Overlay(base.states, found)
-    queue = sorted(nodes)
-    waiting = set(queue)
+    waiting = {index for index in nodes if low < index <= high}
+    waiting.update(user for index in found for user in scene.consumers[index] if low < user <= high)
+    queue = sorted(waiting)
     while queue:
         index = heapq.heappop(queue)
         waiting.discard(index)
@@ -238,16 +249,27 @@ def changed_states(nodes: Mapping[int, Node], base: Sweep, scene: Scene) -> dict
             continue
         found[index] = now
         for user in scene.consumers[index]:
-            if user not in waiting:
+            if user not in waiting and user <= high:
                 waiting.add(user)
                 heapq.heappush(queue, user)
     return found
 
 
 def changed_grads(
-    nodes: Mapping[int, Node], states: Mapping[int, State], base: Sweep, scene: Scene, outputs: Sequence[int]
+    nodes: Mapping[int, Node],
+    states: Mapping[int, State],
+    base: Sweep,
+    scene: Scene,
+    outputs: Sequence[int],
+    given: Grad | None = None,
+    span: tuple[int, int] | None = None,
 ) -> dict[int, Grad]:
-    """Gradients that differ, given the changed states."""
+    """Gradients that differ, given the changed states.
+
+    ``span``: only those after its first node up to its last one, on which the gradient may be ``given``; that on the
+    first one is among the result, whether it differs or not.
+    """
+    low, high = span or (-1, len(scene.nodes) - 1)
     view = Overlay(base.states, states)
     sent: dict[int, tuple[Grad, ...]] = {}
     found: dict[int, Grad] = {}
@@ -255,20 +277,26 @@ def changed_grads(
     # a node sends another gradient back when its inputs or its own output changed
     dirty = set(nodes) | set(states)
     dirty.update(user for index in states for user in scene.consumers[index])
+    dirty = {index for index in dirty if low < index <= high} | ({high} if given is not None else set())
     queue = [-index for index in dirty]
     heapq.heapify(queue)
     while queue:
         index = -heapq.heappop(queue)
         node = nodes.get(index, scene.nodes[index])
-        g = summed(_received(index, scene, base, sent, index in seeds))
+        if given is not None and index == high:
+            g = given
+        else:
+            g = summed(_received(index, scene, base, sent, index in seeds))
         if _apart(g.p, base.grads[index].p):
             found[index] = g
         now = backward_one(node, view, g, scene)
         sent[index] = now
         for source, new, old in zip(node.inputs, now, base.sent[index], strict=True):
-            if _apart(new.p, old.p) and source not in dirty:
+            if _apart(new.p, old.p) and source not in dirty and source > low:
                 dirty.add(source)
                 heapq.heappush(queue, -source)
+    if low >= 0:
+        found[low] = summed(_received(low, scene, base, sent, low in seeds))
     return found
 
 
