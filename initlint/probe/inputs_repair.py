@@ -54,6 +54,8 @@ _SHAPES = (
 # "a 5D tensor of shape (batch_size, 2, num_channels, height, width)"
 _NAMED_SHAPE = re.compile(r"shape:? *[(\[]((?:[a-zA-Z_]+|\d+)(?: *, *(?:[a-zA-Z_]+|\d+))+)[)\]]")
 _VIEW = re.compile(r"shape '\[([-\d, ]+)\]' is invalid for input of size")
+#: A convolution called as a function, whose weight is computed first (weight standardisation).
+_CHANNELS = re.compile(r"expected input\[[\d, ]+\] to have (\d+) channels, but got (\d+) channels")
 _UNPACK = re.compile(r"(?:not enough|too many) values to unpack \(expected(?: at least)? (\d+)")
 
 
@@ -270,6 +272,12 @@ def _by_failure(attempt: Failed, failure: Failure, root: nn.Module, batch: int) 
                 yield _with(attempt, name, NO_VALUE)
         yield from _sizes(attempt, failure, module)
     else:
+        found = _CHANNELS.search(str(attempt.error))
+        if found is not None:
+            want, have = int(found[1]), int(found[2])
+            for name in _feeders(attempt, 0):
+                for fixed in _scaled(attempt.guesses[name], have, want, channels_second=True):
+                    yield _with(attempt, name, fixed)
         yield from _mismatch(attempt, failure)
         for name in _feeders(attempt):
             yield from _resized(attempt, name)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from initlint.facts import ModelFacts
 from initlint.signal.moments import Nominal
 from initlint.theory.record import stated
@@ -30,4 +32,17 @@ def confirmed(facts: ModelFacts) -> dict[str, Nominal]:
             continue
         if compatible(stats, asked, parameter.dtype):
             found[parameter.name] = Nominal(0.0, asked.var, asked.family == "orthogonal")
-    return found
+    return found | dict(_normalised(facts, found))
+
+
+def _normalised(facts: ModelFacts, found: dict[str, Nominal]) -> Iterator[tuple[str, Nominal]]:
+    """Weights that weight norm computes from a confirmed direction: applied after the draw it leaves them as drawn."""
+    known = {parameter.name: parameter for parameter in facts.parameters}
+    for parameter in facts.parameters:
+        if not parameter.generated or parameter.stats is None or "weight_norm" not in parameter.origin:
+            continue
+        for source in parameter.sources:
+            asked = stated(known[source]) if source in found else None
+            same = known[source].shape == parameter.shape if asked is not None else False
+            if asked is not None and same and compatible(parameter.stats, asked, parameter.dtype):
+                yield parameter.name, found[source]

@@ -77,7 +77,8 @@ class OutputTableScale(Rule):
         assert parameter.stats is not None
         width = head.fan_in or 1.0
         severity = Severity.ERROR if logit_std > _ERROR else Severity.WARNING if logit_std > _WARNING else Severity.NOTE
-        classes = int(head.fan_out or parameter.shape[0])
+        loss = context.signal.init_loss
+        known = loss is not None and loss.head == head.nodes[-1]
         return self.finding(
             context,
             f"`{name}` is embedding and output projection at once, with std {math.sqrt(parameter.stats.second):.3g}:"
@@ -85,8 +86,9 @@ class OutputTableScale(Rule):
             parameters=[name],
             severity=severity,
             site=site_of(parameter),
-            expected={"std": width**-0.5, "logit_std": 1.0, "loss": math.log(max(2, classes))},
-            actual={"std": math.sqrt(parameter.stats.second), "logit_std": logit_std},
+            expected={"std": width**-0.5, "logit_std": 1.0} | ({"loss": loss.expected} if loss and known else {}),
+            actual={"std": math.sqrt(parameter.stats.second), "logit_std": logit_std}
+            | ({"loss": loss.predicted} if loss and known else {}),
             effect=context.effect({name: Nominal(0.0, 1.0 / width)}),
             fix=f"nn.init.normal_(weight, std={min(0.02, width**-0.5) if width > 400 else width**-0.5:.3g})",
             topic="scale",

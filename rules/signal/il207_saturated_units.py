@@ -64,7 +64,7 @@ class SaturatedUnits(Rule):
             return
         states, nodes = signal.sweeps[0].states, context.facts.nodes
         shares = saturation(signal.scene, states)
-        chosen = [(i, s) for i, s in shares.items() if s >= _NOTE and _by_scale(context, i)]
+        chosen = [(i, s) for i, s in shares.items() if s >= _NOTE and _by_scale(context, i) and not _blind(context, i)]
         for parameters, share, index in by_site(context, chosen, roles=("weight", "bias")):
             x = states[signal.scene.nodes[index].inputs[0]]
             where = nodes[index].label or str(nodes[index].attrs.get("fn"))
@@ -147,6 +147,19 @@ class SaturatedUnits(Rule):
                 return x + torch.sigmoid(self.gate(x)) * self.value(x)
 
         return Gated()
+
+
+def _blind(context: Context, index: int) -> bool:
+    """Whether a mean over positions whose number is not known lies before a node: its scale is not known either."""
+    nodes = context.facts.nodes
+    seen, front = {index}, [index]
+    while front:
+        node = nodes[front.pop()]
+        if node.op in ("pool", "reduce") and any(nodes[source].shape is None for source in node.inputs):
+            return True
+        front += [source for source in node.inputs if source not in seen]
+        seen.update(node.inputs)
+    return False
 
 
 def _by_scale(context: Context, index: int) -> bool:

@@ -9,10 +9,11 @@ from initlint.diagnosis import Suspect
 from initlint.findings import Severity
 from initlint.rule import Context, Outcome, bad, good
 from initlint.signal import Effect
+from initlint.signal.profile import BAND
 from initlint.signal.verdict import distance, mismatch
 from initlint.suspect_rule import SuspectRule
 
-# THEORY 6.1: a whole-net ratio of second moments within a factor 10 is harmless; below that a choice is a choice.
+# THEORY 6.1: a whole-net ratio of second moments within a factor 10, beyond chance, is harmless: a choice is a choice.
 _WORTH_A_NOTE = 1.0
 
 
@@ -65,7 +66,9 @@ class VarianceOutOfScale(SuspectRule):
     def judge(self, context: Context, group: list[Suspect]) -> Outcome | None:
         outcome = super().judge(context, group)
         worth = getattr(outcome, "effect_log10", None)
-        if getattr(outcome, "severity", None) is Severity.NOTE and (worth is None or math.fabs(worth) < _WORTH_A_NOTE):
+        chance = BAND * max((span.noise for span in context.signal.spans.values()), default=0.0)
+        little = worth is None or math.fabs(worth) - chance < _WORTH_A_NOTE
+        if getattr(outcome, "severity", None) is Severity.NOTE and little:
             return None
         return outcome
 

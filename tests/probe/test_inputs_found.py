@@ -334,6 +334,20 @@ def test_the_shape_that_a_message_spells_out_is_given():
     assert shapes(inputs) == {"images": (4, 2, 1, 32, 32)}
 
 
+class Standardised(nn.Conv2d):
+    """A convolution whose weight is computed, so that only the message says how many channels it takes."""
+
+    def forward(self, x):
+        weight = nn.functional.batch_norm(self.weight.reshape(1, 16, -1), None, None, training=True)
+        return nn.functional.conv2d(x, weight.reshape_as(self.weight), self.bias, 2, 1)
+
+
+def test_the_channels_that_a_message_names_are_given():
+    stem = nn.Sequential(Standardised(3, 16, 3), nn.ReLU(), nn.Conv2d(16, 32, 3), nn.ReLU(), nn.Conv2d(32, 8, 1))
+    (shape,) = shapes(find(stem, {})).values()
+    assert shape[1] == 3
+
+
 class Strip(Body):
     """Configured for images that are wider than high."""
 

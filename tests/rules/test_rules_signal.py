@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -224,3 +226,49 @@ def test_healthy_files_stay_without_warnings(shared: Any, run_cli: Callable[...,
     file = shared / "classics" / "m12_resnet_good.py"
     result = run_cli(f"{file}::Model", "--select", ",".join(OURS), "--no-cache", cwd=file.parent)
     assert result.code == 0
+
+
+SQUEEZED = """
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv, self.gate = nn.Conv2d(3, 16, 3, padding=1), nn.Linear(16, 16)
+        nn.init.normal_(self.conv.weight)
+        nn.init.normal_(self.gate.weight)
+    def forward(self, x):
+        y = self.conv(x)
+        return y * torch.sigmoid(self.gate(y.mean((2, 3))))[..., None, None]
+def example_inputs():
+    return (torch.randn(2, 3, 8, 8),)
+"""
+
+
+def test_a_mean_over_unknown_positions_says_nothing_of_saturation(analyse: Callable[..., Any]) -> None:
+    facts = analyse(SQUEEZED)
+    shapeless = tuple(replace(node, shape=None, measured=None) for node in facts.nodes)
+    rule = RULES["IL207"]
+    assert not list(rule.check(Context(replace(facts, nodes=shapeless), None)))
+    # without the mean in between the scale is known all the same
+    plain = analyse(mlp("Tanh", "normal_(m.weight)"))
+    shapeless = tuple(replace(node, shape=None, measured=None) for node in plain.nodes)
+    assert list(rule.check(Context(replace(plain, nodes=shapeless), None)))
+
+
+def test_the_loss_of_a_tied_table_is_given_beside_the_expected_one(analyse: Callable[..., Any]) -> None:
+    facts = analyse(TIED)
+    (found,) = said(facts, "IL305")
+    assert found.actual["loss"] > found.expected["loss"] == pytest.approx(math.log(100), rel=1e-3)
+
+
+TIED = """
+class Bigram(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.table, self.norm = nn.Embedding(100, 256), nn.LayerNorm(256)
+        self.head = nn.Linear(256, 100, bias=False)
+        self.head.weight = self.table.weight
+    def forward(self, ids):
+        return self.head(self.norm(self.table(ids)))
+def example_inputs():
+    return (torch.randint(0, 100, (2, 6)),)
+"""

@@ -75,6 +75,25 @@ def test_confirmed_draws_count_with_their_nominal_moments():
     assert verdicts[0] == pytest.approx(verdicts[1], abs=1e-9)
 
 
+@pytest.mark.parametrize(("scale", "told"), [(1.0, True), (1.2, False)])
+def test_a_weight_norm_applied_after_the_draw_leaves_it_confirmed(scale: float, told: bool):
+    facts = recorded(1, 2.0, 1.0)
+    (direction,) = (p for p in facts.parameters if p.name in confirmed(facts))
+    assert direction.stats is not None
+    second = direction.stats.second * scale
+    computed = replace(
+        direction,
+        name="computed",
+        generated=True,
+        origin="weight_norm",
+        sources=(direction.name,),
+        writes=(),
+        stats=replace(direction.stats, second=second, var=second),
+    )
+    known = confirmed(replace(facts, parameters=(*facts.parameters, computed)))
+    assert (known.get("computed") == known[direction.name]) is told
+
+
 def test_values_that_the_record_cannot_give_are_taken_as_they_are():
     assert confirmed(recorded(20, 2.0, 16.0)) == {}
 
