@@ -7,10 +7,8 @@ weighted layers; a failing attempt is recorded, and the op that failed says what
 from __future__ import annotations
 
 import heapq
-import inspect
 import itertools
 import math
-import re
 import time
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
@@ -24,6 +22,7 @@ from torch import nn
 from initlint.errors import ProbeError
 from initlint.probe import symbolic
 from initlint.probe.entrance import NO_FORWARD, has_forward
+from initlint.probe.inputs_arguments import Argument, demanded, needed
 from initlint.probe.inputs_leads import first_layers, leads
 from initlint.probe.inputs_library import library_inputs
 from initlint.probe.inputs_names import by_name
@@ -55,21 +54,9 @@ _FIXES = 24
 # A 3x3 kernel on a map of 4x4 or more sees mostly inside; below, padding would halve the effective fan-in.
 _SMALLEST_MAP = 4
 _LARGEST_IMAGE = 256
-# How code says that an argument it declares optional is needed after all.
-_DEMAND = re.compile(r"\b(must|have to|has to|needs?|required?|requires|specify|provided?|expected|missing)\b", re.I)
 # Python code that refuses to run "in training mode", "if training", wants what cannot be guessed (targets, lengths).
 _IN_TRAINING = "training"
 _DEMANDS = 2
-
-
-@dataclass(frozen=True, slots=True)
-class Argument:
-    """A parameter of the forward that needs a value."""
-
-    name: str
-    keyword: bool
-    annotation: str
-    variadic: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,43 +98,6 @@ def infer(model: nn.Module, *, seed: int, budget: float) -> Found:
         note = f"no inputs found for which the forward passes ({search.best.notes[0]}); {search.hint}"
         return replace(search.best, notes=(note,))
     raise ProbeError(f"no inputs found for which the forward passes ({search.reason})", search.hint)
-
-
-def needed(model: nn.Module) -> list[Argument]:
-    """Arguments without default; when all have one, the first; ``*args`` as one."""
-    try:
-        parameters = list(inspect.signature(model.forward).parameters.values())
-    except (TypeError, ValueError):
-        return [Argument("input", False, "")]
-    found: list[Argument] = []
-    for p in parameters:
-        if p.kind is p.VAR_POSITIONAL:
-            if not found:
-                found.append(Argument(p.name, False, _annotation(p), variadic=True))
-        elif p.kind is not p.VAR_KEYWORD and p.default is p.empty:
-            found.append(Argument(p.name, p.kind is p.KEYWORD_ONLY, _annotation(p)))
-    if not found and parameters and parameters[0].kind is not inspect.Parameter.VAR_KEYWORD:
-        first = parameters[0]
-        found.append(Argument(first.name, first.kind is first.KEYWORD_ONLY, _annotation(first)))
-    return found
-
-
-def _demanded(model: nn.Module, error: BaseException, known: list[Argument]) -> list[Argument]:
-    """Optional arguments that the model's own check asks for by name ("labels must be given")."""
-    text = str(error)
-    if not isinstance(error, (ValueError, TypeError, AssertionError, RuntimeError)) or not _DEMAND.search(text):
-        return []
-    words = set(re.findall(r"\w+", text)) - {a.name for a in known}
-    return [
-        Argument(p.name, True, _annotation(p))
-        for p in inspect.signature(model.forward).parameters.values()
-        if p.name in words and p.default is None and p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)
-    ]
-
-
-def _annotation(parameter: inspect.Parameter) -> str:
-    a = parameter.annotation
-    return "" if a is parameter.empty else a if isinstance(a, str) else getattr(a, "__name__", str(a))
 
 
 class _Search:
@@ -232,7 +182,7 @@ class _Search:
                 fitting = self._converged(arguments, found)
                 if fitting is not None:
                     return self._scaled(arguments, *fitting)
-            if further := _demanded(self.model, found.error, arguments):
+            if further := demanded(self.model, found.error, arguments):
                 arguments = [*arguments, *further]
                 more = {name: guesses[0] for name, guesses in _options(self.model, further, batch).items()}
                 heapq.heappush(queue, (cost, next(order), {**guesses, **more}))

@@ -53,6 +53,9 @@ _SHAPES = (
 )
 # "a 5D tensor of shape (batch_size, 2, num_channels, height, width)"
 _NAMED_SHAPE = re.compile(r"shape:? *[(\[]((?:[a-zA-Z_]+|\d+)(?: *, *(?:[a-zA-Z_]+|\d+))+)[)\]]")
+_RANK = re.compile(
+    r"Expected \dD \(unbatched\) or (\d)D \(batched\) input to conv\dd, but got input of size: \[([\d, ]+)\]"
+)
 _VIEW = re.compile(r"shape '\[([-\d, ]+)\]' is invalid for input of size")
 #: A convolution called as a function, whose weight is computed first (weight standardisation).
 _CHANNELS = re.compile(r"expected input\[[\d, ]+\] to have (\d+) channels, but got (\d+) channels")
@@ -179,6 +182,12 @@ def _by_shapes(attempt: Failed) -> Iterator[Assignment]:
             shape = _named_shape(guess, [word.strip().lower() for word in found[1].split(",")])
             if shape is not None:
                 yield _with(attempt, name, guess.resized(shape))
+    found = _RANK.search(text)
+    if found is not None and len(_numbers(found[2])) == int(found[1]) + 1:  # the model adds the axis of channels itself
+        for name in _feeders(attempt):
+            guess = attempt.guesses[name]
+            if guess.shape[1:2] == (1,):
+                yield _with(attempt, name, Guess("other", (*guess.shape[:1], *guess.shape[2:]), guess.dtype))
     found = _VIEW.search(text)
     if found is not None:
         yield from _viewed(attempt, [n for n in _numbers(found[1]) if n > 0])

@@ -379,3 +379,34 @@ class Merged(Body):
 def test_patches_may_keep_their_shape():
     inputs = find(Merged(), {})
     assert shapes(inputs) == {"pixel_values": (64, 3, 4, 4), "grid_thw": (4, 3)}
+
+
+class Spectrogram(Body):
+    """Adds the axis of channels itself."""
+
+    def __init__(self):
+        super().__init__(conv=nn.Conv2d(1, 8, 3))
+
+    def forward(self, mel):
+        return self.conv(mel.unsqueeze(1)).mean((2, 3))
+
+
+def test_an_axis_that_the_model_adds_itself_is_left_out():
+    assert shapes(find(Spectrogram(), {})) == {"mel": (4, 32, 32)}
+
+
+class Tolerant(Body):
+    """Uses an argument whose default is None, far below its forward."""
+
+    def __init__(self):
+        super().__init__(inner=nn.Linear(16, 16), head=nn.Linear(16, 4))
+
+    def forward(self, x, context=None):
+        return self.read(x, context)
+
+    def read(self, x, context):
+        return self.head(self.inner(x) + context.mean(1))
+
+
+def test_an_optional_argument_is_given_where_none_is_used():
+    assert set(shapes(find(Tolerant(), {}))) == {"x", "context"}

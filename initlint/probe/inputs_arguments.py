@@ -1,0 +1,74 @@
+"""Which arguments of a forward need a value: those without a default, and those that the model asks for."""
+
+from __future__ import annotations
+
+import inspect
+import linecache
+import re
+import traceback
+from dataclasses import dataclass
+
+from torch import nn
+
+# How code says that an argument it declares optional is needed after all.
+_DEMAND = re.compile(r"\b(must|have to|has to|needs?|required?|requires|specify|provided?|expected|missing)\b", re.I)
+
+
+@dataclass(frozen=True, slots=True)
+class Argument:
+    """A parameter of the forward that needs a value."""
+
+    name: str
+    keyword: bool
+    annotation: str
+    variadic: bool = False
+
+
+def needed(model: nn.Module) -> list[Argument]:
+    """Arguments without default; when all have one, the first; ``*args`` as one."""
+    try:
+        parameters = list(inspect.signature(model.forward).parameters.values())
+    except (TypeError, ValueError):
+        return [Argument("input", False, "")]
+    found: list[Argument] = []
+    for p in parameters:
+        if p.kind is p.VAR_POSITIONAL:
+            if not found:
+                found.append(Argument(p.name, False, _annotation(p), variadic=True))
+        elif p.kind is not p.VAR_KEYWORD and p.default is p.empty:
+            found.append(Argument(p.name, p.kind is p.KEYWORD_ONLY, _annotation(p)))
+    if not found and parameters and parameters[0].kind is not inspect.Parameter.VAR_KEYWORD:
+        first = parameters[0]
+        found.append(Argument(first.name, first.kind is first.KEYWORD_ONLY, _annotation(first)))
+    return found
+
+
+def demanded(model: nn.Module, error: BaseException, known: list[Argument]) -> list[Argument]:
+    """Optional arguments that the model asks for by name ("labels must be given"), or uses where they are None."""
+    text = str(error)
+    words: set[str] = set()
+    if isinstance(error, (ValueError, TypeError, AssertionError, RuntimeError)) and _DEMAND.search(text):
+        words.update(re.findall(r"\w+", text))
+    if isinstance(error, (AttributeError, TypeError)) and "NoneType" in text:
+        words.update(_absent(error))
+    words -= {a.name for a in known}
+    return [
+        Argument(p.name, True, _annotation(p))
+        for p in inspect.signature(model.forward).parameters.values()
+        if p.name in words and p.default is None and p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)
+    ]
+
+
+def _absent(error: BaseException) -> set[str]:
+    """Names of the variables that are None in the statement that raised, from the code that it was called by, too."""
+    found: set[str] = set()
+    for frame, line in traceback.walk_tb(error.__traceback__):
+        source = linecache.getline(frame.f_code.co_filename, line)
+        held = frame.f_locals
+        found |= {name for name in re.findall(r"[A-Za-z_]\w*", source) if name in held and held[name] is None}
+    return found
+
+
+def _annotation(parameter: inspect.Parameter) -> str:
+    a = parameter.annotation
+    return "" if a is parameter.empty else a if isinstance(a, str) else getattr(a, "__name__", str(a))
