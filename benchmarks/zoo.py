@@ -24,6 +24,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+#: Parameters of a model that still counts as tiny.
+LARGEST = 40_000_000
 # Wall seconds allowed for a processor second: a machine shared by many.
 _WALL = 8
 
@@ -38,7 +40,18 @@ def harness(shared: Path) -> Any:
     return module
 
 
-def specs(zoo: str, shared: Path, limit: int) -> Iterator[tuple[str, Callable[[], Any], Any]]:
+def smallest(models: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The variant of fewest parameters of each model file, in the order of the list."""
+    best: dict[str, dict[str, Any]] = {}
+    for spec in models:
+        if spec["kind"] not in best or spec["n"] < best[spec["kind"]]["n"]:
+            best[spec["kind"]] = spec
+    return [spec for spec in models if best[spec["kind"]] is spec]
+
+
+def specs(
+    zoo: str, shared: Path, limit: int, per_file: bool = False
+) -> Iterator[tuple[str, Callable[[], Any], Any]]:
     """(name, build, inputs) for each model; inputs ``None`` where initlint is to infer them."""
     if zoo == "shared":
         for file in [*sorted((shared / "classics").glob("m*.py")), *sorted((shared / "bugs").glob("*/*.py"))][:limit]:
@@ -46,8 +59,11 @@ def specs(zoo: str, shared: Path, limit: int) -> Iterator[tuple[str, Callable[[]
         return
     world = harness(shared)
     enumerated = world.ZOOS[zoo]()
-    for spec in enumerated.specs[:limit]:
-        if zoo == "timm" and spec["n"] > 60e6:
+    chosen = enumerated.specs[:limit]
+    if per_file:
+        chosen = smallest(chosen)
+    for spec in chosen:
+        if zoo == "timm" and not per_file and spec["n"] > 60e6:
             continue
         if zoo == "transformers":
             if enumerated.shrink.__name__ != "shrunk":
@@ -58,14 +74,44 @@ def specs(zoo: str, shared: Path, limit: int) -> Iterator[tuple[str, Callable[[]
 
                 enumerated.shrink = shrunk
 
-            def build(spec: Any = spec) -> Any:
-                if "cfg" not in spec:
-                    enumerated.prepare(spec)
-                return enumerated.build(spec)
-
-            yield spec["name"], build, None
+            yield spec["name"], Tiny(enumerated, spec, world.SHRINK), None
         else:
             yield spec["name"], (lambda spec=spec: enumerated.build(spec)), None
+
+
+class Tiny:
+    """Builds a transformers model from a tiny configuration: first the one that the harness picks."""
+
+    def __init__(self, enumerated: Any, spec: dict[str, Any], rules: dict[str, int]) -> None:
+        self.enumerated, self.spec, self.rules = enumerated, spec, rules
+
+    def __call__(self) -> Any:
+        if "cfg" not in self.spec:
+            self.enumerated.prepare(self.spec)
+        return self.enumerated.build(self.spec)
+
+    def others(self) -> Iterator[Callable[[], Any]]:
+        """Other tiny configurations: shrinking every size on its own makes some that contradict themselves.
+
+        All layers at small widths (indices of layers stay valid), few layers at the widths of the default (widths of
+        parts stay in agreement), the default itself; of both classes, none larger than ``LARGEST`` parameters.
+        """
+        import torch
+
+        deep = {k: v for k, v in self.rules.items() if "layer" not in k and k not in ("depth", "num_blocks")}
+        few = {k: v for k, v in self.rules.items() if k not in deep or k == "vocab_size"}
+        for name in self.spec["classes"][:2]:
+            for tag, rules in (("all layers", deep), ("few layers", few), ("default", {})):
+                try:
+                    config = self.enumerated.shrink(self.enumerated.cm[self.spec["name"]], rules)
+                    other = {**self.spec, "cls": name, "cfg": config, "cfg_tag": tag}
+                    with torch.device("meta"):
+                        size = sum(p.numel() for p in self.enumerated.build(other).parameters())
+                except Exception:  # does not build: no tiny configuration
+                    continue
+                if size <= LARGEST:
+                    self.spec.update(other)
+                    yield lambda other=other: self.enumerated.build(other)
 
 
 def consistent(config: Any) -> Any:
@@ -206,6 +252,13 @@ def isolated(
         signal.alarm(_WALL * timeout)
         try:
             data = describe(name, build, inputs, measure) if folder is None else keep(name, build, inputs, folder)
+            for other in build.others() if isinstance(build, Tiny) and data["status"] == "partial" else ():
+                again = describe(name, other, inputs, measure) if folder is None else keep(name, other, inputs, folder)
+                if again["status"] == "analysed":
+                    data = again
+                    break
+            if isinstance(build, Tiny):
+                data["built"] = f"{build.spec['cls']}, {build.spec['cfg_tag']}"
         except BaseException as error:
             data = {
                 "name": name,
@@ -274,6 +327,8 @@ def main() -> int:
     )
     parser.add_argument("--from", dest="first", type=int, default=0, help="of the models that --every leaves")
     parser.add_argument("--every", type=int, default=1, help="only each n-th model")
+    parser.add_argument("--per-file", action="store_true", help="timm: the smallest variant of each model file")
+    parser.add_argument("--again", action="store_true", help="also the models that --out has already")
     parser.add_argument("--summary", type=Path, nargs="*")
     arguments = parser.parse_args()
     if arguments.summary:
@@ -283,14 +338,20 @@ def main() -> int:
 
     torch.set_num_threads(1)
     wanted = set(filter(None, arguments.names.split(",")))
+    done = set()
+    if arguments.out and arguments.out.exists() and not arguments.again:
+        done = {json.loads(line)["name"] for line in arguments.out.read_text().splitlines()}
     out = arguments.out.open("a") if arguments.out else sys.stdout
     folder = arguments.facts / arguments.zoo if arguments.facts else None
     if folder is not None:
         folder.mkdir(parents=True, exist_ok=True)
-    for index, (name, build, inputs) in enumerate(specs(arguments.zoo, arguments.shared, arguments.limit)):
+    models = specs(arguments.zoo, arguments.shared, arguments.limit, arguments.per_file)
+    for index, (name, build, inputs) in enumerate(models):
         if (wanted and name not in wanted) or index % arguments.every != arguments.first % arguments.every:
             continue
         if folder is not None and (folder / f"{name.replace('/', '~')}.json").exists():
+            continue
+        if name in done:
             continue
         data = isolated(name, build, inputs, arguments.timeout, folder, not arguments.unmeasured)
         out.write(json.dumps(data) + "\n")
