@@ -21,6 +21,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -49,9 +50,7 @@ def smallest(models: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [spec for spec in models if best[spec["kind"]] is spec]
 
 
-def specs(
-    zoo: str, shared: Path, limit: int, per_file: bool = False
-) -> Iterator[tuple[str, Callable[[], Any], Any]]:
+def specs(zoo: str, shared: Path, limit: int, per_file: bool = False) -> Iterator[tuple[str, Callable[[], Any], Any]]:
     """(name, build, inputs) for each model; inputs ``None`` where initlint is to infer them."""
     if zoo == "shared":
         for file in [*sorted((shared / "classics").glob("m*.py")), *sorted((shared / "bugs").glob("*/*.py"))][:limit]:
@@ -76,7 +75,7 @@ def specs(
 
             yield spec["name"], Tiny(enumerated, spec, world.SHRINK), None
         else:
-            yield spec["name"], (lambda spec=spec: enumerated.build(spec)), None
+            yield spec["name"], partial(enumerated.build, spec), None
 
 
 class Tiny:
@@ -111,7 +110,7 @@ class Tiny:
                     continue
                 if size <= LARGEST:
                     self.spec.update(other)
-                    yield lambda other=other: self.enumerated.build(other)
+                    yield partial(self.enumerated.build, other)
 
 
 def consistent(config: Any) -> Any:

@@ -19,18 +19,15 @@ def cover(root: nn.Module, graph: fx.Graph) -> tuple[float, tuple[str, ...]]:
     reads = {str(n.target) for n in graph.nodes if n.op == "get_attr"}
     first = {id(p): name for name, p in root.named_parameters()}
     shared = _shared_names(root)
-    units = seen = 0
+    units = list(_units(root, first, shared))
     reached: set[str] = set()
-    for names in _units(root, first, shared):
-        modules, parameters = names
-        units += 1
-        hit = {p for p in parameters if p in reads}
-        if any(_called(m, calls) for m in modules):
-            hit = parameters
-        seen += bool(hit)
-        reached |= hit
+    for modules, parameters in units:
+        called = any(_called(m, calls) for m in modules)
+        reached |= parameters if called else {p for p in parameters if p in reads}
+    # Only now: a bias may be a head's own parameter and that of the layer inside that adds it.
+    seen = sum(bool(parameters & reached) for _, parameters in units)
     missing = tuple(name for name in first.values() if name not in reached)
-    return (seen / units if units else 1.0), missing
+    return (seen / len(units) if units else 1.0), missing
 
 
 def _units(

@@ -11,7 +11,7 @@ from typing import NamedTuple
 from initlint.records import dataclass
 from initlint.signal.moments import SMALLEST, Grad, State
 from initlint.signal.scene import Scene
-from initlint.signal.trunk import WEIGHTED
+from initlint.signal.trunk import WEIGHTED, returned
 
 #: How many standard deviations of chance are taken off a span before it is judged: 2.5 leaves 0.6 % to chance.
 BAND = 2.5
@@ -20,6 +20,8 @@ FACTORS = frozenset({"scale", "reshape", "identity", "shift", "output"})
 #: Falls and rises that differ by less are as large as each other: a ratio of 10 is harmless (THEORY 6.1).
 TIE = 1.0
 LN10 = math.log(10.0)
+#: What is left of the unit gradient of an output, in double precision, beside a gradient that comes from further on.
+UNIT = 1e-12
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +44,7 @@ class Point:
     lost: tuple[float, float] = (0.0, 0.0)  # log10 that averages over positions before it took, added back
     first: int = 0  # the first layer of its trunk, and the head, as node indices
     head: int = 0
+    added: float = 0.0  # log10 of energy that outputs further on, which are read on, brought in; taken off
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +88,7 @@ def points(
 ) -> tuple[Point, ...]:
     """The profile; nodes whose state is undetermined are left out."""
     first, head = _ends(scene, trunk)
+    added = _added(scene, trunk, grads)
     found: list[Point] = []
     lost_q = lost_d = 0.0
     for index in trunk:
@@ -95,7 +99,8 @@ def points(
             lost_d += max(log10(before.d) - log10(x.d), 0.0)
         if x.undetermined or (x.kind in ("index", "constant") and x.d == 0 and node.op == "input"):
             continue
-        found.append(_point(scene, index, x, grads[index], hidden[index], (first, head), (lost_q, lost_d)))
+        brought = sum(gain for at, gain in added.items() if index <= at)
+        found.append(_point(scene, index, x, grads[index], hidden[index], (first, head), (lost_q, lost_d), brought))
     return tuple(found)
 
 
@@ -116,13 +121,15 @@ def changed_points(
     if not moved:
         return {}
     states, grads = views
-    if any(averages(scene, index) and index in places for index in changes[0]):
+    among = changes[1] and any(point.added for point in profile)  # what an output brought in depends on all after it
+    if among or any(averages(scene, index) and index in places for index in changes[0]):
         return dict(enumerate(points(scene, trunk, hidden, states, grads)))
     found = {}
     for place in moved:
         old = profile[place]
         ends = (old.first, old.head)
-        found[place] = _point(scene, old.node, states[old.node], grads[old.node], old.guarded, ends, old.lost)
+        x, grad = states[old.node], grads[old.node]
+        found[place] = _point(scene, old.node, x, grad, old.guarded, ends, old.lost, 0.0)
     return found
 
 
@@ -139,8 +146,11 @@ def shifts(
 ) -> dict[int, Shift] | None:
     """By how much the points at these places differ from the profile: log10 of q, q(1-c) and energy.
 
-    None where no gradient arrives any more. What means over positions take is worked out for these places alone.
+    None where no gradient arrives any more, or outputs lie on the trunk. What means over positions take is worked out
+    for these places alone.
     """
+    if any(point.added for point in profile):
+        return None  # what an output brought in depends on all after it
     found: dict[int, Shift] = {}
     lost_q = lost_d = 0.0
     for place in places:
@@ -152,7 +162,7 @@ def shifts(
             lost_q += max(log10(now.q) - log10(x.q), 0.0) - max(log10(then.q) - log10(before.q), 0.0)
             lost_d += max(log10(now.d) - log10(x.d), 0.0) - max(log10(then.d) - log10(before.d), 0.0)
         lost = (old.lost[0] + lost_q, old.lost[1] + lost_d)
-        new = _point(scene, old.node, x, grads[old.node], old.guarded, (old.first, old.head), lost)
+        new = _point(scene, old.node, x, grads[old.node], old.guarded, (old.first, old.head), lost, old.added)
         if new.energy is None or old.energy is None:
             return None
         found[place] = (new.q - old.q, new.dependent - old.dependent, new.energy - old.energy)
@@ -187,11 +197,30 @@ def _before_factors(scene: Scene, trunk: Sequence[int]) -> int:
     return end
 
 
+def _added(scene: Scene, trunk: Sequence[int], grads: Sequence[Grad]) -> dict[int, float]:
+    """Decades that the unit gradient of an output adds, for the outputs on the trunk that the model itself reads on.
+
+    Hidden states that are returned beside the prediction: their own gradient is put there by convention, and no growth
+    of the one that comes back from the prediction.
+    """
+    ends = set(returned(scene, scene.facts.outputs)).intersection(trunk[:-1])
+    return {
+        index: log10(grads[index].p) - log10(max(grads[index].p - 1.0, UNIT)) for index in ends if grads[index].p >= 1.0
+    }
+
+
 def _point(
-    scene: Scene, index: int, x: State, g: Grad, hidden: bool, ends: tuple[int, int], lost: tuple[float, float]
+    scene: Scene,
+    index: int,
+    x: State,
+    g: Grad,
+    hidden: bool,
+    ends: tuple[int, int],
+    lost: tuple[float, float],
+    added: float,
 ) -> Point:
     node = scene.nodes[index]
-    energy = log10(g.p * scene.layout(index).elements) if g.p > 0 else None
+    energy = log10(g.p * scene.layout(index).elements) - added if g.p > 0 else None
     return Point(
         node=index,
         label=node.label or node.module or node.op,
@@ -209,6 +238,7 @@ def _point(
         lost=lost,
         first=ends[0],
         head=ends[1],
+        added=added,
     )
 
 

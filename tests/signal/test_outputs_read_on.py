@@ -1,0 +1,40 @@
+"""Outputs that the model itself reads on: hidden states returned beside the prediction."""
+
+from __future__ import annotations
+
+import pytest
+from signal_graphs import Graph
+
+from initlint.signal import propagate
+
+
+def model(head_gain: float, *, returned: bool) -> tuple[Graph, tuple[int, ...]]:
+    """Layers of unit gain, hidden states, and three head layers of one gain."""
+    graph = Graph()
+    x = graph.input(64)
+    for layer in range(4):
+        x = graph.linear(x, 64, 1.0, name=f"body.{layer}")
+    hidden = x
+    for layer in range(3):
+        x = graph.linear(x, 64, head_gain, name=f"head.{layer}")
+    return graph, (x, hidden) if returned else (x,)
+
+
+@pytest.mark.parametrize("gain", [1e-3, 1.0, 2.0])
+def test_an_output_on_the_way_to_the_prediction_is_no_growth_of_the_gradient(gain: float) -> None:
+    graph, outputs = model(gain, returned=True)
+    both = propagate(graph.facts(*outputs))
+    graph, outputs = model(gain, returned=False)
+    alone = propagate(graph.facts(*outputs))
+    assert both.spans["gradient"].raw == pytest.approx(alone.spans["gradient"].raw, abs=0.02)
+    assert [p.energy for p in both.profile] == pytest.approx([p.energy for p in alone.profile], abs=0.02)
+
+
+def test_growth_in_the_layers_before_such_an_output_still_counts() -> None:
+    graph = Graph()
+    x = graph.input(64)
+    for layer in range(8):
+        x = graph.linear(x, 64, 10.0, name=f"body.{layer}")
+    hidden = x
+    x = graph.linear(graph.linear(x, 64, 1.0, name="neck"), 10, 1.0, name="head")
+    assert propagate(graph.facts(x, hidden)).spans["gradient"].raw > 6.5
