@@ -2,9 +2,11 @@
 
     PYTHONPATH=. python benchmarks/trunk.py --keep DIR --shared ../shared --zoo timm [--limit 40] [--every 5]
     PYTHONPATH=. python benchmarks/trunk.py --judge DIR [--match timm.]
+    PYTHONPATH=. python benchmarks/trunk.py --said FILE.jsonl ...
 
 The first builds and traces models (in the environment that ``shared/ZOO.md`` describes) and keeps their facts, one JSON file
-each; the second propagates and judges what was kept, without torch.
+each; the second propagates and judges what was kept, without torch; the third counts what ``benchmarks/zoo.py`` wrote down,
+of the models that ran.
 """
 
 from __future__ import annotations
@@ -91,6 +93,12 @@ DEPTH = ("IL101", "IL103", "IL201", "IL202", "IL203", "IL204", "IL205", "IL212")
 def profile(models: list[dict[str, Any]]) -> None:
     """Depth verdicts, and the predicted trunk against the measured quantiles."""
     with_trunk = [m for m in models if m.get("trunk")]
+    verdicts(with_trunk)
+    quantiles(with_trunk)
+
+
+def verdicts(with_trunk: list[dict[str, Any]]) -> None:
+    """How many models have a depth verdict at each level, each named."""
     for level in ("error", "warning", "note"):
         hit = [m for m in with_trunk if any(f["code"] in DEPTH and f["severity"] == level for f in m["findings"])]
         names = ", ".join(
@@ -100,6 +108,10 @@ def profile(models: list[dict[str, Any]]) -> None:
         print(
             f"depth verdicts at {level}: {len(hit)} of {len(with_trunk)} ({len(hit) / max(1, len(with_trunk)):.1%}) {names}"
         )
+
+
+def quantiles(with_trunk: list[dict[str, Any]]) -> None:
+    """The predicted trunk, against what ``theory/HEALTHY.md`` measured."""
     print("\n| log10 | " + " | ".join(f"{q:.0%}" for q in QUANTILES) + " |\n|---|" + "---|" * len(QUANTILES))
     for key in (*MEASURED, "forward", "dependent", "gradient"):
         values = sorted(m["trunk"][key] for m in with_trunk if m["trunk"].get(key) is not None)
@@ -141,6 +153,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--keep", type=Path, help="where to write facts")
     parser.add_argument("--judge", type=Path, help="where to read them")
+    parser.add_argument("--said", type=Path, nargs="*", default=[], help="what benchmarks/zoo.py wrote")
     parser.add_argument("--match", default="", help="only files whose name contains this")
     parser.add_argument("--shared", type=Path, default=Path("../shared"))
     parser.add_argument("--zoo", choices=("torchvision", "timm", "transformers", "shared"), default="timm")
@@ -151,6 +164,10 @@ def main() -> int:
         keep(arguments)
     if arguments.judge:
         profile(list(from_facts(arguments.judge, arguments.match)))
+    if arguments.said:
+        rows = [json.loads(line) for file in arguments.said for line in file.read_text().splitlines()]
+        ran = {row["name"]: row for row in rows if row.get("ran")}
+        verdicts(list(ran.values()))
     return 0
 
 

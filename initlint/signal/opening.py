@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from initlint.facts import Node
-from initlint.signal.scene import Scene, number
+from initlint.signal.scene import Scene, number, text
 from initlint.signal.trunk import returned
 
 #: Second moment that an opened writer passes, and its limit when there are many: a stack of n opened branches then
@@ -31,7 +31,8 @@ def opened(scene: Scene) -> dict[int, Node]:
     if not found:
         return {}
     energy = min(EPSILON, 1.0 / len(found))
-    return {node.index: _open(node, energy) for node in found}
+    tokens = {node.index for node in found if node.op == "parameter" and _token(node, scene)}
+    return {node.index: _open(node, energy, drawn=node.index in tokens) for node in found}
 
 
 def _closed(node: Node, scene: Scene) -> bool:
@@ -49,8 +50,27 @@ def _closed(node: Node, scene: Scene) -> bool:
         stats = scene.stats(node.parameters.get("value"))
         if stats is None or (stats.distinct not in (0, 1) and stats.count != 1):
             return False
+        if stats.second == 0.0 and _token(node, scene):
+            return True
         users = [scene.nodes[user] for user in scene.consumers[node.index]]
         return stats.second < EPSILON and any(user.op in ("mul", "activation", "reshape", "scale") for user in users)
+    return False
+
+
+def _token(node: Node, scene: Scene) -> bool:
+    """Whether a parameter is put beside a signal as further positions: a class token, a prompt.
+
+    Of zeros, a norm behind it divides by its epsilon, and its gradient alone is 1e12 times that of all else; the first
+    step takes it away from there.
+    """
+    stack = [node.index]
+    while stack:
+        for user in scene.consumers[stack.pop()]:
+            other = scene.nodes[user]
+            if other.op == "cat" and text(other, "axis") == "position" and len(set(other.inputs)) > 1:
+                return True
+            if other.op in ("reshape", "identity"):
+                stack.append(user)
     return False
 
 
@@ -71,7 +91,8 @@ def _writes(node: Node, scene: Scene, ends: frozenset[int]) -> bool:
     return False
 
 
-def _open(node: Node, energy: float) -> Node:
+def _open(node: Node, energy: float, *, drawn: bool = False) -> Node:
+    """``drawn``: about zero, not all of one value."""
     if node.operator is not None:
         operator = node.operator
         ratio = operator.fan_out / operator.fan_in if operator.fan_in > 0 else 1.0
@@ -81,4 +102,4 @@ def _open(node: Node, energy: float) -> Node:
         return replace(node, attrs={**node.attrs, "second_out": energy / max(number(node, "embed_dim", 1.0), 1.0)})
     if node.op == "norm":
         return replace(node, attrs={**node.attrs, "weight_second": energy, "weight_mean": energy**0.5})
-    return replace(node, attrs={**node.attrs, "second": energy, "mean": energy**0.5})
+    return replace(node, attrs={**node.attrs, "second": energy, "mean": 0.0 if drawn else energy**0.5})

@@ -269,3 +269,22 @@ def test_unrolled_time_is_a_warning_at_most():
     assert signal.steps == 30
     assert depth(signal.spans) is Severity.ERROR
     assert distance(effect, signal) is Severity.WARNING
+
+
+@pytest.mark.parametrize(("second", "zeros"), [(0.0, True), (4e-4, False)])
+def test_a_zero_token_is_opened(second: float, zeros: bool):
+    # a class token of zeros: the norm behind it divides by its epsilon until the first step (YOLOS)
+    graph = Graph()
+    x = graph.linear(graph.input(16, 64), 64, 1.0, name="embed")
+    graph.parameters.append(parameter("token", (64,), second, distinct=1 if zeros else 64))
+    token = graph.put(Node(len(graph.nodes), "parameter", (), (1, 64), parameters={"value": "token"}, batch=None))
+    spread = graph.add("reshape", token, shape=(8, 1, 64))
+    x = graph.add("cat", spread, x, shape=(8, 17, 64), axis="position")
+    for block in range(2):
+        h = graph.linear(graph.norm(x), 64, 1.0, name=f"{block}.up")
+        x = graph.sum(x, graph.linear(h, 64, 0.5, name=f"{block}.down"))
+    graph.linear(graph.norm(x), 10, 1.0, name="head")
+    signal = propagate(graph.facts())
+    assert (signal.built[spread].p > 1e3) is zeros
+    assert signal.spans["gradient"].value < 2.0
+    assert depth(signal.spans) is None
