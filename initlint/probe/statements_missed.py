@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
 
@@ -153,8 +153,33 @@ class Misses:
         if candidate.target is None:
             return None
         if id(candidate) not in self._known:
-            self._known[id(candidate)] = self._ranges.of_target(candidate.target, candidate.scope, source)
+            found = self._ranges.of_target(candidate.target, candidate.scope, source)
+            self._known[id(candidate)] = found and (self._of_owners(candidate, source, found[0]), found[1])
         return self._known[id(candidate)]
+
+    def _of_owners(self, candidate: Candidate, source: Source, found: Range) -> Range:
+        """What is left of a range when conditions on the owners are known.
+
+        ``if module is self: for name, p in module.named_parameters()`` sees the names of the whole model only, although
+        ``apply`` passes every module.
+        """
+        if all(item.owner is None for item in found.items):
+            return found
+        place = Place(candidate.scope, source)
+        own = [expr for test in candidate.tests if test.positive for expr in _parts(test.expr)]
+        own = [expr for expr in own if self._names_in(expr) & found.variables and self._on_owner(expr, place)]
+        kept = [item for item in found.items if all(self._whole(expr, item, found, place) for expr in own)]
+        return replace(found, items=tuple(kept)) if kept and len(kept) < len(found.items) else found
+
+    def _on_owner(self, expr: ast.expr, place: Place) -> bool:
+        """``module is self``, ``isinstance(module, Decoder)``."""
+        if isinstance(expr, ast.Compare) and len(expr.ops) == 1 and isinstance(expr.ops[0], ast.Is | ast.IsNot):
+            return True
+        condition = self._condition(expr, place)
+        return condition.kind == "isinstance" and condition.subject == "module" and not self._guards.either(expr, place)
+
+    def _whole(self, expr: ast.expr, item: Item, found: Range, place: Place) -> bool:
+        return self._answer(expr, _Asked(item, found, place), positive=True) is not False
 
     def _condition(self, expr: ast.expr, place: Place) -> Condition:
         """A condition of the source, compiled once."""
@@ -294,7 +319,9 @@ class Misses:
         elif _is_variable(left, found):
             other = self._ranges.modules(right, asked.place.scope, asked.place.source)
             if other is not None and len(other.items) == 1:
-                equal = other.items[0].value is item.value
+                # of a parameter and the module that it was asked of, the one that is a module is meant
+                mine = item.value if item.owner is None or isinstance(item.value, nn.Module) else item.owner.value
+                equal = other.items[0].value is mine
         return equal if equal is None or isinstance(op, ast.Is) else not equal
 
     # -- why it was not reached ------------------------------------------------------------------

@@ -103,7 +103,7 @@ class Names:
             return distinct or [UNKNOWN]
         bases = self.values(expr.value, scope, source, depth + 1)
         if len(bases) != 1 or not isinstance(bases[0], type | type(sys)):
-            return [UNKNOWN]
+            return [_entry(bases[0], expr.attr)] if len(bases) == 1 else [UNKNOWN]
         return [getattr(bases[0], expr.attr, UNKNOWN)]
 
     def _instances_of(self, scope: Scope, source: Source) -> list[Any]:
@@ -256,6 +256,16 @@ def _self_name(scope: Scope) -> str:
             return names[0] if names else ""
         inner = inner.parent
     return ""
+
+
+def _entry(value: Any, name: str) -> Any:
+    """A plain number or text in a configuration object, looked up without running a property of it."""
+    if isinstance(value, tuple):
+        names = getattr(type(value), "_fields", ())
+        found = value[names.index(name)] if name in names else UNKNOWN
+    else:
+        found = getattr(value, "__dict__", {}).get(name, UNKNOWN)
+    return found if isinstance(found, bool | int | float | str) else UNKNOWN
 
 
 def _tuple(value: Any) -> tuple[Any, ...]:

@@ -65,12 +65,12 @@ class SelectorMatchesNothing(Rule):
             guard = next((g for g in statement.guards if g.matched == 0), None)
             if statement.op == "pass" and statement.runs:
                 guard = statement.guards[0] if statement.guards else None
-            missed = still_default(context, statement.affected)
+            missed = still_default(context, statement.affected) or _kept_from_sweep(context, statement, guard)
             if guard is not None and missed:
                 place = statement.selector or statement.site
                 line = place.line if statement.selector else guard.line
                 causes.setdefault((place.file, line, guard.text), []).append((statement, guard, missed))
-            elif guard is not None and guard.kind == "name":
+            elif guard is not None and guard.kind == "name" and not statement.affected:
                 packed = _packed_elsewhere(context, statement)
                 if packed:
                     yield self._packed(context, statement, guard, packed)
@@ -84,6 +84,8 @@ class SelectorMatchesNothing(Rule):
         verdict = judged(context, {} if nothing else owners([s for s, _, _ in found], missed))
         if nothing:
             verdict = self._textbook(context, missed)
+        written = None if still_default(context, missed) else context.parameter(missed[0])
+        other = written.last.site if written is not None and written.last is not None else None
         site = statement.selector or (statement.site if nothing else _place(guard, statement))
         sites = {(s.site.file, s.site.line): s.site for s, _, _ in found}
         return self.finding(
@@ -91,7 +93,7 @@ class SelectorMatchesNothing(Rule):
             (f"the branch `{guard.text}` does nothing" if nothing else f"`{guard.text}` matches nothing in this model")
             + f": {missed[0]}"
             + (f" and {len(missed) - 1} more keep" if len(missed) > 1 else " keeps")
-            + " PyTorch's default",
+            + (f" what `{other.text}` gives them all" if other is not None else " PyTorch's default"),
             parameters=missed,
             severity=verdict.severity,
             site=site,
@@ -192,6 +194,25 @@ def _place(guard: Guard, statement: InitStatement) -> Site:
     if guard.line is None or guard.line == statement.site.line:
         return statement.site
     return Site(statement.site.file, guard.line, None, statement.site.function, guard.text)
+
+
+def _kept_from_sweep(context: Context, statement: InitStatement, guard: Guard | None) -> list[str]:
+    """What the statement would have set apart from a sweep that gives all weights one value.
+
+    The names that the condition asks for exist, longer than it thinks (``name == "proj.weight"`` and
+    ``"blocks.0.proj.weight"``), and what wrote them last wrote others as well.
+    """
+    if guard is None or guard.kind != "name" or statement.op == "pass":
+        return []
+    ends = [name for name in statement.affected if any(name.endswith(f".{value}") for value in guard.values)]
+    found = []
+    for name in ends:
+        parameter = context.parameter(name)
+        last = parameter.last if parameter is not None else None
+        sweep = context.statement_at(last.site) if last is not None and last.origin == "user" else None
+        if sweep is not None and set(sweep.parameters) - set(ends):
+            found.append(name)
+    return found
 
 
 def _packed_elsewhere(context: Context, statement: InitStatement) -> dict[str, InitStatement]:
