@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from initlint.facts import InitStatement, Plain, Site
+from initlint.facts import Guard, InitStatement, Plain, Site
 from initlint.probe.provenance_ops import SIGNATURES
 from initlint.probe.provenance_patches import Applied
 from initlint.probe.provenance_store import Event
@@ -22,6 +22,7 @@ from initlint.probe.record_lost import Fates
 from initlint.probe.sites import make_site, span
 from initlint.probe.statements_files import model_classes, read_sources, seen_codes
 from initlint.probe.statements_guards import Guards, Place, subjects_of
+from initlint.probe.statements_handed import Impossible
 from initlint.probe.statements_match import Hits, Matcher
 from initlint.probe.statements_meant import Meant
 from initlint.probe.statements_missed import Misses
@@ -60,6 +61,7 @@ class _View:
     names: Names
     meant: Meant
     misses: Misses
+    impossible: Impossible
     calls: dict[tuple[str, int], int]  # (file, first line of a function) -> how often it was called
 
 
@@ -89,13 +91,17 @@ def init_statements(recorder: Recorder, model: torch.nn.Module, fates: Fates, co
     subjects = subjects_of(model)
     guards = Guards(names, subjects)
     applied = _applied(recorder)
+    paths = {id(m): n for n, m in model.named_modules()}
+    ranges = Ranges(names, applied, paths)
+    misses = Misses(model, recorder, names, guards, ranges)
     view = _View(
         Matcher(recorder, sources, fates),
         guards,
         Reach(codes, sources, guards, set(instances), applied),
         names,
         Meant(model, names, guards, subjects),
-        Misses(model, recorder, names, guards, Ranges(names, applied, {id(m): n for n, m in model.named_modules()})),
+        misses,
+        Impossible(names, ranges, misses, paths),
         _call_counts(recorder, codes),
     )
     found: list[InitStatement] = []
@@ -130,9 +136,15 @@ def _describe(candidate: Candidate, source: Source, view: _View) -> list[InitSta
     if not hits.runs() and not view.reach.relevant(candidate, source):
         return []
     guards = view.guards.of((*candidate.tests, *candidate.exits), Place(candidate.scope, source))
+    absent: tuple[str, ...] = ()
     if not hits.runs():
         idle = view.misses.idle(candidate, source)
         guards = tuple(replace(guard, matched=0) if guard.text in idle else guard for guard in guards)
+        absent = view.impossible.absent(candidate, source)
+        if absent:  # other classes of the model may have an attribute of that name
+            guards = tuple(
+                replace(guard, kind="hasattr", matched=0) if "attr(" in guard.text else guard for guard in guards
+            )
     args, settled = _arguments(candidate, source, view.names)
     statement = replace(
         _recorded(candidate, source, hits, view),
@@ -150,12 +162,13 @@ def _describe(candidate: Candidate, source: Source, view: _View) -> list[InitSta
         missed = view.misses.of(candidate, source, hits, statement.parameters)
         statement = replace(
             statement,
-            affected=statement.affected if statement.lost else _affected(statement, candidate, source, view),
+            affected=statement.affected if statement.lost else absent or _affected(statement, candidate, source, view),
             missed=missed.names if statement.reached else (),
             missed_why=missed.why,
             missed_at=missed.at,
         )
     found = [statement, *_by_call_site(statement, candidate, source, hits, view)]
+    found += _handed_tensors(statement, candidate, source, view)
     return found + _idle_names(statement, candidate, source, view)
 
 
@@ -235,8 +248,13 @@ def _site(node: ast.AST, source: Source, scope: Scope) -> Site:
     return make_site(source.path, where, scope.name)
 
 
-def _arguments(candidate: Candidate, source: Source, names: Names) -> tuple[dict[str, Plain], bool]:
-    """Arguments of the statement that can be evaluated without running it, and whether these are all."""
+def _arguments(
+    candidate: Candidate, source: Source, names: Names, call: tuple[Call, Source] | None = None
+) -> tuple[dict[str, Plain], bool]:
+    """Arguments of the statement that can be evaluated without running it, and whether these are all.
+
+    ``call``: as this call of the function around it passes them on.
+    """
     node = candidate.node
     if not isinstance(node, ast.Call):
         return {}, False
@@ -247,6 +265,10 @@ def _arguments(candidate: Candidate, source: Source, names: Names) -> tuple[dict
     found: dict[str, Plain] = {}
     for name, expr in exprs:
         values = names.values(expr, candidate.scope, source)
+        if call is not None and isinstance(expr, ast.Name) and expr.id in parameters(candidate.scope):
+            passed = bound(expr.id, candidate.scope, call[0].node)
+            default = names.default(expr.id, candidate.scope, source)
+            values = default if passed is None else names.values(passed, call[0].scope, call[1])
         if name and len(values) == 1 and isinstance(values[0], bool | int | float | str):
             found[name] = values[0]
     return found, len(found) == len(exprs)
@@ -333,6 +355,33 @@ def _by_call_site(
                         replace(statement, runs=0, parameters=(), guards=judged, affected=kin, selector=selector)
                     )
         scope = scope.parent
+    return found
+
+
+def _handed_tensors(statement: InitStatement, candidate: Candidate, source: Source, view: _View) -> list[InitStatement]:
+    """One entry for each call that hands over a tensor where a module is asked for."""
+    found = []
+    for handed in view.impossible.handed(candidate, source):
+        if not view.reach.reached(handed.call.scope):
+            continue
+        text = source.segment(handed.test)
+        guard = Guard("hasattr", text, (), 0, getattr(handed.test, "lineno", None))
+        args, settled = _arguments(candidate, source, view.names, (handed.call, handed.caller))
+        selector = _site(handed.call.node, handed.caller, handed.call.scope)
+        found.append(
+            replace(
+                statement,
+                runs=0,
+                parameters=(),
+                guards=(guard,),
+                affected=handed.names,
+                selector=selector,
+                args=args,
+                settled=settled,
+                missed=(),
+                missed_at=None,
+            )
+        )
     return found
 
 

@@ -81,6 +81,7 @@ class SelectorMatchesNothing(Rule):
         statement, guard, _ = found[0]
         missed = list(dict.fromkeys(name for _, _, names in found for name in names))
         nothing = statement.op == "pass"
+        tensor = statement.selector is not None and guard.kind == "hasattr"
         verdict = judged(context, {} if nothing else owners([s for s, _, _ in found], missed))
         if nothing:
             verdict = self._textbook(context, missed)
@@ -90,7 +91,13 @@ class SelectorMatchesNothing(Rule):
         sites = {(s.site.file, s.site.line): s.site for s, _, _ in found}
         return self.finding(
             context,
-            (f"the branch `{guard.text}` does nothing" if nothing else f"`{guard.text}` matches nothing in this model")
+            (
+                f"the branch `{guard.text}` does nothing"
+                if nothing
+                else f"`{guard.text}` never holds for a tensor, and this call hands one over"
+                if tensor
+                else f"`{guard.text}` matches nothing in this model"
+            )
             + f": {missed[0]}"
             + (f" and {len(missed) - 1} more keep" if len(missed) > 1 else " keeps")
             + (f" what `{other.text}` gives them all" if other is not None else " PyTorch's default"),
@@ -107,6 +114,8 @@ class SelectorMatchesNothing(Rule):
             effect=verdict.effect,
             fix="initialise there: nn.init.normal_(module.weight, std=fan_in ** -0.5)"
             if nothing
+            else "hand over the layer, not its weight"
+            if tensor
             else f"select the classes or names that the model has, as in `{missed[0]}`",
             topic="reach",
         )
