@@ -89,6 +89,8 @@ EXPECTED: Mapping[str, Mapping[str, tuple[str, str]]] = {
         "M_pos": ("IL323", "warning"),
         "M_dtraw": ("IL314", "warning"),
         "M_dtzero": ("IL314", "note"),
+        "H_long": ("IL314", "note"),
+        "H_forgets": ("IL314", "warning"),
     },
 }
 

@@ -88,5 +88,48 @@ class M_A0(Mamba):
         self.A_log.data.zero_()
 
 
+class Heads(nn.Module):
+    "one time step and one rate for each head, the bias a parameter of its own"
+
+    start = 0.01
+    slowest = 1.0
+
+    def __init__(self, d=16, heads=4, n=5):
+        super().__init__()
+        self.k, self.v = nn.Linear(d, n), nn.Linear(d, d)
+        self.q, self.step = nn.Linear(d, n), nn.Linear(d, heads, bias=False)
+        self.shift = nn.Parameter(torch.full((heads,), math.log(math.expm1(self.start))))
+        self.rates = nn.Parameter(torch.log(torch.linspace(self.slowest, 6.0, heads)))
+        self.heads, self.out = heads, nn.Linear(d, d)
+
+    def forward(self, u):
+        b, t, d = u.shape
+        step = F.softplus(self.step(u) + self.shift)
+        keep = torch.exp(-self.rates.exp() * step)
+        v = self.v(u).view(b, t, self.heads, -1) * step[..., None]
+        k, q, s, ys = self.k(u), self.q(u), 0.0, []
+        for i in range(t):
+            s = keep[:, i, :, None, None] * s + v[:, i, :, :, None] * k[:, i, None, None]
+            ys.append((s * q[:, i, None, None]).sum(-1).flatten(1))
+        return self.out(torch.stack(ys, 1))
+
+
+class H_ok(Heads):
+    "ok"
+
+
+class H_long(Heads):
+    "steps of 1.6 where the slowest rate makes memories of many tokens of them"
+
+    start = 1.6
+    slowest = 0.01
+
+
+class H_forgets(Heads):
+    "steps of 2: exp(-2) at most is left of a state after a token"
+
+    start = 2.0
+
+
 def example_inputs():
     return (torch.randn(2, 6, 16),)
