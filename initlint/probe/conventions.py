@@ -257,6 +257,8 @@ def _sequence(base: type, arguments: tuple[Any, ...], name: str) -> Any:
     if not items or items[0] is int or isinstance(items[0], typing.TypeVar):
         if base is tuple and len(items) > 1 and Ellipsis not in arguments:
             return tuple(8 for _ in items)
+        if name.lower().endswith("shape") and len(items) < 2:
+            return make(_SHAPE)
         return make(_STAGES)
     if items[0] is float:
         return make((1.0, 1.0))

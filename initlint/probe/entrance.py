@@ -1,10 +1,11 @@
-"""Through what a model is called: its forward, or, where it has none, its training step."""
+"""Through what a model is called: its forward, or, where it has none, its training step or busiest method."""
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from types import FunctionType
 from typing import Any
 
 from torch import nn
@@ -19,18 +20,46 @@ def has_forward(model: nn.Module) -> bool:
 
 @contextmanager
 def through_training_step(model: nn.Module) -> Iterator[None]:
-    """While active, a model that has a training step and no forward (Lightning's) is called through that."""
-    step = getattr(model, "training_step", None)
-    if has_forward(model) or not inspect.ismethod(step):
+    """While active, a model without a forward is called through its training step (Lightning's), or else through
+    the method of its own that uses most of its parts (agents: ``get_action_and_value``).
+    """
+    if has_forward(model):
         yield
         return
+    step = getattr(model, "training_step", None)
+    entrance = _whole_batch(step) if inspect.ismethod(step) else _busiest(model)
+    if entrance is None:
+        yield
+        return
+    vars(model)["forward"] = entrance
+    try:
+        yield
+    finally:
+        vars(model).pop("forward", None)
+
+
+def _whole_batch(step: Callable[..., Any]) -> Callable[[Any], Any]:
+    """A training step as a function of its batch alone."""
     others = {p.name: 0 for p in list(inspect.signature(step).parameters.values())[1:] if p.default is p.empty}
 
     def forward(batch: Any) -> Any:
         return step(batch, **others)
 
-    vars(model)["forward"] = forward
-    try:
-        yield
-    finally:
-        vars(model).pop("forward", None)
+    return forward
+
+
+def _busiest(model: nn.Module) -> Callable[..., Any] | None:
+    """The public method of the class that takes arguments and mentions most sub-modules; the first of equals."""
+    parts = {name for name, _ in model.named_children()}
+    best: tuple[int, Callable[..., Any] | None] = (0, None)
+    for name, function in vars(type(model)).items():
+        if name.startswith("_") or not inspect.isfunction(function) or not _takes_inputs(function):
+            continue
+        mentioned = len(parts & set(function.__code__.co_names))
+        if mentioned > best[0]:
+            best = (mentioned, getattr(model, name))
+    return best[1]
+
+
+def _takes_inputs(function: FunctionType) -> bool:
+    return any(p.default is p.empty for p in list(inspect.signature(function).parameters.values())[1:])

@@ -110,7 +110,7 @@ class _Search:
         self.until = 0.0
         self._demands = 0
         self.best: Found | None = None
-        self._reached = 0
+        self._reached = 0, 0  # weighted layers and parameters, then ops
         self._origin = "inferred"
         self._first: Assignment = {}
 
@@ -265,7 +265,8 @@ class _Search:
         return Found(args, dict(kwargs), self._origin, recorder, self.training, estimating=self.estimating)
 
     def _remember(self, found: Found, recorder: Recorder) -> None:
-        reached = sum(n.op in ("call_module", "get_attr") for n in recorder.graph.nodes)
+        nodes = recorder.graph.nodes
+        reached = sum(n.op in ("call_module", "get_attr") for n in nodes), len(nodes)
         if reached > self._reached:
             self._reached, self.best = reached, found
 

@@ -14,7 +14,7 @@ _NAMED: tuple[tuple[str, str], ...] = (
     (r"(^|_)mask(s)?($|_)|padding", "mask"),
     (r"^(t|ts|time|times|timestep|timesteps|sigma|sigmas|noise_level|step|steps)$", "time"),
     (r"edge_(index|idx)|^edges$", "edges"),
-    (r"^(adj|adjacency|a_hat|graph)$", "adjacency"),
+    (r"^(adj|adjacency|a_hat|graph)(_?mat(rix)?)?$", "adjacency"),
     (r"^batch(_index|_idx)?$", "graphs"),
     (r"(^|_)(ids?|idx|index|indices|tokens?|labels?|src|tgt|words?|users?|items?|classes|y)($|_)", "ids"),
 )

@@ -56,10 +56,12 @@ _NAMED_SHAPE = re.compile(r"shape:? *[(\[]((?:[a-zA-Z_]+|\d+)(?: *, *(?:[a-zA-Z_
 _RANK = re.compile(
     r"Expected \dD \(unbatched\) or (\d)D \(batched\) input to conv\dd, but got input of size: \[([\d, ]+)\]"
 )
-_VIEW = re.compile(r"shape '\[([-\d, ]+)\]' is invalid for input of size")
 #: A convolution called as a function, whose weight is computed first (weight standardisation).
 _CHANNELS = re.compile(r"expected input\[[\d, ]+\] to have (\d+) channels, but got (\d+) channels")
-_UNPACK = re.compile(r"(?:not enough|too many) values to unpack \(expected(?: at least)? (\d+)")
+# A letter of an einsum with two sizes.
+_LETTER = re.compile(r"subscript \w+ has size (\d+) for operand \d+ which does not broadcast .*seen size (\d+)")
+_VIEW = re.compile(r"shape '\[([-\d, ]+)\]' is invalid for input of size")
+_UNPACK = re.compile(r"(?:not enough|too many) values to unpack \(expected(?: at least)? (\d+)(?:, got (\d+))?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,6 +190,12 @@ def _by_shapes(attempt: Failed) -> Iterator[Assignment]:
             guess = attempt.guesses[name]
             if guess.shape[1:2] == (1,):
                 yield _with(attempt, name, Guess("other", (*guess.shape[:1], *guess.shape[2:]), guess.dtype))
+    found = _LETTER.search(text)
+    if found is not None:
+        one, other = int(found[1]), int(found[2])
+        for name in _feeders(attempt):
+            for have, want in ((other, one), (one, other)):
+                yield from (_with(attempt, name, g) for g in _fitted(attempt.guesses[name], have, want))
     found = _VIEW.search(text)
     if found is not None:
         yield from _viewed(attempt, [n for n in _numbers(found[1]) if n > 0])
@@ -416,19 +424,25 @@ def _fitted(guess: Guess, have: int, want: int) -> Iterator[Guess]:
 
 
 def _by_rank(attempt: Failed) -> Iterator[Assignment]:
-    """``b, c, h, w = x.shape`` and indices past the last axis: other ranks."""
+    """``b, c, h, w = x.shape``, ``b, n, d, e = *x.shape, self.e`` and indices past the last axis: other ranks."""
     found = _UNPACK.search(str(attempt.error))
-    rank = int(found[1]) if found else None
-    grow = isinstance(attempt.error, IndexError) or "imension" in str(attempt.error) or rank is not None
+    expected = int(found[1]) if found else None
+    lacking = int(found[1]) - int(found[2]) if found and found[2] else None
+    grow = isinstance(attempt.error, IndexError) or "imension" in str(attempt.error) or expected is not None
     if not grow:
         return
     for name, guess in attempt.guesses.items():
+        ranks = {expected, len(guess.shape) + lacking} if lacking is not None else {expected}
         for other in variants(guess):
-            if rank is None or len(other.shape) == rank:
+            if expected is None or len(other.shape) in ranks:
                 yield _with(attempt, name, other)
-        if rank is not None and 0 < len(guess.shape) < rank and guess.dtype.is_floating_point:
-            middle = (8,) * (rank - len(guess.shape))
-            yield _with(attempt, name, guess.resized((*guess.shape[:1], *middle, *guess.shape[1:])))
+        if guess.kind == "adjacency" and expected is None:  # one matrix for all heads, or a batch of one graph
+            yield _with(attempt, name, guess.resized((*guess.shape, 1)))
+            yield _with(attempt, name, guess.resized((1, *guess.shape)))
+        for rank in sorted(r for r in ranks if r is not None):
+            if 0 < len(guess.shape) < rank and guess.dtype.is_floating_point:
+                middle = (8,) * (rank - len(guess.shape))
+                yield _with(attempt, name, guess.resized((*guess.shape[:1], *middle, *guess.shape[1:])))
 
 
 def _by_demand(attempt: Failed) -> Iterator[Assignment]:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import dis
 import sys
 from collections.abc import Iterator, Sequence
+from types import FrameType
 from typing import Any
 
 from initlint.errors import ProbeError
@@ -51,6 +53,8 @@ class Missing:
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if len(args) == 1 and not kwargs and (isinstance(args[0], type) or callable(args[0])):
             return args[0]  # used as a decorator: what it would add is not needed to build
+        if _is_plain((args, kwargs)) and _is_dropped(sys._getframe(1)):
+            return None  # a call that only says something: warnings, logs, marks
         raise self._fail()
 
     def __mro_entries__(self, bases: tuple[Any, ...]) -> tuple[type, ...]:
@@ -70,6 +74,25 @@ class Missing:
 
     def __bool__(self) -> bool:
         return False
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether this holds nothing that a call could initialise or build upon: texts, numbers, types."""
+    if isinstance(value, dict):
+        return all(map(_is_plain, value.values()))
+    if isinstance(value, (list, tuple)):
+        return all(map(_is_plain, value))
+    return value is None or isinstance(value, (str, int, float, Missing, type))
+
+
+def _is_dropped(frame: FrameType) -> bool:
+    """Whether the call that a frame is making is a statement of its own, whose value nobody takes."""
+    steps = iter(dis.get_instructions(frame.f_code))
+    for step in steps:
+        if step.offset >= frame.f_lasti:
+            following = next(steps, None)
+            return step.opname.startswith("CALL") and following is not None and following.opname == "POP_TOP"
+    return False
 
 
 def _is_module(base: Any) -> bool:

@@ -16,6 +16,8 @@ from initlint.signal.scene import Scene, text
 WEIGHTED = frozenset({"linear", "conv", "conv_transpose", "bilinear", "embedding", "mha", "recurrent"})
 #: Inputs considered as the main one; further ones are conditions or masks.
 MOST_INPUTS = 6
+#: Ops at most between a loss and the number that a model makes of it: means, weights, regularisers.
+OBJECTIVE = 16
 #: Ops after which a norm still cancels the scale of what came before: homogeneous of degree one.
 HOMOGENEOUS = frozenset({"reshape", "identity", "scale", "dropout", "pad", "pool", "resize", "select", "cat", "stack"})
 RECTIFIERS = frozenset({"relu", "leaky_relu", "prelu", "rrelu", "abs", "identity"})
@@ -50,9 +52,22 @@ def trunk(scene: Scene, outputs: Sequence[int]) -> tuple[int, ...]:
 
 
 def _prediction(scene: Scene, index: int) -> int:
-    """What a loss judges, for a loss: a mean over samples has no differences between them."""
-    node = scene.nodes[index]
-    return node.inputs[0] if node.op == "loss" and node.shape == () and node.inputs else index
+    """What a loss judges, for a loss: one number for all samples has no differences between them.
+
+    Between the two lie means, weights of samples or of terms, and sums of terms (the deepest counts). A number that is
+    no loss is followed back to what it was reduced from.
+    """
+    node, several = scene.nodes[index], index
+    if node.shape != ():
+        return index
+    for _ in range(OBJECTIVE):
+        if node.op == "loss" or node.op in WEIGHTED or not node.inputs:
+            break
+        node = scene.nodes[max(node.inputs, key=lambda source: _depth(scene, source))]
+        several = several if scene.nodes[several].shape != () else node.index
+    if node.op == "loss" and node.inputs:
+        return max(node.inputs, key=lambda source: _depth(scene, source))
+    return several
 
 
 def _depth(scene: Scene, end: int) -> int:

@@ -222,3 +222,94 @@ def test_configurations_with_entries_of_the_class_and_of_the_instance(probe_file
     assert {p.name: p.shape for p in found["GPT"].parameters} == {"emb.weight": (100, 24)}
     assert found["GPT"].arguments[0].origin == "defaults of Small"
     assert arguments(found["Mixer"])["layer_id"] == "0"
+
+
+SAYING = """
+import a_library_that_is_missing as lib
+from torch import nn
+class Net(nn.Module):
+    def __init__(self, width=4):
+        super().__init__()
+        lib.warn(f"Net of {width} is under review", category=UserWarning, stacklevel=5)
+        self.fc = nn.Linear(width, width)
+    def forward(self, x):
+        return self.fc(x)
+class Initialised(nn.Module):
+    def __init__(self, width=4):
+        super().__init__()
+        self.fc = nn.Linear(width, width)
+        lib.trunc_normal_(self.fc.weight)
+    def forward(self, x):
+        return self.fc(x)
+class Sized(nn.Module):
+    def __init__(self, width=4):
+        super().__init__()
+        self.fc = nn.Linear(lib.make_divisible(width), width)
+    def forward(self, x):
+        return self.fc(x)
+"""
+
+
+def test_a_missing_function_that_only_says_something_is_not_missed(probe_files: Probe) -> None:
+    (result,) = probe_files("net.py", files={"net.py": SAYING})
+    assert list(named([result])) == ["Net"]
+    reasons = {what.target: what.reason for what in result.not_analysed}
+    assert "needs a_library_that_is_missing.trunc_normal_" in reasons["net.py::Initialised"]
+    assert "needs a_library_that_is_missing.make_divisible" in reasons["net.py::Sized"]
+
+
+AGENT = """
+import torch
+from torch import nn
+class Agent(nn.Module):
+    def __init__(self, width=16):
+        super().__init__()
+        self.critic = nn.Sequential(nn.Linear(8, width), nn.Tanh(), nn.Linear(width, 1))
+        self.actor = nn.Sequential(nn.Linear(8, width), nn.Tanh(), nn.Linear(width, 4))
+    def get_value(self, x):
+        return self.critic(x)
+    def get_action_and_value(self, x, action=None):
+        logits = self.actor(x)
+        action = torch.distributions.Categorical(logits=logits).sample() if action is None else action
+        return action, torch.log_softmax(logits, -1), self.critic(x)
+"""
+
+
+def test_an_agent_without_forward_is_called_by_its_method_that_uses_most(probe_files: Probe) -> None:
+    facts = named(probe_files("agent.py", files={"agent.py": AGENT}))["Agent"]
+    assert facts.status == "analysed"
+    assert facts.trace.coverage == 1.0
+    assert {layer.name for layer in facts.layers} == {"actor.0", "actor.2", "critic.0", "critic.2"}
+
+
+RANKS = """
+import torch
+from torch import nn
+class Experts(nn.Module):
+    def __init__(self, dim, num_experts=4):
+        super().__init__()
+        self.num_experts = num_experts
+        self.gate = nn.Parameter(torch.randn(dim, num_experts) * dim**-0.5)
+        self.out = nn.Linear(num_experts, dim)
+    def forward(self, inputs):
+        b, n, d, e = *inputs.shape, self.num_experts
+        return self.out(torch.einsum("...bnd,...de->...bne", inputs, self.gate).reshape(b, n, e))
+class Attending(nn.Module):
+    def __init__(self, in_features, n_heads=4):
+        super().__init__()
+        self.n_heads = n_heads
+        self.fc = nn.Linear(in_features, n_heads)
+    def forward(self, h, adj_mat):
+        n = h.shape[0]
+        scores = self.fc(h)[:, None, :] + self.fc(h)[None, :, :]
+        assert adj_mat.shape[1] == n
+        assert adj_mat.shape[2] in (1, self.n_heads)
+        return torch.einsum("ijh,jh->ih", torch.softmax(scores * adj_mat, 1), self.fc(h))
+"""
+
+
+def test_inputs_whose_rank_shows_in_what_the_forward_takes_apart(probe_files: Probe) -> None:
+    found = named(probe_files("ranks.py", files={"ranks.py": RANKS}))
+    assert {name: facts.status for name, facts in found.items()} == {"Experts": "analysed", "Attending": "analysed"}
+    assert len(found["Experts"].inputs[0].shape) == 3
+    assert found["Attending"].inputs[1].shape[2] in (1, 4)
