@@ -267,7 +267,7 @@ class _Search:
     def _remember(self, found: Found, recorder: Recorder) -> None:
         nodes = recorder.graph.nodes
         reached = sum(n.op in ("call_module", "get_attr") for n in nodes), len(nodes)
-        if reached > self._reached:
+        if reached[0] and reached > self._reached:
             self._reached, self.best = reached, found
 
 
