@@ -253,6 +253,7 @@ class Operator:
     positions: float = 1.0  # taps: how many positions each output sums over (kernel size), for position correlation
     energy_spread: float = 0.0  # variance of the row energies / mean^2 (unequal units)
     orthogonal: bool = False
+    columns: tuple[float, ...] = ()  # energy of each input channel's weights over their mean, where there are few
 
 
 @dataclass(frozen=True, slots=True)

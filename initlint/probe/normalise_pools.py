@@ -141,7 +141,10 @@ def pad(b: Builder, c: Call) -> Value:
     source = b.signal(c.value(0, "input"), c)
     if source is None:
         return Unknown("padding of no tensor")
-    attrs = {"n_in": elements(b.nodes[source].shape), "n_out": elements(c.meta.shape)}
+    attrs: dict[str, Any] = {"n_in": elements(b.nodes[source].shape), "n_out": elements(c.meta.shape)}
+    amounts = c.plain(1, "pad")
+    if isinstance(amounts, list | tuple) and all(isinstance(amount, int) for amount in amounts):
+        attrs["amounts"] = list(amounts)
     mode = c.plain(2, "mode", "constant")
     value = c.plain(3, "value", None)
     return b.emit(c, "pad", (source,), attrs=attrs | {"mode": mode, "value": value}, roles=b.roles[source])

@@ -24,6 +24,8 @@ BLOCK = 1 << 17
 _DOUBLE = 1 << 15
 #: Float32 rounding leaves about 1e-6, bfloat16 about 1e-2; a random matrix has residuals of order 1.
 ORTHOGONAL = 2e-2
+#: Input channels so few that by chance their weights' energies differ by far more than those of wide layers.
+FEW = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +82,7 @@ def linear_operator(weight: torch.Tensor, bias: torch.Tensor | None) -> Operator
         bias=bias,
         widths=(inner, out),
         orthogonal=_is_orthogonal(weight, energies),
+        columns=_columns(weight) if inner <= FEW else (),
     )
 
 
@@ -114,6 +117,13 @@ def _is_orthogonal(weight: torch.Tensor, energies: torch.Tensor) -> bool:
     return residual is not None and residual <= ORTHOGONAL
 
 
+def _columns(weight: torch.Tensor, share: torch.Tensor | float = 1.0) -> tuple[float, ...]:
+    """Energy of each input channel of W (out, in, *kernel), relative to their mean."""
+    energies = torch.sum((weight.detach().double() ** 2 * share).transpose(0, 1).flatten(1), 1)
+    mean = float(energies.mean()) if energies.numel() else 0.0
+    return tuple((energies / mean).tolist()) if mean > 0.0 else ()
+
+
 def _assemble(
     fans: tuple[float, float],
     gain: float,
@@ -126,6 +136,7 @@ def _assemble(
     total_second: float | None = None,
     total_mean: float | None = None,
     positions: float = 1.0,
+    columns: tuple[float, ...] = (),
 ) -> Operator:
     """Moments of the bias, alone and with the row sums, and the spread of the rows' energies."""
     bias_mean = bias_second = cross = 0.0
@@ -153,6 +164,7 @@ def _assemble(
         positions=positions,
         energy_spread=spread,
         orthogonal=orthogonal,
+        columns=columns,
     )
 
 
@@ -247,6 +259,7 @@ def _conv(
         total_second=second,
         total_mean=first,
         positions=pairs,
+        columns=_columns(w, share) if per_in == widths[0] <= FEW else (),
     )
 
 

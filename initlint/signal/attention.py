@@ -112,11 +112,17 @@ def attended(v: State, found: Attend) -> State:
 
 
 def attended_back(g: Grad, found: Attend) -> Grad:
-    """The gradient to the values: independent ones by S T_q / T_k, shared ones add up."""
+    """The gradient to the values: independent ones by S T_q / T_k, shared ones add up.
+
+    What one query sends back falls on all its keys with the weights a: of it E a_j a_k = (1 - S) / (n (n - 1)) is the
+    same for two keys, all of it where the weights are equal.
+    """
     ratio = found.queries / found.keys
     shared = max(min(g.t, g.p), 0.0)
     coherent = shared * ratio * ratio
-    return Grad(bounded((g.p - shared) * found.row * ratio + coherent), coherent, g.noise)
+    alike = (1.0 - min(found.row, 1.0)) / max(found.keys - 1.0, 1.0)
+    t = coherent + (g.p - shared) * alike * ratio
+    return Grad(bounded((g.p - shared) * found.row * ratio + coherent), t, g.noise)
 
 
 def to_logits(g: Grad, found: Attend, v: State) -> float:

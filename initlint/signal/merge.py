@@ -344,9 +344,23 @@ def cat(node: Node, xs: tuple[State, ...], scene: Scene) -> State:
 
 def cat_back(node: Node, xs: tuple[State, ...], y: State, g: Grad, scene: Scene) -> tuple[Grad, ...]:
     """Each part takes its slice: of a gradient that was divided by each channel's scale, what is due to its own."""
+    columns = _columns(node, len(xs), scene)
+    if columns:
+        return tuple(_times(g, factor) for factor in columns)
     if g.through < 0.0 or text(node, "axis") != "channel" or y.harmonic <= 1.0:
         return tuple(g for _ in xs)
     return tuple(_own(g, y.u / x.u, x.harmonic) for x in xs)
+
+
+def _columns(node: Node, count: int, scene: Scene) -> tuple[float, ...]:
+    """Where a layer of few inputs alone reads these signals as its channels: its weights' energy for each."""
+    users = scene.consumers[node.index]
+    user = scene.nodes[users[0]] if len(users) == 1 else node
+    operator, axis, shape = user.operator, node.attrs.get("dim"), node.shape
+    if operator is None or len(operator.columns) != count or not shape or not isinstance(axis, int):
+        return ()
+    channel = 1 if user.op == "conv" else len(shape) - 1
+    return operator.columns if axis % len(shape) == channel and shape[channel] == count else ()
 
 
 def _own(g: Grad, ratio: float, harmonic: float) -> Grad:

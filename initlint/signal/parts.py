@@ -34,8 +34,10 @@ ALIKE = 1.2
 
 def splits(node: Node, xs: Sequence[State]) -> bool:
     """Whether a node is to be taken segment by segment."""
-    if node.op in ("cat", "select"):
+    if node.op == "cat" or (node.op == "select" and text(node, "axis") == "position"):
         return text(node, "axis") == "position" and len(xs) > 0
+    if node.op == "pad":
+        return border(node) is not None
     if not any(x.parts for x in xs):
         return False
     if node.op == "norm":
@@ -43,14 +45,36 @@ def splits(node: Node, xs: Sequence[State]) -> bool:
     if node.op == "select":
         return text(node, "axis") in ("channel", "other")
     if node.op in ASKING:
-        return bool(xs[0].parts) and (node.op != "matmul" or text(node, "kind") in ("logits", "values"))
+        return bool(xs[0].parts) and (node.op != "matmul" or _by_token(node))
     return node.op in POINTWISE or (node.op == "select" and text(node, "axis") != "position")
+
+
+def _by_token(node: Node) -> bool:
+    """Whether a product treats each token of its first operand by itself: the last axis is summed over."""
+    last = node.channel is None or not node.shape or node.channel % len(node.shape) == len(node.shape) - 1
+    return text(node, "kind") in ("logits", "values") or last
 
 
 def shares(xs: Sequence[State]) -> tuple[float, ...] | None:
     """The common partition of the inputs that have one; None where they differ."""
-    found = {tuple(share for share, _ in x.parts) for x in xs if x.parts}
-    return found.pop() if len(found) == 1 else None
+    found = {tuple(round(share, 9) for share, _ in x.parts) for x in xs if x.parts}
+    return next(tuple(share for share, _ in x.parts) for x in xs if x.parts) if len(found) == 1 else None
+
+
+def border(node: Node) -> tuple[float, bool] | None:
+    """Share of zeros that are put before or after (True: before) the tokens of a sequence; None for other padding."""
+    amounts, shape = node.attrs.get("amounts"), node.shape
+    if not isinstance(amounts, list) or text(node, "mode", "constant") != "constant" or not shape:
+        return None
+    sides = [(at, amount) for at, amount in enumerate(amounts) if isinstance(amount, int) and amount != 0]
+    if len(sides) != 1 or sides[0][1] < 0 or number(node, "value") != 0.0:
+        return None
+    axis = len(shape) - 1 - sides[0][0] // 2
+    channel = (node.channel if node.channel is not None else -1) % len(shape)
+    # (the tokens stand right before their channels; padding of maps has no such axis)
+    if axis == node.batch or axis == channel or channel != len(shape) - 1 or axis != channel - 1:
+        return None
+    return sides[0][1] / shape[axis], sides[0][0] % 2 == 0
 
 
 def whole(x: State) -> State:
@@ -84,6 +108,8 @@ def forward(node: Node, xs: tuple[State, ...], scene: Scene, op: Op) -> State:
         return _cat(node, xs, scene, op)
     if node.op == "select" and text(node, "axis") == "position":
         return _select(node, xs, scene, op)
+    if node.op == "pad":
+        return _pad(node, xs, scene, op)
     found = shares(xs[:1] if node.op in ASKING else xs)
     if found is None:
         return op.forward(node, tuple(whole(x) for x in xs), scene)
@@ -117,15 +143,24 @@ def _cat(node: Node, xs: tuple[State, ...], scene: Scene, op: Op) -> State:
         for length, x in zip(lengths, xs, strict=True)
         for share, part in (x.parts or ((1.0, x),))
     )
-    seconds, apart = [x.q for _, x in parts], [x.d for _, x in parts]
-    if max(seconds) <= ALIKE * min(seconds) and max(apart) <= ALIKE * min(apart):
-        return y
     return joined(parts, y)
+
+
+def _pad(node: Node, xs: tuple[State, ...], scene: Scene, op: Op) -> State:
+    y, x, found = op.forward(node, tuple(whole(x) for x in xs), scene), xs[0], border(node)
+    if found is None or len(x.parts) >= MOST:
+        return y
+    share, before = found
+    zero = (share, replace(whole(x), q=0.0, m=0.0, d=0.0, e=0.0, u=0.0, own=0.0, noise=0.0, ties=(), mix=()))
+    rest = tuple((part * (1.0 - share), one) for part, one in x.parts or ((1.0, x),))
+    return joined((zero, *rest) if before else (*rest, zero), y)
 
 
 def chosen(node: Node, x: State, scene: Scene) -> list[float]:
     """Of each segment the share that a slice of positions takes."""
-    total = scene.layout(node.inputs[0]).positions
+    total, shape, axis = scene.layout(node.inputs[0]).positions, scene.nodes[node.inputs[0]].shape, node.attrs.get("dim")
+    if shape and isinstance(axis, int) and -len(shape) <= axis < len(shape):
+        total = shape[axis]  # (heads are no positions of the sequence)
     start = number(node, "start", -1.0)
     stop = number(node, "stop", -1.0)
     if start < 0 or stop < 0:
@@ -160,6 +195,8 @@ def backward(node: Node, xs: tuple[State, ...], y: State, g: Grad, scene: Scene,
         return sent
     if node.op == "select" and text(node, "axis") == "position":
         return _select_back(node, xs, plain, y, g, scene, op)
+    if node.op == "pad":
+        return _pad_back(node, xs, g)
     found = shares(xs[:1] if node.op in ASKING else xs)
     if found is None or not y.parts or len(y.parts) != len(found):
         return op.backward(node, plain, whole(y), _bare(g), scene)
@@ -173,7 +210,10 @@ def backward(node: Node, xs: tuple[State, ...], y: State, g: Grad, scene: Scene,
     columns: list[Grad] = []
     for which, x in enumerate(xs):
         column = tuple((share, row[which]) for share, row in zip(found, rows, strict=True))
-        columns.append(gathered(column, keep=bool(x.parts) and (node.op not in ASKING or which == 0)))
+        answers = node.op in ASKING and which > 0
+        sent = gathered(column, keep=bool(x.parts) and not answers)
+        # what several segments ask of the same signal adds up
+        columns.append(sent._replace(t=sum(share * one.t for share, one in column)) if answers else sent)
     return tuple(columns)
 
 
@@ -206,6 +246,17 @@ def _select_back(
     return (gathered(tuple(parts), keep=True), *sent[1:])
 
 
+def _pad_back(node: Node, xs: tuple[State, ...], g: Grad) -> tuple[Grad, ...]:
+    """What falls on the zeros is lost."""
+    count, found = max(len(xs[0].parts), 1), border(node)
+    if found is None or len(g.parts) != count + 1:
+        return (_bare(g), *(Grad(0.0) for _ in xs[1:]))
+    share, before = found
+    rest = g.parts[1:] if before else g.parts[:-1]
+    scaled = tuple((part / (1.0 - share), one) for part, one in rest)
+    return (gathered(scaled, keep=bool(xs[0].parts)), *(Grad(0.0) for _ in xs[1:]))
+
+
 def part_of(g: Grad, at: int) -> Grad:
     """The gradient on a segment; on all alike where no segments are told apart."""
     return g.parts[at][1] if at < len(g.parts) else _bare(g)
@@ -228,11 +279,11 @@ def gathered(parts: tuple[tuple[float, Grad], ...], *, keep: bool) -> Grad:
 
 def summed_parts(grads: Sequence[Grad]) -> tuple[tuple[float, Grad], ...]:
     """Segments of a sum of gradients; a gradient without segments is alike on all."""
-    partitions = {tuple(share for share, _ in g.parts) for g in grads if g.parts}
+    partitions = {tuple(round(share, 9) for share, _ in g.parts) for g in grads if g.parts}
     if len(partitions) != 1:
         return ()
     found = []
-    for at, share in enumerate(partitions.pop()):
+    for at, share in enumerate(next(tuple(share for share, _ in g.parts) for g in grads if g.parts)):
         pieces = [part_of(g, at) for g in grads]
         p = sum(one.p for one in pieces)
         through = sum(one.through if one.through >= 0 else one.p for one in pieces)

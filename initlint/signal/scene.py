@@ -74,6 +74,18 @@ class Scene:
         return tuple(fact for fact in self.facts.parameters if fact.generated and fact.stats)
 
     @cached_property
+    def fixed(self) -> frozenset[int]:
+        """Nodes that are computed from parameters and constants alone: the same whatever comes in."""
+        found: set[int] = set()
+        for node in self.nodes:
+            if node.op in ("parameter", "constant"):
+                if not node.attrs.get("random"):
+                    found.add(node.index)
+            elif node.inputs and node.op not in ("dropout", "opaque") and found.issuperset(node.inputs):
+                found.add(node.index)
+        return frozenset(found)
+
+    @cached_property
     def batch(self) -> int | None:
         """The number of samples that the model was run with."""
         for node in self.nodes:

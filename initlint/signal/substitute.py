@@ -103,6 +103,7 @@ def _operator(operator: Operator, node: Node, roles: Mapping[str, Nominal], scen
         total_bias=total * operator.bias_mean,
         energy_spread=0.0,
         orthogonal=weight.orthogonal,
+        columns=(),
     )
 
 

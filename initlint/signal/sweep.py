@@ -51,6 +51,7 @@ def forward_one(node: Node, states: Sequence[State], scene: Scene) -> State:
         found = _instead(node, xs, scene, str(doubt))
     except (ArithmeticError, ValueError, IndexError) as error:
         found = _instead(node, xs, scene, f"{node.label or node.op}: {type(error).__name__} in its moments")
+    found = _known(node, xs, found, scene)
     if found.overruled:  # handed on by a rule that changes a copy of its input
         found = replace(found, overruled=False)
     if found.undetermined is None and _contradicted(node, xs, found, scene):
@@ -58,6 +59,36 @@ def forward_one(node: Node, states: Sequence[State], scene: Scene) -> State:
     if found.undetermined and op is not None and op.clears:
         found = replace(found, undetermined=None, numeric=True)
     return found
+
+
+def _known(node: Node, xs: tuple[State, ...], found: State, scene: Scene) -> State:
+    """A value that no input reaches is known, as the weights are: that of a function of anything but Gaussians.
+
+    (A softmax of distances, say.) Where its inputs were changed it moves as its rule says.
+    """
+    got = node.measured
+    if node.op not in APPROXIMATE or node.index not in scene.fixed or found.undetermined or found.q <= 0.0:
+        return found
+    if got is None or not got.finite or got.second <= 0.0 or any(scene.nodes[i].attrs.get("masked") for i in node.inputs):
+        return found
+    scale, op = 1.0, OPS[node.op]
+    was = tuple(_measured_like(x, scene.nodes[i]) for x, i in zip(xs, node.inputs, strict=True))
+    if any(abs(x.q - y.q) > CONVERGED * y.q for x, y in zip(xs, was, strict=True)):
+        before = op.forward(node, was, scene)
+        scale = found.q / before.q if before.q > 0.0 else 1.0
+    m, q = got.mean * scale**0.5, got.second * scale
+    differs = max(q - m * m, 0.0)
+    ratio = min(differs / found.v, q / found.q) if found.v > 0.0 else 0.0
+    return replace(found, q=q, m=m, d=0.0, e=found.e * ratio, u=found.e * ratio)
+
+
+def _measured_like(x: State, source: Node) -> State:
+    """The state with the second moment that its node really has."""
+    got = source.measured
+    if got is None or not got.finite or got.second <= 0.0 or x.q <= 0.0:
+        return x
+    ratio = got.second / x.q
+    return replace(x, q=got.second, m=x.m * ratio**0.5, d=x.d * ratio, e=x.e * ratio, u=x.u * ratio, parts=())
 
 
 def _plain(xs: tuple[State, ...]) -> tuple[State, ...]:
