@@ -200,21 +200,40 @@ def backward(node: Node, xs: tuple[State, ...], y: State, g: Grad, scene: Scene,
     found = shares(xs[:1] if node.op in ASKING else xs)
     if found is None or not y.parts or len(y.parts) != len(found):
         return op.backward(node, plain, whole(y), _bare(g), scene)
-    rows = []
+    rows, apart = [], []
     for at, _ in enumerate(found):
         if node.op in ASKING:
             given = (piece(xs[0], at), *plain[1:])
         else:
             given = tuple(piece(x, at) for x in xs)
-        rows.append(op.backward(node, given, y.parts[at][1], part_of(g, at), scene))
+        own = part_of(g, at)
+        rows.append(op.backward(node, given, y.parts[at][1], own, scene))
+        if node.op in ASKING:
+            apart.append(op.backward(node, given, y.parts[at][1], own._replace(t=0.0), scene) if own.t else rows[-1])
     columns: list[Grad] = []
     for which, x in enumerate(xs):
         column = tuple((share, row[which]) for share, row in zip(found, rows, strict=True))
         answers = node.op in ASKING and which > 0
-        sent = gathered(column, keep=bool(x.parts) and not answers)
-        # what several segments ask of the same signal adds up
-        columns.append(sent._replace(t=sum(share * one.t for share, one in column)) if answers else sent)
+        if answers:
+            alone = tuple((share, row[which]) for share, row in zip(found, apart, strict=True))
+            columns.append(_answered(column, alone))
+        else:
+            columns.append(gathered(column, keep=bool(x.parts)))
     return tuple(columns)
+
+
+def _answered(column: tuple[tuple[float, Grad], ...], alone: tuple[tuple[float, Grad], ...]) -> Grad:
+    """What several segments ask of one signal adds up.
+
+    Each row was computed as if all that ask had the segment's gradient: of ``alone``, where no two share any, a
+    segment causes its share; what its positions have in common takes two of them.
+    """
+    found = gathered(alone, keep=False)
+    p, t = found.p, sum(share * one.t for share, one in alone)
+    for (share, one), (_, bare) in zip(column, alone, strict=True):
+        p += share * share * max(one.p - bare.p, 0.0)
+        t += share * share * max(one.t - bare.t, 0.0)
+    return found._replace(p=bounded(p), t=min(t, p))
 
 
 def _taken(g: Grad, xs: tuple[State, ...]) -> Iterator[Grad]:
