@@ -254,6 +254,7 @@ class Operator:
     energy_spread: float = 0.0  # variance of the row energies / mean^2 (unequal units)
     orthogonal: bool = False
     columns: tuple[float, ...] = ()  # energy of each input channel's weights over their mean, where there are few
+    again: tuple[float, ...] = ()  # of a depthwise kernel W that is applied more than once: E |(1 + W)^k x|^2 / E |x|^2
 
 
 @dataclass(frozen=True, slots=True)

@@ -67,6 +67,7 @@ class Builder:
     rows: dict[int, torch.Tensor] = field(default_factory=dict)
     answers: dict[Any, tuple[Any, Any]] = field(default_factory=dict)  # of the oracle, by function and shape
     statics: dict[int, tuple[Static, int]] = field(default_factory=dict)
+    convolved: dict[str, tuple[float, ...]] = field(default_factory=dict)  # depthwise kernels seen, and their powers
 
     def emit(
         self,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -78,6 +79,7 @@ def emit_convolution(
     parameters = b.roles_of(weight, "weight")
     if isinstance(bias, Static) and bias.sources:
         parameters |= b.roles_of(bias, "bias")
+    operator = _again(b, operator, tensor, geometry, parameters.get("weight")) if not transposed else operator
     attrs = {
         "groups": geometry.groups,
         "kernel": list(geometry.kernel),
@@ -99,6 +101,17 @@ def emit_convolution(
     )  # fmt: skip
     _conv_rows(b, signal, operator.width_out)
     return signal if extra is None else b.emit(c, "add", (signal.index, extra), roles=roles)
+
+
+def _again(b: Builder, operator: Operator, weight: torch.Tensor, geometry: Geometry, name: str | None) -> Operator:
+    """The gains of a depthwise kernel's powers, where the kernel was applied before."""
+    if name is None or weight.is_meta or geometry.groups < 2 or weight.shape[1] != 1:
+        return operator
+    if name in b.convolved:
+        b.convolved[name] = b.convolved[name] or operators.repeated_gains(weight, geometry)
+        return replace(operator, again=b.convolved[name])
+    b.convolved[name] = ()
+    return operator
 
 
 def _conv_rows(b: Builder, signal: Signal, out: int) -> None:

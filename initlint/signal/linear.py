@@ -89,8 +89,20 @@ def linear_back(node: Node, xs: tuple[State, ...], y: State, g: Grad, scene: Sce
     p = g.p if g.through < 0 else g.through
     # only input positions of one phase of the stride read the same taps: the others share nothing
     read, written = scene.layout(node.inputs[0]).positions, scene.layout(node.index).positions
-    shared = operator.back * min(written / read, 1.0)
-    return (Grad(bounded(p * operator.back), g.t * shared, g.noise, across=g.across * shared),)
+    back = operator.back
+    if g.turns[0] and g.turns[0] == node.parameters.get("weight"):
+        back = _turning(node, g, back, scene)
+    shared = back * min(written / read, 1.0)
+    return (Grad(bounded(p * back), g.t * shared, g.noise, across=g.across * shared),)
+
+
+def _turning(node: Node, g: Grad, back: float, scene: Scene) -> float:
+    """Of x + W x the part of W: together with x it gives one more turn of 1 + W (see merge.again)."""
+    gains, turns = scene.again.get(node.parameters["weight"], ()), g.turns[1]
+    if not gains:
+        return back
+    at = min(turns, len(gains) - 1)
+    return max(gains[at] / (gains[at - 1] if at > 0 else 1.0) - 1.0, 0.0)
 
 
 def bilinear(node: Node, xs: tuple[State, ...], scene: Scene) -> State:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import NamedTuple
 
 from initlint.facts import Node
 from initlint.signal.elementwise import EVERYWHERE, chosen, scaled, times
@@ -84,7 +85,8 @@ def add(node: Node, xs: tuple[State, ...], scene: Scene) -> State:
         one, other = shared
         apart, together = one.factor + alpha * other.factor, one.together + alpha * other.together
         ties = tied(one.base, one.root, apart, together)
-    found = replace(found, ties=ties, share=min(a.share, b.share, 1.0 - hidden(node, scene)))
+    found = replace(found, ties=ties, share=min(a.share, b.share, 1.0 - hidden(node, scene)), turns=main.turns)
+    found = _turned(node, found, main, scene)
     if alpha != 1.0 or shared is not None:
         return found
     if _outweighs(a, b) or _outweighs(b, a) or (a.positive and b.positive):
@@ -92,6 +94,57 @@ def add(node: Node, xs: tuple[State, ...], scene: Scene) -> State:
     if a.positive != b.positive and "constant" not in (a.kind, b.kind):
         return replace(found, mix=mixture(a, b) if a.positive else mixture(b, a))
     return found
+
+
+class Again(NamedTuple):
+    """x + W x for a depthwise W that acts on x more than once."""
+
+    weight: str
+    kernel: int  # the node of W x
+    source: int  # the operand x
+    gains: tuple[float, ...]
+
+    def gain(self, turns: int) -> float:
+        """E |(1 + W)^(turns + 1) x|^2 over the same of one turn less."""
+        at = min(turns, len(self.gains) - 1)
+        before = self.gains[at - 1] if at > 0 else 1.0
+        return self.gains[at] / before if before > 0.0 else 1.0
+
+
+def again(node: Node, scene: Scene) -> Again | None:
+    """Whether a sum is x + W x with a depthwise kernel W that is applied again elsewhere.
+
+    Powers of one kernel are not independent: channels and frequencies with a large 1 + W run away from the others.
+    """
+    if node.op != "add" or len(node.inputs) != 2 or number(node, "alpha", 1.0) != 1.0:
+        return None
+    for kernel, source in (node.inputs, node.inputs[::-1]):
+        made = _behind(kernel, scene)
+        if made.op != "conv" or not made.inputs or "weight" not in made.parameters:
+            continue
+        if _behind(made.inputs[0], scene).index != _behind(source, scene).index:
+            continue
+        gains = scene.again.get(made.parameters["weight"], ())
+        if gains:
+            return Again(made.parameters["weight"], made.index, source, gains)
+    return None
+
+
+def _turned(node: Node, found: State, main: State, scene: Scene) -> State:
+    this = again(node, scene)
+    if this is None or found.q <= 0.0 or main.q <= 0.0:
+        return found
+    turns = main.turns[1] if main.turns[0] == this.weight else 0
+    ratio = this.gain(turns) * main.q / found.q
+    return replace(
+        found,
+        q=bounded(found.q * ratio),
+        m=found.m * ratio**0.5,
+        d=found.d * ratio,
+        e=found.e * ratio,
+        u=found.u * ratio,
+        turns=(this.weight, turns + 1),
+    )
 
 
 def _cross(one: Tie, other: Tie, scale: float) -> tuple[float, tuple[float, float, float]]:
@@ -135,6 +188,12 @@ def add_back(node: Node, xs: tuple[State, ...], y: State, g: Grad, scene: Scene)
     if len(node.inputs) == 1:
         return (g,)
     a, b = xs[0], xs[1]
+    this = again(node, scene)
+    if this is not None:  # what x and W x send back adds up to one more turn
+        turns = g.turns[1] if g.turns[0] == this.weight else 0
+        direct = g._replace(turns=(this.weight, turns + 1), won=0.0, active=0.0)
+        beside = g._replace(turns=(this.weight, turns), won=0.0, active=0.0)
+        return (direct, beside) if node.inputs[0] == this.source else (beside, direct)
     g = g._replace(ties=(Shares(node.index, 1.0, g.p), *g.ties[:2]))
     sign = -1.0 if node.op == "sub" else 1.0
     # the greatest sum need not be the greatest of either, unless the other is closed

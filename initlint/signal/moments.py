@@ -89,6 +89,7 @@ class State:
     parts: tuple[tuple[float, State], ...] = ()  # segments along positions (share of positions, state), see parts.py
     positive: bool = False  # has no negative values
     mix: Mixture = ()  # a sum with a rectified signal, as a mixture of Gaussians (see rectified.py)
+    turns: tuple[str, int] = ("", 0)  # a kernel W, and how often 1 + W was applied (see merge.again)
     isometric: bool = False  # came through an orthogonal matrix: norms do not fluctuate
     numeric: bool = False
     overruled: bool = False  # the op's rule was contradicted by the measurement, which stands in for it
@@ -138,6 +139,7 @@ class Grad(NamedTuple):
     window: float = 1.0
     active: float = 0.0  # after a function of a mixture: the share of p where the rectified part is not zero
     across: float = 0.0  # covariance between samples: batch norm's backward leaves none of a gradient's batch mean
+    turns: tuple[str, int] = ("", 0)  # as State.turns
     ties: tuple[Shares, ...] = ()  # gradients of sums further on that this one still contains, nearest first
 
 

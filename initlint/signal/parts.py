@@ -261,7 +261,8 @@ def _select_back(
     for value, (share, _) in zip(taken, x.parts, strict=True):
         own = part_of(g, used) if value > 0 else Grad(0.0)
         used += value > 0
-        parts.append((share, Grad(own.p * value, own.t * value * value, own.noise) if value > 0 else Grad(0.0)))
+        sent_on = Grad(own.p * value, own.t * value * value, own.noise, turns=own.turns)
+        parts.append((share, sent_on if value > 0 else Grad(0.0)))
     return (gathered(tuple(parts), keep=True), *sent[1:])
 
 
@@ -308,5 +309,7 @@ def summed_parts(grads: Sequence[Grad]) -> tuple[tuple[float, Grad], ...]:
         through = sum(one.through if one.through >= 0 else one.p for one in pieces)
         packed = any(one.through >= 0 for one in pieces)
         noise = sum(one.p * one.p * one.noise for one in pieces) / (p * p) if p > 0 else 0.0
-        found.append((share, Grad(bounded(p), sum(one.t for one in pieces), noise, through if packed else -1.0)))
+        turns = max(pieces, key=lambda one: one.p).turns
+        t = sum(one.t for one in pieces)
+        found.append((share, Grad(bounded(p), t, noise, through if packed else -1.0, turns=turns)))
     return tuple(found)

@@ -86,6 +86,15 @@ class Scene:
         return frozenset(found)
 
     @cached_property
+    def again(self) -> Mapping[str, tuple[float, ...]]:
+        """By weight the gains of a depthwise kernel's powers, where it is applied more than once."""
+        return {
+            node.parameters["weight"]: node.operator.again
+            for node in self.nodes
+            if node.operator is not None and node.operator.again and "weight" in node.parameters
+        }
+
+    @cached_property
     def batch(self) -> int | None:
         """The number of samples that the model was run with."""
         for node in self.nodes:

@@ -104,6 +104,7 @@ def _operator(operator: Operator, node: Node, roles: Mapping[str, Nominal], scen
         energy_spread=0.0,
         orthogonal=weight.orthogonal,
         columns=(),
+        again=(),
     )
 
 

@@ -191,6 +191,7 @@ def summed(received: Iterable[Grad]) -> Grad:
         won,
         window,
         across=across,
+        turns=max(pieces, key=lambda piece: piece.p).turns,
         ties=ties,
     )
 
