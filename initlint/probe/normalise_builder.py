@@ -156,7 +156,7 @@ class Builder:
         if not isinstance(tensor, torch.Tensor):
             tensor = torch.tensor(float(tensor))
         shape = tuple(tensor.shape)
-        attrs: dict[str, Any] = value_moments(tensor)
+        attrs: dict[str, Any] = value_moments(tensor) | alike(tensor)
         if static.sources and not static.view:
             attrs |= {"expr": static.expr, "offset": offset_of(static)}
         if static.random:
@@ -230,6 +230,22 @@ def value_moments(tensor: torch.Tensor) -> dict[str, Any]:
     if values.numel():
         attrs |= {"mean": float(values.mean()), "second": float(torch.mean(values * values))}
     return attrs
+
+
+def alike(tensor: torch.Tensor) -> dict[str, float]:
+    """``alike``: covariance between positions (all axes but the last), channel by channel, over the second moment.
+
+    Sinusoids of low frequency hardly change from one position to another; entries drawn independently share nothing.
+    """
+    if tensor.is_meta or tensor.ndim < 2 or tensor.numel() > 1 << 22 or not tensor.is_floating_point():
+        return {}
+    rows = tensor.detach().double().flatten(0, -2)
+    second = float(torch.mean(rows * rows)) if rows.numel() else 0.0
+    if min(rows.shape) < 2 or not 0.0 < second < MASKED * MASKED:
+        return {}
+    count = rows.shape[0]
+    shared = float(torch.mean(rows.mean(0) ** 2))
+    return {"alike": (shared - (second - shared) / (count - 1)) / second}
 
 
 def plain(value: Any) -> Plain:

@@ -36,6 +36,8 @@ def source_value(node: Node, xs: tuple[State, ...], scene: Scene) -> State:
     # only a tensor of two or more proper axes can differ between positions as well as between channels
     varied = sum(1 for size in node.shape or () if size > 1) > 1
     apart = max(q - m * m, 0.0) if varied else 0.0
+    if varied and "alike" in node.attrs:
+        apart = min(apart, q * (1.0 - max(number(node, "alike"), 0.0)))
     return state(q, m, 0.0, apart, apart, kind="constant")
 
 

@@ -75,6 +75,7 @@ def changed(node: Node, roles: Mapping[str, Nominal], scene: Scene) -> Node:
     else:  # embedding, parameter
         value = roles.get("weight") or roles.get("value") or next(iter(roles.values()))
         attrs["mean"], attrs["second"] = value.mean, value.second
+        attrs.pop("alike", None)  # independent draws
     return replace(node, attrs=attrs)
 
 
