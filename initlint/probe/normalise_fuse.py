@@ -137,6 +137,8 @@ def _from_softmax(editor: Editor, index: int) -> bool:
         if node.op == "softmax":
             return True
         live = [i for i in node.inputs if editor.nodes[i].op not in ("parameter", "constant")]
+        if node.op == "add" and len(live) == 2:  # a mixture of two rows of weights
+            return all(_from_softmax(editor, i) for i in live)
         if not (node.op in _TO_VALUES or _mixes_heads(node)) or not live:
             return False
         index = live[0]
@@ -166,7 +168,8 @@ def _weighs(editor: Editor, index: int) -> bool:
             node = editor.nodes[user]
             if node.op == "matmul":
                 return True
-            if user not in seen and (node.op in _TO_VALUES or _mixes_heads(node)) and len(seen) < 32:
+            mixture = node.op == "add" and _from_softmax(editor, user)
+            if user not in seen and (node.op in _TO_VALUES or mixture or _mixes_heads(node)) and len(seen) < 32:
                 seen.add(user)
                 stack.append(user)
     return False

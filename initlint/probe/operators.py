@@ -197,14 +197,14 @@ def repeated_gains(weight: torch.Tensor, geometry: Geometry) -> tuple[float, ...
     sizes, kernel = geometry.size, weight.detach().float()
     if sizes is None or sizes != geometry.size_out or not geometry.zeros or not 1 <= len(sizes) <= 3:
         return ()
-    if not geometry.groups == weight.shape[0] or weight.shape[1] != 1 or math.prod(geometry.stride) != 1:
+    if geometry.groups != weight.shape[0] or weight.shape[1] != 1 or math.prod(geometry.stride) != 1:
         return ()
     generator = torch.Generator().manual_seed(0)
     x = torch.randint(0, 2, (1, weight.shape[0], *sizes), generator=generator).float() * 2.0 - 1.0
     convolve = (F.conv1d, F.conv2d, F.conv3d)[len(sizes) - 1]
     found = []
     for _ in range(AGAIN):
-        x = x + convolve(x, kernel, None, 1, geometry.padding, geometry.dilation, geometry.groups)  # type: ignore[operator]
+        x = x + convolve(x, kernel, None, 1, geometry.padding, geometry.dilation, geometry.groups)
         found.append(float(torch.mean(x * x)))
     return tuple(found) if all(map(math.isfinite, found)) else ()
 

@@ -130,6 +130,13 @@ def to_logits(g: Grad, found: Attend, v: State) -> float:
     return g.p * v.e * found.slip / found.keys
 
 
+def asked(q: State, queries: float, g: Grad) -> float:
+    """Energy of the queries that a key's gradient sums over: they add up as far as both they and the gradients at their
+    logits are alike."""
+    alike = min(max(g.t / g.p, 0.0), 1.0) if g.p > 0.0 else 0.0
+    return queries * (q.q + (queries - 1.0) * alike * max(q.q - q.e, 0.0))
+
+
 def attention(node: Node, xs: tuple[State, ...], scene: Scene) -> State:
     """Scaled dot-product attention of separate q, k, v."""
     q, k, v = _three(node, xs)
@@ -151,7 +158,7 @@ def attention_back(node: Node, xs: tuple[State, ...], y: State, g: Grad, scene: 
     value = scene.nodes[node.inputs[2]].shape
     outer = float(value[-1]) if value and len(value) == 4 else dim
     to_query = outer * g.p * v.e * scale * scale * k.e * (found.slip + found.lean)
-    to_key = outer * to_logits(g, found, v) * scale * scale * found.queries * q.q
+    to_key = outer * to_logits(g, found, v) * scale * scale * asked(q, found.queries, g)
     back = (
         Grad(bounded(to_query), 0.0, g.noise),
         Grad(bounded(to_key), 0.0, g.noise),
@@ -189,7 +196,7 @@ def mha_back(node: Node, xs: tuple[State, ...], y: State, g: Grad, scene: Scene)
     logits = head * to_logits(at, found, v) / head
     parts = (
         Grad(bounded(at.p * v.e * (found.slip + found.lean) * k.e * gains[0]), 0.0, g.noise),
-        Grad(bounded(logits * found.queries * q.q * gains[1]), 0.0, g.noise),
+        Grad(bounded(logits * asked(q, found.queries, at) * gains[1]), 0.0, g.noise),
         attended_back(at, found),
     )
     value = Grad(bounded(parts[2].p * gains[2]), parts[2].t * gains[2], g.noise)
@@ -328,12 +335,16 @@ def matmul_back(node: Node, xs: tuple[State, ...], y: State, g: Grad, scene: Sce
             left = Grad(bounded(g.p * b.v * per_a), 0.0, g.noise)
             back = found.row * per_b / n
             return (left, Grad(bounded(through.p * back), through.t * back, g.noise))
-        left = Grad(bounded(g.p * b.e * per_a), 0.0, g.noise)
+        # what queries share of the gradient they share at their logits
+        left = Grad(bounded(g.p * b.e * per_a), max(g.t, 0.0) * b.e * per_a, g.noise)
         return (left, attended_back(through, found))
     # what keys and values have in common reaches the queries coherently: see Attend.lean
     lean = g.lean / (n * _heads(node)) if text(node, "kind") == "logits" else 0.0
     left = Grad(bounded(g.p * b.q * per_a * (1.0 + lean)), 0.0, g.noise)
-    right = Grad(bounded(g.p * a.q * per_b), 0.0, g.noise)
+    summed = (
+        asked(a, per_b, g) if text(node, "kind") == "logits" and not _over_channels(node, 0, scene) else a.q * per_b
+    )
+    right = Grad(bounded(g.p * summed), 0.0, g.noise)
     if len(node.inputs) == 1:
         return (Grad(left.p + right.p, 0.0, g.noise),)
     return (left, right)
@@ -380,7 +391,7 @@ def softmax_back(node: Node, xs: tuple[State, ...], y: State, g: Grad, scene: Sc
     x, n = xs[0], max(number(node, "n", 1.0), 1.0)
     passing = _masked(slip, x, _compared(node, x), n)
     lean = (1.0 - y.share) ** 2 / passing if passing > 1e-12 and x.kind == "logits" else 0.0
-    return (Grad(bounded(g.p * passing / n), 0.0, g.noise, lean=lean),)
+    return (Grad(bounded(g.p * passing / n), g.t * passing / n, g.noise, lean=lean),)
 
 
 def log_softmax(node: Node, xs: tuple[State, ...], scene: Scene) -> State:

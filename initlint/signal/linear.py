@@ -89,11 +89,11 @@ def linear_back(node: Node, xs: tuple[State, ...], y: State, g: Grad, scene: Sce
     p = g.p if g.through < 0 else g.through
     # only input positions of one phase of the stride read the same taps: the others share nothing
     read, written = scene.layout(node.inputs[0]).positions, scene.layout(node.index).positions
-    back = operator.back
+    back, turns = operator.back, ("", 0)
     if g.turns[0] and g.turns[0] == node.parameters.get("weight"):
-        back = _turning(node, g, back, scene)
+        back, turns = _turning(node, g, back, scene), (g.turns[0], g.turns[1] + 1)
     shared = back * min(written / read, 1.0)
-    return (Grad(bounded(p * back), g.t * shared, g.noise, across=g.across * shared),)
+    return (Grad(bounded(p * back), g.t * shared, g.noise, across=g.across * shared, turns=turns),)
 
 
 def _turning(node: Node, g: Grad, back: float, scene: Scene) -> float:

@@ -158,7 +158,11 @@ def _pad(node: Node, xs: tuple[State, ...], scene: Scene, op: Op) -> State:
 
 def chosen(node: Node, x: State, scene: Scene) -> list[float]:
     """Of each segment the share that a slice of positions takes."""
-    total, shape, axis = scene.layout(node.inputs[0]).positions, scene.nodes[node.inputs[0]].shape, node.attrs.get("dim")
+    total, shape, axis = (
+        scene.layout(node.inputs[0]).positions,
+        scene.nodes[node.inputs[0]].shape,
+        node.attrs.get("dim"),
+    )
     if shape and isinstance(axis, int) and -len(shape) <= axis < len(shape):
         total = shape[axis]  # (heads are no positions of the sequence)
     start = number(node, "start", -1.0)

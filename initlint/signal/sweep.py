@@ -69,7 +69,12 @@ def _known(node: Node, xs: tuple[State, ...], found: State, scene: Scene) -> Sta
     got = node.measured
     if node.op not in APPROXIMATE or node.index not in scene.fixed or found.undetermined or found.q <= 0.0:
         return found
-    if got is None or not got.finite or got.second <= 0.0 or any(scene.nodes[i].attrs.get("masked") for i in node.inputs):
+    if (
+        got is None
+        or not got.finite
+        or got.second <= 0.0
+        or any(scene.nodes[i].attrs.get("masked") for i in node.inputs)
+    ):
         return found
     scale, op = 1.0, OPS[node.op]
     was = tuple(_measured_like(x, scene.nodes[i]) for x, i in zip(xs, node.inputs, strict=True))

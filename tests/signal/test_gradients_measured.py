@@ -1,0 +1,222 @@
+"""Mechanisms that decide where a gradient falls: predicted against a real backward on small nets, or a closed form."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from initlint.options import ProbeOptions
+from initlint.signal import propagate
+
+torch = pytest.importorskip("torch")
+nn, F = torch.nn, torch.nn.functional
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _one_thread():
+    """Small tensors: threads only wait for each other."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def analysed(model, *inputs):
+    from initlint.probe import pipeline
+
+    return pipeline.analyse_live(model.train(), inputs, ProbeOptions(seed=1, measure=True))
+
+
+def errors(model, *inputs) -> tuple[dict[str, list[float]], dict[str, list[float]]]:
+    """By module: log10 of predicted over measured standard deviations, of the outputs and of their gradients."""
+    signal = propagate(analysed(model, *inputs))
+    forward: dict[str, list[float]] = {}
+    backward: dict[str, list[float]] = {}
+    for node in signal.scene.nodes:
+        got, found = node.measured, signal.built[node.index]
+        if not node.module or got is None or not got.second:
+            continue
+        assert found.undetermined is None
+        assert not found.numeric
+        forward.setdefault(node.module, []).append(0.5 * math.log10(found.q / got.second))
+        if got.gradient_second and found.p:
+            backward.setdefault(node.module, []).append(0.5 * math.log10(found.p / got.gradient_second))
+    return forward, backward
+
+
+def largest(found: dict[str, list[float]], *names: str) -> float:
+    return max(abs(value) for name in names or found for value in found[name])
+
+
+class Token(nn.Module):
+    """A class token reads the patches; heads are cut, sliced and padded as in factorised attention."""
+
+    def __init__(self, width: int = 64, heads: int = 4) -> None:
+        super().__init__()
+        self.heads = heads
+        self.token = nn.Parameter(torch.randn(1, 1, width))
+        self.embed, self.qkv = nn.Linear(16, width), nn.Linear(width, 3 * width, bias=False)
+        self.near = nn.Linear(width // heads, width // heads, bias=False)
+        self.out, self.norm, self.head = nn.Linear(width, width), nn.LayerNorm(width), nn.Linear(width, 300)
+
+    def forward(self, x):
+        x = self.embed(x)
+        x = torch.cat([self.token.expand(x.shape[0], -1, -1), x], 1)
+        batch, count, width = x.shape
+        q, k, v = self.qkv(x).reshape(batch, count, 3, self.heads, -1).permute(2, 0, 3, 1, 4).unbind(0)
+        row = (q @ k.transpose(-2, -1) * q.shape[-1] ** -0.5).softmax(-1) @ v
+        beside = F.pad(self.near(v[:, :, 1:]), (0, 0, 1, 0, 0, 0))
+        x = x + self.out((row + beside).transpose(1, 2).reshape(batch, count, width))
+        return self.head(self.norm(x)[:, 0])
+
+
+def test_the_gradient_of_a_class_token_stays_on_it():
+    torch.manual_seed(0)
+    forward, backward = errors(Token(), torch.randn(6, 40, 16))
+    assert largest(forward) < 0.1
+    # spread evenly over the tokens, the padded branch would take 40 times as much: nothing reaches it
+    assert largest(backward, "out", "qkv", "embed", "norm") < 0.15
+    assert "near" not in backward
+
+
+class Weighed(nn.Module):
+    """Three signals side by side, mixed with one weight each."""
+
+    def __init__(self, width: int = 128) -> None:
+        super().__init__()
+        self.parts = nn.ModuleList(nn.Linear(width, width) for _ in range(3))
+        self.mix, self.head = nn.Conv1d(3, 1, 1), nn.Linear(width, 500)
+        with torch.no_grad():
+            self.mix.weight.copy_(torch.tensor([0.05, 1.0, 0.2]).reshape(1, 3, 1))
+
+    def forward(self, x):
+        return self.head(self.mix(torch.stack([part(x) for part in self.parts], 1)).squeeze(1))
+
+
+def test_few_weights_share_a_gradient_unequally():
+    torch.manual_seed(0)
+    model = Weighed()
+    facts = analysed(model, torch.randn(16, 128))
+    mix = next(node for node in facts.nodes if node.module == "mix" and node.operator is not None)
+    energies = model.mix.weight.detach().flatten() ** 2
+    assert mix.operator.columns == pytest.approx((energies / energies.mean()).tolist(), rel=1e-5)
+    _, backward = errors(model, torch.randn(16, 128))
+    assert largest(backward, "parts.0", "parts.1", "parts.2") < 0.05
+
+
+class Turning(nn.Module):
+    """x + W x with one and the same depthwise W."""
+
+    def __init__(self, width: int = 96, turns: int = 5) -> None:
+        super().__init__()
+        self.turns = turns
+        self.stem = nn.Conv2d(3, width, 1, bias=False)
+        self.kernel = nn.Conv2d(width, width, 3, padding=1, groups=width, bias=False)
+        self.head = nn.Conv2d(width, 64, 1, bias=False)
+
+    def forward(self, x):
+        x = self.stem(x)
+        for _ in range(self.turns):
+            x = self.kernel(x) + x
+        return self.head(x)
+
+
+def test_powers_of_one_kernel_add_up():
+    torch.manual_seed(0)
+    model = Turning()
+    forward, backward = errors(model, torch.randn(4, 3, 10, 10))
+    assert abs(forward["head"][0]) < 0.1
+    assert abs(backward["stem"][0]) < 0.1
+    # independent kernels would give this little
+    alone = 1.0 + float(model.kernel.weight.detach().square().sum((1, 2, 3)).mean())
+    facts = analysed(model, torch.randn(4, 3, 10, 10))
+    gains = next(node.operator.again for node in facts.nodes if node.operator is not None and node.operator.again)
+    assert gains[4] > 3.0 * alone**5
+
+
+def test_gains_of_a_kernel_against_its_matrix():
+    from initlint.probe.operators import Geometry, repeated_gains
+
+    torch.manual_seed(0)
+    weight = torch.randn(32, 1, 3, 3) / 3
+    geometry = Geometry((6, 6), (6, 6), (3, 3), (1, 1), (1, 1), (1, 1), groups=32)
+    unit = torch.eye(36).reshape(36, 1, 6, 6).expand(36, 32, 6, 6)
+    found, exact = unit, []
+    for _ in range(3):
+        found = found + F.conv2d(found, weight, padding=1, groups=32)
+        exact.append(float(found.square().sum((2, 3)).mean()))
+    assert repeated_gains(weight, geometry)[:3] == pytest.approx(exact, rel=0.1)
+    assert repeated_gains(weight, Geometry((6, 6), (3, 3), (3, 3), (2, 2), (1, 1), (1, 1), groups=32)) == ()
+
+
+class Distant(nn.Module):
+    """Attention of which the weights are a mixture of a softmax of distances and one of contents."""
+
+    def __init__(self, width: int = 64, count: int = 36) -> None:
+        super().__init__()
+        self.embed, self.query, self.key = (nn.Linear(width, width, bias=False) for _ in range(3))
+        self.value, self.head = nn.Linear(width, width, bias=False), nn.Linear(width, 100)
+        place = torch.arange(count).float()
+        self.register_buffer("near", -0.5 * (place[:, None] - place[None]) ** 2)
+        self.sharp = nn.Parameter(torch.ones(1))
+
+    def forward(self, x):
+        x = self.embed(x)
+        content = (self.query(x) @ self.key(x).transpose(-2, -1) * x.shape[-1] ** -0.5).softmax(-1)
+        local = (self.sharp * self.near).softmax(-1).expand_as(content)
+        return self.head((0.3 * content + 0.7 * local) @ self.value(x))
+
+
+def test_a_softmax_that_no_input_reaches_is_known():
+    torch.manual_seed(0)
+    forward, backward = errors(Distant(), torch.randn(8, 36, 64))
+    assert largest(forward, "head", "value") < 0.1  # of Gaussian logits the row would be twice as sharp
+    assert largest(backward, "value") < 0.1
+
+
+class Gathered(nn.Module):
+    """Averages of five neighbours are read by one query: it sends nearly the same gradient to all of them."""
+
+    def __init__(self, width: int = 64) -> None:
+        super().__init__()
+        self.embed, self.value = nn.Linear(width, width), nn.Linear(width, width)
+        self.query, self.key = nn.Linear(width, width), nn.Linear(width, width)
+        self.mix, self.head = nn.Linear(width, width), nn.Linear(width, 200)
+
+    def forward(self, x):
+        x = self.embed(x)
+        scores = self.query(x[:, :1]) @ self.key(x).transpose(-2, -1) * x.shape[-1] ** -0.5
+        inner = F.avg_pool1d(self.value(x).transpose(1, 2), 5, 1, 2).transpose(1, 2)
+        return self.head(self.mix(scores.softmax(-1) @ inner).squeeze(1))
+
+
+def test_values_of_one_query_share_their_gradient():
+    torch.manual_seed(0)
+    _, backward = errors(Gathered(), torch.randn(8, 50, 64))
+    assert largest(backward, "value") < 0.1  # as independent gradients the averages would lose most of it: 0.35
+
+
+class Placed(nn.Module):
+    """Sinusoids for positions, a norm, and a mean over the positions."""
+
+    def __init__(self, width: int = 64, count: int = 24) -> None:
+        super().__init__()
+        angle = torch.arange(count)[:, None] * 10000.0 ** (-torch.arange(width // 2) / (width // 2))
+        self.register_buffer("place", torch.cat([angle.sin(), angle.cos()], -1))
+        self.norm, self.head = nn.LayerNorm(width), nn.Linear(width, 100)
+        self.embed = nn.Linear(width, width)
+
+    def forward(self, x):
+        return self.head(self.norm(0.1 * self.embed(x) + self.place).mean(1))
+
+
+def test_sinusoids_are_alike_at_all_positions():
+    torch.manual_seed(0)
+    facts = analysed(Placed(), torch.randn(8, 24, 64))
+    place = next(node for node in facts.nodes if node.op in ("parameter", "constant") and node.shape == (24, 64))
+    table = Placed().place.double()
+    pairs = (table.sum(0) ** 2 - (table**2).sum(0)) / (24 * 23)  # mean product of two different positions
+    assert place.attrs["alike"] == pytest.approx(float(pairs.mean() / table.square().mean()), rel=1e-4)
+    forward, _ = errors(Placed(), torch.randn(8, 24, 64))
+    assert largest(forward, "head") < 0.1  # a table of independent entries: 0.3
