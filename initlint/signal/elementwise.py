@@ -120,10 +120,11 @@ def activation_back(node: Node, xs: tuple[State, ...], y: State, g: Grad, scene:
     chance = GAUSSIAN_FOURTH * form.steep - (GAUSSIAN_FOURTH if x.isometric else 1.0)
     noise = g.noise + max(chance, 0.0) / width
     across = g.across * shape.kernel(x.u if scene.layout(node.index).positions > 1 else x.d) if g.across else 0.0
+    near = tuple(value * shape.kernel(x.e) / shape.slope for value in g.near) if g.near and shape.slope > 0.0 else ()
     if not g.t:
-        return (Grad(p, 0.0, noise, seen, active=lit, across=across),)
+        return (Grad(p, 0.0, noise, seen, active=lit, across=across, near=near),)
     along = min(max(g.t, 0.0), g.p) * shape.slope * form.tilt
-    return (Grad(p, g.t * shape.kernel(x.e), noise, seen, along=along, active=lit, across=across),)
+    return (Grad(p, g.t * shape.kernel(x.e), noise, seen, along=along, active=lit, across=across, near=near),)
 
 
 def glu(node: Node, xs: tuple[State, ...], scene: Scene) -> State:

@@ -93,7 +93,16 @@ def linear_back(node: Node, xs: tuple[State, ...], y: State, g: Grad, scene: Sce
     if g.turns[0] and g.turns[0] == node.parameters.get("weight"):
         back, turns = _turning(node, g, back, scene), (g.turns[0], g.turns[1] + 1)
     shared = back * min(written / read, 1.0)
-    return (Grad(bounded(p * back), g.t * shared, g.noise, across=g.across * shared, turns=turns),)
+    return (
+        Grad(
+            bounded(p * back),
+            g.t * shared,
+            g.noise,
+            across=g.across * shared,
+            turns=turns,
+            near=g.near if read == written else (),
+        ),
+    )
 
 
 def _turning(node: Node, g: Grad, back: float, scene: Scene) -> float:

@@ -213,7 +213,7 @@ def _lit(g: Grad, x: State, other: State, y: State) -> Grad:
 
 
 def _times(g: Grad, factor: float) -> Grad:
-    return Grad(bounded(g.p * factor), g.t * factor, g.noise, lean=g.lean, across=g.across * factor)
+    return Grad(bounded(g.p * factor), g.t * factor, g.noise, lean=g.lean, across=g.across * factor, near=g.near)
 
 
 def spread(g: Grad, which: int, node: Node, scene: Scene) -> Grad:

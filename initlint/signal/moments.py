@@ -140,6 +140,7 @@ class Grad(NamedTuple):
     active: float = 0.0  # after a function of a mixture: the share of p where the rectified part is not zero
     across: float = 0.0  # covariance between samples: batch norm's backward leaves none of a gradient's batch mean
     turns: tuple[str, int] = ("", 0)  # as State.turns
+    near: tuple[float, ...] = ()  # correlation between neighbours, beyond what all positions share (see near.py)
     ties: tuple[Shares, ...] = ()  # gradients of sums further on that this one still contains, nearest first
 
 

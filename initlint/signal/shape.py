@@ -8,7 +8,11 @@ from dataclasses import replace
 from initlint.facts import Node
 from initlint.signal.elementwise import passed, passed_back
 from initlint.signal.moments import Grad, NoRuleError, State, bounded, state, tied
+from initlint.signal.near import gathered_back
 from initlint.signal.scene import Op, Scene, number, text
+
+#: Beyond, an enlarged map is so smooth that the correlation of the fine gradient hardly matters.
+MOST_ENLARGED = 8
 
 
 def source_input(node: Node, xs: tuple[State, ...], scene: Scene) -> State:
@@ -214,7 +218,19 @@ def resize_back(node: Node, xs: tuple[State, ...], y: State, g: Grad, scene: Sce
     back = number(node, "back_white", ratio * number(node, "gain_white", 1.0))
     shared = max(min(g.t, g.p), 0.0)
     both = shared * ratio * ratio
-    return (Grad(bounded((g.p - shared) * back + both), both, g.noise, across=g.across * ratio * ratio),)
+    alike, near = _neighbours(node, g, ratio, scene)
+    p = bounded((g.p - shared) * back * alike + both)
+    return (Grad(p, both, g.noise, across=g.across * ratio * ratio, near=near),)
+
+
+def _neighbours(node: Node, g: Grad, ratio: float, scene: Scene) -> tuple[float, tuple[float, ...]]:
+    """What neighbours that are alike add to the energy that an enlargement sends back; and how alike those are."""
+    axes = len(node.shape) - 2 if node.shape else 0
+    factor = round(ratio ** (1.0 / axes)) if axes > 0 and ratio > 1.0 else 1
+    if "linear" not in text(node, "mode") or not 1 < factor <= MOST_ENLARGED or abs(factor**axes - ratio) > 1e-6:
+        return 1.0, ()
+    gain, near = gathered_back(g.near, factor)
+    return float(gain**axes), near
 
 
 OPS: Mapping[str, Op] = {

@@ -9,7 +9,7 @@ from math import isfinite, log10
 from typing import TypeVar
 
 from initlint.facts import Node
-from initlint.signal import parts
+from initlint.signal import near, parts
 from initlint.signal.moments import Grad, Moments, NoRuleError, Shares, State, bounded
 from initlint.signal.opaque import measured
 from initlint.signal.scene import Scene
@@ -197,6 +197,7 @@ def summed(received: Iterable[Grad]) -> Grad:
         window,
         across=across,
         turns=max(pieces, key=lambda piece: piece.p).turns,
+        near=near.mixed(tuple((piece.p, piece.near) for piece in pieces)),
         ties=ties,
     )
 
