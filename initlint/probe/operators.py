@@ -283,7 +283,7 @@ def _conv(
         total_second=second,
         total_mean=first,
         positions=pairs,
-        columns=_columns(w, share) if per_in == widths[0] <= FEW else (),
+        columns=_columns(weight, share) if per_in == widths[0] <= FEW else (),
     )
 
 
