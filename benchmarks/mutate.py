@@ -7,7 +7,7 @@ writes, and returns the names of the parameters it touched; nothing where it doe
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -57,6 +57,20 @@ def weights(model: nn.Module) -> list[Weight]:
     return found
 
 
+def recognised(model: nn.Module, touched: Sequence[str]) -> bool:
+    """Whether all touched weights have, within a factor 2, the variance of a scheme in use, whatever their layer is for:
+    PyTorch's default, LeCun, He by fan-in or fan-out, Glorot, N(0, 0.02), N(0, 0.01)."""
+    found = [w for w in weights(model) if w.name in touched]
+    return bool(found) and len(found) == len(touched) and all(map(_in_use, found))
+
+
+def _in_use(w: Weight) -> bool:
+    fan_out = w.fan_in * w.tensor.shape[0] / w.tensor.shape[1] / w.groups
+    schemes = (1 / (3 * w.fan_in), 1 / w.fan_in, 2 / w.fan_in, 2 / fan_out, 2 / (w.fan_in + fan_out), 4e-4, 1e-4)
+    second = float(w.tensor.detach().pow(2).mean())
+    return any(0.5 < second / scheme < 2 for scheme in schemes)
+
+
 def body(model: nn.Module) -> list[Weight]:
     """All of these but the last, which is often on purpose of another size."""
     return weights(model)[:-1]
@@ -100,6 +114,17 @@ def zero(w: Weight) -> float:
 def blank(w: Weight) -> None:
     """A parameter made anew and never written."""
     w.layer.weight = nn.Parameter(torch.empty(w.tensor.shape))
+
+
+def _skipped(model: nn.Module) -> list[str]:
+    """A layer that the init loop passed over, where that leaves it at twice or half of what the loop gives."""
+    for w in middle(body(model)):
+        before = float(w.tensor.detach().pow(2).mean())
+        blank(w)
+        w.layer.reset_parameters()
+        ratio = before / float(w.layer.weight.detach().pow(2).mean())
+        return [] if 0.5 < ratio < 2 else [w.name]
+    return []
 
 
 def _shifted_bias(value: float) -> Mutate:
@@ -274,6 +299,7 @@ MUTATIONS: Mapping[str, Mutation] = {
     "one layer NaN": Mutation(each(lambda w: w.tensor.fill_(math.nan), one=True), "values"),
     "one layer never written": Mutation(each(blank, one=True), "values"),
     "both adapters zero": Mutation(_adapters, "values"),
+    "one layer skipped": Mutation(_skipped, "scale", evidence=False),
     "copied layer": Mutation(_copied, "values"),
     "same seed for each layer": Mutation(_reseeded, "values"),
     "grouped fan_out": Mutation(
@@ -306,13 +332,3 @@ MUTATIONS: Mapping[str, Mutation] = {
     "padding row overwritten": Mutation(_tables(_pad, lambda e: e.padding_idx is not None), "tables"),
     "orthogonal on stacked gates": Mutation(_recurrent, "fan"),
 }
-
-
-def applicable(name: str, builds: Mapping[str, Callable[[], nn.Module]]) -> list[str]:
-    """The models on which this mutation touches anything."""
-    found = []
-    for model, build in builds.items():
-        torch.manual_seed(0)
-        if MUTATIONS[name].apply(build()):
-            found.append(model)
-    return found

@@ -1,246 +1,276 @@
-"""How many programmed initialisation mistakes are found, by kind, against the effect that they really have.
+"""How many programmed initialisation mistakes are found, by kind and by family of models, against what they really do.
 
-    python benchmarks/mutations.py [--models 4] [--only "variance as std"] [--seed 0]
+    python benchmarks/mutations.py measure DIR [--seconds 540] [--only "variance as std"] [--seed 0]
+    python benchmarks/mutations.py judge DIR [--page FILE] [--list]
 
-Correct models (``healthy_models``) are mutated in code that the recorder sees. The effect is measured by running the
-correct and the mutated model on the same inputs: the largest change of second moments of the outputs (whole, and the
-part that depends on the input) and of the gradients of untouched parameters relative to each other, in log10; beyond
-what separates draws of the correct model; infinite where gradients stay exactly zero, units stay exactly equal or numbers are not finite. Found: a finding at warning or
-above that names a touched parameter.
+``measure`` applies each mutation (``mutate``) to each correct model (``healthy_models``) in code that the recorder sees,
+and keeps the facts beside the measured effect (``mutation_effect``), one file for each pair; pairs that are there are
+left alone, so that it can be stopped and started again. ``judge`` runs the rules on what is kept.
+
+A mutation is worth finding where its effect is a factor 2 or more of a second moment. It is found where a finding names
+a parameter that was touched and the correct model has no such finding of this severity; at any severity (note), or at
+warning or above.
+
+Some mutations without evidence end in another scheme of the field: He's layers divided by four are at N(0, 0.02), N(0,
+0.02) times four is PyTorch's default. What suits a layer is a set, so that this is no mistake; it is counted apart.
 """
 
 from __future__ import annotations
 
 import argparse
 import math
-import random
+import pickle
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 
 import torch
-from healthy_models import HEALTHY, Case
-from mutate import MUTATIONS, applicable
-from torch import Tensor, nn
+from healthy_models import HEALTHY
+from mutate import MUTATIONS, recognised
+from mutation_effect import Effect, Reference, built
+from torch import nn
 
-import initlint
-from initlint.findings import Severity
+from initlint import engine, packs, selection
+from initlint.config import Config
+from initlint.facts import ModelFacts
+from initlint.findings import Finding, Severity
+from initlint.options import ProbeOptions
 
 #: An effect worth a word: a factor 2 of a second moment (the severity table's first step).
 WORTH = math.log10(2)
-#: Gradients this many decades below the largest are left out: rounding (a bias before a norm) or a branch that is closed.
-ROUNDING = 6.0
+#: The file of a model as it is.
+PLAIN = "as it is"
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """A mutated model as ``measure`` leaves it; no facts where the mutation touches nothing."""
+
+    touched: tuple[str, ...]
+    effect: Effect
+    facts: ModelFacts | None
+    recognised: bool = False  # the mutation made another scheme of it, see ``mutate.recognised``
 
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """One mutation of one model."""
+    """One mutation of one model, judged."""
 
     mutation: str
     model: str
-    effect: float  # log10 of second moments, may be infinite
-    severity: Severity | None  # of the loudest finding that names a touched parameter
-    elsewhere: bool  # a warning or error that names none
-    codes: tuple[str, ...] = field(default=())
+    effect: Effect
+    found: tuple[Finding, ...]  # new findings that name a touched parameter
+    elsewhere: tuple[Finding, ...]  # new ones at warning or above that name none
+    recognised: bool
 
     @property
-    def found(self) -> bool:
+    def severity(self) -> Severity | None:
+        return max((f.severity for f in self.found), default=None)
+
+    @property
+    def worth(self) -> bool:
+        return self.effect.log10 >= WORTH
+
+    @property
+    def loud(self) -> bool:
         return self.severity is not None and self.severity >= Severity.WARNING
 
 
-def flat(value: Any) -> list[Tensor]:
-    """All float tensors in an output."""
-    if isinstance(value, Tensor):
-        return [value] if value.is_floating_point() else []
-    values = value.values() if isinstance(value, dict) else value
-    return [t for item in values for t in flat(item)]
+# -- measuring -----------------------------------------------------------------------------------
 
 
-def backward(model: nn.Module, inputs: tuple[Any, ...], seed: int) -> list[Tensor]:
-    """Run forward and backward from a random unit-variance gradient at the outputs; returns the outputs."""
-    torch.manual_seed(seed)
-    outputs = flat(model(*inputs))
-    model.zero_grad()
-    generator = torch.Generator().manual_seed(7)
-    live = [out for out in outputs if out.requires_grad]
-    if live:
-        torch.autograd.backward(live, [torch.randn(out.shape, generator=generator) for out in live])
-    return [out.detach() for out in outputs]
+def measure(folder: Path, seed: int, only: str, seconds: float) -> bool:
+    """Measure what is missing; False when the time is up before the end."""
+    started = time.perf_counter()
+    for model, case in HEALTHY.items():
+        missing = [name for name in (PLAIN, *MUTATIONS) if only in name and not _file(folder, model, name).exists()]
+        reference = Reference(case, seed) if missing else None
+        for name in missing:
+            if time.perf_counter() - started > seconds:
+                return False
+            assert reference is not None
+            kept = _measured(reference, model, name)
+            _file(folder, model, name).parent.mkdir(parents=True, exist_ok=True)
+            _file(folder, model, name).write_bytes(pickle.dumps(kept))
+    return True
 
 
-def energies(model: nn.Module) -> dict[str, float]:
-    """log10 of the mean square of each parameter's gradient; -inf where it is exactly zero."""
-    found = {}
-    for name, p in model.named_parameters():
-        if p.requires_grad:
-            mean = float(p.grad.double().pow(2).mean()) if p.grad is not None else 0.0
-            found[name] = math.log10(mean) if mean > 0 else -math.inf if mean == 0 else math.nan
-    return found
+def _file(folder: Path, model: str, mutation: str) -> Path:
+    return folder / model / f"{mutation.replace('/', 'div ')}.pickle"
 
 
-def outputs_change(before: Sequence[Tensor], after: Sequence[Tensor]) -> float:
-    """Largest log10 ratio of second moments of the outputs, whole and between samples."""
-    worst = 0.0
-    for a, b in zip(before, after, strict=True):
-        if not bool(torch.isfinite(b).all()):
-            return math.inf
-        pairs = [(a.double().pow(2).mean(), b.double().pow(2).mean())]
-        if len(a) > 1:
-            pairs.append((a.double().var(0).mean(), b.double().var(0).mean()))
-        for x, y in pairs:
-            # what is at the level of rounding, or started at zero, has no ratio
-            if float(x) > 1e-12:
-                worst = max(worst, abs(math.log10(float(y) / float(x))) if float(y) > 0 else math.inf)
-    return worst
+def _measured(reference: Reference, model: str, name: str) -> Kept:
+    from initlint.probe import pipeline
 
-
-def gradients_change(before: dict[str, float], after: dict[str, float], touched: Sequence[str]) -> float:
-    """Largest change of the energies of gradients of untouched layers, a common factor divided out.
-
-    The other parameters of a touched layer are left out: where a norm follows they change and nothing else does.
-    """
-    layers = {name.rpartition(".")[0] for name in touched}
-    top = max(before.values(), default=0.0)
-    shared = [n for n in before if n in after and n.rpartition(".")[0] not in layers and before[n] > top - ROUNDING]
-    changes = [after[n] - before[n] for n in shared if math.isfinite(after[n])]
-    if len(changes) < 2:
-        return 0.0
-    ordered = sorted(changes)
-    return max(ordered[-1] - ordered[len(ordered) // 2], ordered[len(ordered) // 2] - ordered[0])
-
-
-def stuck(model: nn.Module, inputs: tuple[Any, ...]) -> set[str]:
-    """Parameters whose gradient is still exactly zero, or whose units are still equal, after three small steps."""
-    optimiser = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=1e-2)
-    for step in range(3):
-        backward(model, inputs, step)
-        nn.utils.clip_grad_norm_([p for p in model.parameters() if p.grad is not None], 1.0)
-        optimiser.step()
-    backward(model, inputs, 3)
-    found = {name for name, energy in energies(model).items() if energy == -math.inf or math.isnan(energy)}
-    for name, p in model.named_parameters():
-        rows = p.detach().flatten(1) if p.dim() > 1 else None
-        if rows is not None and len(rows) > 1 and rows.shape[1] > 1 and bool((rows == rows[:1]).all()):
-            found.add(name)
-    return found
-
-
-def effect(
-    case: Case, mutated: Callable[[], nn.Module], touched: Sequence[str], inputs: tuple[Any, ...], seed: int
-) -> float:
-    """The measured effect of a mutation, beyond what three draws of the correct model differ by."""
-    plain, wrong = built(case.build, seed), built(mutated, seed)
-    size = distance(plain, wrong, inputs, touched)
-    chance = max(distance(plain, built(case.build, seed + k), inputs, touched) for k in (1, 2))
-    if not math.isfinite(size) or stuck(wrong, inputs) - stuck(plain, inputs):
-        return math.inf
-    return max(size - chance, 0.0)
-
-
-def built(build: Callable[[], nn.Module], seed: int) -> nn.Module:
-    """A model from one seed."""
-    torch.manual_seed(seed)
-    return build()
-
-
-def distance(plain: nn.Module, wrong: nn.Module, inputs: tuple[Any, ...], touched: Sequence[str]) -> float:
-    """The larger of the changes of outputs and of gradients."""
-    size = outputs_change(backward(plain, inputs, 0), backward(wrong, inputs, 0))
-    return max(size, gradients_change(energies(plain), energies(wrong), touched))
-
-
-def trial(mutation: str, model: str, seed: int) -> Trial:
-    """Mutate one model, measure, check."""
-    case, apply = HEALTHY[model], MUTATIONS[mutation].apply
+    case, options = reference.case, ProbeOptions(seed=reference.seed)
+    if name == PLAIN:
+        return Kept((), Effect(), pipeline.analyse(case.build, name=model, options=options, inputs=reference.inputs))
+    apply = MUTATIONS[name].apply
+    torch.manual_seed(reference.seed)
+    touched = apply(case.build())
+    if not touched:
+        return Kept((), Effect(), None)
 
     def mutated() -> nn.Module:
         net = case.build()
         apply(net)
         return net
 
-    torch.manual_seed(seed)
-    inputs = case.inputs()
-    touched = apply(case.build())
-    size = effect(case, mutated, touched, inputs, seed)
-    run = initlint.check(mutated, inputs=inputs, seed=seed, name=model)
-    aliases = {n: {p.name, *p.aliases} for r in run.models for p in r.facts.parameters for n in (p.name, *p.aliases)}
-    known = set().union(*(aliases.get(name, {name}) for name in touched))
-    about = [f for f in run.findings if known.intersection(f.parameters)]
-    loud = [f for f in run.findings if f.severity >= Severity.WARNING]
-    severity = max((f.severity for f in about), default=None)
-    elsewhere = any(f not in about for f in loud)
-    return Trial(mutation, model, size, severity, elsewhere, tuple(sorted({f.code for f in about})))
+    effect = reference.effect(mutated, touched)
+    facts = pipeline.analyse(mutated, name=model, options=options, inputs=reference.inputs)
+    return Kept(tuple(touched), effect, facts, recognised(built(mutated, reference.seed), touched))
 
 
-def line(title: str, trials: Sequence[Trial]) -> str:
-    """One row of the table."""
-    strong = [t for t in trials if t.effect >= WORTH]
-    weak = [t for t in trials if t.effect < WORTH]
-    found = sum(t.found for t in trials)
-    noted = sum(t.severity is not None for t in trials)
-    share = f"{sum(t.found for t in strong)}/{len(strong)}" if strong else "-"
-    return (
-        f"{title:30s} {found:3d}/{len(trials):<3d} {noted:3d}   {share:>7s}   {sum(t.found for t in weak)}/{len(weak)}"
-    )
+# -- judging -------------------------------------------------------------------------------------
 
 
-def report(trials: Sequence[Trial]) -> None:
-    """The table: by mutation, by family, in all."""
-    print(f"\n{'':30s} found   noted  of >= 2x  of < 2x")
-    for name in dict.fromkeys(t.mutation for t in trials):
-        print(line(name, [t for t in trials if t.mutation == name]))
-    print()
-    for family in dict.fromkeys(m.family for m in MUTATIONS.values()):
-        chosen = [t for t in trials if MUTATIONS[t.mutation].family == family]
-        if chosen:
-            print(line(f"family {family}", chosen))
-    print(line("mistakes with evidence", [t for t in trials if MUTATIONS[t.mutation].evidence]))
-    print(line("mere distance", [t for t in trials if not MUTATIONS[t.mutation].evidence]))
-    print(line("all", trials))
+def judged(folder: Path) -> tuple[list[Trial], dict[str, tuple[Finding, ...]]]:
+    """All that was measured, by the rules as they are now; and the findings on the models as they are."""
+    judge = _judge()
+    plain, trials = {}, []
+    for model in HEALTHY:
+        if not _file(folder, model, PLAIN).exists():
+            continue
+        plain[model] = judge(_load(folder, model, PLAIN).facts)
+        for mutation in MUTATIONS:
+            kept = _load(folder, model, mutation) if _file(folder, model, mutation).exists() else None
+            if kept is not None and kept.facts is not None:
+                trials.append(_trial(mutation, model, kept, judge(kept.facts), plain[model]))
+    return trials, plain
 
 
-def false_alarms(seed: int) -> None:
-    """Warnings and errors on the models as they are."""
-    count = 0
-    for name, case in HEALTHY.items():
-        torch.manual_seed(seed)
-        run = initlint.check(case.build, inputs=case.inputs(), seed=seed, name=name)
-        for finding in run.findings:
-            if finding.severity >= Severity.WARNING:
-                count += 1
-                print(f"FALSE ALARM {name}: {finding.code} {finding.message}")
-    print(f"false alarms on {len(HEALTHY)} models as they are: {count}")
+def _judge() -> Callable[[ModelFacts | None], tuple[Finding, ...]]:
+    config = Config()
+    known = packs.load(config.rule_packs)
+    rules = selection.choose(known, (config.selectors,))
+
+    def judge(facts: ModelFacts | None) -> tuple[Finding, ...]:
+        assert facts is not None
+        analysis = engine.Analysis(target=facts.target, models=(facts,))
+        return engine.run([analysis], config, rules, known=known).findings
+
+    return judge
+
+
+def _load(folder: Path, model: str, mutation: str) -> Kept:
+    return pickle.loads(_file(folder, model, mutation).read_bytes())
+
+
+def _trial(mutation: str, model: str, kept: Kept, findings: Sequence[Finding], before: Sequence[Finding]) -> Trial:
+    assert kept.facts is not None
+    names = {n: {p.name, *p.aliases} for p in kept.facts.parameters for n in (p.name, *p.aliases)}
+    touched = set().union(*(names.get(name, {name}) for name in kept.touched))
+    new = [f for f in findings if not any(_same(f, old, touched) for old in before)]
+    about = tuple(f for f in new if touched.intersection(f.parameters))
+    elsewhere = tuple(f for f in new if f not in about and f.severity >= Severity.WARNING)
+    return Trial(mutation, model, kept.effect, about, elsewhere, kept.recognised)
+
+
+def _same(finding: Finding, old: Finding, touched: set[str]) -> bool:
+    """Whether the correct model has this finding, too: the same code on the same touched parameters, as severe."""
+    if finding.code != old.code or finding.severity > old.severity:
+        return False
+    return touched.intersection(finding.parameters) <= set(old.parameters)
+
+
+# -- the tables ----------------------------------------------------------------------------------
+
+
+def rows(title: str, groups: Mapping[str, Sequence[Trial]]) -> Iterator[str]:
+    """A table in Markdown: applied, effect of 2 or more, of these found at any severity and at warning or above."""
+    yield f"| {title} | applied | effect >= 2 | found | at warning or above | effect < 2 | found | at warning or above |"
+    yield "|---|---|---|---|---|---|---|---|"
+    for name, trials in groups.items():
+        strong, weak = [t for t in trials if t.worth], [t for t in trials if not t.worth]
+        cells = [len(trials)]
+        for part in (strong, weak):
+            cells += [len(part), sum(t.severity is not None for t in part), sum(t.loud for t in part)]
+        yield f"| {name} | {' | '.join(map(str, cells))} |"
+
+
+def codes(trials: Sequence[Trial]) -> Iterator[str]:
+    """Which rules speak, by mutation."""
+    yield "| mutation | loudest finding that names what was touched |"
+    yield "|---|---|"
+    for mutation in dict.fromkeys(t.mutation for t in trials):
+        counts: dict[str, int] = {}
+        for t in trials:
+            if t.mutation == mutation and t.found:
+                loudest = max(t.found, key=lambda f: f.severity)
+                key = f"{loudest.code} {loudest.severity.label}"
+                counts[key] = counts.get(key, 0) + 1
+        said = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+        yield f"| {mutation} | {', '.join(f'{key}: {count}' for key, count in said) or 'nothing'} |"
+
+
+def page(trials: Sequence[Trial], plain: Mapping[str, Sequence[Finding]]) -> str:
+    """All tables."""
+
+    def by(key: Callable[[Trial], str]) -> dict[str, list[Trial]]:
+        return {name: [t for t in trials if key(t) == name] for name in dict.fromkeys(map(key, trials))}
+
+    def kind(trial: Trial) -> str:
+        if MUTATIONS[trial.mutation].evidence:
+            return "the record or the structure shows the mistake"
+        return "mere distance, to another recognised scheme" if trial.recognised else "mere distance, to none"
+
+    mistakes = [t for t in trials if MUTATIONS[t.mutation].evidence or not t.recognised]
+    blocks = [
+        rows("in all", {"all": trials, "all but other recognised schemes": mistakes, **by(kind)}),
+        rows("kind", by(lambda t: MUTATIONS[t.mutation].family)),
+        rows("models", by(lambda t: HEALTHY[t.model].family)),
+        rows("mutation", by(lambda t: t.mutation)),
+        codes(trials),
+        _alarms(plain),
+    ]
+    return "\n\n".join("\n".join(block) for block in blocks)
+
+
+def _alarms(plain: Mapping[str, Sequence[Finding]]) -> Iterator[str]:
+    loud = sum(f.severity >= Severity.WARNING for found in plain.values() for f in found)
+    yield f"The {len(plain)} models as they are: {loud} findings at warning or above."
+    yield ""
+    yield "| model | notes |"
+    yield "|---|---|"
+    for model, found in plain.items():
+        if found:
+            yield f"| {model} | {', '.join(f'{f.code} {f.severity.label}' for f in found)} |"
+
+
+def listed(trials: Sequence[Trial]) -> Iterator[str]:
+    """One line for each trial, missed ones marked."""
+    for t in trials:
+        mark = "MISSED" if t.worth and t.severity is None else "weak" if not t.worth else "ok"
+        e = t.effect
+        size = f"1e{e.log10:.1f} (f {e.forward:.1f} d {e.dependent:.1f} g {e.gradient:.1f} stuck {e.stuck})"
+        said = " ".join(f"{f.code}/{f.severity.label}" for f in t.found)
+        other = " ".join(f"{f.code}/{f.severity.label}" for f in t.elsewhere)
+        yield f"{mark:6s} {t.mutation} / {t.model}: {size} [{said}]{f' elsewhere [{other}]' if other else ''}"
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--models", type=int, default=4, help="models for each mutation")
+    parser.add_argument("action", choices=("measure", "judge"))
+    parser.add_argument("folder", type=Path)
     parser.add_argument("--only", default="", help="mutations whose name contains this")
+    parser.add_argument("--seconds", type=float, default=math.inf, help="stop measuring after this time")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--no-alarms", action="store_true", help="leave the unmutated models out")
+    parser.add_argument("--page", type=Path, help="write the tables into this file, too")
+    parser.add_argument("--list", action="store_true", help="each trial")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    chance, trials, started = random.Random(arguments.seed), [], time.perf_counter()
-    builds = {name: case.build for name, case in HEALTHY.items()}
-    for mutation in MUTATIONS:
-        if arguments.only not in mutation:
-            continue
-        usable = applicable(mutation, builds)
-        for model in chance.sample(usable, min(arguments.models, len(usable))):
-            done = trial(mutation, model, arguments.seed)
-            trials.append(done)
-            label = done.severity.label if done.severity else "nothing"
-            mark = "MISSED " if done.effect >= WORTH and not done.found else ""
-            print(
-                f"{mark}{mutation} / {model}: effect 1e{done.effect:.1f}, {label} {' '.join(done.codes)}"
-                f"{' (elsewhere)' if done.elsewhere else ''}",
-                flush=True,
-            )
-    report(trials)
-    if not arguments.no_alarms:
-        false_alarms(arguments.seed)
-    print(f"{time.perf_counter() - started:.0f} s")
+    if arguments.action == "measure":
+        done = measure(arguments.folder, arguments.seed, arguments.only, arguments.seconds)
+        print("all measured" if done else "time is up; start again for the rest")
+        return 0 if done else 3
+    trials, plain = judged(arguments.folder)
+    if arguments.list:
+        print("\n".join(listed(trials)))
+    tables = page(trials, plain)
+    print(tables)
+    if arguments.page:
+        arguments.page.write_text(tables + "\n")
     return 0
 
 

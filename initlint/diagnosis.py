@@ -7,17 +7,26 @@ evidence come first; a deviation that nothing explains is the last resort. Pure 
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
-from initlint.facts import CONVERSIONS, Layer, ModelFacts, ParameterFacts, Write
+from initlint.asked import drawn_alike, nominal_second
+from initlint.facts import Layer, ModelFacts, ParameterFacts, Write
+from initlint.reasons import (
+    Case,
+    fan_counted,
+    fits,
+    formula_misplaced,
+    mean_shifted,
+    nearest_scheme,
+    other_activation,
+    slope_taken,
+)
 from initlint.records import dataclass
 from initlint.runtime_scale import as_used, run_time_factor
 from initlint.theory.fans import torch_fans
-from initlint.theory.misapplied import misapplied
-from initlint.theory.miscounts import EXACT, MIN_FACTOR, by_hand, counts, formula, of_call
-from initlint.theory.schemes import Requested, Scheme, acceptable, base_write, requested, stated, textbook
+from initlint.theory.miscounts import formula
+from initlint.theory.schemes import Scheme, acceptable, textbook
 
 #: Reasons, in the order in which they are tried.
 REASONS = (
@@ -36,31 +45,9 @@ REASONS = (
 
 #: THEORY 3.3: allowed band of F var E[phi^2] around 1 rather than naming the scheme.
 _BAND = 2.0
-#: Gains of calculate_gain, as they turn up in the place of a slope.
-_CALCULATED = (
-    math.sqrt(2),
-    5 / 3,
-    0.75,
-    math.sqrt(2 / (1 + 0.01**2)),
-    math.sqrt(2 / (1 + 0.2**2)),
-    math.sqrt(2 / 1.01),
-)
+
 #: Reasons that lie in a formula, and say nothing where it gives a suitable variance all the same.
 _MISAPPLIED = ("variance_as_std", "misapplied_formula")
-#: Numbers as they stand in source.
-_NUMBER = re.compile(r"(?<![\w.])\d+\.?\d*(?:[eE][+-]?\d+)?|(?<![\w.])\.\d+(?:[eE][+-]?\d+)?")
-#: Rectifiers and the functions that behave like one at the scale of a unit Gaussian.
-RECTIFIERS = frozenset(
-    {
-        *("relu", "leaky_relu", "prelu", "rrelu", "relu6", "elu", "celu", "gelu", "gelu_tanh", "quick_gelu", "silu"),
-        *("mish", "hardswish", "softplus", "threshold"),
-    }
-)
-RELU_FAMILY = ("relu", "leaky_relu")
-#: Bounded odd functions, which Glorot derived his scheme for, and their shifted kin.
-SQUASHERS = frozenset(
-    ("tanh", "sigmoid", "softsign", "hardtanh", "hardsigmoid", "erf", "arctan", "logsigmoid", "tanhshrink")
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +86,7 @@ def _suspects(facts: ModelFacts) -> tuple[Suspect, ...]:
     fitting: set[str] = set()
     by_name = {name: p for p in facts.parameters for name in (p.name, *p.aliases)}
     seen: set[str] = set()
-    drawn = _drawn_alike(facts)
+    drawn = drawn_alike(facts)
     tables = {p.name for layer in facts.layers if layer.kind == "embedding" and (p := by_name.get(layer.weight))}
     for layer in [part for whole in facts.layers for part in _factors(facts, whole, by_name)]:
         parameter = by_name.get(layer.weight)
@@ -119,7 +106,7 @@ def _suspects(facts: ModelFacts) -> tuple[Suspect, ...]:
             # the reader compares with what the parameter holds, not with what the forward makes of it
             by = factor or 1.0
             found.append(replace(suspect, actual=suspect.actual / by, expected=suspect.expected / by))
-            if suspect.reason in _MISAPPLIED and _fits(read, suspect.actual):
+            if suspect.reason in _MISAPPLIED and fits(read, suspect.actual):
                 fitting.add(parameter.name)
     sizes = tuple(_other_counts(facts))
     widths = {layer.fan_in for layer in facts.layers if layer.kind != "embedding"}
@@ -202,35 +189,6 @@ def _scaled_instead_of_logits(facts: ModelFacts, layer: Layer, parameter: Parame
     return scale * scale * dim > _BAND and 1 / _BAND < second * dim < _BAND
 
 
-def full_write(parameter: ParameterFacts) -> Write | None:
-    """The last write that set the whole tensor (``None`` when it was built up in parts or rescaled later)."""
-    for write in reversed(parameter.writes):
-        if write.share >= 1 and not write.region and write.op not in CONVERSIONS:
-            return write
-    return None
-
-
-def nominal_second(parameter: ParameterFacts) -> tuple[float, Requested | None]:
-    """E[w^2] by the init call where the record settles it, else of the actual values; and what was asked for."""
-    stats = parameter.stats
-    actual = stats.second if stats else 0.0
-    write = parameter.last
-    if write is None:
-        return actual, None
-    asked = requested(write, parameter.shape) if write is full_write(parameter) else None
-    if asked is None:
-        # drawn matrix by matrix, or rescaled later: one distribution if all parts agree
-        asked = stated(parameter)
-        asked = asked if asked is not None and asked.family in ("normal", "uniform", "truncated") else None
-    if asked is None or asked.std is None:
-        return actual, None
-    second = asked.std**2 + (asked.mean or 0.0) ** 2
-    # a later unrecorded change shows as values that the call cannot give: trust the values then. The band covers
-    # sampling error of small tensors (5 SE of the log second moment at kurtosis 3).
-    band = 1 + 5 * math.sqrt(2 / max(1, stats.count)) if stats else 2.0
-    return (second, asked) if second > 0 and 1 / band < actual / second < band else (actual, asked)
-
-
 def _judged(layer: Layer, parameter: ParameterFacts) -> bool:
     stats = parameter.stats
     return (
@@ -257,8 +215,8 @@ def _suspect(
     assert stats is not None
     fan_in = layer.fan_in or 1.0
     schemes = acceptable(layer)
-    nearest = _nearest(textbook(layer) or schemes, second)
-    suits = _fits(layer, second, _BAND)
+    nearest = nearest_scheme(textbook(layer) or schemes, second)
+    suits = fits(layer, second, _BAND)
     expected = nearest.var if nearest else 1.0 / fan_in
 
     def build(reason: str, evidence: str, remedy: str = "", target: float = 0.0) -> Suspect:
@@ -269,8 +227,8 @@ def _suspect(
         if not suits:
             return build("default", "PyTorch's default, never re-initialised")
         return None
-    case = _Case(layer, parameter, write, asked, second, alike)
-    for check in (_slope, _fan, _misapplied, _mean):
+    case = Case(layer, parameter, write, asked, second, alike)
+    for check in (slope_taken, fan_counted, formula_misplaced, mean_shifted):
         found = check(case)
         if found is not None:
             reason, evidence, remedy, target = found
@@ -280,95 +238,17 @@ def _suspect(
         if nearest is not None and second > _BAND**2 * max(scheme.var for scheme in schemes):
             return build("unexplained", f"variance {second:.3g} where {nearest.name} gives {nearest.var:.3g}")
         return None
-    chosen = _other_activation(layer, write, second)
+    chosen = other_activation(layer, write, second)
     if chosen:
         return build("other_activation", chosen)
-    if nearest is None or _fits(layer, second, _BAND**2):
+    if nearest is None or fits(layer, second, _BAND**2):
         return None
     if second > nearest.var:
         # beyond every scheme, the backward mode of He's is no goal: it is the largest of all where a layer narrows
         forward = tuple(s for s in textbook(layer) if "fan_out" not in s.name)
-        nearest = _nearest(forward, second) or nearest
+        nearest = nearest_scheme(forward, second) or nearest
     what = f"variance {second:.3g} where {nearest.name} gives {nearest.var:.3g}"
     return Suspect(layer, parameter, "unexplained", second, nearest.var, nearest, what, nearest.call, write)
-
-
-@dataclass(frozen=True, slots=True)
-class _Case:
-    """A weight with what its init call asked for."""
-
-    layer: Layer
-    parameter: ParameterFacts
-    write: Write | None
-    asked: Requested | None
-    second: float
-    alike: tuple[tuple[int, ...], ...] | None  # shapes to which the line gives the same std; None: a bare number
-
-
-_Found = tuple[str, str, str, float]
-
-
-def _slope(case: _Case) -> _Found | None:
-    layer, write, second = case.layer, case.write, case.second
-    if write is None or not write.op.startswith("kaiming") or write.origin == "torch":
-        return None
-    a = write.args.get("a", 0.0)
-    nonlinearity = write.args.get("nonlinearity", "leaky_relu")
-    if nonlinearity != "leaky_relu" or not isinstance(a, (int, float)) or abs(a - math.sqrt(5)) < 1e-9:
-        return None
-    slope = layer.activation_args.get("negative_slope", 0.0) if layer.activation == "leaky_relu" else 0.0
-    gain = next((g for g in _CALCULATED if abs(a - g) < 1e-6 * g), None)
-    # a slope above 1 is no leaky ReLU: it says that negative inputs are amplified
-    if gain is None and abs(a) <= 1:
-        return None
-    if isinstance(slope, (int, float)) and abs(a - slope) < 1e-6:
-        return None
-    known = float(slope) if isinstance(slope, (int, float)) else 0.0
-    right = 2 / (1 + known**2)
-    expected = second * (1 + a * a) / 2 * right
-    what = f"a gain ({a:.4g})" if gain else f"{a:.4g}"
-    return (
-        "gain_as_slope",
-        f"{write.op} takes the negative slope as `a`, and was given {what}: the variance is divided by {1 + a * a:.3g}",
-        f'nn.init.{write.op}(weight, a={known:g}, nonlinearity="leaky_relu")',
-        expected,
-    )
-
-
-def _fan(case: _Case) -> _Found | None:
-    if case.write is None or case.write.origin == "torch":
-        return None
-    if _named(case.write):
-        return _fan_of_call(case, case.write)
-    if case.asked is None or case.alike is None:
-        return None
-    found = by_hand(case.layer, case.parameter.shape, case.second)
-    if found is None or not all(counts(shape, found.used) for shape in case.alike):
-        return None
-    expected = case.second * found.used / found.right
-    line = f"nn.init.normal_(weight, std={math.sqrt(expected):.4g})"
-    return found.reason, f"the std {math.sqrt(case.second):.4g} {found.clause}", line, expected
-
-
-def _fan_of_call(case: _Case, write: Write) -> _Found | None:
-    found = of_call(case.layer, case.parameter.shape, write)
-    if found is None:
-        return None
-    expected = case.second * found.used / found.right
-    if abs(case.second * found.right / 2 - 1) < EXACT:  # a gain makes up for the count: what is there is right
-        return None
-    shown = "fan_in + fan_out" if write.op.startswith("xavier") else f'mode="{write.args.get("mode", "fan_in")}"'
-    line = f"nn.init.normal_(weight, std={math.sqrt(expected):.4g})"
-    return found.reason, f"{write.op} ({shown}) {found.clause}", line, expected
-
-
-def _misapplied(case: _Case) -> _Found | None:
-    if case.asked is None or case.alike is None or case.write is None or case.write.origin == "torch":
-        return None
-    found = misapplied(case.layer, case.parameter.shape, case.asked)
-    if found is None or not all(counts(shape, found.count) for shape in case.alike if found.count):
-        return None
-    return found.reason, found.clause, found.line, found.variance
 
 
 def _other_counts(facts: ModelFacts) -> Iterator[float]:
@@ -383,89 +263,6 @@ def _other_counts(facts: ModelFacts) -> Iterator[float]:
             yield float(head_dim)
     branches = sum(layer.branch for layer in facts.layers)
     yield from (float(branches), branches / 2, 2.0 * branches)
-
-
-def _mean(case: _Case) -> _Found | None:
-    """A weight drawn with a mean of the size of its spread: arguments in the wrong places."""
-    layer, write, asked = case.layer, case.write, case.asked
-    if asked is None or write is None or write.origin == "torch" or not write.random:
-        return None
-    mean, std = asked.mean or 0.0, asked.std or 0.0
-    if std <= 0:
-        return None
-    # normal_(w, 0.02): the only argument is the mean, the std keeps its default of one
-    if asked.family == "normal" and std == 1.0 and 0 < abs(mean) < 1:
-        what = f"{write.op} draws around {mean:.4g} with std 1: its first argument is the mean"
-        return "nonzero_mean", what, f"nn.init.normal_(weight, std={abs(mean):.4g})", mean * mean
-    # |mean| of at least half the std adds F/4 times the variance along the mean direction: no scheme does that
-    if abs(mean) < std / 2 or layer.kind == "embedding":
-        return None
-    what = f"{write.op} draws around {mean:.4g} with std {std:.4g}: the mean is not zero"
-    return "nonzero_mean", what, f"nn.init.normal_(weight, mean=0.0, std={std:.4g})", std * std
-
-
-def _other_activation(layer: Layer, write: Write | None, second: float) -> str:
-    if write is None or write.origin == "torch" or layer.consumer != "activation" or layer.activation is None:
-        return ""
-    act = layer.activation
-    # the call names the activation that it is for: a mismatch even where the numbers lie close
-    if write.op.startswith("kaiming") and act in SQUASHERS and write.args.get("nonlinearity") in RELU_FAMILY:
-        return f"Kaiming for {write.args['nonlinearity']} before {act}"
-    if _fits(layer, second):
-        return ""
-    # a rectifier passes about half of the second moment: Xavier at less than three quarters of He's variance
-    if write.op.startswith("xavier") and act in RECTIFIERS and second < 1.5 / (layer.fan_in or 1.0):
-        return f"Xavier (for tanh and linear layers) before {act}: half of the variance that {act} needs"
-    if write.op.startswith("kaiming") and act in SQUASHERS | {"selu", "sin"}:
-        return f"Kaiming (for rectifiers) before {act}"
-    if act == "selu" and write.op.startswith(("xavier", "orthogonal", "normal", "uniform", "trunc")):
-        return "SELU normalises itself only with LeCun's variance 1 / fan_in"
-    return ""
-
-
-def _fits(layer: Layer, second: float, factor: float = MIN_FACTOR) -> bool:
-    """Whether a scheme that suits the layer has this variance, within a factor. Orthogonal schemes have their own."""
-    return any(1 / factor < second / s.var < factor for s in acceptable(layer) if s.family != "orthogonal")
-
-
-def _nearest(schemes: tuple[Scheme, ...], second: float) -> Scheme | None:
-    fit = [s for s in schemes if s.var > 0 and s.family != "orthogonal"]
-    return min(fit, key=lambda s: abs(math.log(s.var / second))) if fit and second > 0 else None
-
-
-def _named(write: Write | None) -> bool:
-    return write is not None and write.op.startswith(("kaiming", "xavier"))
-
-
-def _drawn_alike(facts: ModelFacts) -> Mapping[str, tuple[tuple[int, ...], ...]]:
-    """For each weight whose std may come from a formula: the shapes that the same line gives the same std.
-
-    Left out are stds that are numbers of their own: written as a literal at the call, or of two digits (0.02), which
-    a formula gives by chance alone, while no weight of another shape confirms the formula.
-    """
-    drawn: dict[tuple[str, int], list[tuple[ParameterFacts, float]]] = {}
-    found: dict[str, tuple[tuple[int, ...], ...]] = {}
-    for parameter in facts.parameters:
-        site = parameter.last.site if parameter.last else None
-        # a draw by hand: PyTorch's default and Kaiming's call, rescaled later, hold formulas of their own
-        base = base_write(parameter)
-        by_code = base is not None and base.origin != "torch" and not _named(base)
-        asked = stated(parameter) if len(parameter.shape) > 1 and by_code else None
-        if asked is not None and asked.std > 0 and (site is None or not _literal(asked, site.text)):
-            place = (site.file, site.line) if site is not None else (parameter.name, 0)
-            drawn.setdefault(place, []).append((parameter, asked.std))
-    for members in drawn.values():
-        for parameter, std in members:
-            alike = [p.shape for p, other in members if math.isclose(other, std, rel_tol=1e-9)]
-            if float(f"{std:.2g}") != std or len(alike) < len(members):
-                found[parameter.name] = tuple(dict.fromkeys(alike))
-    return found
-
-
-def _literal(asked: Requested, text: str) -> bool:
-    """Whether the std or the bound stands in the line."""
-    values = [v for v in (asked.std, asked.bound_high) if v]
-    return any(math.isclose(float(n), v, rel_tol=1e-9) for n in _NUMBER.findall(text) for v in values)
 
 
 def grouped(found: tuple[Suspect, ...], reason: str) -> Mapping[tuple[str, int], list[Suspect]]:

@@ -23,7 +23,9 @@ LAYERS: tuple[frozenset[str], ...] = (
         {
             "rule",
             "table",
+            "asked",
             "diagnosis",
+            "reasons",
             "upstream",
             "wiring",
             "odds",

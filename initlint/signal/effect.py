@@ -29,8 +29,9 @@ class Effect:
     """What the actual weights do, compared with the expected ones.
 
     ``forward``, ``dependent`` and ``gradient`` are log10 ratios of second moments, actual over expected, the largest
-    in magnitude along the trunk (gradients relative to the one next to the head); ``local`` the same at the changed
-    layers' own outputs. ``loss`` is in nats. ``before`` are the spans as they are, ``after`` as they would be.
+    in magnitude along the trunk and at outputs beside it (gradients relative to the one next to the head); ``local``
+    the same at the changed layers' own outputs. ``loss`` is in nats. ``before`` are the spans as they are, ``after``
+    as they would be.
     """
 
     forward: float = 0.0
@@ -116,6 +117,9 @@ def _effect(
     forward, dependent, gradient, after = differences
     view = Overlay(base.states, change.states)
     moved = {user for index in change.states for user in scene.consumers[index]}
+    aside = [i for i in outputs if i not in signal.places]
+    forward = _largest([forward, *_between([(base.states[i].q, view[i].q) for i in aside])])
+    dependent = _largest([dependent, *_between([(base.states[i].d, view[i].d) for i in aside])])
     actual_loss, wanted_loss = signal.init_loss, init_loss(scene, outputs, view)
     loss = actual_loss.predicted - wanted_loss.predicted if actual_loss and wanted_loss else 0.0
     local = _largest([log10(base.states[i].q) - log10(view[i].q) for i in nodes])
@@ -170,6 +174,11 @@ def _compare(actual: Sequence[Point], expected: Mapping[int, Point]) -> tuple[fl
     return forward, dependent, _largest(found)
 
 
+def _between(moments: Sequence[tuple[float, float]]) -> list[float]:
+    """Log ratios at outputs beside the trunk (a value next to a policy); one that is exactly zero has none."""
+    return [log10(actual) - log10(expected) for actual, expected in moments if actual > 0 and expected > 0]
+
+
 def _shows(actual: Point, expected: Point) -> bool:
     """Whether a change of a point may show in a span."""
     if not (actual.judged or actual.body or expected.body):
@@ -207,7 +216,9 @@ def sentence(effect: Effect, scene: Scene) -> str:
         return f"the layer's own output changes by a factor {fold(effect.local)}, the rest of the net hardly"
     span, wanted = effect.before.get(kind), effect.after.get(kind)
     what = {"forward": "the signal", "dependent": "the input-dependent signal", "gradient": "the gradient"}[kind]
-    if span is None or span.raw < 0.5 or span.first < 0:
+    # what changes beside the trunk, or in the middle of it, is not told by its ends
+    same = span is not None and wanted is not None and abs(span.raw - wanted.raw) < NOTHING
+    if span is None or span.raw < 0.5 or span.first < 0 or same:
         size = "larger" if value > 0 else "smaller"
         return f"{what} is {fold(value)} times {size} in its second moment than with the expected values"
     verb = "shrinks" if span.shrinks else "grows"

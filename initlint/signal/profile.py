@@ -17,6 +17,9 @@ from initlint.signal.trunk import WEIGHTED, returned
 BAND = 2.5
 #: Ops that scale or reorder the output as a whole.
 FACTORS = frozenset({"scale", "reshape", "identity", "shift", "output"})
+#: Ops that bring data into its units, by themselves or with a constant for their other operand.
+PREPARES = frozenset({"scale", "shift", "reshape", "identity"})
+ARITHMETIC = frozenset({"add", "sub", "mul", "div"})
 #: Falls and rises that differ by less are as large as each other: a ratio of 10 is harmless (THEORY 6.1).
 TIE = 1.0
 LN10 = math.log(10.0)
@@ -91,7 +94,7 @@ def points(
     added = _added(scene, trunk, grads)
     found: list[Point] = []
     lost_q = lost_d = 0.0
-    for index in trunk:
+    for index in trunk[_prepared(scene, trunk) :]:
         x, node = states[index], scene.nodes[index]
         if averages(scene, index):
             before = states[node.inputs[0]]
@@ -102,6 +105,26 @@ def points(
         brought = sum(gain for at, gain in added.items() if index <= at)
         found.append(_point(scene, index, x, grads[index], hidden[index], (first, head), (lost_q, lost_d), brought))
     return tuple(found)
+
+
+def _prepared(scene: Scene, trunk: Sequence[int]) -> int:
+    """Where in the trunk the data is ready: behind what only shifts or scales an input by constants (``x / 255``,
+    ``(x - mean) / std``). That undoes the unit that the data comes in and is no layer."""
+    at = 0
+    for place, index in enumerate(trunk[1:], 1):
+        node = scene.nodes[index]
+        others = [i for i in node.inputs if i != trunk[place - 1]]
+        constant = node.op in PREPARES or (node.op in ARITHMETIC and all(_fixed(scene, i) for i in others))
+        if not constant or len(others) == len(node.inputs):
+            break
+        at = place
+    return at
+
+
+def _fixed(scene: Scene, index: int) -> bool:
+    """Whether a node holds constants or buffers."""
+    node = scene.nodes[index]
+    return node.op == "constant" or (node.op == "parameter" and bool(node.attrs.get("buffer")))
 
 
 def changed_points(

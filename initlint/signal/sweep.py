@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from initlint.facts import Node
 from initlint.signal import near, parts
-from initlint.signal.moments import Grad, Moments, NoRuleError, Shares, State, bounded
+from initlint.signal.moments import Grad, Moments, NoRuleError, Shares, State, bounded, state
 from initlint.signal.opaque import measured
 from initlint.signal.scene import Scene
 from initlint.signal.table import OPS
@@ -26,6 +26,8 @@ NEAR, FAR = 1.0, 1.0
 SMALLEST_SHARE = 1e-2
 #: So many of the nearest sums are remembered.
 TIES = 3
+#: Ops that make floats of integers.
+CASTS = frozenset({"scale", "shift", "identity"})
 #: Relative change of a moment below which re-propagation stops.
 CONVERGED = 1e-7
 
@@ -43,6 +45,9 @@ def forward_one(node: Node, states: Sequence[State], scene: Scene) -> State:
     """The state of one node; measured, or undetermined with a reason, where no rule applies."""
     xs = tuple(states[source] for source in node.inputs)
     op = OPS.get(node.op)
+    numbers = _numbers(node, xs)
+    if numbers is not None:
+        return numbers
     try:
         if op is None:
             raise NoRuleError(f"the op {node.op!r} is not modelled")
@@ -94,6 +99,16 @@ def _measured_like(x: State, source: Node) -> State:
         return x
     ratio = got.second / x.q
     return replace(x, q=got.second, m=x.m * ratio**0.5, d=x.d * ratio, e=x.e * ratio, u=x.u * ratio, parts=())
+
+
+def _numbers(node: Node, xs: tuple[State, ...]) -> State | None:
+    """Integers of an input that are made floats: data (the bytes of an image) and no indices, as measured."""
+    got = node.measured
+    if node.op not in CASTS or len(xs) != 1 or xs[0].kind != "index" or got is None or not got.finite:
+        return None
+    apart, along = 1.0 - (got.correlation or 0.0), 1.0 - (got.positions or 0.0)
+    both = 1.0 - max(1.0 - apart, 0.0) * max(1.0 - along, 0.0)
+    return state(got.second, got.mean, got.second * apart, got.second * along, got.second * both)
 
 
 def _plain(xs: tuple[State, ...]) -> tuple[State, ...]:

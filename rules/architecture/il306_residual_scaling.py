@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
-from initlint.diagnosis import nominal_second
+from initlint.asked import nominal_second
 from initlint.facts import ParameterFacts
 from initlint.findings import Related, Severity
 from initlint.rule import Context, Outcome, Rule, bad, by_cause, good, site_of

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
-from initlint.diagnosis import nominal_second
+from initlint.asked import nominal_second
 from initlint.findings import Severity
 from initlint.rule import Context, Outcome, Rule, bad, good, site_of
 from initlint.signal import Nominal

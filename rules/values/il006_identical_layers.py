@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from initlint.diagnosis import full_write
+from initlint.asked import full_write
 from initlint.facts import ModelFacts, ParameterFacts, Site
 from initlint.findings import Related, Severity
 from initlint.rule import Context, Outcome, Rule, bad, good, site_of
