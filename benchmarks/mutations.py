@@ -168,8 +168,8 @@ def _trial(mutation: str, model: str, kept: Kept, findings: Sequence[Finding], b
 
 
 def _same(finding: Finding, old: Finding, touched: set[str]) -> bool:
-    """Whether the correct model has this finding, too: the same code on the same touched parameters, as severe."""
-    if finding.code != old.code or finding.severity > old.severity:
+    """Whether the correct model has this finding, too: the same code, line and touched parameters, as severe."""
+    if finding.code != old.code or finding.severity > old.severity or finding.site != old.site:
         return False
     return touched.intersection(finding.parameters) <= set(old.parameters)
 

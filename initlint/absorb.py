@@ -41,7 +41,34 @@ def _absorb_model(findings: Sequence[Finding], rules: Mapping[str, Rule]) -> lis
             standing[strongest] = _merge(standing[strongest], finding)
         else:
             standing.append(finding)
-    return standing
+    return _one_line(standing, rules)
+
+
+def _one_line(standing: Sequence[Finding], rules: Mapping[str, Rule]) -> list[Finding]:
+    """Without symptoms at a part of what a cause names that was reported later: one line drew the head and all before.
+
+    A general rule on single layers stands after specific symptoms, so that one weight alone has the symptom's name.
+    """
+    found = list(standing)
+    for finding in standing:
+        if not _family(finding, rules, "signal"):
+            continue
+        wider = [
+            i
+            for i, host in enumerate(found)
+            if host.topic == finding.topic
+            and _family(host, rules, "variance")
+            and set(host.parameters) > set(finding.parameters)
+        ]
+        if wider and finding.parameters:
+            found[wider[0]] = _merge(found[wider[0]], finding)
+            found.remove(finding)
+    return found
+
+
+def _family(finding: Finding, rules: Mapping[str, Rule], family: str) -> bool:
+    rule = rules.get(finding.code)
+    return rule is not None and rule.family == family
 
 
 def _rank(finding: Finding, rules: Mapping[str, Rule]) -> tuple[bool, int, int, int]:
@@ -59,6 +86,9 @@ def _explains(host: Finding, finding: Finding, rules: Mapping[str, Rule]) -> boo
         # two symptoms: one that is itself no more than a note is not why something louder happens
         symptom = (known := rules.get(host.code)) is not None and known.family in ("signal", "responsible")
         return not symptom or host.severity >= Severity.WARNING or finding.severity <= Severity.NOTE
+    # what no statement reached is not what the code asked for, in its scale, too
+    if host.topic == "reach" and finding.topic == "scale" and _family(finding, rules, "variance"):
+        return host.severity >= Severity.WARNING or finding.severity <= Severity.NOTE
     rule = rules.get(finding.code)
     whole_graph = rule is not None and rule.family == "signal" and finding.topic == "scale"
     return whole_graph and host.topic in SCALE_CAUSES and host.severity >= Severity.WARNING

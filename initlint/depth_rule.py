@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import ClassVar
 
+from initlint.carry import shut_by_gates
 from initlint.facts import ParameterFacts
 from initlint.findings import Severity
 from initlint.rule import Context, Outcome, Rule, site_of
@@ -43,7 +44,7 @@ class DepthRule(Rule):
         if _unrolled(context, span):
             severity = min(severity, Severity.WARNING)  # steps of time are not depth (DESIGN, section 4)
         culprits = _culprits(context, span)
-        if not culprits:
+        if not culprits or shut_by_gates(context):
             return
         first, last = _label(context, span.first), _label(context, span.last)
         verb = "shrink" if self.shrinks else "grow"

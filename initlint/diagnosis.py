@@ -27,6 +27,7 @@ from initlint.runtime_scale import as_used, run_time_factor
 from initlint.theory.fans import torch_fans
 from initlint.theory.miscounts import formula
 from initlint.theory.schemes import Scheme, acceptable, textbook
+from initlint.wiring import reached, transparent
 
 #: Reasons, in the order in which they are tried.
 REASONS = (
@@ -87,6 +88,7 @@ def _suspects(facts: ModelFacts) -> tuple[Suspect, ...]:
     by_name = {name: p for p in facts.parameters for name in (p.name, *p.aliases)}
     seen: set[str] = set()
     drawn = drawn_alike(facts)
+    depth = sum(layer.branch for layer in facts.layers)
     tables = {p.name for layer in facts.layers if layer.kind == "embedding" and (p := by_name.get(layer.weight))}
     for layer in [part for whole in facts.layers for part in _factors(facts, whole, by_name)]:
         parameter = by_name.get(layer.weight)
@@ -101,7 +103,9 @@ def _suspects(facts: ModelFacts) -> tuple[Suspect, ...]:
         if _scaled_instead_of_logits(facts, layer, parameter):
             continue
         factor = run_time_factor(facts, layer, parameter)
-        suspect = _suspect(read, parameter, factor, drawn.get(parameter.name)) if factor is not None else None
+        suspect = _suspect(read, parameter, factor, drawn.get(parameter.name), depth) if factor is not None else None
+        if suspect is not None and suspect.reason == "other_activation" and _several(facts, layer):
+            continue
         if suspect is not None:
             # the reader compares with what the parameter holds, not with what the forward makes of it
             by = factor or 1.0
@@ -113,6 +117,12 @@ def _suspects(facts: ModelFacts) -> tuple[Suspect, ...]:
     found = [s for s in found if not (_of_table(s) and s.parameter.shape[0] in widths)]
     kept = [s for s in found if s.parameter.name not in fitting or not _all_fit(found, fitting, s)]
     return tuple(s for s in kept if not _otherwise(found, s, sizes))
+
+
+def _several(facts: ModelFacts, layer: Layer) -> bool:
+    """Whether the output is split among different activations, so that no scheme suits all of it (RAFT's context)."""
+    read = (n for start in layer.nodes for n in reached(facts, start, transparent))
+    return len({n.attrs.get("fn") for n in read if n.op == "activation"}) > 1
 
 
 def _of_table(suspect: Suspect) -> bool:
@@ -206,7 +216,7 @@ def _judged(layer: Layer, parameter: ParameterFacts) -> bool:
 
 
 def _suspect(
-    layer: Layer, parameter: ParameterFacts, factor: float, alike: tuple[tuple[int, ...], ...] | None
+    layer: Layer, parameter: ParameterFacts, factor: float, alike: tuple[tuple[int, ...], ...] | None, depth: int
 ) -> Suspect | None:
     second, asked = nominal_second(parameter)
     second, asked = second * factor, as_used(asked, factor)
@@ -241,12 +251,11 @@ def _suspect(
     chosen = other_activation(layer, write, second)
     if chosen:
         return build("other_activation", chosen)
-    if nearest is None or fits(layer, second, _BAND**2):
+    if nearest is None or fits(layer, second, _BAND, family=asked.family if asked is not None else "", depth=depth):
         return None
-    if second > nearest.var:
-        # beyond every scheme, the backward mode of He's is no goal: it is the largest of all where a layer narrows
-        forward = tuple(s for s in textbook(layer) if "fan_out" not in s.name)
-        nearest = nearest_scheme(forward, second) or nearest
+    # He's backward mode is no goal for a layer that is not drawn by it
+    forward = tuple(s for s in textbook(layer) if not s.backward)
+    nearest = nearest_scheme(forward, second) or nearest
     what = f"variance {second:.3g} where {nearest.name} gives {nearest.var:.3g}"
     return Suspect(layer, parameter, "unexplained", second, nearest.var, nearest, what, nearest.call, write)
 

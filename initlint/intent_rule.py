@@ -13,7 +13,7 @@ from initlint.facts import InitStatement, ParameterFacts, Write
 from initlint.findings import Severity
 from initlint.records import dataclass
 from initlint.rule import Context
-from initlint.signal import Effect, Nominal
+from initlint.signal import Effect, Nominal, confirmed, propagate
 from initlint.signal.verdict import intent
 from initlint.theory.schemes import Requested, requested
 
@@ -89,11 +89,27 @@ def judged(context: Context, asked: Mapping[str, InitStatement], *, choice: bool
     severity = intent(effect, context.signal, context.settings.optimizer, context.facts.dtype) or Severity.NOTE
     if choice and effect.head and severity is Severity.WARNING:
         return Judged(Severity.NOTE, effect)
+    if severity is Severity.WARNING and effect.branch and _behind_a_shut_branch(context, changes):
+        return Judged(Severity.NOTE, effect)
     if severity is Severity.NOTE and _remembers(context, ratios):
         # what a recurrent matrix does over time does not show in one pass over the graph
         off = max(ratios.values(), key=lambda ratio: abs(ratio - 1))
         return Judged(Severity.WARNING, f"the second moment is {off:.3g} times that of what is there, at every step")
     return Judged(severity, effect)
+
+
+def _behind_a_shut_branch(context: Context, changes: Mapping[str, Nominal]) -> bool:
+    """Whether the trunk, as it is built, would hardly change: what follows is scaled by 1e-5 (LayerScale), or by zero.
+
+    The effect is judged with such branches open, for they open in training; what matters then is no more than a note.
+    """
+    signal = context.signal
+    if signal.sweeps is None or signal.sweeps[0] is signal.sweeps[1]:
+        return False
+    then = propagate(context.facts, {**confirmed(context.facts), **changes}).built
+    pairs = [(signal.built[i], then[i]) for i in signal.trunk]
+    second = [(a.q, b.q) for a, b in pairs] + [(a.dependent, b.dependent) for a, b in pairs]
+    return all(1 / _COUNTS < a / b < _COUNTS for a, b in second if a > 0 and b > 0)
 
 
 def _remembers(context: Context, ratios: Mapping[str, float]) -> bool:

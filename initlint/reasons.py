@@ -27,6 +27,8 @@ RECTIFIERS = frozenset(
         *("mish", "hardswish", "softplus", "threshold"),
     }
 )
+#: How near a variance is to 2 / fan_out if that is where it comes from: three sigma of a thousand weights.
+_BACKWARD = 1.15
 RELU_FAMILY = ("relu", "leaky_relu")
 #: Bounded odd functions, which Glorot derived his scheme for, and their shifted kin.
 SQUASHERS = frozenset(
@@ -155,9 +157,18 @@ def other_activation(layer: Layer, write: Write | None, second: float) -> str:
     return ""
 
 
-def fits(layer: Layer, second: float, factor: float = MIN_FACTOR) -> bool:
-    """Whether a scheme that suits the layer has this variance, within a factor. Orthogonal schemes have their own."""
-    return any(1 / factor < second / s.var < factor for s in acceptable(layer) if s.family != "orthogonal")
+def fits(layer: Layer, second: float, factor: float = MIN_FACTOR, *, family: str = "", depth: int = 0) -> bool:
+    """Whether a scheme that suits the layer has this variance, within a factor. Orthogonal schemes have their own.
+
+    ``family``: the distribution of which the weight is known to be. A uniform one is no N(0, 0.02): numbers that hold
+    whatever the width are conventions of the normal distribution. ``depth``: residual branches of the model, by which
+    schemes for the writers of branches are scaled. He's backward mode keeps gradients and gives the forward up: it is a
+    reason for the variance that it gives, not for others near it.
+    """
+    schemes = [s for s in acceptable(layer, depth or None) if s.family != "orthogonal"]
+    if family == "uniform":
+        schemes = [s for s in schemes if not s.number]
+    return any(1 / width < second / s.var < width for s in schemes if (width := _BACKWARD if s.backward else factor))
 
 
 def nearest_scheme(schemes: tuple[Scheme, ...], second: float) -> Scheme | None:

@@ -50,7 +50,7 @@ class SuspectRule(Rule):
     def judge(self, context: Context, group: list[Suspect]) -> Outcome | None:
         """The finding for one line, or ``None`` when its effect is nothing."""
         effect = context.effect({s.parameter.name: Nominal(0.0, s.expected) for s in group})
-        if self.reason != "nonzero_mean" and all(_normalised_away(context, s.parameter.name) for s in group):
+        if self.reason != "nonzero_mean" and all(normalised_away(context, s.parameter.name) for s in group):
             effect = replace(effect, hidden=True, sentence=_HIDDEN)
         local = math.log10(max(s.actual / s.expected for s in group) if group else 1.0)
         low = math.log10(min(s.actual / s.expected for s in group))
@@ -133,7 +133,7 @@ def _leads_only_to(
     return bool(starts)
 
 
-def _normalised_away(context: Context, name: str) -> bool:
+def normalised_away(context: Context, name: str) -> bool:
     """Whether the scale of a weight is divided out again on every way, by norms behind ops that only hand it on.
 
     A depthwise convolution whose pointwise one is normalised: what is between is of another scale, and that is all.

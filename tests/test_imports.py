@@ -24,6 +24,7 @@ LAYERS: tuple[frozenset[str], ...] = (
             "rule",
             "table",
             "asked",
+            "carry",
             "diagnosis",
             "reasons",
             "upstream",

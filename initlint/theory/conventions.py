@@ -60,6 +60,10 @@ def _branch(spec: LayerSpec) -> list[Scheme]:
     if spec.depth and spec.depth > 1 and spec.fan_in:
         n = spec.depth
         found.append(formulas.fixed_normal(formulas.TRANSFORMER_STD / math.sqrt(n), formulas.GPT2, "GPT-2 residual"))
+        # n counts branches; with one to a block, GPT-2's 2 N is twice as many
+        found.append(
+            formulas.fixed_normal(formulas.TRANSFORMER_STD / math.sqrt(2 * n), formulas.GPT2, "GPT-2 residual")
+        )
         wang = 2.0 / (0.5 * n * math.sqrt(spec.fan_in))
         found.append(formulas.fixed_normal(wang, "Wang & Komatsuzaki 2021 (GPT-J)", "Wang"))
         found.append(formulas.fixed_normal(math.sqrt(1.0 / (spec.fan_in * n)), "scaled by 1 / sqrt(branches)"))
@@ -87,7 +91,7 @@ def default_scheme(spec: LayerSpec) -> Scheme:
 def truncated(std: float) -> Scheme:
     """``trunc_normal_(std)``: its bounds are absolute, so that a small std is not truncated."""
     name, line = f"truncated N(0, {std:g})", f"nn.init.trunc_normal_({{w}}, std={std:g})"
-    return Scheme(name, "truncated", std * std, line, formulas.GPT2, ANY)
+    return Scheme(name, "truncated", std * std, line, formulas.GPT2, ANY, number=True)
 
 
 def embedding_schemes(spec: LayerSpec) -> tuple[Scheme, ...]:

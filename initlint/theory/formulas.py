@@ -75,6 +75,12 @@ class Scheme:
     suits: frozenset[str] = ANY
     mean: float = 0.0
     bound: float | None = None
+    number: bool = False  # a number of its own, whatever the fans: N(0, 0.02)
+
+    @property
+    def backward(self) -> bool:
+        """Whether it goes by fan_out alone, which keeps gradients and not the signal."""
+        return "fan_out" in self.name
 
     @property
     def std(self) -> float:
@@ -272,9 +278,8 @@ def orthogonal(spec: LayerSpec, *gains: float) -> tuple[Scheme, ...]:
 
 def fixed_normal(std: float, source: str, name: str | None = None) -> Scheme:
     """N(0, std^2) whatever the fans."""
-    return Scheme(
-        name or f"N(0, {std:.4g})", "normal", std * std, f"nn.init.normal_({{w}}, std={std:.4g})", source, ANY
-    )
+    line = f"nn.init.normal_({{w}}, std={std:.4g})"
+    return Scheme(name or f"N(0, {std:.4g})", "normal", std * std, line, source, ANY, number=name is None)
 
 
 def zeros(source: str) -> Scheme:

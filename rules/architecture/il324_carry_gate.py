@@ -5,15 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from initlint.facts import ModelFacts, Node, ParameterFacts
+from initlint.carry import carry_gates
 from initlint.findings import Severity
-from initlint.odds import sigmoid
 from initlint.rule import Context, Outcome, Rule, bad, by_cause, good, site_of
-from initlint.wiring import source
 
-# Srivastava et al. 2015 start with transform biases of -1 to -4, so that the carry is open. A constant of the other
-# sign and of at least 1 leaves less than 0.27 of the signal at each layer.
-_AGAINST = 1.0
 # At 0.27 of the signal for each layer five layers leave 1e-3: from there on the literature reports failed training.
 _DEEP = 5
 
@@ -57,18 +52,7 @@ class CarryGate(Rule):
         facts = context.facts
         if facts.loaded:
             return
-        found: dict[str, tuple[ParameterFacts, float]] = {}
-        for node in facts.nodes:
-            if node.op != "add" or len(node.inputs) != 2:
-                continue
-            for one, other in (node.inputs, node.inputs[::-1]):
-                mixed = _mixture(facts, one, other)
-                bias = _constant(context, mixed[0]) if mixed is not None else None
-                if mixed is None or bias is None or bias.stats is None:
-                    continue
-                toward = bias.stats.mean if mixed[1] else -bias.stats.mean
-                if toward <= -_AGAINST:
-                    found[bias.name] = (bias, sigmoid(toward))
+        found = carry_gates(context)
         for group in by_cause(p for p, _ in found.values()).values():
             first, kept = found[group[0].name]
             value = first.stats.mean if first.stats else 0.0
@@ -94,43 +78,6 @@ class CarryGate(Rule):
     @good
     def carry_open() -> Any:
         return _highway(-2.0)
-
-
-def _mixture(facts: ModelFacts, one: int, other: int) -> tuple[Node, bool] | None:
-    """(gate, whether it multiplies the signal) for g * a + (1 - g) * b, where one of a, b is the layer's own input.
-
-    ``one`` is the product with g itself.
-    """
-    first, second = facts.nodes[one], facts.nodes[other]
-    if first.op != "mul" or second.op != "mul":
-        return None
-    for gate, a in (first.inputs, first.inputs[::-1]):
-        for rest, b in (second.inputs, second.inputs[::-1]):
-            if facts.nodes[gate].attrs.get("fn") == "sigmoid" and _complement(facts, rest) == gate:
-                signal = source(facts, facts.nodes[gate].inputs[0])
-                read = set(signal.inputs) if signal.op in ("linear", "conv") else set()
-                if a in read or b in read:
-                    return facts.nodes[gate], a in read
-    return None
-
-
-def _complement(facts: ModelFacts, index: int) -> int | None:
-    """g, where the node is 1 - g."""
-    node = facts.nodes[index]
-    if node.op != "shift" or node.attrs.get("value") != 1.0:
-        return None
-    below = facts.nodes[node.inputs[0]]
-    return below.inputs[0] if below.op == "scale" and below.attrs.get("factor") == -1.0 else None
-
-
-def _constant(context: Context, gate: Node) -> ParameterFacts | None:
-    """The bias of the layer that a gate reads, where the code set it to one number."""
-    facts = context.facts
-    node = source(facts, gate.inputs[0])
-    bias = context.parameter(node.parameters.get("bias", "")) if node.op in ("linear", "conv") else None
-    if bias is None or bias.stats is None or bias.last is None or bias.last.origin == "torch":
-        return None
-    return bias if bias.stats.minimum == bias.stats.maximum else None
 
 
 def _highway(value: float) -> Any:

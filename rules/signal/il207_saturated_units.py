@@ -68,6 +68,10 @@ class SaturatedUnits(Rule):
         for parameters, share, index in by_site(context, chosen, roles=("weight", "bias")):
             x = states[signal.scene.nodes[index].inputs[0]]
             where = nodes[index].label or str(nodes[index].attrs.get("fn"))
+            shifting = _shifting(parameters, x.m) if x.m * x.m > x.v else []
+            if shifting:
+                yield self._shifted(context, shifting, share, x.m, f"the units of `{where}`")
+                continue
             yield self._report(context, parameters, share, x.q, f"the units of `{where}`")
         cells = [(i, s) for i, s in saturated_cells(signal.scene, states).items() if s >= _NOTE]
         for parameters, share, index in by_site(context, cells):
@@ -101,6 +105,33 @@ class SaturatedUnits(Rule):
             topic="scale",
             why="Where the activation is flat its derivative, and with it the gradient, is close to zero.",
         )
+
+    def _shifted(self, context: Context, biases: list[ParameterFacts], share: float, mean: float, what: str) -> Outcome:
+        """Units that their biases push to one side."""
+        more = f" and {len(biases) - 1} more" if len(biases) > 1 else ""
+        return self.finding(
+            context,
+            f"{share:.0%} of {what} start saturated: `{biases[0].name}`{more} shifts their inputs to {mean:.3g}",
+            parameters=[p.name for p in biases],
+            severity=Severity.ERROR if share > _ERROR else Severity.WARNING if share > _WARNING else Severity.NOTE,
+            site=site_of(biases[0]),
+            expected={"saturated_share": 0.05, "mean": 0.0},
+            actual={"saturated_share": share, "mean": mean},
+            effect=context.effect({p.name: Nominal(0.0, 0.0) for p in biases}),
+            fix="nn.init.zeros_(bias)",
+            topic="bias",
+            why="Where the activation is flat its derivative, and with it the gradient, is close to zero.",
+        )
+
+    @bad
+    def biases_far_to_one_side() -> Any:
+        from torch import nn
+
+        first, second = nn.Linear(64, 128), nn.Linear(128, 128)
+        for layer in (first, second):
+            nn.init.xavier_normal_(layer.weight)
+            nn.init.constant_(layer.bias, -10.0)
+        return nn.Sequential(first, nn.Tanh(), second, nn.Tanh(), nn.Linear(128, 4))
 
     @bad
     def wide_weights_before_tanh() -> Any:
@@ -160,6 +191,12 @@ def _blind(context: Context, index: int) -> bool:
         front += [source for source in node.inputs if source not in seen]
         seen.update(node.inputs)
     return False
+
+
+def _shifting(parameters: list[ParameterFacts], mean: float) -> list[ParameterFacts]:
+    """Biases that make at least half of the mean of the units' inputs."""
+    biases = [p for p in parameters if p.stats is not None and len(p.shape) == 1]
+    return [p for p in biases if p.stats is not None and p.stats.mean / mean >= 0.5]
 
 
 def _by_scale(context: Context, index: int) -> bool:

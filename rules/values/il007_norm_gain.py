@@ -10,7 +10,7 @@ from initlint.findings import Severity
 from initlint.rule import Context, Outcome, Rule, bad, by_cause, good, site_of
 from initlint.signal import Nominal
 from initlint.signal.liveness import cuts_input
-from initlint.signal.verdict import mismatch
+from initlint.signal.verdict import MISTAKE, mismatch
 
 # A gain drawn around 0 has a mean within a few standard errors of 0: 5 keeps chance below 1e-6 for each tensor.
 _MEAN_SIGMAS = 5.0
@@ -39,7 +39,8 @@ class NormGain(Rule):
     Looks at the effective gain, `weight` or `1 + weight` as the forward uses it. It reports gains that are drawn
     around zero, gains that are all zero where no other path carries the signal, and gains off by the other
     convention (ones in a norm that multiplies by `1 + weight`, a bias of one in a generated gain `1 + gamma`). A gain
-    above 4, and shifts as large as the gain on several norms, are judged by what they do to the net.
+    above 4, and shifts as large as the gain on several norms, are judged by what they do to the net; a gain between 1.4
+    and 4 that doubles a second moment somewhere is a note.
 
     ## Why is this bad?
     A normalisation layer is there to hand on a signal of unit scale. A gain around 0 takes the signal away and
@@ -193,12 +194,16 @@ class NormGain(Rule):
     def _large(
         self, context: Context, group: list[ParameterFacts], rms: float, actual: dict[str, float]
     ) -> Outcome | None:
-        """A gain beyond any convention: judged like a scheme meant for something else, from a factor 100."""
+        """A gain above one; beyond any convention it is judged like a scheme meant for something else."""
         chosen = [p for p in group if all(x.consumer not in _SHARPENED for x in context.layers_of(p.name))]
         if not chosen:
             return None
         effect = context.effect({p.name: Nominal(1.0, 0.0) for p in chosen})
         severity = mismatch(effect, context.signal, context.settings.optimizer, context.facts.dtype)
+        if rms <= _LARGE:  # some value of one's own: a choice, worth a word where it doubles a second moment
+            if abs(effect.log10) < MISTAKE:
+                return None
+            severity = Severity.NOTE
         return self.finding(
             context,
             f"the gain of `{chosen[0].name}` is {rms:.3g} instead of 1",
@@ -290,7 +295,7 @@ def _kind(parameter: ParameterFacts, node: Node) -> str:
         return "zero"
     if stats.var > 0 and abs(mean) < _MEAN_SIGMAS * (stats.var / stats.count) ** 0.5:
         return "random"
-    if not offset and mean > _LARGE and node.attrs.get("kind") in _UNIT_OUTPUT:
+    if not offset and mean > _FACTOR and node.attrs.get("kind") in _UNIT_OUTPUT:
         return "large"
     if offset and not 1 / _FACTOR < (stats.var + mean**2) ** 0.5 < _FACTOR:
         return "offset"

@@ -10,11 +10,13 @@ from initlint.findings import Severity
 from initlint.rule import Context, Outcome, bad, good
 from initlint.signal import Effect
 from initlint.signal.profile import BAND
-from initlint.signal.verdict import distance, mismatch
-from initlint.suspect_rule import SuspectRule
+from initlint.signal.verdict import MISTAKE, distance, mismatch
+from initlint.suspect_rule import SuspectRule, normalised_away
 
-# THEORY 6.1: a whole-net ratio of second moments within a factor 10, beyond chance, is harmless: a choice is a choice.
-_WORTH_A_NOTE = 1.0
+# Smaller than every scheme is a convention of its own, and THEORY 6.1 measures a ratio of 10, beyond chance, as harmless.
+_SMALL = 1.0
+# What branches start at to be nearly closed (Houlsby et al. 2019; Radford et al. 2019), to the noise of 1000 weights.
+_STARTS, _EXACT = (0.001, 0.01, 0.02), 0.1
 
 
 class VarianceOutOfScale(SuspectRule):
@@ -65,12 +67,25 @@ class VarianceOutOfScale(SuspectRule):
 
     def judge(self, context: Context, group: list[Suspect]) -> Outcome | None:
         outcome = super().judge(context, group)
-        worth = getattr(outcome, "effect_log10", None)
-        chance = BAND * max((span.noise for span in context.signal.spans.values()), default=0.0)
-        little = worth is None or math.fabs(worth) - chance < _WORTH_A_NOTE
-        if getattr(outcome, "severity", None) is Severity.NOTE and little:
+        if getattr(outcome, "severity", None) is not Severity.NOTE:
+            return outcome
+        if all(_beside_zero(context, s) for s in group):
             return None
-        return outcome
+        # beside the trunk the layers themselves count: what they write is added to other signals, and not rescaled
+        trunk, branches = set(context.signal.trunk), sum(layer.branch for layer in context.facts.layers)
+        aside = [
+            math.log10(s.actual / s.expected)
+            for s in group
+            if trunk.isdisjoint(s.layer.nodes) and not normalised_away(context, s.parameter.name)
+        ]
+        effect = getattr(outcome, "effect_log10", None) or 0.0
+        chance = BAND * max((span.noise for span in context.signal.spans.values()), default=0.0)
+        if max(effect, *aside, 0.0) >= MISTAKE or -effect - chance >= _SMALL:
+            return outcome
+        # branches are scaled down by up to their number (GPT-2, Fixup), or start at a number known to be small
+        chosen = all(any(math.isclose(s.actual, std * std, rel_tol=_EXACT) for std in _STARTS) for s in group)
+        smaller = -min(aside, default=0.0) >= max(_SMALL, math.log10(2.0 * max(branches, 1)))
+        return outcome if smaller and not chosen else None
 
     @bad
     def unit_normal() -> Any:
@@ -128,6 +143,14 @@ class VarianceOutOfScale(SuspectRule):
             nn.init.normal_(conv.weight, 0.0, 0.02)
             layers += [conv, nn.BatchNorm2d(16), nn.ReLU()]
         return nn.Sequential(*layers)
+
+
+def _beside_zero(context: Context, suspect: Suspect) -> bool:
+    """Whether a weight multiplies exact zeros (the other factor of a LoRA): their product has no scale yet."""
+    sweeps, nodes = context.signal.sweeps, context.facts.nodes
+    if sweeps is None or not suspect.layer.nodes:
+        return False
+    return all(nodes[i].inputs and sweeps[0].states[nodes[i].inputs[0]].q == 0.0 for i in suspect.layer.nodes)
 
 
 def _too_large(suspect: Suspect) -> bool:

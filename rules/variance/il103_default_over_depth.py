@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from initlint.carry import shut_by_gates
 from initlint.diagnosis import suspects
 from initlint.findings import Severity
 from initlint.rule import Context, Outcome, bad, good
@@ -64,7 +65,7 @@ class DefaultOverDepth(SuspectRule):
                 changes[bias.name] = Nominal(0.0, 0.0)
         effect = context.effect(changes)
         level = distance(effect, context.signal, context.settings.optimizer, context.facts.dtype)
-        if level is not None and level > Severity.NOTE:
+        if level is not None and level > Severity.NOTE and not shut_by_gates(context):
             yield self.report(context, group, effect, level)
 
     @bad
