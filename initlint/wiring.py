@@ -8,6 +8,8 @@ from initlint.facts import Layer, ModelFacts, Node
 
 #: Ops that hand a signal on as it is (or part of it).
 TRANSPARENT = frozenset({"reshape", "identity", "dropout", "select", "output", "pad"})
+#: The same and multiplication by a constant.
+SCALED = TRANSPARENT | {"scale"}
 
 #: The facts that were asked about last, and the users of their nodes.
 _last: tuple[ModelFacts, tuple[tuple[int, ...], ...]] | None = None

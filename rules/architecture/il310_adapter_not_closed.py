@@ -12,13 +12,13 @@ from initlint.rule import Context, Outcome, Rule, bad, good, site_of
 from initlint.signal import Nominal
 from initlint.signal.trunk import WEIGHTED
 from initlint.upstream import judged, writers
+from initlint.wiring import transparent
 
 # The branch changes the stream by as much as there is: from here the sum says more of random weights than of the
 # stream.
 _RATIO = 1.0
 # What published adapters start with: N(0, 0.01) or exact zero (Houlsby et al. 2019, section 2.1; Hu et al. 2021).
 _CLOSED = 1e-4
-_TRANSPARENT = frozenset({"reshape", "identity", "dropout", "select", "output"})
 # A normalisation inside the branch, or anything that reshapes the stream itself, makes it an ordinary block.
 _ORDINARY = frozenset({"norm", "activation", "recurrent", "attention", "mha", "softmax", "pool", "mul", "where"})
 
@@ -152,7 +152,7 @@ def _leads_to(nodes: tuple[Node, ...], index: int, trunk: set[int]) -> bool:
     """Whether a node is the stream, or the stream unchanged."""
     while index not in trunk:
         node = nodes[index]
-        if node.op not in _TRANSPARENT or not node.inputs:
+        if not transparent(node) or not node.inputs:
             return False
         index = node.inputs[0]
     return True

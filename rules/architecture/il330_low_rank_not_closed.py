@@ -6,15 +6,15 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
-from initlint.facts import Node, ParameterFacts
+from initlint.facts import ModelFacts, Node, ParameterFacts
 from initlint.findings import Severity
 from initlint.rule import Context, Outcome, Rule, bad, good, site_of
 from initlint.signal import Nominal
+from initlint.wiring import SCALED, source
 
 # An adapter that adds less than a tenth of the frozen layer's output starts all but closed (Houlsby et al. 2019,
 # section 3.6, measure no loss up to N(0, 0.01)).
 _CLOSED = 1e-2
-_TRANSPARENT = ("reshape", "identity", "dropout", "scale", "select")
 
 
 class LowRankNotClosed(Rule):
@@ -93,12 +93,12 @@ class LowRankNotClosed(Rule):
 
 def _adapter(context: Context, base: int, branch: int) -> tuple[ParameterFacts, ParameterFacts] | None:
     """The two factors of an adapter that is added to a frozen map of the same input, both drawn at random."""
-    nodes = context.facts.nodes
-    frozen, outer = _linear(nodes, base), _linear(nodes, branch)
-    inner = _linear(nodes, outer.inputs[0]) if outer is not None and outer.inputs else None
+    facts = context.facts
+    frozen, outer = _linear(facts, base), _linear(facts, branch)
+    inner = _linear(facts, outer.inputs[0]) if outer is not None and outer.inputs else None
     if frozen is None or outer is None or inner is None or not frozen.inputs or not inner.inputs:
         return None
-    if _source(nodes, frozen.inputs[0]) != _source(nodes, inner.inputs[0]):
+    if source(facts, frozen.inputs[0], SCALED).index != source(facts, inner.inputs[0], SCALED).index:
         return None
     weights = [context.parameter(n.parameters.get("weight", "")) for n in (frozen, inner, outer)]
     fixed, down, up = weights
@@ -107,15 +107,9 @@ def _adapter(context: Context, base: int, branch: int) -> tuple[ParameterFacts, 
     return (down, up) if all(p.requires_grad and _random(p) for p in (down, up)) else None
 
 
-def _linear(nodes: tuple[Node, ...], index: int) -> Node | None:
-    node = nodes[_source(nodes, index)]
+def _linear(facts: ModelFacts, index: int) -> Node | None:
+    node = source(facts, index, SCALED)
     return node if node.op in ("linear", "conv") else None
-
-
-def _source(nodes: tuple[Node, ...], index: int) -> int:
-    while nodes[index].op in _TRANSPARENT and len(nodes[index].inputs) == 1:
-        index = nodes[index].inputs[0]
-    return index
 
 
 def _random(parameter: ParameterFacts) -> bool:

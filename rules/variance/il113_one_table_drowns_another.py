@@ -10,11 +10,11 @@ from initlint.facts import ParameterFacts
 from initlint.findings import Severity
 from initlint.rule import Context, Outcome, Rule, bad, by_cause, good, site_of
 from initlint.signal import Nominal
+from initlint.wiring import SCALED, source
 
 # The part of a sum that is a hundredth of it has a tenth of its length (a ratio of second moments of 1e2 is where the
 # severity table starts to speak of a choice that does harm).
 _DROWNED = 100.0
-_TRANSPARENT = ("reshape", "identity", "dropout", "scale", "select")
 
 
 class OneTableDrownsAnother(Rule):
@@ -94,11 +94,8 @@ class OneTableDrownsAnother(Rule):
 
 def _parts(context: Context, index: int) -> list[tuple[ParameterFacts, int]]:
     """The tables in a sum, each with the node at which it enters."""
-    nodes = context.facts.nodes
-    node = nodes[index]
     enters = index
-    while node.op in _TRANSPARENT and len(node.inputs) == 1:
-        node = nodes[node.inputs[0]]
+    node = source(context.facts, index, SCALED)
     if node.op == "add":
         return [part for i in node.inputs for part in _parts(context, i)]
     role = {"embedding": "weight", "parameter": "value"}.get(node.op, "")

@@ -1,0 +1,244 @@
+"""One candidate of a job: it is built, described and traced, and its facts are sent."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import json
+import os
+import time
+import traceback
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from torch import nn
+
+from initlint import codec
+from initlint.errors import InitlintError, ProbeError
+from initlint.facts import ModelFacts, TensorStats
+from initlint.probe import build, isolate, limits, pipeline, script
+from initlint.probe.arguments import parameters_of, required
+from initlint.probe.lazily import is_lazy, materialise
+from initlint.probe.names import used
+from initlint.probe.outcome import Candidate
+from initlint.probe.rebuilds import rebuild
+from initlint.probe.target import Call, relative
+from initlint.probe.weights import load_into
+
+if TYPE_CHECKING:
+    from initlint.probe.job import Session
+
+#: A candidate's trace may take this share of its time, so that what was built is still reported.
+_TRACE_SHARE = 0.8
+
+
+class Work:
+    """One candidate: build, describe, trace."""
+
+    def __init__(
+        self,
+        session: Session,
+        loaded: script.Script,
+        candidate: Candidate,
+        call: Call | None,
+        recorder: Any,
+        *,
+        guess: bool = True,
+    ) -> None:
+        self.session = session
+        self.loaded = loaded
+        self.candidate = candidate
+        self.call = call
+        self.recorder = recorder
+        self.guess = guess  # whether conventions may fill what evidence does not
+        self.classes: set[str] = set()
+        self.later = False  # not built for want of arguments that could be guessed
+
+    def run_and_note(self, shared: Any) -> None:
+        """Run in a fork; the classes seen inside the model, and whether to try again, go to the forking process."""
+        self.run()
+        self.session.channel.send({"event": "files", **self.session.files.found()})
+        shared.write(json.dumps([sorted(self.classes), self.later]).encode())
+        shared.flush()
+
+    def run(self) -> None:
+        """Build the model and send what is found; a failure is sent as a reason."""
+        start = time.perf_counter()
+        session, options = self.session, self.session.options
+        try:
+            built = self._build()
+        except InitlintError as error:
+            named = session.target.named
+            self.later = not self.guess and self._has_unknown()
+            if self.later:
+                return
+            session.not_analysed(
+                self.candidate.name if not named else "",
+                self._hinted(error),
+                self.candidate.line or None,
+                named=named,
+                harmless=self._seen_otherwise(),
+            )
+            return
+        model = built.model
+        loaded: dict[str, TensorStats] = {}
+        if options.weights:
+            try:
+                built.notes += load_into(model, options.weights, session.directory, loaded)
+            except InitlintError as error:
+                session.not_analysed(self.candidate.name, error, built.line, named=session.target.named)
+                return
+        if not self._worth_it(model):
+            return
+        if is_lazy(model):
+            built.notes.append(materialise(model, self.loaded.namespace, self._inputs(built.name), options.seed))
+        session.stop_recording()
+        try:
+            record = self.recorder.record(model)
+            if pipeline.on_meta(model):
+                record = pipeline.without_values(model, record, options.seed, loaded)
+            facts = pipeline.describe(model, record, self._identity(built), options, statistics=False)
+        except Exception as error:  # ours, not the user's: one clear line all the same
+            traceback.print_exc()
+            ours = ProbeError(
+                f"initlint failed while describing it: {type(error).__name__}: {error}",
+                "This is a bug in initlint; please report it.",
+            )
+            session.not_analysed(
+                self.candidate.name if not session.target.named else "", ours, built.line, named=session.target.named
+            )
+            return
+        self.classes = {type(m).__name__ for m in model.modules() if type(m).__module__ == self.loaded.name}
+        # Tracing goes on in a fork, on the other core, while the weights are read here.
+        attempt = self._start_trace(model, record, facts, start, with_inputs=True)
+        facts = replace(facts, parameters=tuple(pipeline.measured(model, record)), loaded=bool(options.weights))
+        if options.thorough and built.again is not None:
+            facts = replace(facts, rebuilds=rebuild(model, built.again, facts.parameters))
+        self._send(facts)
+        self._finish_trace(attempt, model, record, facts, start)
+
+    def _build(self) -> build.Built:
+        session, options = self.session, self.session.options
+        name = self.candidate.name
+        given = (
+            options.arguments.get(name) or options.arguments.get(session.target.identity(session.directory, name)) or {}
+        )
+        built = build.construct(
+            self.loaded,
+            name,
+            self.call,
+            seed=options.seed,
+            given=given,
+            directory=session.directory,
+            guess=self.guess,
+            meta=options.device == "meta" or name in session.meta,
+            limit=options.memory_limit or limits.default_limit(),
+        )
+        if name in session.meta:
+            built.notes.append("built on the meta device, statistics are those of the recorded init: it is too large")
+        return built
+
+    def _has_unknown(self) -> bool:
+        """Whether there are arguments to guess."""
+        try:
+            return bool(required(build.find(self.loaded, self.candidate.name)))
+        except ProbeError:
+            return False
+
+    def _hinted(self, error: InitlintError) -> InitlintError:
+        if error.hint:
+            return error
+        session = self.session
+        identity = session.target.identity(session.directory, self.candidate.name)
+        with contextlib.suppress(ProbeError):
+            subject = build.find(self.loaded, self.candidate.name)
+            if required(subject):
+                return ProbeError(error.message, f"initlint '{build.example_call(subject, identity)}'")
+            if options := parameters_of(subject):
+                hint = f"initlint '{identity}({options[0].name}=...)' builds it with other arguments."
+                return ProbeError(error.message, hint)
+            if isinstance(subject, type):
+                return ProbeError(error.message, "Its constructor fails in plain Python, too: mend it there.")
+        return error
+
+    def _seen_otherwise(self) -> bool:
+        """Whether this is a module-level instance that cannot be made here, of a class that was analysed."""
+        found = self.loaded.scan
+        if self.candidate.kind != "instance" or found is None:
+            return False
+        names = {self.candidate.name}
+        for name in reversed(found.instances):  # a wrapper is made from an instance above it
+            names |= used(found.instances[name]) if name in names else set()
+        return bool(names & set(self.session.covered))
+
+    def _worth_it(self, model: nn.Module) -> bool:
+        """Whether there is anything to judge; a loss function without parameters is not."""
+        if self.session.target.named or any(True for _ in model.parameters()) or any(True for _ in model.buffers()):
+            return True
+        self.session.harmless(self.candidate, "it has no parameters")
+        return False
+
+    def _inputs(self, name: str) -> Sequence[str]:
+        """Inputs that the user has specified for a model."""
+        options, session = self.session.options, self.session
+        identity = session.target.identity(session.directory, name)
+        return options.inputs or options.inputs_for.get(identity) or options.inputs_for.get(name) or ()
+
+    def _identity(self, built: build.Built) -> pipeline.Identity:
+        session = self.session
+        path = self.loaded.path
+        return pipeline.Identity(
+            name=built.name,
+            target=session.target.identity(session.directory, built.name),
+            file=relative(path, session.directory) if os.path.isabs(path) else path,
+            line=built.line,
+            arguments=built.arguments,
+            notes=(*self.loaded.notes, *built.notes, *session.redirect.notes),
+        )
+
+    def _start_trace(
+        self, model: nn.Module, record: Any, facts: ModelFacts, start: float, *, with_inputs: bool, reason: str = ""
+    ) -> isolate.Fork:
+        """Trace in a fork, which sends what it finds."""
+
+        def attempt() -> None:
+            # Collections need not look at what came from before the fork, and a trace makes much and drops little.
+            gc.freeze()
+            gc.set_threshold(50_000)
+            session = self.session
+            namespace = self.loaded.namespace
+            found = pipeline.graph(model, record, facts, namespace, session.options, with_inputs=with_inputs)
+            if reason:
+                trace = replace(found.trace, notes=(reason, *found.trace.notes))
+                found = replace(found, trace=trace, status="partial", reason=reason)
+            fields = codec.to_plain(found, compact=True)
+            fields["notes"] = list(dict.fromkeys((*facts.notes, *session.redirect.notes)))
+            fields |= {"status": found.status, "seconds": time.perf_counter() - start}
+            self._send_fields(fields, final=True)
+
+        return isolate.start(attempt, self.session.options.timeout * _TRACE_SHARE)
+
+    def _finish_trace(
+        self, attempt: isolate.Fork, model: nn.Module, record: Any, facts: ModelFacts, start: float
+    ) -> None:
+        """Wait for the trace; when it died, try once more without running the model."""
+        how = attempt.wait()
+        if how.kind == "ok":
+            return
+        reason = f"the trace {self.session.phrase(how, _TRACE_SHARE)}"
+        again = self._start_trace(model, record, facts, start, with_inputs=False, reason=reason)
+        if again.wait().kind != "ok":
+            notes = list(dict.fromkeys((*facts.notes, *self.session.redirect.notes)))
+            self._send_fields({"status": "partial", "reason": reason, "notes": notes}, final=True)
+
+    def _send(self, facts: ModelFacts) -> None:
+        """Send the facts; what the trace says of them stands, whichever comes first."""
+        fields = codec.to_plain(facts, compact=True)
+        for name in ("status", "notes", "seconds"):
+            fields.pop(name, None)
+        self._send_fields(fields)
+
+    def _send_fields(self, fields: dict[str, Any], *, final: bool = False) -> None:
+        message = {"event": "facts", "candidate": self.candidate.name, "facts": fields}
+        self.session.channel.send(message | ({"final": True} if final else {}))
