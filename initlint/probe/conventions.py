@@ -43,7 +43,7 @@ _NAMES: tuple[tuple[str, Any], ...] = (
     (r"patch(size|h|w)?", 8),
     (
         r"(num|n)?(vocab(ulary)?|tokens?|words?|embeddings|items?|users?|entities|nodes|relations|characters?)(size|s|num)?|ntokens?|(src|tgt|trg|source|target)vocab(size)?",
-        100,
+        120,  # neither its root nor its inverse is a round number, as 100's, that code may give for a std or a bound
     ),
     (
         r"(max|context|block|seq(uence)?|maxseq(uence)?|n|maxposition|num|window)?(len(gth)?|positions?|positionembeddings|ctx|contextlength|blocksize|sequencelength|seqlen|frames)|blocksize|windowsize",

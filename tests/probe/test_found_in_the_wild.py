@@ -219,7 +219,7 @@ class Mixer(nn.Module):
 def test_configurations_with_entries_of_the_class_and_of_the_instance(probe_files: Probe) -> None:
     found = named(probe_files("gpt.py", files={"gpt.py": CONFIGURED}))
     assert {name: facts.status for name, facts in found.items()} == {"GPT": "analysed", "Mixer": "analysed"}
-    assert {p.name: p.shape for p in found["GPT"].parameters} == {"emb.weight": (100, 24)}
+    assert {p.name: p.shape for p in found["GPT"].parameters} == {"emb.weight": (120, 24)}
     assert found["GPT"].arguments[0].origin == "defaults of Small"
     assert arguments(found["Mixer"])["layer_id"] == "0"
 
