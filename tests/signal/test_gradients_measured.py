@@ -171,7 +171,7 @@ class Distant(nn.Module):
 def test_a_softmax_that_no_input_reaches_is_known():
     torch.manual_seed(0)
     forward, backward = errors(Distant(), torch.randn(8, 36, 64))
-    assert largest(forward, "head", "value") < 0.1  # of Gaussian logits the row would be twice as sharp
+    assert largest(forward, "head", "value") < 0.1  # distances are no Gaussian logits
     assert largest(backward, "value") < 0.1
 
 
@@ -194,7 +194,7 @@ class Gathered(nn.Module):
 def test_values_of_one_query_share_their_gradient():
     torch.manual_seed(0)
     _, backward = errors(Gathered(), torch.randn(8, 50, 64))
-    assert largest(backward, "value") < 0.1  # as independent gradients the averages would lose most of it: 0.35
+    assert largest(backward, "value") < 0.1  # as independent gradients the averages would lose most of it
 
 
 class Placed(nn.Module):
@@ -219,4 +219,36 @@ def test_sinusoids_are_alike_at_all_positions():
     pairs = (table.sum(0) ** 2 - (table**2).sum(0)) / (24 * 23)  # mean product of two different positions
     assert place.attrs["alike"] == pytest.approx(float(pairs.mean() / table.square().mean()), rel=1e-4)
     forward, _ = errors(Placed(), torch.randn(8, 24, 64))
-    assert largest(forward, "head") < 0.1  # a table of independent entries: 0.3
+    assert largest(forward, "head") < 0.1  # of a table of independent entries the mean would be far smaller
+
+
+class Enlarged(nn.Module):
+    """Three bilinear doublings with maps between them that treat each position by itself."""
+
+    def __init__(self, width: int = 64) -> None:
+        super().__init__()
+        self.maps = nn.ModuleList(nn.Conv2d(width, width, 1, bias=False) for _ in range(3))
+        self.head = nn.Conv2d(width, 64, 3, padding=1, bias=False)
+
+    def forward(self, x):
+        for layer in self.maps:
+            x = F.interpolate(layer(x), scale_factor=2, mode="bilinear", align_corners=False)
+        return self.head(x)
+
+
+def test_neighbouring_gradients_are_alike_behind_an_interpolation():
+    torch.manual_seed(0)
+    _, backward = errors(Enlarged(), torch.randn(4, 64, 6, 6))
+    assert largest(backward, "maps.0", "maps.1", "maps.2") < 0.07  # as independent ones: 0.14 and 0.33 too small
+
+
+def test_what_an_interpolation_sends_back_in_closed_form():
+    from initlint.signal.near import gathered_back, mixed
+
+    # the triangle 1/4 3/4 3/4 1/4 and itself two places further: 2 * 3/16 of 20/16
+    gain, near = gathered_back((), 2)
+    assert gain == pytest.approx(1.0)
+    assert near[:2] == pytest.approx((0.3, 0.0))
+    # fully alike neighbours add up: (sum of weights)^2 over the sum of squares, up to the lags that are followed
+    assert gathered_back((1.0, 1.0, 1.0), 2)[0] == pytest.approx(4.0 / 1.25)
+    assert mixed(((1.0, (0.4,)), (3.0, ()))) == pytest.approx((0.1, 0.0, 0.0))
