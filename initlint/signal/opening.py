@@ -16,6 +16,8 @@ from initlint.signal.trunk import returned
 #: Second moment that an opened writer passes, and its limit when there are many: a stack of n opened branches then
 #: grows by e at most, so that opening never makes a net explode.
 EPSILON = 1e-2
+#: A token of zeros is opened to what tokens are drawn from, N(0, .02) (ViT, BERT): more would drown what it is told.
+TOKEN = 4e-4
 #: How far the walk from a writer to its sum goes.
 FAR = 24
 PASSES = frozenset(
@@ -32,7 +34,11 @@ def opened(scene: Scene) -> dict[int, Node]:
         return {}
     energy = min(EPSILON, 1.0 / len(found))
     tokens = {node.index for node in found if node.op == "parameter" and _token(node, scene)}
-    return {node.index: _open(node, energy, drawn=node.index in tokens) for node in found}
+    return {node.index: _drawn(node) if node.index in tokens else _open(node, energy) for node in found}
+
+
+def _drawn(node: Node) -> Node:
+    return replace(node, attrs={**node.attrs, "second": TOKEN, "mean": 0.0})
 
 
 def _closed(node: Node, scene: Scene) -> bool:
@@ -91,8 +97,7 @@ def _writes(node: Node, scene: Scene, ends: frozenset[int]) -> bool:
     return False
 
 
-def _open(node: Node, energy: float, *, drawn: bool = False) -> Node:
-    """``drawn``: about zero, not all of one value."""
+def _open(node: Node, energy: float) -> Node:
     if node.operator is not None:
         operator = node.operator
         ratio = operator.fan_out / operator.fan_in if operator.fan_in > 0 else 1.0
@@ -102,4 +107,4 @@ def _open(node: Node, energy: float, *, drawn: bool = False) -> Node:
         return replace(node, attrs={**node.attrs, "second_out": energy / max(number(node, "embed_dim", 1.0), 1.0)})
     if node.op == "norm":
         return replace(node, attrs={**node.attrs, "weight_second": energy, "weight_mean": energy**0.5})
-    return replace(node, attrs={**node.attrs, "second": energy, "mean": 0.0 if drawn else energy**0.5})
+    return replace(node, attrs={**node.attrs, "second": energy, "mean": energy**0.5})
