@@ -32,7 +32,7 @@ BOUNDS = {"llama_70b": (60.0, 3.0), "llama_405b": (120.0, 3.0)}
 EXPONENT = 1.1
 #: CPU seconds for 1,000 counterfactuals on 10,000 nodes: a change fades behind norms; it never does in a plain ReLU chain
 #: and in a residual stream.
-EFFECTS = {"normed": 10.0, "plain": 60.0, "residual": 60.0}
+EFFECTS = {"normed": 15.0, "plain": 90.0, "residual": 60.0}
 WIDTH = 256
 
 
