@@ -56,6 +56,8 @@ _NAMED_SHAPE = re.compile(r"shape:? *[(\[]((?:[a-zA-Z_]+|\d+)(?: *, *(?:[a-zA-Z_
 _RANK = re.compile(
     r"Expected \dD \(unbatched\) or (\d)D \(batched\) input to conv\dd, but got input of size: \[([\d, ]+)\]"
 )
+# "length 8000 is not a multiple of 1920", "must be divisible by 14"
+_MULTIPLE = re.compile(r"(?:multiple of|divisible by)\D{0,12}(\d+)", re.IGNORECASE)
 #: A convolution called as a function, whose weight is computed first (weight standardisation).
 _CHANNELS = re.compile(r"expected input\[[\d, ]+\] to have (\d+) channels, but got (\d+) channels")
 # A letter of an einsum with two sizes.
@@ -447,6 +449,11 @@ def _by_rank(attempt: Failed) -> Iterator[Assignment]:
 
 def _by_demand(attempt: Failed) -> Iterator[Assignment]:
     """The model's own check of its inputs failed: the sizes that the message names, then the usual ones."""
+    found = _MULTIPLE.search(str(attempt.error))
+    if found is not None and int(found[1]) > 1:
+        for name, guess in attempt.guesses.items():
+            if guess.shape and guess.high is None:
+                yield _with(attempt, name, _rounded(guess, int(found[1])))
     numbers = [int(n) for n in re.findall(r"\d+", str(attempt.error))]
     for name, guess in attempt.guesses.items():
         axes = spatial(guess)
@@ -462,6 +469,12 @@ def _by_demand(attempt: Failed) -> Iterator[Assignment]:
             yield {**attempt.guesses, **{n: g.resized(changed[first].shape) for n, g in same.items()}}
     for name in same:
         yield from _resized(attempt, name)
+
+
+def _rounded(guess: Guess, step: int) -> Guess:
+    """The axes of positions (or the last one) rounded up to a multiple."""
+    axes = spatial(guess) or (len(guess.shape) - 1,)
+    return guess.resized(tuple(-(-n // step) * step if i in axes else n for i, n in enumerate(guess.shape)))
 
 
 def missing_key(error: BaseException) -> str:
