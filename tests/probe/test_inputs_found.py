@@ -410,3 +410,20 @@ class Tolerant(Body):
 
 def test_an_optional_argument_is_given_where_none_is_used():
     assert set(shapes(find(Tolerant(), {}))) == {"x", "context"}
+
+
+class Hops(Body):
+    """Checks that waves hold whole hops."""
+
+    def __init__(self):
+        super().__init__(conv=nn.Conv1d(1, 8, 5))
+
+    def forward(self, waves):
+        if waves.shape[-1] % 48:
+            raise ValueError(f"length {waves.shape[-1]} is not a multiple of 48")
+        return self.conv(waves).mean(2)
+
+
+def test_lengths_are_rounded_up_to_the_multiple_that_a_check_names():
+    (shape,) = shapes(find(Hops(), {})).values()
+    assert shape[-1] % 48 == 0
