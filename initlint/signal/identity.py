@@ -45,10 +45,19 @@ def _equal_nodes(facts: ModelFacts) -> dict[int, list[Node]]:
     holders: dict[int, list[Node]] = {}
     for node in facts.nodes:
         content = tuple(sorted((role, digest.get(name, name)) for role, name in node.parameters.items()))
-        own: object = node.index if node.op in ("input", "opaque") or node.attrs.get("stochastic") else None
+        own: object = node.index if _unlike_any(node) else None
         key = (node.op, repr(sorted(node.attrs.items(), key=str)), tuple(numbers[i] for i in node.inputs), content, own)
         number = known.setdefault(key, len(known))
         numbers.append(number)
         if node.parameters:
             holders.setdefault(number, []).append(node)
     return holders
+
+
+def _unlike_any(node: Node) -> bool:
+    """Whether another node of the same op and attributes may compute something else.
+
+    So may a selection of entries that the data decide (tokens routed to an expert): a slice says where it starts.
+    """
+    chosen = node.op == "select" and "start" not in node.attrs
+    return chosen or node.op in ("input", "opaque") or bool(node.attrs.get("stochastic"))

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from initlint.facts import ModelFacts
 from initlint.probe.outcome import ProbeResult
+from initlint.signal.identity import parallel_twins
 
 Probe = Callable[..., list[ProbeResult]]
 
@@ -313,3 +314,34 @@ def test_inputs_whose_rank_shows_in_what_the_forward_takes_apart(probe_files: Pr
     assert {name: facts.status for name, facts in found.items()} == {"Experts": "analysed", "Attending": "analysed"}
     assert len(found["Experts"].inputs[0].shape) == 3
     assert found["Attending"].inputs[1].shape[2] in (1, 4)
+
+
+ROUTED = """
+import copy
+import torch
+from torch import nn
+class Experts(nn.Module):
+    def __init__(self, width=8):
+        super().__init__()
+        self.experts = nn.ModuleList([nn.Linear(width, 4)])
+        self.experts.append(copy.deepcopy(self.experts[0]))
+    def forward(self, x):
+        out = x.new_zeros(x.shape[0], 4)
+        for i, expert in enumerate(self.experts):
+            index = torch.eq(torch.arange(x.shape[0]) % 2, i).nonzero(as_tuple=True)[0]
+            out[index, :] = expert(x[index, :])
+        return out
+class Heads(nn.Module):
+    def __init__(self, width=8):
+        super().__init__()
+        self.one = nn.Linear(width, 4)
+        self.two = copy.deepcopy(self.one)
+    def forward(self, x):
+        return self.one(x[:, :8]) + self.two(x[:, :8])
+"""
+
+
+def test_experts_that_get_samples_of_their_own_do_not_stay_equal(probe_files: Probe) -> None:
+    found = named(probe_files("routed.py", files={"routed.py": ROUTED}))
+    assert not parallel_twins(found["Experts"])  # each gets the samples that are routed to it
+    assert ("one.weight", "two.weight") in parallel_twins(found["Heads"])
