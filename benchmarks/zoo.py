@@ -69,7 +69,7 @@ def specs(zoo: str, shared: Path, limit: int, per_file: bool = False) -> Iterato
                 shrink = enumerated.shrink
 
                 def shrunk(cls: Any, rules: Any, default: Any = None, shrink: Any = shrink) -> Any:
-                    return consistent(shrink(cls, rules, default))
+                    return consistent(kept(shrink(cls, rules, default), cls, default))
 
                 enumerated.shrink = shrunk
 
@@ -111,6 +111,22 @@ class Tiny:
                 if size <= LARGEST:
                     self.spec.update(other)
                     yield partial(self.enumerated.build, other)
+
+
+def kept(config: Any, cls: Any, default: Any) -> Any:
+    """A shrunk part of a configuration with what its whole sets in it: the harness starts from the part's own defaults.
+
+    A detector asks its backbone for three feature maps; without them no forward runs.
+    """
+    if default is None:
+        return config
+    plain = vars(cls())
+    for name, value in vars(default).items():
+        own = name in plain and plain[name] == value
+        shrunk = name in plain and vars(config).get(name) != plain[name]
+        if not own and not shrunk:
+            setattr(config, name, value)
+    return config
 
 
 def consistent(config: Any) -> Any:
