@@ -420,6 +420,10 @@ def _fitted(guess: Guess, have: int, want: int) -> Iterator[Guess]:
     if guess.kind != "image" and have in shape[1:]:
         axis = shape.index(have, 1)
         yield guess.resized((*shape[:axis], want, *shape[axis + 1 :]))
+    if len(axes) > 1 and have > 0:  # as many positions as the sides multiply to: patches against a table of places
+        side = round(shape[axes[0]] * (want / have) ** (1 / len(axes)))
+        if side ** len(axes) * have == shape[axes[0]] ** len(axes) * want:
+            yield guess.resized(tuple(side if i in axes else n for i, n in enumerate(shape)))
     if axes and have > 0 and shape[axes[0]] * want % have == 0:
         side = shape[axes[0]] * want // have
         yield guess.resized(tuple(side if i in axes else n for i, n in enumerate(shape)))
