@@ -134,11 +134,13 @@ class ForgetBiasMisplaced(Rule):
             if not done or not missed:
                 continue
             first = next((p for p in done[0].biases if _sets(p, done[0], "f")), done[0].biases[0])
+            which = done[0].biases.index(first)  # the one of the two that the others would have got it in
+            kept = [c.biases[min(which, len(c.biases) - 1)] for c in missed]
             yield self.finding(
                 context,
                 f"the forget gates of `{owner}` start open in {len(done)} of {len(group)} layers and directions;"
-                f" `{missed[0].biases[0].name}` was left out",
-                parameters=[p.name for c in missed for p in c.biases[:1]],
+                f" `{kept[0].name}` was left out",
+                parameters=[p.name for p in kept],
                 site=site_of(first),
                 expected={"bias_f": 1.0},
                 actual={"bias_f": 0.0, "left_out": len(missed)},

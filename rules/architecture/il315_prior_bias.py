@@ -10,6 +10,7 @@ from initlint.facts import Layer, ParameterFacts
 from initlint.findings import Severity
 from initlint.odds import form, prior_of, sigmoid
 from initlint.rule import Context, Outcome, Rule, bad, by_cause, good, site_of
+from initlint.signal.verdict import LOSS
 from initlint.wiring import reached, transparent
 
 # The most common prior of a rare class in use is 0.1 (CenterNet writes it as 2.19): from its complement on what is rare
@@ -31,7 +32,7 @@ class PriorBias(Rule):
     ## Why is this bad?
     The prior bias exists so that the rare class does not flood the loss in the first steps. With the wrong sign every
     anchor starts as an object with a probability of 0.99, which is worse than no prior: the loss per anchor is 4.6
-    instead of 0.7.
+    instead of 0.7, which is an error where the formula shows the slip and the head acts on many positions.
 
     ## Example
     ```python
@@ -54,13 +55,13 @@ class PriorBias(Rule):
     code = "IL315"
     name = "prior-bias"
     family = "architecture"
-    severity = Severity.WARNING
+    severity = Severity.ERROR
     sources = ("Lin et al. 2017, section 4.1, arXiv:1708.02002",)
 
     def check(self, context: Context) -> Iterator[Outcome]:
         if context.facts.loaded:
             return
-        found: dict[str, tuple[ParameterFacts, float, str, str]] = {}
+        found: dict[str, tuple[ParameterFacts, float, str, str, bool]] = {}
         for layer in context.facts.layers:
             bias = context.parameter(layer.bias) if layer.bias and layer.kind in ("linear", "conv", "matmul") else None
             value = _constant(bias) if bias is not None else None
@@ -69,13 +70,14 @@ class PriorBias(Rule):
             wrong = _wrong(context, layer, bias, value)
             if wrong is not None:
                 found[bias.name] = (bias, value, *wrong)
-        for group in by_cause(p for p, _, _, _ in found.values()).values():
-            bias, value, clause, effect = found[group[0].name]
+        for group in by_cause(p for p, _, _, _, _ in found.values()).values():
+            bias, value, clause, effect, flooded = found[group[0].name]
             prior = prior_of(value) or sigmoid(-abs(value))
             yield self.finding(
                 context,
                 f"`{bias.name}`" + (f" and {len(group) - 1} more" if len(group) > 1 else "") + f" {clause}",
                 parameters=[p.name for p in group],
+                severity=Severity.ERROR if flooded else Severity.WARNING,
                 site=context.computed_at(site_of(bias)) if "sign" in clause or "base" in clause else site_of(bias),
                 expected={"bias": -abs(value), "probability": prior},
                 actual={"bias": value, "probability": sigmoid(value)},
@@ -110,8 +112,8 @@ def _constant(bias: ParameterFacts) -> float | None:
     return float(asked) if exact and math.isclose(float(asked), stats.mean, rel_tol=1e-2) else stats.mean  # type: ignore[arg-type]
 
 
-def _wrong(context: Context, layer: Layer, bias: ParameterFacts, value: float) -> tuple[str, str] | None:
-    """(what is wrong, what it does) with a constant bias."""
+def _wrong(context: Context, layer: Layer, bias: ParameterFacts, value: float) -> tuple[str, str, bool] | None:
+    """(what is wrong, what it does, whether it floods the loss) with a constant bias."""
     site = site_of(bias)
     computed = context.computed_at(site)
     formula = next((f for s in (site, computed) if s is not None and (f := form(s.text))), None)
@@ -121,17 +123,20 @@ def _wrong(context: Context, layer: Layer, bias: ParameterFacts, value: float) -
         return (
             f"is {value:.4g}, log-odds of {p:g} in base {formula[1][3:]}: the forward reads it in base e",
             f"outputs start with the probability {sigmoid(value):.2g} instead of {p:g}",
+            False,
         )
     prior = formula is not None or rare is not None
     if prior and after == "softmax":
         return (
             f"holds the log-odds {value:.4g} for all classes of a softmax, which cancels what they share",
             "the classes start equal, as without the bias",
+            False,
         )
     if rare is not None and formula is not None and after in ("rectifier", "norm"):
         return (
             f"holds the log-odds {value:.4g} of {rare:g}, but a {after} follows, not an output",
             "units start dead" if after == "rectifier" and value < 0 else "the outputs start without the prior",
+            False,
         )
     if value <= 0 or after not in ("sigmoid", "output") or not layer.head or (formula is not None and formula[0] > 0):
         return None
@@ -140,9 +145,12 @@ def _wrong(context: Context, layer: Layer, bias: ParameterFacts, value: float) -
     likely = several and (rare is not None or (after == "sigmoid" and layer.kind == "conv"))
     if not (certain or likely) or sigmoid(value) < _COMMON:
         return None
+    loss = math.log1p(math.exp(min(value, 700)))
     return (
         f"is +{value:.4g}: the sign makes what should be rare start with the probability {sigmoid(value):.3g}",
-        f"each negative starts with a loss of {math.log1p(math.exp(min(value, 700))):.3g} nats",
+        f"each negative starts with a loss of {loss:.3g} nats",
+        # the formula in the code is the evidence; nearly all outputs of a head over positions are negatives
+        certain and layer.kind == "conv" and loss - math.log(2) > LOSS * math.log(2),
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -110,7 +111,8 @@ class LayerMissed(Rule):
             if len(written) == 1:
                 kin = [p for p in kin if p.module.rpartition(".")[0] == written[0].module.rpartition(".")[0]]
             if kin:
-                yield self._twice(context, second, written[0], kin)
+                lost = second if _same_args(first, second) else first
+                yield self._twice(context, lost, written[0], kin)
 
     def _forgotten(self, context: Context) -> Iterator[Outcome]:
         """One layer left out where single statements initialise all the others of its class in one module."""
@@ -164,10 +166,15 @@ class LayerMissed(Rule):
     def _twice(
         self, context: Context, statement: InitStatement, written: ParameterFacts, kin: list[ParameterFacts]
     ) -> Outcome:
-        verdict = judged(context, {p.name: statement for p in kin})
+        # a final layer may be left at its default, but not where a value meant for another one went to its neighbour
+        meant = context.statement_at(written.last.site if written.last else None) is not statement
+        write = next((w for w in written.writes if w.site == statement.site), None)
+        at = None if write is None or not meant else replace(statement, args=write.args, settled=True, parameters=())
+        verdict = judged(context, {p.name: at or statement for p in kin}, choice=not meant)
         return self.finding(
             context,
-            f"`{written.name}` is initialised twice in the same way, and `{kin[0].name}` never",
+            f"`{written.name}` is initialised twice{', the first time for nothing' if meant else ' in the same way'},"
+            f" and `{kin[0].name}` never",
             parameters=[p.name for p in kin],
             severity=verdict.severity,
             site=statement.site,
@@ -334,6 +341,11 @@ def _unmet(context: Context, statement: InitStatement) -> list[str]:
     """What a statement missed and nobody else gave a value; an earlier branch of its own chain did give one."""
     shadowed = statement.missed_why == "shadowed"
     return list(statement.missed) if shadowed else still_default(context, statement.missed)
+
+
+def _same_args(first: InitStatement, second: InitStatement) -> bool:
+    """Whether two statements ask for the same values: then nobody can tell which of them names the wrong layer."""
+    return dict(first.args) == dict(second.args) and first.settled and second.settled
 
 
 def _default(parameter: ParameterFacts) -> bool:

@@ -72,11 +72,15 @@ class IdenticalLayers(Rule):
             parallel = any(tuple(p.name for p in group[:2]) in twins for group in causes)
             cloned = all(any(w.op == "deepcopy" for w in p.writes) for group in causes for p in group[1:])
             torch_clone = cloned and all(_by_torch(p) for group in causes for p in group[1:])
-            severity = Severity.ERROR if parallel else Severity.NOTE if torch_clone else Severity.WARNING
+            beside = _beside_others(facts, members)
+            mild = beside or (torch_clone and not parallel)
+            severity = Severity.NOTE if mild else Severity.ERROR if parallel else Severity.WARNING
             site = None if cloned else _seeded_at(facts, members)
             how = "copies of one initialised layer" if cloned else "drawn from the same seed again"
             fate = (
-                "they read the same input, so they stay equal for ever"
+                "the matrices beside them differ, so the layers do"
+                if beside
+                else "they read the same input, so they stay equal for ever"
                 if parallel
                 else "layers in series repeat one matrix"
             )
@@ -257,6 +261,13 @@ def _causes(classes: list[list[ParameterFacts]]) -> list[list[list[ParameterFact
         site = site_of(group[-1])
         by_count.setdefault((site.file if site else "", len(group)), []).append(group)
     return list(by_count.values())
+
+
+def _beside_others(facts: ModelFacts, members: list[ParameterFacts]) -> bool:
+    """Whether the equal tensors are biases alone, of layers whose matrices were drawn anew: these tell them apart."""
+    equal, owners = {p.name for p in members}, {p.module for p in members}
+    told = {p.module for p in facts.parameters if p.name not in equal and len(p.shape) > 1 and _drawn(p)}
+    return all(len(p.shape) == 1 for p in members) and owners <= told
 
 
 def _by_torch(parameter: ParameterFacts) -> bool:

@@ -47,7 +47,7 @@ EXPECTED: Mapping[str, Mapping[str, tuple[str, str]]] = {
         "B9": ("IL319", "error"),
     },
     "priors": {
-        "P1": ("IL315", "warning"),
+        "P1": ("IL315", "error"),
         "P3": ("IL315", "warning"),
         "P4": ("IL315", "warning"),
         "P5": ("IL315", "warning"),
