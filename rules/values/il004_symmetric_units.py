@@ -12,6 +12,8 @@ from initlint.wiring import reached
 
 # THEORY 6.2, dead units: from 60 % of a layer's units training is harmed.
 _MOST = 0.60
+# Relative variance of the rows' energies beyond rounding, which leaves 1e-14 in float32 and 1e-5 in bfloat16.
+_SPREAD = 1e-4
 
 
 class SymmetricUnits(Rule):
@@ -102,7 +104,7 @@ class SymmetricUnits(Rule):
         for group in by_cause(constant).values():
             names = {p.name for p in group}
             blind = [p for p in group if any(layer.kind == "embedding" for layer in context.layers_of(p.name))]
-            one_rank = [p for p in group if any(_mixes(layer) for layer in context.layers_of(p.name))]
+            one_rank = [p for p in group if any(_mixes(context, layer) for layer in context.layers_of(p.name))]
             if not names & stuck and not blind and not one_rank:
                 continue
             # biases alone tell the units apart then: they learn, slowly, from one common sum of the inputs
@@ -176,6 +178,24 @@ class SymmetricUnits(Rule):
         return Slots(), (torch.randn(2, 5, 16),)
 
     @good
+    def constant_scale_of_noise() -> Any:
+        """NoisyNet: the constant is the standard deviation of noise that differs from weight to weight."""
+        import torch
+        from torch import nn
+
+        class Noisy(nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                self.mean, self.sigma = nn.Linear(16, 32), nn.Parameter(torch.full((32, 16), 0.017))
+                self.head = nn.Linear(32, 4)
+
+            def forward(self, x: torch.Tensor) -> torch.Tensor:
+                weight = self.mean.weight + self.sigma * torch.randn_like(self.sigma)
+                return self.head(torch.relu(nn.functional.linear(x, weight, self.mean.bias)))
+
+        return Noisy()
+
+    @good
     def constant_head_only() -> Any:
         from torch import nn
 
@@ -206,10 +226,11 @@ def _reads(context: Context, equal: EqualSlices) -> bool:
     return False
 
 
-def _mixes(layer: Layer) -> bool:
+def _mixes(context: Context, layer: Layer) -> bool:
     """Whether the layer sums over its inputs for each of several units (a depthwise kernel does not)."""
     return (
         layer.kind in ("linear", "conv", "matmul")
+        and not _told_apart(context, layer)
         and not layer.head  # labels tell the units of an output layer apart
         and layer.groups == 1
         and (layer.fan_in or 0) > 1
@@ -217,12 +238,18 @@ def _mixes(layer: Layer) -> bool:
     )
 
 
+def _told_apart(context: Context, layer: Layer) -> bool:
+    """Whether the matrix that works has unequal rows although the parameter has one value: it is multiplied by noise."""
+    operators = [context.facts.nodes[node].operator for node in layer.nodes]
+    return any(operator is not None and operator.energy_spread > _SPREAD for operator in operators)
+
+
 def _equal_units(context: Context, layer: Layer) -> bool:
     """Whether all units of the layer compute the same: equal rows, equal biases, the same inputs."""
     weight = context.parameter(layer.weight)
     if weight is None or not _constant_matrix(weight) or layer.kind not in ("linear", "conv", "matmul", "recurrent"):
         return False
-    if layer.groups > 1:  # units of different groups read different channels
+    if layer.groups > 1 or _told_apart(context, layer):  # units of different groups read different channels
         return False
     bias = context.parameter(layer.bias) if layer.bias else None
     return bias is None or bias.stats is None or bias.stats.distinct == 1
