@@ -11,7 +11,7 @@ from typing import NamedTuple
 from initlint.records import dataclass
 from initlint.signal.moments import SMALLEST, Grad, State
 from initlint.signal.scene import Scene
-from initlint.signal.trunk import WEIGHTED, returned
+from initlint.signal.trunk import WEIGHTED, reaching, returned
 
 #: How many standard deviations of chance are taken off a span before it is judged: 2.5 leaves 0.6 % to chance.
 BAND = 2.5
@@ -109,16 +109,30 @@ def points(
 
 def _prepared(scene: Scene, trunk: Sequence[int]) -> int:
     """Where in the trunk the data is ready: behind what only shifts or scales an input by constants (``x / 255``,
-    ``(x - mean) / std``). That undoes the unit that the data comes in and is no layer."""
+    ``(x - mean) / std``), which undoes the unit that the data comes in and is no layer; and behind tables in which it
+    is looked up, for what goes on are their rows: places in a grid only weigh them."""
     at = 0
     for place, index in enumerate(trunk[1:], 1):
         node = scene.nodes[index]
+        if _looked_up(scene, trunk[place - 1], index):
+            at = place
+            continue
         others = [i for i in node.inputs if i != trunk[place - 1]]
         constant = node.op in PREPARES or (node.op in ARITHMETIC and all(_fixed(scene, i) for i in others))
         if not constant or len(others) == len(node.inputs):
             break
         at = place
     return at
+
+
+def _looked_up(scene: Scene, before: int, after: int) -> bool:
+    """Whether tables are all the weights that lie between two neighbours of the trunk, and what comes first is
+    looked up in them."""
+    if not any(scene.nodes[index].op == "embedding" for index in range(before + 1, after)):
+        return False
+    inside = reaching(scene, before, after) - {before, after}
+    weighted = {scene.nodes[index].op for index in inside if scene.nodes[index].op in WEIGHTED}
+    return weighted == {"embedding"}
 
 
 def _fixed(scene: Scene, index: int) -> bool:

@@ -85,14 +85,7 @@ def _depth(scene: Scene, end: int) -> int:
 
 def between(scene: Scene, start: int, end: int) -> tuple[int, ...]:
     """Nodes on every path from ``start`` to ``end``; empty where there is no path."""
-    nodes = scene.nodes
-    forward = _reached(nodes, start, end)
-    if end not in forward:
-        return ()
-    relevant = {end}
-    for index in range(end, start - 1, -1):
-        if index in relevant:
-            relevant.update(source for source in nodes[index].inputs if source in forward)
+    relevant = reaching(scene, start, end)
     found, reach = [], start
     for index in range(start, end + 1):
         if index not in relevant:
@@ -103,6 +96,19 @@ def between(scene: Scene, start: int, end: int) -> tuple[int, ...]:
         users = [user for user in scene.consumers[index] if user in relevant]
         reach = max([reach, *users])
     return tuple(found)
+
+
+def reaching(scene: Scene, start: int, end: int) -> set[int]:
+    """Nodes on some path from ``start`` to ``end``, with both; empty where there is no path."""
+    nodes = scene.nodes
+    forward = _reached(nodes, start, end)
+    if end not in forward:
+        return set()
+    relevant = {end}
+    for index in range(end, start - 1, -1):
+        if index in relevant:
+            relevant.update(source for source in nodes[index].inputs if source in forward)
+    return relevant
 
 
 def _reached(nodes: Sequence[Node], start: int, end: int) -> set[int]:
