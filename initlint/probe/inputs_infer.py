@@ -80,9 +80,8 @@ def infer(model: nn.Module, *, seed: int, budget: float) -> Found:
     """
     if not has_forward(model):
         raise ProbeError(NO_FORWARD, "Name a class or function whose result can be called.")
-    numbers = sum(p.numel() for p in model.parameters() if not torch.nn.parameter.is_lazy(p))
     # Clips and volumes hold so many positions that two do.
-    slow = numbers >= _LARGE_MODEL or any(isinstance(m, nn.Conv3d) for m in model.modules())
+    slow = _is_large(model) or any(isinstance(m, nn.Conv3d) for m in model.modules())
     batch = 2 if slow else _SAMPLES
     search = _Search(model, seed)
     for training, estimating in ((True, True), (False, True), (False, False)):
@@ -353,6 +352,10 @@ def _assignments(model: nn.Module, arguments: list[Argument], batch: int) -> Ite
                 yield {**first, argument.name: options[argument.name][index]}
 
 
+def _is_large(model: nn.Module) -> bool:
+    return sum(p.numel() for p in model.parameters() if not torch.nn.parameter.is_lazy(p)) >= _LARGE_MODEL
+
+
 def _simplest(model: nn.Module, argument: Argument, batch: int) -> Assignment | None:
     """What the first weighted layer accepts, where that is a table of tokens or takes images.
 
@@ -360,7 +363,7 @@ def _simplest(model: nn.Module, argument: Argument, batch: int) -> Assignment | 
     """
     layers = first_layers(model, batch)
     guess = layers[0][0] if layers else None
-    if guess is None or guess.kind not in ("ids", "image"):
+    if guess is None or guess.kind not in ("ids", "image") or (guess.kind == "image" and not _is_large(model)):
         return None
     return {argument.name: _magnified(guess, 4) if guess.kind == "image" else guess}
 

@@ -239,7 +239,7 @@ def _mixes(context: Context, layer: Layer) -> bool:
 
 
 def _told_apart(context: Context, layer: Layer) -> bool:
-    """Whether the matrix that works has unequal rows although the parameter has one value: it is multiplied by noise."""
+    """Whether the matrix that works has unequal rows though the parameter has one value: it is multiplied by noise."""
     operators = [context.facts.nodes[node].operator for node in layer.nodes]
     return any(operator is not None and operator.energy_spread > _SPREAD for operator in operators)
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from signal_graphs import Graph
+from signal_graphs import Graph, parameter
 
+from initlint.facts import Node
 from initlint.signal import propagate
 
 
@@ -38,3 +39,25 @@ def test_growth_in_the_layers_before_such_an_output_still_counts() -> None:
     hidden = x
     x = graph.linear(graph.linear(x, 64, 1.0, name="neck"), 10, 1.0, name="head")
     assert propagate(graph.facts(x, hidden)).spans["gradient"].raw > 6.5
+
+
+def looked_up(second: float) -> tuple[Graph, int]:
+    """Places between 0 and 1 weigh the rows of a table in which they are looked up; a net of unit gain reads them."""
+    graph = Graph()
+    x = graph.input(3)
+    place = graph.add("stop", x, shape=(8, 3), name="long")
+    graph.parameters.append(parameter("table", (100, 3), second))
+    rows = graph.put(
+        Node(len(graph.nodes), "embedding", (place,), (8, 3), parameters={"weight": "table"}, label="table", channel=1)
+    )
+    features = graph.add("mul", rows, x, shape=(8, 3))
+    for layer in range(3):
+        features = graph.linear(features, 64, 1.0, name=f"net.{layer}")
+    return graph, features
+
+
+def test_the_profile_starts_behind_tables_in_which_the_data_is_looked_up() -> None:
+    graph, end = looked_up(1e-8)
+    signal = propagate(graph.facts(end))
+    assert signal.profile[0].q < -7.0
+    assert signal.spans["forward"].raw < 1.0
