@@ -23,10 +23,11 @@ from initlint.errors import ProbeError
 from initlint.probe import symbolic
 from initlint.probe.entrance import NO_FORWARD, has_forward
 from initlint.probe.inputs_arguments import Argument, demanded, needed
+from initlint.probe.inputs_failed import Assignment, Failed, missing_key
 from initlint.probe.inputs_leads import first_layers, leads
 from initlint.probe.inputs_library import library_inputs
 from initlint.probe.inputs_names import by_name
-from initlint.probe.inputs_repair import Assignment, Failed, missing_key, repairs
+from initlint.probe.inputs_repair import repairs
 from initlint.probe.inputs_scale import divisors
 from initlint.probe.inputs_sizes import converge, flattened
 from initlint.probe.inputs_spec import HINT, build, smallest_table

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import fx, nn
 
-from initlint.probe.inputs_repair import Assignment, Failed
+from initlint.probe.inputs_failed import Assignment, Failed
 from initlint.probe.inputs_wants import spatial
 from initlint.probe.submodules import submodule
 
