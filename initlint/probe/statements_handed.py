@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import nn
 
+from initlint.probe.names import dotted
 from initlint.probe.statements_missed import Misses
 from initlint.probe.statements_names import Names, bound, parameters
 from initlint.probe.statements_ranges import Ranges
@@ -101,12 +102,8 @@ class Impossible:
 
 def _path(target: ast.expr | None) -> tuple[str, list[str]]:
     """``m`` and ``["weight"]`` of ``m.weight.data``."""
-    parts: list[str] = []
-    while isinstance(target, ast.Attribute):
-        if target.attr != "data":
-            parts.append(target.attr)
-        target = target.value
-    return (target.id, parts[::-1]) if isinstance(target, ast.Name) else ("", [])
+    root, *path = dotted(target).split(".") if target is not None else [""]
+    return root, [part for part in path if part != "data"]
 
 
 def _asks(expr: ast.expr, root: str, attribute: str) -> bool:

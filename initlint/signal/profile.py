@@ -97,9 +97,8 @@ def points(
     for index in trunk[_prepared(scene, trunk) :]:
         x, node = states[index], scene.nodes[index]
         if averages(scene, index):
-            before = states[node.inputs[0]]
-            lost_q += max(log10(before.q) - log10(x.q), 0.0)
-            lost_d += max(log10(before.d) - log10(x.d), 0.0)
+            taken = _taken(states[node.inputs[0]], x)
+            lost_q, lost_d = lost_q + taken[0], lost_d + taken[1]
         if x.undetermined or (x.kind in ("index", "constant") and x.d == 0 and node.op == "input"):
             continue
         brought = sum(gain for at, gain in added.items() if index <= at)
@@ -194,10 +193,8 @@ def shifts(
         old = profile[place]
         x, source = states[old.node], next(iter(scene.nodes[old.node].inputs), -1)
         if averages(scene, old.node):
-            now, then = states[source], base[source]
-            before = base[old.node]
-            lost_q += max(log10(now.q) - log10(x.q), 0.0) - max(log10(then.q) - log10(before.q), 0.0)
-            lost_d += max(log10(now.d) - log10(x.d), 0.0) - max(log10(then.d) - log10(before.d), 0.0)
+            now, then = _taken(states[source], x), _taken(base[source], base[old.node])
+            lost_q, lost_d = lost_q + now[0] - then[0], lost_d + now[1] - then[1]
         lost = (old.lost[0] + lost_q, old.lost[1] + lost_d)
         new = _point(scene, old.node, x, grads[old.node], old.guarded, (old.first, old.head), lost, old.added)
         if new.energy is None or old.energy is None:
@@ -277,6 +274,11 @@ def _point(
         head=ends[1],
         added=added,
     )
+
+
+def _taken(before: State, x: State) -> tuple[float, float]:
+    """What a mean over positions takes of q and of q(1-c), in log10."""
+    return max(log10(before.q) - log10(x.q), 0.0), max(log10(before.d) - log10(x.d), 0.0)
 
 
 def averages(scene: Scene, index: int) -> bool:

@@ -126,10 +126,9 @@ class _Carried:
         graph = self._graph
         count = len(graph.profile)
         found = ([0.0] * count, [0.0] * count, [0.0] * count)
-        factor, given = (
-            0.0,
-            None,
-        )  # the gradient at the end of a stretch: as it is, times a factor (nats), or another one
+        # the gradient at the end of a stretch: as it is, times a factor (nats), or another one
+        factor = 0.0
+        given: Grad | None = None
         touched = 0
         for at in range(end, -1, -1):
             low, high = graph.spans[at]

@@ -15,7 +15,8 @@ from initlint.suspect_rule import SuspectRule, normalised_away
 
 # Smaller than every scheme is a convention of its own; THEORY 6.1 measures a ratio of 10, beyond chance, as harmless.
 _SMALL = 1.0
-# What branches start at to be nearly closed (Houlsby et al. 2019; Radford et al. 2019), to the noise of 1000 weights.
+# What layers beside the trunk start at to be nearly closed (Girshick 2015, section 2.3: .01 and .001 for the outputs of
+# Fast R-CNN; Houlsby et al. 2019: .01; Radford et al. 2019: .02), to the noise of 1000 weights.
 _STARTS, _EXACT = (0.001, 0.01, 0.02), 0.1
 
 
