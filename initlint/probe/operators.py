@@ -7,9 +7,11 @@ Everything is computed from the effective weight, the tensor that the forward mu
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import ParamSpec, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -45,6 +47,21 @@ class Geometry:
     zeros: bool = True  # False: circular, reflect, replicate (every tap reads a real value)
 
 
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
+
+
+def _unseen(function: Callable[_P, _R]) -> Callable[_P, _R]:
+    """What is computed here concerns no mode that watches torch functions; passing through one takes microseconds."""
+
+    @functools.wraps(function)
+    def call(*args: _P.args, **kwargs: _P.kwargs) -> _R:
+        with torch._C.DisableTorchFunction():
+            return function(*args, **kwargs)
+
+    return call
+
+
 def row_sums(matrix: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Sum and sum of squares of each row, float64, whatever the memory layout, in one pass."""
     rows, columns = matrix.shape
@@ -72,6 +89,7 @@ def _exact(block: torch.Tensor) -> torch.Tensor:
     return block if block.dtype in (torch.float32, torch.float64) else block.float()
 
 
+@_unseen
 def linear_operator(weight: torch.Tensor, bias: torch.Tensor | None) -> Operator:
     """Of ``y = W x + b`` with W (out, in), any strides."""
     out, inner = weight.shape
@@ -89,6 +107,7 @@ def linear_operator(weight: torch.Tensor, bias: torch.Tensor | None) -> Operator
     )
 
 
+@_unseen
 def stacked_operator(weight: torch.Tensor, bias: torch.Tensor | None) -> Operator:
     """Of a batch of maps W (stack, out, in), each applied to its own part of the signal."""
     stack, out, inner = weight.shape
@@ -177,17 +196,19 @@ def valid_taps(size: int, size_out: int, kernel: int, stride: int, padding: int,
     return ((taps >= 0) & (taps < size)).double()
 
 
+@_unseen
 def conv_operator(weight: torch.Tensor, bias: torch.Tensor | None, geometry: Geometry) -> Operator:
     """Of a convolution with W (out, in/g, *kernel); exact also at the borders."""
-    masks = _conv_masks(geometry)
+    axes = _conv_axes(geometry)
     ratio = 1.0 / math.prod(geometry.stride)
     if geometry.size is not None and geometry.size_out is not None:
         ratio = math.prod(geometry.size_out) / max(1, math.prod(geometry.size))
     groups = geometry.groups
     out, inner = weight.shape[0], weight.shape[1] * groups
-    return _conv(weight.detach(), bias, masks, ratio, inner // groups, out // groups, (inner, out))
+    return _conv(weight.detach(), bias, axes, ratio, inner // groups, out // groups, (inner, out))
 
 
+@_unseen
 def repeated_gains(weight: torch.Tensor, geometry: Geometry) -> tuple[float, ...]:
     """E |(1 + W)^k x|^2 / E |x|^2 for a depthwise W, k = 1 .. AGAIN: powers of one kernel do not add up by chance.
 
@@ -209,6 +230,7 @@ def repeated_gains(weight: torch.Tensor, geometry: Geometry) -> tuple[float, ...
     return tuple(found) if all(map(math.isfinite, found)) else ()
 
 
+@_unseen
 def conv_transpose_operator(weight: torch.Tensor, bias: torch.Tensor | None, geometry: Geometry) -> Operator:
     """Of a transposed convolution with W (in, out/g, *kernel): the adjoint of a convolution.
 
@@ -219,11 +241,11 @@ def conv_transpose_operator(weight: torch.Tensor, bias: torch.Tensor | None, geo
     # (in, out/g, k) -> (out, in/g, k)
     w = w.reshape(groups, inner // groups, per_group, *w.shape[2:]).transpose(1, 2)
     w = w.reshape(groups * per_group, inner // groups, *weight.shape[2:])
-    masks = [_reaching_taps(geometry, axis) for axis in range(len(geometry.kernel))]
+    axes = [_shares(_reaching_taps(geometry, axis)) for axis in range(len(geometry.kernel))]
     ratio = float(math.prod(geometry.stride))
     if geometry.size is not None and geometry.size_out is not None:
         ratio = math.prod(geometry.size_out) / max(1, math.prod(geometry.size))
-    return _conv(w, bias, masks, ratio, inner // groups, per_group, (inner, groups * per_group))
+    return _conv(w, bias, axes, ratio, inner // groups, per_group, (inner, groups * per_group))
 
 
 def _reaching_taps(geometry: Geometry, axis: int) -> torch.Tensor:
@@ -243,22 +265,44 @@ def _reaching_taps(geometry: Geometry, axis: int) -> torch.Tensor:
     return inside.double()
 
 
-def _conv_masks(geometry: Geometry) -> list[torch.Tensor]:
-    """For each spatial axis the 0/1 matrix of ``valid_taps``; all ones without sizes or zero padding."""
-    masks = []
+@dataclass(frozen=True, slots=True)
+class _Axis:
+    """Along one spatial axis: the share of output positions at which each tap is inside, and at which two are."""
+
+    single: torch.Tensor  # (kernel,), float64
+    joint: torch.Tensor  # (kernel, kernel), float64
+
+
+def _shares(mask: torch.Tensor) -> _Axis:
+    return _Axis(mask.mean(1), (mask @ mask.t()) / mask.shape[1])
+
+
+@functools.lru_cache(256)  # all layers of a stage of a network have one geometry
+def _inside(size: int, size_out: int, kernel: int, stride: int, padding: int, dilation: int) -> _Axis:
+    return _shares(valid_taps(size, size_out, kernel, stride, padding, dilation))
+
+
+@functools.lru_cache(64)
+def _everywhere(kernel: int) -> _Axis:
+    return _shares(torch.ones(kernel, 1, dtype=torch.float64))
+
+
+def _conv_axes(geometry: Geometry) -> list[_Axis]:
+    """The shares of ``valid_taps`` for each spatial axis; all ones without sizes or zero padding."""
+    axes = []
     for axis, kernel in enumerate(geometry.kernel):
         if geometry.size is None or geometry.size_out is None or not geometry.zeros:
-            masks.append(torch.ones(kernel, 1, dtype=torch.float64))
+            axes.append(_everywhere(kernel))
             continue
         arguments = geometry.stride[axis], geometry.padding[axis], geometry.dilation[axis]
-        masks.append(valid_taps(geometry.size[axis], geometry.size_out[axis], kernel, *arguments))
-    return masks
+        axes.append(_inside(geometry.size[axis], geometry.size_out[axis], kernel, *arguments))
+    return axes
 
 
 def _conv(
     weight: torch.Tensor,
     bias: torch.Tensor | None,
-    masks: list[torch.Tensor],
+    axes: list[_Axis],
     ratio: float,
     per_in: int,
     per_out: int,
@@ -266,11 +310,11 @@ def _conv(
 ) -> Operator:
     """Shared by both kinds; ``ratio`` is output positions over input positions."""
     taps, squares = _tap_sums(weight)
-    share = _tap_shares(masks)  # share of the masks' positions at which each tap is inside
+    share = _tap_shares(axes)  # of the positions at which each tap is inside
     pairs = float(share.sum())
     energies = (squares * share).flatten(1).sum(1)
     gain, back = float(energies.mean()), float(energies.sum()) / widths[0] * ratio
-    first, second, totals = _tap_totals(taps, masks)
+    first, second, totals = _tap_totals(taps, axes)
     return _assemble(
         fans=(per_in * pairs, per_out * pairs * ratio),
         gain=gain,
@@ -299,27 +343,26 @@ def _tap_sums(weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     return sums.double().reshape(shape), squares.double().reshape(shape)
 
 
-def _tap_shares(masks: list[torch.Tensor]) -> torch.Tensor:
+def _tap_shares(axes: list[_Axis]) -> torch.Tensor:
     """Outer product over the axes of the share of positions at which a tap lies inside."""
     share = torch.ones((), dtype=torch.float64)
-    for mask in masks:
-        share = share[..., None] * mask.mean(1)
+    for axis in axes:
+        share = share[..., None] * axis.single
     return share
 
 
-def _tap_totals(taps: torch.Tensor, masks: list[torch.Tensor]) -> tuple[float, float, torch.Tensor]:
+def _tap_totals(taps: torch.Tensor, axes: list[_Axis]) -> tuple[float, float, torch.Tensor]:
     """Mean and second moment, over outputs and positions, of the sum of the weights that reach them.
 
     ``taps`` is (out, *kernel), summed over input channels. The second moment needs the share of
     positions at which two taps are inside together.
     """
     mean = taps
-    for mask in reversed(masks):
-        mean = mean @ mask.mean(1)
+    for axis in reversed(axes):
+        mean = mean @ axis.single
     square = taps
-    for axis, mask in enumerate(masks):
-        joint = (mask @ mask.t()) / mask.shape[1]
-        square = torch.tensordot(square, joint, dims=([1 + axis], [0])).movedim(-1, 1 + axis)
+    for index, axis in enumerate(axes):
+        square = torch.tensordot(square, axis.joint, dims=([1 + index], [0])).movedim(-1, 1 + index)
     second = float(torch.sum(square * taps) / taps.shape[0])
     return float(mean.mean()), second, mean
 

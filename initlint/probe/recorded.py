@@ -249,15 +249,17 @@ class Recorder(TorchFunctionMode):
         try:
             mapped = (self._argument(tuple(args)), self._argument(dict(kwargs)))
             operands = list(tensors_in((args, kwargs)))
-            before = [version_of(t) for t in operands]
+            with torch._C.DisableTorchFunction():
+                before = [version_of(t) for t in operands]
             try:
                 result = call()
             except BaseException:
                 self.failure = self.failure or Failure(op, target, *mapped, tuple(tuple(t.shape) for t in operands))
                 raise
-            written = [t for t, v in zip(operands, before, strict=True) if version_of(t) != v]
-            if written or any(True for _ in tensors_in(result)):
-                self._store(op, target, mapped, args, result, written)
+            with torch._C.DisableTorchFunction():  # no mode below has to see how the result is looked at
+                written = [t for t, v in zip(operands, before, strict=True) if version_of(t) != v]
+                if written or any(True for _ in tensors_in(result)):
+                    self._store(op, target, mapped, args, result, written)
             return result
         finally:
             self._quiet -= 1

@@ -19,18 +19,10 @@ from initlint.probe.target import relative
 
 #: Device types that are left as they are.
 _KEPT = frozenset(("cpu", "meta"))
-_WORDS = re.compile(rb"cuda|\bmps\b|\bxpu\b|\bhpu\b|\bnpu\b")
 _ACCELERATOR = re.compile(r"(cuda|mps|xpu|hpu|npu|mtia|privateuseone)(:\d+)?")
 _MOVES = frozenset(("cuda", "xpu", "hpu", "npu", "ipu", "mtia"))
-
-
-def mentions_accelerator(path: str) -> bool:
-    """Whether a source file names an accelerator at all; others do not pay for the redirection."""
-    try:
-        with open(path, "rb") as file:
-            return _WORDS.search(file.read()) is not None
-    except OSError:
-        return False
+#: What takes a device without a keyword, or is one by name.
+_BY_POSITION = _MOVES | {"to"}
 
 
 class Redirect(TorchFunctionMode):
@@ -85,8 +77,11 @@ class Redirect(TorchFunctionMode):
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        kwargs = kwargs or {}
         name = getattr(func, "__name__", "")
+        if not kwargs:
+            if name not in _BY_POSITION:  # nearly all calls: nothing in them can name a device
+                return func(*args)
+            kwargs = {}
         if name in _MOVES and len(args) >= 1 and isinstance(args[0], torch.Tensor):
             self._note(f".{name}()")
             return args[0]
