@@ -255,6 +255,8 @@ def _run(
     prepared: list[tuple[tuple[Rule, ...], tuple[Rule, ...]]] = []
     cache = _cache(request, config)
     verdicts = _verdicts(config, cache)
+    # Who asks for one target at a time has one core to give: then rules run when all is built.
+    alone = config.jobs == 1
     with Ahead(lambda analysis: engine.judge_all(analysis, config, prepared[0][0], verdicts)) as ahead:
         with cli_output.Progress(quiet=request.quiet) as progress:
             analyses = _collect(
@@ -264,7 +266,7 @@ def _run(
                 progress,
                 cache,
                 lambda fresh: prepared.append(_prepared(request, config, verdicts, fresh=fresh)),
-                ahead.submit,
+                (lambda _: None) if alone else ahead.submit,
                 pool,
             )
         rules, known = prepared[0]

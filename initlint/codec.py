@@ -6,6 +6,7 @@ attribute read. Encoded forms:
 
 - a dataclass is an object of its fields; with ``compact=True`` fields equal to their default are left out;
 - tuples and lists are lists, mappings with string keys are objects, enums are their member's name;
+- equal instances of a class with a true ``SHARED`` are decoded to one object: thousands of writes name few lines;
 - NaN and infinities are ``null``, since JSON has neither. A float field that may not be ``None`` is
   decoded from ``null`` to NaN.
 
@@ -282,7 +283,8 @@ def _slot_decoder(cls: type, fields: Sequence[tuple[dataclasses.Field[Any], Conv
             lines.append(f" v = d[{field.name!r}]")
             lines.append(f" s{index}(o, {value})")
     names["missing"] = object()
-    lines.append(" return o")
+    names["shared"] = {}.setdefault
+    lines.append(" return shared(o, o)" if getattr(cls, "SHARED", False) else " return o")
     exec("\n".join(lines), names)
     return cast(Converter, names["decode"])
 

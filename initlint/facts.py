@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import field
+from typing import ClassVar
 
 from initlint.records import dataclass
 
@@ -21,6 +22,8 @@ Plain = Scalar | list["Plain"] | dict[str, "Plain"]
 @dataclass(frozen=True, slots=True)
 class Site:
     """A place in source code."""
+
+    SHARED: ClassVar[bool] = True  # of equal ones the codec keeps one
 
     file: str
     line: int

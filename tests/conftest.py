@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -20,6 +21,11 @@ ROOT = Path(__file__).resolve().parent.parent
 # PYTHONDONTWRITEBYTECODE: then each of the hundreds of processes that the tests start would compile 300 files anew.
 for _source in ("initlint", "rules"):
     compileall.compile_dir(ROOT / _source, quiet=2)
+
+
+# How long one example takes says something about the machine, not about the code.
+hypothesis.settings.register_profile("initlint", deadline=None)
+hypothesis.settings.load_profile("initlint")
 
 
 @dataclass(frozen=True)

@@ -154,3 +154,12 @@ def test_ten_thousand_nodes_are_quick() -> None:
     # About 0.6 s of processor time on one slow shared core; plain dataclasses.asdict takes over 2 s for half of it.
     assert time.process_time() - started < 3.0
     assert back == model
+
+
+def test_places_that_are_equal_are_one_object() -> None:
+    """A model's writes name the same few lines thousands of times."""
+    write = to_plain(Write("normal_", 1, site=Site("m.py", 3, 5, "Net.__init__", "nn.init.normal_(w)")))
+    first, second = (from_plain(Write, json.loads(json.dumps(write))) for _ in range(2))
+    assert first is not second
+    assert first == second
+    assert first.site is second.site
