@@ -27,6 +27,10 @@ from typing import Any
 
 #: Parameters of a model that still counts as tiny.
 LARGEST = 40_000_000
+#: The same where the widths are an architecture's own: with four layers, and with two.
+MODEST, WIDEST = 120_000_000, 300_000_000
+#: Tokens of a vocabulary that is cut, and the side of images (a multiple of patches of 14, 16 and 32).
+VOCABULARY, CUT_IMAGE = 1000, 224
 # Wall seconds allowed for a processor second: a machine shared by many.
 _WALL = 8
 
@@ -50,8 +54,10 @@ def smallest(models: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [spec for spec in models if best[spec["kind"]] is spec]
 
 
-def specs(zoo: str, shared: Path, limit: int, per_file: bool = False) -> Iterator[tuple[str, Callable[[], Any], Any]]:
-    """(name, build, inputs) for each model; inputs ``None`` where initlint is to infer them."""
+def specs(
+    zoo: str, shared: Path, limit: int, per_file: bool = False, own: bool = False
+) -> Iterator[tuple[str, Callable[[], Any], Any]]:
+    """(name, build, inputs) for each model; inputs ``None`` where initlint is to infer them; ``own`` widths or tiny ones."""
     if zoo == "shared":
         for file in [*sorted((shared / "classics").glob("m*.py")), *sorted((shared / "bugs").glob("*/*.py"))][:limit]:
             yield f"{file.parent.name}/{file.stem}", *_from_file(file)
@@ -69,11 +75,13 @@ def specs(zoo: str, shared: Path, limit: int, per_file: bool = False) -> Iterato
                 shrink = enumerated.shrink
 
                 def shrunk(cls: Any, rules: Any, default: Any = None, shrink: Any = shrink) -> Any:
-                    return consistent(kept(shrink(cls, rules, default), cls, default))
+                    config = shrink(cls, rules, default)
+                    config = grouped(config, cls() if default is None else default) if own else config
+                    return consistent(kept(config, cls, default))
 
                 enumerated.shrink = shrunk
 
-            yield spec["name"], Tiny(enumerated, spec, world.SHRINK), None
+            yield spec["name"], (Wide if own else Tiny)(enumerated, spec, world.SHRINK), None
         else:
             yield spec["name"], partial(enumerated.build, spec), None
 
@@ -111,6 +119,70 @@ class Tiny:
                 if size <= LARGEST:
                     self.spec.update(other)
                     yield partial(self.enumerated.build, other)
+
+
+class Wide:
+    """Builds a transformers model at the widths of its own default configuration, with few layers and a small vocabulary.
+
+    Starts such as N(0, .02) are meant for those widths: in a configuration of width 32 they are six times too small.
+    Four layers where that is at most ``MODEST`` parameters, else two; nothing larger than ``WIDEST``. Experts are fewer too,
+    and images smaller: neither is the width of a layer.
+    """
+
+    def __init__(self, enumerated: Any, spec: dict[str, Any], rules: dict[str, int]) -> None:
+        self.enumerated, self.spec, self.rules = enumerated, spec, rules
+        self.left = self._candidates()
+
+    def __call__(self) -> Any:
+        return self.enumerated.build(self._next(next(self.left)))
+
+    def others(self) -> Iterator[Callable[[], Any]]:
+        """Other classes and configurations, where the first does not run."""
+        for spec in self.left:
+            yield partial(self.enumerated.build, self._next(spec))
+
+    def _next(self, spec: dict[str, Any]) -> dict[str, Any]:
+        self.spec.update(spec)
+        return spec
+
+    def _candidates(self) -> Iterator[dict[str, Any]]:
+        import torch
+
+        why = []
+        for name in self.spec["classes"][:2]:
+            for sides in (CUT_IMAGE, None):
+                for layers in (4, 2):
+                    try:
+                        config = own_widths(self.enumerated, self.spec["name"], self.rules, layers, sides)
+                        spec = {**self.spec, "cls": name, "cfg": config, "cfg_tag": f"own widths, {layers} layers"}
+                        with torch.device("meta"):
+                            size = sum(p.numel() for p in self.enumerated.build(spec).parameters())
+                    except Exception as error:  # does not build from such a configuration
+                        why.append(f"{name}: {type(error).__name__}: {str(error)[:80]}")
+                        continue
+                    if size <= (MODEST if layers > 2 else WIDEST):
+                        yield spec
+                        break
+                    why.append(f"{name}: {size / 1e6:.0f} M parameters with {layers} layers")
+        raise RuntimeError("; ".join(why) or "no other")
+
+
+def own_widths(enumerated: Any, name: str, rules: dict[str, int], layers: int, side: int | None) -> Any:
+    """The default configuration of an architecture with fewer layers, experts and tokens, and smaller images."""
+    few = {k: layers for k in rules if ("layer" in k and k != "vocab_size") or k in ("depth", "num_blocks")}
+    few |= {k: v for k, v in rules.items() if "expert" in k and "size" not in k}
+    few |= {"n_group": 1, "topk_group": 1, "moe_topk": 2, "first_k_dense_replace": 1, "vocab_size": VOCABULARY}
+    if side is not None:
+        few["image_size"] = side
+    return enumerated.shrink(enumerated.cm[name], few)
+
+
+def grouped(config: Any, default: Any) -> Any:
+    """A shortened configuration with the key and value heads of its default: the harness makes them few in any case."""
+    for name, value in vars(default).items():
+        if ("key_value_heads" in name or "kv_heads" in name) and isinstance(value, int):
+            setattr(config, name, value)
+    return config
 
 
 def kept(config: Any, cls: Any, default: Any) -> Any:
@@ -218,13 +290,13 @@ def describe(name: str, build: Callable[[], Any], inputs: Any, measure: bool = T
 FEWEST, SIDE = 16, 128
 
 
-def keep(name: str, build: Callable[[], Any], inputs: Any, folder: Path) -> dict[str, Any]:
+def keep(name: str, build: Callable[[], Any], inputs: Any, folder: Path, measure: bool = True) -> dict[str, Any]:
     """Trace and measure one model, and keep what was found as JSON."""
     from initlint.codec import to_plain
     from initlint.options import ProbeOptions
     from initlint.probe import pipeline
 
-    options = ProbeOptions(seed=0, measure=True)
+    options = ProbeOptions(seed=0, measure=measure)
     facts = pipeline.analyse(build, name=name, options=options, inputs=inputs)
     found = facts.inputs
     if inputs is None and few(facts) and len(found) == 1 and len(found[0].shape or ()) == 4:
@@ -266,13 +338,19 @@ def isolated(
         signal.setitimer(signal.ITIMER_PROF, timeout)
         signal.alarm(_WALL * timeout)
         try:
-            data = describe(name, build, inputs, measure) if folder is None else keep(name, build, inputs, folder)
-            for other in build.others() if isinstance(build, Tiny) and data["status"] == "partial" else ():
-                again = describe(name, other, inputs, measure) if folder is None else keep(name, other, inputs, folder)
+            data = (
+                describe(name, build, inputs, measure) if folder is None else keep(name, build, inputs, folder, measure)
+            )
+            for other in build.others() if isinstance(build, Tiny | Wide) and data["status"] == "partial" else ():
+                again = (
+                    describe(name, other, inputs, measure)
+                    if folder is None
+                    else keep(name, other, inputs, folder, measure)
+                )
                 if again["status"] == "analysed":
                     data = again
                     break
-            if isinstance(build, Tiny):
+            if isinstance(build, Tiny | Wide):
                 data["built"] = f"{build.spec['cls']}, {build.spec['cfg_tag']}"
         except BaseException as error:
             data = {
@@ -342,6 +420,12 @@ def main() -> int:
     )
     parser.add_argument("--from", dest="first", type=int, default=0, help="of the models that --every leaves")
     parser.add_argument("--every", type=int, default=1, help="only each n-th model")
+    parser.add_argument(
+        "--widths",
+        choices=("tiny", "own"),
+        default="tiny",
+        help="transformers: width 32, or the default configuration's",
+    )
     parser.add_argument("--per-file", action="store_true", help="timm: the smallest variant of each model file")
     parser.add_argument("--again", action="store_true", help="also the models that --out has already")
     parser.add_argument("--summary", type=Path, nargs="*")
@@ -360,7 +444,7 @@ def main() -> int:
     folder = arguments.facts / arguments.zoo if arguments.facts else None
     if folder is not None:
         folder.mkdir(parents=True, exist_ok=True)
-    models = specs(arguments.zoo, arguments.shared, arguments.limit, arguments.per_file)
+    models = specs(arguments.zoo, arguments.shared, arguments.limit, arguments.per_file, arguments.widths == "own")
     for index, (name, build, inputs) in enumerate(models):
         if (wanted and name not in wanted) or index % arguments.every != arguments.first % arguments.every:
             continue
