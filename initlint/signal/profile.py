@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from itertools import accumulate
-from operator import add, itemgetter, sub
+from operator import add, itemgetter, mul, sub
 from typing import NamedTuple
 
 from initlint.records import dataclass
 from initlint.signal.moments import SMALLEST, Grad, State
 from initlint.signal.scene import Scene
-from initlint.signal.trunk import WEIGHTED, reaching, returned
+from initlint.signal.trunk import WEIGHTED, reached, reaching, returned
 
 #: How many standard deviations of chance are taken off a span before it is judged: 2.5 leaves 0.6 % to chance.
 BAND = 2.5
@@ -20,6 +20,8 @@ FACTORS = frozenset({"scale", "reshape", "identity", "shift", "output"})
 #: Ops that bring data into its units, by themselves or with a constant for their other operand.
 PREPARES = frozenset({"scale", "shift", "reshape", "identity"})
 ARITHMETIC = frozenset({"add", "sub", "mul", "div"})
+#: Ops at which something else joins the signal of the trunk.
+JOINS = frozenset({"add", "sub", "cat", "stack"})
 #: Falls and rises that differ by less are as large as each other: a ratio of 10 is harmless (THEORY 6.1).
 TIE = 1.0
 LN10 = math.log(10.0)
@@ -44,7 +46,8 @@ class Point:
     guarded: bool
     judged: bool  # counts for the forward spans (not hidden by a norm, not the head)
     body: bool  # counts for the gradient span
-    lost: tuple[float, float] = (0.0, 0.0)  # log10 that averages over positions before it took, added back
+    lost: tuple[float, float] = (0.0, 0.0)  # log10 of q and q(1-c) that what is no layer took before it, added back
+    part: tuple[int, ...] = ()  # a join of another input: the operands that carry the signal of the trunk
     first: int = 0  # the first layer of its trunk, and the head, as node indices
     head: int = 0
     added: float = 0.0  # log10 of energy that outputs further on, which are read on, brought in; taken off
@@ -92,17 +95,18 @@ def points(
     """The profile; nodes whose state is undetermined are left out."""
     first, head = _ends(scene, trunk)
     added = _added(scene, trunk, grads)
+    joins = joined(scene, trunk)
     found: list[Point] = []
     lost_q = lost_d = 0.0
     for index in trunk[_prepared(scene, trunk) :]:
-        x, node = states[index], scene.nodes[index]
-        if averages(scene, index):
-            taken = _taken(states[node.inputs[0]], x)
-            lost_q, lost_d = lost_q + taken[0], lost_d + taken[1]
+        x, node, part = states[index], scene.nodes[index], joins.get(index, ())
+        taken = _aside(scene, index, part, states)
+        lost_q, lost_d = lost_q + taken[0], lost_d + taken[1]
         if x.undetermined or (x.kind in ("index", "constant") and x.d == 0 and node.op == "input"):
             continue
         brought = sum(gain for at, gain in added.items() if index <= at)
-        found.append(_point(scene, index, x, grads[index], hidden[index], (first, head), (lost_q, lost_d), brought))
+        lost = (lost_q, lost_d)
+        found.append(_point(scene, index, x, grads[index], hidden[index], (first, head), lost, part, brought))
     return tuple(found)
 
 
@@ -158,14 +162,14 @@ def changed_points(
         return {}
     states, grads = views
     among = changes[1] and any(point.added for point in profile)  # what an output brought in depends on all after it
-    if among or any(averages(scene, index) and index in places for index in changes[0]):
+    if among or any(index in places and aside(scene, profile[places[index]]) for index in changes[0]):
         return dict(enumerate(points(scene, trunk, hidden, states, grads)))
     found = {}
     for place in moved:
         old = profile[place]
         ends = (old.first, old.head)
         x, grad = states[old.node], grads[old.node]
-        found[place] = _point(scene, old.node, x, grad, old.guarded, ends, old.lost, 0.0)
+        found[place] = _point(scene, old.node, x, grad, old.guarded, ends, old.lost, old.part, 0.0)
     return found
 
 
@@ -182,8 +186,8 @@ def shifts(
 ) -> dict[int, Shift] | None:
     """By how much the points at these places differ from the profile: log10 of q, q(1-c) and energy.
 
-    None where no gradient arrives any more, or outputs lie on the trunk. What means over positions take is worked out
-    for these places alone.
+    None where no gradient arrives any more, or outputs lie on the trunk. What is no layer's doing is worked out for
+    these places alone.
     """
     if any(point.added for point in profile):
         return None  # what an output brought in depends on all after it
@@ -191,12 +195,12 @@ def shifts(
     lost_q = lost_d = 0.0
     for place in places:
         old = profile[place]
-        x, source = states[old.node], next(iter(scene.nodes[old.node].inputs), -1)
-        if averages(scene, old.node):
-            now, then = _taken(states[source], x), _taken(base[source], base[old.node])
+        x, ends = states[old.node], (old.first, old.head)
+        if aside(scene, old):
+            now, then = (_aside(scene, old.node, old.part, view) for view in (states, base))
             lost_q, lost_d = lost_q + now[0] - then[0], lost_d + now[1] - then[1]
         lost = (old.lost[0] + lost_q, old.lost[1] + lost_d)
-        new = _point(scene, old.node, x, grads[old.node], old.guarded, (old.first, old.head), lost, old.added)
+        new = _point(scene, old.node, x, grads[old.node], old.guarded, ends, lost, old.part, old.added)
         if new.energy is None or old.energy is None:
             return None
         found[place] = (new.q - old.q, new.dependent - old.dependent, new.energy - old.energy)
@@ -251,6 +255,7 @@ def _point(
     hidden: bool,
     ends: tuple[int, int],
     lost: tuple[float, float],
+    part: tuple[int, ...],
     added: float,
 ) -> Point:
     node = scene.nodes[index]
@@ -270,15 +275,71 @@ def _point(
         judged=not hidden and index < ends[1],
         body=not hidden and ends[0] <= index < ends[1] and energy is not None,
         lost=lost,
+        part=part,
         first=ends[0],
         head=ends[1],
         added=added,
     )
 
 
-def _taken(before: State, x: State) -> tuple[float, float]:
-    """What a mean over positions takes of q and of q(1-c), in log10."""
-    return max(log10(before.q) - log10(x.q), 0.0), max(log10(before.d) - log10(x.d), 0.0)
+def aside(scene: Scene, point: Point) -> bool:
+    """Whether something that is no layer changes the scale of the signal at a point: a mean over positions, a join."""
+    return bool(point.part) or averages(scene, point.node)
+
+
+def _aside(scene: Scene, index: int, part: Sequence[int], states: Sequence[State]) -> tuple[float, float]:
+    """What is to be added back to log10 of q and of q(1-c) from a node on: what a mean over positions took, and what a
+    join brought in or thinned out."""
+    x = states[index]
+    if averages(scene, index):
+        before = states[scene.nodes[index].inputs[0]]
+        return max(log10(before.q) - log10(x.q), 0.0), max(log10(before.d) - log10(x.d), 0.0)
+    if not part:
+        return 0.0, 0.0
+    sizes = [scene.layout(source).elements for source in part]
+    return _back([states[i].q for i in part], sizes, x.q), _back([states[i].d for i in part], sizes, x.d)
+
+
+def _back(values: Sequence[float], sizes: Sequence[int], joined: float) -> float:
+    """log10 of what the operands had over what the join has. Of a signal that is exactly zero no scale is known."""
+    before = sum(map(mul, values, sizes)) / max(sum(sizes), 1)
+    return log10(before) - log10(joined) if before > 0.0 and joined > 0.0 else 0.0
+
+
+def joined(scene: Scene, trunk: Sequence[int]) -> Mapping[int, tuple[int, ...]]:
+    """The joins on the trunk at which what no layer has made is added or put beside the signal, each with the operands
+    that carry the signal.
+
+    Another input, rows looked up for it, constant positions: they come at a scale of their own, and a small signal that
+    meets them has not grown.
+    """
+    found: dict[int, tuple[int, ...]] = {}
+    carried: frozenset[int] = frozenset()
+    for index in trunk[1:]:
+        sources = dict.fromkeys(scene.nodes[index].inputs)
+        if scene.nodes[index].op not in JOINS or len(sources) < 2:
+            continue
+        carried = carried or frozenset(reached(scene.nodes, trunk[0], trunk[-1]))
+        part = tuple(source for source in sources if source in carried)
+        others = [source for source in sources if source not in carried]
+        if part and others and all(_unlearned(scene, source) for source in others):
+            found[index] = part
+    return found
+
+
+def _unlearned(scene: Scene, end: int) -> bool:
+    """Whether a node is computed from inputs and constants by no weight but the tables in which they are looked up."""
+    seen, stack = {end}, [end]
+    while stack:
+        node = scene.nodes[stack.pop()]
+        if node.op == "embedding":
+            continue
+        if node.op in WEIGHTED or (node.op == "parameter" and not node.attrs.get("buffer")):
+            return False
+        fresh = [source for source in node.inputs if source not in seen]
+        seen.update(fresh)
+        stack += fresh
+    return True
 
 
 def averages(scene: Scene, index: int) -> bool:

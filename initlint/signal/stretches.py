@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from initlint.facts import Node
 from initlint.signal.moments import Grad, State
-from initlint.signal.profile import LN10, Point, averages, columns, shifts
+from initlint.signal.profile import LN10, Point, aside, columns, shifts
 from initlint.signal.response import Response, Row, coordinates, cuts, displaced, dot, dots, missed, respond, unlike
 from initlint.signal.scene import Scene
 from initlint.signal.sweep import Overlay, Sweep, changed_grads, changed_states
@@ -56,8 +56,8 @@ class Stretches:
         self.unguarded = tuple(place for place, point in enumerate(profile) if not point.guarded)
         self.body = tuple(place for place in self.unguarded if profile[place].body)
         self._responses: dict[int, Response | None] = {}
-        # a mean over positions moves all points behind it, which is worked out for the last stretch only
-        late = not any(averages(scene, node) for node in nodes[: self.places[-1].start])
+        # a mean over positions or a join moves all points behind it, which is worked out for the last stretch only
+        late = not any(aside(scene, point) for point in profile[: self.places[-1].start])
         self.usable = len(self.spans) >= FEWEST and late and all(point.energy is not None for point in profile)
 
     def response(self, at: int) -> Response | None:

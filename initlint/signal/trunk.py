@@ -101,7 +101,7 @@ def between(scene: Scene, start: int, end: int) -> tuple[int, ...]:
 def reaching(scene: Scene, start: int, end: int) -> set[int]:
     """Nodes on some path from ``start`` to ``end``, with both; empty where there is no path."""
     nodes = scene.nodes
-    forward = _reached(nodes, start, end)
+    forward = reached(nodes, start, end)
     if end not in forward:
         return set()
     relevant = {end}
@@ -111,7 +111,8 @@ def reaching(scene: Scene, start: int, end: int) -> set[int]:
     return relevant
 
 
-def _reached(nodes: Sequence[Node], start: int, end: int) -> set[int]:
+def reached(nodes: Sequence[Node], start: int, end: int) -> set[int]:
+    """Nodes up to ``end`` to which a path leads from ``start``."""
     found = {start}
     for index in range(start + 1, end + 1):
         if any(source in found for source in nodes[index].inputs):

@@ -61,3 +61,34 @@ def test_the_profile_starts_behind_tables_in_which_the_data_is_looked_up() -> No
     signal = propagate(graph.facts(end))
     assert signal.profile[0].q < -7.0
     assert signal.spans["forward"].raw < 1.0
+
+
+def met(by: str, small: float = 1e-4, beside: str = "input") -> tuple[Graph, int]:
+    """Features of a standard deviation of 1e-4 meet something of unit scale halfway through the net."""
+    graph = Graph()
+    x = graph.input(64)
+    x = graph.linear(x, 64, small**2, name="net.0")
+    if beside == "layer":
+        other = graph.linear(graph.input(64), 64, 1.0, name="tower")
+    else:
+        other = graph.input(64)
+    x = graph.add(by, x, other, shape=(8, 128 if by == "cat" else 64))
+    for layer in (1, 2, 3):
+        x = graph.linear(x, 64, 1.0, name=f"net.{layer}")
+    return graph, x
+
+
+@pytest.mark.parametrize("by", ["cat", "add"])
+def test_another_input_that_joins_is_no_growth(by: str) -> None:
+    graph, end = met(by)
+    signal = propagate(graph.facts(end))
+    small, *others = [point for point in signal.profile if point.label.startswith("net")]
+    assert all(abs(point.q - small.q) < 0.5 for point in others)
+    assert all(abs(point.dependent - small.dependent) < 0.5 for point in others)
+    assert [point.part for point in signal.profile if point.part] == [(1,)]
+
+
+def test_what_a_tower_of_layers_brings_in_is_growth() -> None:
+    graph, end = met("add", beside="layer")
+    small, *others = [point for point in propagate(graph.facts(end)).profile if point.label.startswith("net")]
+    assert all(point.q - small.q > 7.5 for point in others)
