@@ -144,7 +144,7 @@ class _Run:
         if meta.dtype in INTEGER:
             kind = "mask" if meta.dtype == "bool" else "index"
         attrs: dict[str, Any] = {"name": str(node.target), "kind": kind}
-        if meta.measured is not None:
+        if meta.measured is not None and kind == "float":
             m = meta.measured
             attrs |= {"mean": m.mean, "second": m.second, "correlation": m.correlation, "positions": m.positions}
         roles = axes.given(meta.shape, meta.batch, meta.channel)

@@ -9,7 +9,7 @@ import torch
 
 from initlint.probe import normalise_axes as axes
 from initlint.probe.normalise_builder import Builder, Call, value_moments
-from initlint.probe.normalise_tables import ACTIVATIONS, spec_arguments
+from initlint.probe.normalise_tables import ACTIVATIONS, INTEGER, spec_arguments
 from initlint.probe.normalise_values import Items, Signal, Static, Unknown, Value
 
 
@@ -194,11 +194,14 @@ def negative(b: Builder, c: Call) -> Value:
 
 
 def stop(b: Builder, c: Call) -> Value:
-    """What passes no gradient; float outputs keep their measured moments."""
+    """What passes no gradient; floats, and masks of zeros and ones, keep their measured moments."""
     source = [i for i in (b.signal(v, c) for v in c.args if isinstance(v, (Signal, Items))) if i is not None]
     attrs: dict[str, Any] = {}
     if c.meta.measured is not None:
-        attrs = {"mean": c.meta.measured.mean, "second": c.meta.measured.second}
+        got = c.meta.measured
+        attrs = {"mean": got.mean, "second": got.second, "correlation": got.correlation}
+        if c.meta.dtype in INTEGER:
+            attrs["mask"] = True
     elif c.name.startswith("detach") and source:
         attrs = {"same": True}
     return b.emit(c, "stop", source[:1], attrs=attrs | {"name": c.name})

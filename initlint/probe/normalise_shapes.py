@@ -176,6 +176,10 @@ def select(b: Builder, c: Call) -> Value:
         return Unknown(f"{c.name} of no tensor")
     axis = _axis(b, c, source)
     attrs: dict[str, Any] = {"axis": axes.axis_name(b.roles[source], axis), "dim": axis}
+    if c.name == "topk" and axis is not None and bool(c.plain(3, "largest", True)):
+        shapes = [b.nodes[source].shape, *(meta.shape for meta in c.meta.elements[:1])]
+        sizes = [shape[axis] for shape in shapes if shape is not None]
+        attrs |= dict(zip(("among", "largest"), sizes, strict=False))
     if c.meta.value_kind == "tuple":
         return _tuple(b, c, "select", source, attrs, axis)
     before, after = b.nodes[source].shape, c.meta.shape

@@ -70,17 +70,28 @@ def _moments(x: torch.Tensor, batch: int | None) -> tuple[Measured, dict[int, fl
 
 
 def as_real(value: torch.Tensor) -> torch.Tensor | None:
-    """A detached dense float tensor to take moments of; ``None`` for integers, booleans, odd layouts."""
+    """A detached dense float tensor to take moments of, masks of zeros and ones too; ``None`` for other integers and
+    odd layouts."""
     if value.device.type == "meta" or value.layout != torch.strided or value.is_quantized:
         return None
     x = value.detach()
     if x.is_complex():
         x = torch.view_as_real(x.resolve_conj())
-    if not x.is_floating_point():
+    if not x.is_floating_point() and not _is_mask(x):
         return None
     if x.numel() > _LARGE and x.dim() > 1:
         x = x[..., :: max(1, x.numel() // _LARGE)]
     return x.double() if x.numel() <= _DOUBLE else x.float()
+
+
+def _is_mask(x: torch.Tensor) -> bool:
+    """Whether integers are all zeros and ones: a comparison, or places made one-hot."""
+    if x.dtype == torch.bool:
+        return True
+    if x.numel() == 0 or x.numel() > _LARGE:
+        return False
+    low, high = torch.aminmax(x)
+    return int(low) == 0 and int(high) == 1
 
 
 def between_samples(x: torch.Tensor, second: float) -> float | None:

@@ -262,7 +262,10 @@ def stop(node: Node, xs: tuple[State, ...], scene: Scene) -> State:
         return passed(node, xs, scene)
     if "second" in node.attrs:
         q = number(node, "second")
-        return state(q, number(node, "mean"), kind="post")
+        if not node.attrs.get("mask"):
+            return state(q, number(node, "mean"), kind="post")
+        mean, alike = number(node, "mean"), number(node, "correlation")
+        return state(q, mean, q * (1.0 - alike), q - mean * mean, kind="post")
     return replace(xs[0], ties=()) if xs else state(0.0, kind="constant")
 
 

@@ -29,6 +29,10 @@ class Layout(NamedTuple):
 _FAR = 32
 
 
+#: Ops by which masks become other masks and counts.
+COUNTS = frozenset({"mul", "add", "sub", "reduce", "cumsum", "pad", "select", "reshape", "identity", "scale", "shift"})
+
+
 class Scene:
     """Read-only view of a traced model, with look-ups that rules need, each computed once."""
 
@@ -82,6 +86,22 @@ class Scene:
                 if not node.attrs.get("random"):
                     found.add(node.index)
             elif node.inputs and node.op not in ("dropout", "opaque") and found.issuperset(node.inputs):
+                found.add(node.index)
+        return frozenset(found)
+
+    @cached_property
+    def masks(self) -> frozenset[int]:
+        """Nodes that are computed from masks alone: comparisons, places made one-hot, their sums and products."""
+        found: set[int] = set()
+        for node in self.nodes:
+            if node.op == "stop":
+                if node.attrs.get("mask"):
+                    found.add(node.index)
+            elif (
+                node.op in COUNTS
+                and found.intersection(node.inputs)
+                and all(source in found or source in self.fixed for source in node.inputs)
+            ):
                 found.add(node.index)
         return frozenset(found)
 

@@ -9,6 +9,7 @@ from initlint.facts import Node
 from initlint.signal.elementwise import passed, passed_back
 from initlint.signal.moments import Grad, NoRuleError, State, bounded, state, tied
 from initlint.signal.near import gathered_back
+from initlint.signal.ranked import largest
 from initlint.signal.scene import Op, Scene, number, text
 
 #: Beyond, an enlarged map is so smooth that the correlation of the fine gradient hardly matters.
@@ -87,6 +88,8 @@ def select(node: Node, xs: tuple[State, ...], scene: Scene) -> State:
         return replace(xs[0], d=apart, e=apart, u=apart, kind="gaussian", ties=())
     if _share(node, scene) >= 1.0:
         return x
+    if "largest" in node.attrs and text(node, "axis") == "channel":
+        return largest(xs[0], round(number(node, "among")), round(number(node, "largest")))
     factor = block(node, scene)
     if factor == 1.0:
         return replace(xs[0], ties=())

@@ -26,6 +26,8 @@ NEAR, FAR = 1.0, 1.0
 SMALLEST_SHARE = 1e-2
 #: So many of the nearest sums are remembered.
 TIES = 3
+#: The second moment of a count is less: what is larger is a mask that is added to logits.
+MANY = 1e6
 #: Ops that make floats of integers.
 CASTS = frozenset({"scale", "shift", "identity"})
 #: Relative change of a moment below which re-propagation stops.
@@ -71,6 +73,8 @@ def _known(node: Node, xs: tuple[State, ...], found: State, scene: Scene) -> Sta
 
     (A softmax of distances, say.) Where its inputs were changed it moves as its rule says.
     """
+    if node.index in scene.masks and node.op != "stop":
+        return _counted(node, found)
     got = node.measured
     if node.op not in APPROXIMATE or node.index not in scene.fixed or found.undetermined or found.q <= 0.0:
         return found
@@ -90,6 +94,18 @@ def _known(node: Node, xs: tuple[State, ...], found: State, scene: Scene) -> Sta
     differs = max(q - m * m, 0.0)
     ratio = min(differs / found.v, q / found.q) if found.v > 0.0 else 0.0
     return replace(found, q=q, m=m, d=0.0, e=found.e * ratio, u=found.e * ratio)
+
+
+def _counted(node: Node, found: State) -> State:
+    """What is computed from masks alone is known as they are: zeros and ones, or counts, and no Gaussians.
+
+    (Of a bias of minus infinity no moment says anything.)
+    """
+    got = node.measured
+    if got is None or not got.finite or not 0.0 < got.second < MANY:
+        return found
+    q, m = got.second, got.mean
+    return state(q, m, q * (1.0 - (got.correlation or 0.0)), q - m * m, kind="post")
 
 
 def _measured_like(x: State, source: Node) -> State:
