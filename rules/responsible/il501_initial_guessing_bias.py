@@ -44,7 +44,8 @@ class InitialGuessingBias(Rule):
     ```
 
     ## Known problems
-    Inputs are taken as white noise; real images are more alike, and the bias is then larger.
+    Inputs are taken as white noise; real images are more alike, and the bias is then larger. A bare linear layer of few
+    outputs at the end of a net is taken for the scores of a classifier: a regression of several numbers looks the same.
 
     ## References
     - Francazi et al. 2024, Initial Guessing Bias, arXiv:2306.00809
@@ -119,14 +120,69 @@ def _gamma(context: Context, head: int) -> float | None:
 
 
 def _scores_classes(context: Context, head: int) -> bool:
-    """A vector for each sample, read off features that are at least as many, or off pooled ones, or through softmax."""
+    """A vector for each sample, read off features that are at least as many, or off pooled ones, or through softmax.
+
+    Values that are taken apart, that come beside those of another head, or are a function of places are no scores of
+    exclusive classes unless something is done to them that only such scores are for.
+    """
     nodes = context.facts.nodes
     node = nodes[head]
     if node.shape is None or len(node.shape) != 2 or node.operator is None:
         return False
-    if any(n.op in ("softmax", "log_softmax") and n.index > head for n in nodes):
+    if any(n.index > head and _compares(n) for n in nodes):
         return True
+    if _taken_apart(context, head) or _several_heads(context, head) or _of_places(nodes, head):
+        return False
     return node.operator.width_out <= node.operator.width_in or _pooled(nodes, node)
+
+
+def _compares(node: Node) -> bool:
+    """Whether an op compares classes with one another: softmax, cross-entropy, the greatest of them."""
+    return node.op in ("softmax", "log_softmax", "loss") or node.attrs.get("name") == "argmax"
+
+
+def _taken_apart(context: Context, head: int) -> bool:
+    """Whether the outputs are split: a colour and a density, a mean and a variance, a box and a score."""
+    nodes, at = context.facts.nodes, [head]
+    for _ in range(8):
+        users = [user for index in at for user in nodes if index in user.inputs]
+        if any(user.op == "select" and user.attrs.get("axis") == "channel" for user in users):
+            return True
+        at = [user.index for user in users if user.op in ("reshape", "identity", "scale", "shift")]
+    return False
+
+
+def _several_heads(context: Context, head: int) -> bool:
+    """Whether the model returns what other last layers of another width say, too."""
+    scene = context.signal.scene
+    if scene is None:
+        return False
+    heads = {found for index in context.facts.outputs for found in _heads(context, index)}
+    return len({scene.layout(index).channels for index in heads | {head}}) > 1
+
+
+def _heads(context: Context, output: int) -> Iterator[int]:
+    """The last layers of the vectors, one for each sample, that an output node returns."""
+    nodes = context.facts.nodes
+    for source in nodes[output].inputs if nodes[output].op == "output" else (output,):
+        node = nodes[source]
+        while node.op in ("reshape", "identity", "scale", "shift") and node.inputs:
+            node = nodes[node.inputs[0]]
+        if node.op == "linear" and node.shape is not None and len(node.shape) == 2:
+            yield node.index
+
+
+def _of_places(nodes: tuple[Node, ...], head: int) -> bool:
+    """Whether sines and cosines of an input are what the first layer reads: the code of a place (Mildenhall et al.
+    2020; Tancik et al. 2020), and the net is a function over space."""
+    data = {node.index for node in nodes if node.op == "input"}
+    for node in nodes[:head]:
+        if node.op == "activation" and node.attrs.get("fn") in ("sin", "cos") and data.issuperset(node.inputs):
+            return True
+        if node.op in ("scale", "shift", "reshape", "identity", "select", "stack", "cat", "mul") and node.inputs:
+            fixed = all(i in data or nodes[i].op == "constant" for i in node.inputs)
+            data |= {node.index} if fixed else set()
+    return False
 
 
 def _pooled(nodes: tuple[Node, ...], node: Node) -> bool:

@@ -8,6 +8,7 @@ from typing import Any
 
 from initlint.findings import Severity
 from initlint.rule import Context, Outcome, Rule, bad, good, site_of
+from initlint.signal import Span
 from initlint.signal.verdict import thresholds
 from initlint.upstream import judged
 
@@ -16,6 +17,9 @@ from initlint.upstream import judged
 _CHANCE = 2.0
 # An estimate this many standard deviations of chance around the threshold leaves the verdict open.
 _OPEN = 1.0
+# Predictions are good to some hundredths of a decade (docs/accuracy.md), and the moments of the inputs are those of a
+# sample: what would pass the threshold in the next hundredth is past it. Decimals of a decade.
+_GOOD_TO = 1
 # A band of so many decades is no estimate any more: the expansion in 1 / width that it comes from has broken down.
 _MOST = 3.0
 
@@ -61,7 +65,7 @@ class VerdictDependsOnSeed(Rule):
         threshold = thresholds(context.settings.optimizer)[0]
         spans = context.signal.spans
         wide = max(spans.items(), key=lambda item: item[1].noise, default=None)
-        near = [(k, s) for k, s in spans.items() if s.value < threshold <= s.raw + _OPEN * s.noise and s.noise > 0]
+        near = [(k, s) for k, s in spans.items() if s.value < threshold <= _upper(s) and s.noise > 0]
         # a span past its threshold beyond chance has its own rule, whatever the spread
         settled = any(span.value >= threshold or span.doubt for span in spans.values())
         if settled or wide is None or wide[1].noise > _MOST:
@@ -97,6 +101,10 @@ class VerdictDependsOnSeed(Rule):
     @good
     def wide_enough() -> Any:
         return _chain(256)
+
+
+def _upper(span: Span) -> float:
+    return round(span.raw + _OPEN * span.noise, _GOOD_TO)
 
 
 _WORDS = {"forward": "signal", "dependent": "input-dependent signal", "gradient": "gradient"}

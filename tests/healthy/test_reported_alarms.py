@@ -217,3 +217,67 @@ def test_an_output_split_between_two_activations_has_no_scheme_of_its_own() -> N
 
     run = initlint.check(Context, inputs=(torch.randn(2, 16, 12, 12),))
     assert not [f for f in run.findings if f.code == "IL104" and "conv.weight" in f.parameters]
+
+
+class Field(nn.Module):
+    """A radiance field: eight default layers, which send nearly the same to the last one whatever comes in."""
+
+    def __init__(self, width: int = 128, outputs: int = 4) -> None:
+        super().__init__()
+        sizes = [63, *[width] * 4, width + 63, *[width] * 2]
+        self.body = nn.ModuleList(nn.Linear(size, width) for size in sizes)
+        self.head = nn.Linear(width, outputs)
+
+    def hidden(self, x: Tensor) -> Tensor:
+        y = x
+        for i, layer in enumerate(self.body):
+            y = layer(torch.cat([x, y], -1) if i == 5 else y).relu()
+        return y
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.hidden(x))
+
+
+class ColourAndDensity(Field):
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
+        out = self.head(self.hidden(x))
+        return out[:, :3], out[:, 3]
+
+
+class TwoHeads(Field):
+    def __init__(self) -> None:
+        super().__init__()
+        self.normal = nn.Linear(128, 3)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
+        y = self.hidden(x)
+        return self.head(y), self.normal(y)
+
+
+class Coded(Field):
+    def forward(self, x: Tensor) -> Tensor:
+        waves = [wave(x * 2**k) for k in range(10) for wave in (torch.sin, torch.cos)]
+        return self.head(self.hidden(torch.cat([x, *waves], -1)))
+
+
+class Classifier(Field):
+    def forward(self, x: Tensor) -> Tensor:
+        out = self.head(self.hidden(x)).softmax(-1)
+        return out[:, :4]
+
+
+@pytest.mark.parametrize(
+    ("model", "width", "said"),
+    [
+        (Field, 63, True),
+        (Classifier, 63, True),
+        (ColourAndDensity, 63, False),
+        (TwoHeads, 63, False),
+        (Coded, 3, False),
+    ],
+)
+def test_a_field_over_space_guesses_no_classes(model: type[nn.Module], width: int, said: bool) -> None:
+    """A bare vector of four numbers is taken for scores; what is taken apart, or a function of a place, is none."""
+    torch.manual_seed(0)
+    run = initlint.check(model, inputs=(torch.randn(16, width),))
+    assert ("IL501" in {f.code for f in run.findings}) is said
