@@ -31,8 +31,8 @@ def largest(x: State, total: int, kept: int) -> State:
         return replace(x, ties=())
     differs = max(q - m * m, 0.0)
     apart, along = (min(part / x.v, 1.0) if x.v > 0.0 else 0.0 for part in (x.d, x.e))
-    moments = {"q": bounded(q), "m": m, "d": differs * apart, "e": differs * along, "u": differs * max(apart, along)}
-    return replace(x, **moments, kind="post", ties=(), parts=())
+    d, e, u = (differs * part for part in (apart, along, max(apart, along)))
+    return replace(x, q=bounded(q), m=m, d=d, e=e, u=u, kind="post", ties=(), parts=())
 
 
 @lru_cache(maxsize=256)
