@@ -314,7 +314,7 @@ class Node:
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """A named part of a packed weight: q, k, v or a gate, as rows [start, stop) of axis 0."""
+    """Part of a packed weight: q, k, v or a gate, by its outputs [start, stop): rows, or columns of (in, out)."""
 
     name: str
     start: int

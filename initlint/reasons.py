@@ -86,10 +86,10 @@ def fan_counted(case: Case) -> Found | None:
         return None
     if named(case.write):
         return _fan_of_call(case, case.write)
-    if case.asked is None or case.alike is None:
+    if case.asked is None or case.alike is None or case.asked.structured:
         return None
-    found = by_hand(case.layer, case.parameter.shape, case.second)
-    if found is None or not all(counts(shape, found.used) for shape in case.alike):
+    found = by_hand(case.layer, case.parameter.shape, case.second, case.alike)
+    if found is None:
         return None
     expected = case.second * found.used / found.right
     line = f"nn.init.normal_(weight, std={math.sqrt(expected):.4g})"

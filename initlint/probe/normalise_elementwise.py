@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -150,10 +151,18 @@ def _two_signals(b: Builder, c: Call, name: str, first: Value | None, second: Va
     if len(inputs) < 2:
         return b.emit(c, "opaque", inputs, attrs={"name": name, "why": "an operand is unknown"})
     signal = b.emit(c, name, inputs, attrs={"alpha": alpha} if alpha != 1.0 else {})
-    rows = [b.rows.get(i) for i in inputs]
-    if name in ("add", "sub") and rows[0] is not None and rows[1] is not None and torch.equal(rows[0], rows[1]):
-        b.rows[signal.index] = rows[0]  # W x + U h: the gates of a cell keep their rows
+    rows = _common_rows(b, inputs) if name in ("add", "sub") else None
+    if rows is not None and tuple(rows.shape) == b.nodes[signal.index].shape:
+        b.rows[signal.index] = rows
     return signal
+
+
+def _common_rows(b: Builder, inputs: Sequence[int]) -> torch.Tensor | None:
+    """The rows that the terms of a sum come from: of W x + U h + b the gates of a cell, a bias has none of its own."""
+    found = [b.rows[i] for i in inputs if i in b.rows]
+    fixed = [i for i in inputs if i not in b.rows and b.nodes[i].op in ("parameter", "constant")]
+    alike = found and len(found) + len(fixed) == len(inputs) and all(torch.equal(found[0], r) for r in found)
+    return found[0] if alike else None
 
 
 def _random_mask(b: Builder, c: Call, signal: Value | None, mask: Value | None) -> Signal | None:

@@ -23,6 +23,10 @@ MIN_FACTOR = 1.3
 SMALL = 4
 #: Squared gains that code multiplies into 1 / fan.
 GAINS = (1.0, 2.0, 1 / 3, 25 / 9, 2 / (1 + 0.01**2), 2 / (1 + 0.1**2), 2 / (1 + 0.2**2))
+#: PyTorch's own default, U(+-1 / sqrt(fan_in)): a convention of the inputs. He's and LeCun's have a backward mode.
+_THIRD = 1 / 3
+#: A weight that acts this often is unrolled time: cells take 1 / sqrt(hidden) for all their matrices (torch.nn.LSTM).
+_UNROLLED = 3
 #: The same for the mean of fan_in and fan_out: Xavier with the gains of linear, ReLU and tanh.
 MEAN_GAINS = (1.0, 2.0, 25 / 9)
 
@@ -68,12 +72,13 @@ def _of_call(layer: Layer, shape: tuple[int, ...], mode: str, used: float, fans:
         yield Miscount("fan_axis", used, fan_in, clause)
     if layer.kind not in ("linear", "matmul"):
         return
-    if layer.blocks and mode == "both" and len(shape) == 2 and layer.layout == "out_in":
+    if layer.blocks and mode == "both" and len(shape) == 2 and layer.layout in ("out_in", "in_out"):
+        inside, outside = fans if layer.layout == "out_in" else fans[::-1]
         rows = layer.blocks[0].stop - layer.blocks[0].start
-        if 0 < rows < shape[0]:
+        if 0 < rows < outside:
             names = ", ".join(block.name for block in layer.blocks)
-            clause = f"takes the packed projections {names} for one: fan_out {fans[1]} instead of {rows}"
-            yield Miscount("fused_fan", used, float(fans[0] + rows), clause)
+            clause = f"takes the packed projections {names} for one: fan_out {outside} instead of {rows}"
+            yield Miscount("fused_fan", used, float(inside + rows), clause)
         return
     own = outputs(layer, shape)
     right = {"fan_in": fan_in, "fan_out": own, "both": fan_in + own}[mode]
@@ -111,33 +116,57 @@ def written_shape(write: Write, shape: Sequence[int]) -> tuple[int, ...] | None:
     return tuple(shape[1:]) if single and math.isclose(write.share * shape[0], 1.0) else None
 
 
-def by_hand(layer: Layer, shape: Sequence[int], second: float) -> Miscount | None:
-    """The wrong count that this second moment is a usual gain over, if it is none over a right one."""
+def by_hand(layer: Layer, shape: Sequence[int], second: float, alike: Sequence[Sequence[int]] = ()) -> Miscount | None:
+    """The wrong count that this second moment is a usual gain over, if it is none over a right one.
+
+    ``alike``: the shapes to which the same line gives the same std.
+    """
     fan_in, fan_out = layer.fan_in or 1.0, layer.fan_out or 1.0
     own = outputs(layer, shape)
-    single, paired = [fan_in], [fan_in + fan_out, fan_in + own]
+    single, paired, backward = [fan_in], [fan_in + fan_out, fan_in + own], list[float]()
     if layer.layout != "in_out":
-        single += [fan_out, own]
+        backward += [fan_out, own]
     if layer.kind == "conv" and layer.torch_fans:
         # without stride and padding, as everybody writes it
         inside, outside = float(layer.torch_fans[0]), layer.torch_fans[1] / layer.groups
-        single += [inside, outside]
+        single.append(inside)
+        backward.append(outside)
         paired.append(inside + outside)
     if layer.kind == "conv_transpose" and layer.torch_fans:
-        single.append(float(layer.torch_fans[0]))  # He's backward mode, without the padding
-    sound = any(formula(second, n) for n in single) or any(formula(second, n / 2, MEAN_GAINS) for n in paired)
+        backward.append(float(layer.torch_fans[0]))  # He's backward mode, without the padding
+    gains = [gain for gain in GAINS if gain != _THIRD or not _by_inputs(layer, shape, alike)]
+    sound = (
+        any(formula(second, n, gains) for n in backward)
+        or any(formula(second, n) for n in single)
+        or any(formula(second, n / 2, MEAN_GAINS) for n in paired)
+    )
     if sound and layer.layout != "table":
         return None
     for found in _by_hand(layer, tuple(shape)):
-        if found.used > SMALL and found.right > 0 and factor(found.used / found.right) and formula(second, found.used):
+        wrong = found.used > SMALL and found.right > 0 and factor(found.used / found.right)
+        if wrong and formula(second, found.used) and all(counts(other, found.used) for other in alike):
             return found if not formula(second, found.right) else None
     return None
+
+
+def _by_inputs(layer: Layer, shape: Sequence[int], alike: Sequence[Sequence[int]]) -> bool:
+    """Whether 1 / sqrt(n) can only mean the layer's inputs: no cell's hidden size, no size that others read."""
+    if layer.kind not in ("linear", "conv") or layer.layout != "out_in" or len(layer.nodes) >= _UNROLLED:
+        return False
+    if layer.head:  # EfficientNet's classifier: variance scaling by a third of the outputs (Tan and Le 2019)
+        return False
+    inputs = {math.prod(other[1:]) for other in alike if len(other) > 1}
+    # one number for all matrices of a part is its hidden size, which some of them read and others write
+    return layer.role not in ("input", "hidden") and not layer.blocks and shape[0] not in inputs
 
 
 def _by_hand(layer: Layer, shape: tuple[int, ...]) -> Iterator[Miscount]:
     """Each way in which this layer's fan is commonly miscounted."""
     fan_in = layer.fan_in or 1.0
     torch_in, torch_out = layer.torch_fans or (0, 0)
+    if layer.layout == "out_in" and layer.kind == "linear" and len(shape) == 2:
+        clause = f"counts the {shape[0]} outputs: 1 / sqrt(n) is PyTorch's bound for the {fan_in:g} inputs"
+        yield Miscount("fan_axis", shape[0], fan_in, clause)
     if layer.kind == "conv":
         yield from _conv(layer, shape, torch_in, torch_out)
     if layer.kind == "conv_transpose" and len(shape) > 2:
@@ -175,6 +204,27 @@ def _conv(layer: Layer, shape: tuple[int, ...], torch_in: int, torch_out: int) -
             if channels > 1:
                 clause = f"counts {channels} {name} channels without the {taps} taps of the kernel"
                 yield Miscount("fan_axis", channels, right, clause)
+            for axes, part in _parts_of(shape[2:]):
+                clause = (
+                    f"counts {axes} of the {' x '.join(map(str, shape[2:]))} taps, times {channels} {name} channels"
+                )
+                yield Miscount("fan_axis", channels * part, right, clause)
+        if layer.groups == 1:
+            clause = f"counts the {torch_out} outputs: 1 / sqrt(n) is PyTorch's bound for the {torch_in} inputs"
+            yield Miscount("fan_axis", torch_out, torch_in, clause)
+
+
+def _parts_of(kernel: tuple[int, ...]) -> Iterator[tuple[str, int]]:
+    """Products of all axes of a kernel but one, as formulas for images give them for clips.
+
+    A factor of 3 in two dimensions is a bound taken for a std, sqrt(6 / n), rather than an axis of 3 left out.
+    """
+    if len(kernel) < 2:
+        return
+    for left_out in range(len(kernel)):
+        rest = [size for i, size in enumerate(kernel) if i != left_out]
+        if kernel[left_out] > 1 and not (len(kernel) == 2 and kernel[left_out] == 3):
+            yield " x ".join(map(str, rest)), math.prod(rest)
 
 
 def _stacked(layer: Layer, shape: tuple[int, ...]) -> Iterator[Miscount]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from initlint.facts import ParameterFacts
@@ -55,7 +55,7 @@ class StackedOrthogonal(Rule):
             for role, name in node.parameters.items()
             if "hh" in role
         }
-        packed = {layer.weight for layer in context.facts.layers if len(layer.blocks) > 1}
+        packed = {layer.weight: layer.layout for layer in context.facts.layers if len(layer.blocks) > 1}
         suspects = [
             p
             for p in context.facts.parameters
@@ -67,6 +67,7 @@ class StackedOrthogonal(Rule):
         for group in by_cause(suspects).values():
             parts = _parts(group[0], recurrent, packed)
             ratio = parts**-0.5
+            chunk = f"chunk({parts}, 1)" if packed.get(group[0].name) == "in_out" else f"chunk({parts})"
             yield self.finding(
                 context,
                 f"orthogonal_ makes the {parts} stacked parts of `{group[0].name}` one semi-orthogonal matrix:"
@@ -76,7 +77,7 @@ class StackedOrthogonal(Rule):
                 expected={"singular_value": 1.0},
                 actual={"singular_value_rms": ratio},
                 effect=f"no part is orthogonal; each keeps 1/{parts} of the spectral mass",
-                fix=f"for part in weight.chunk({parts}): nn.init.orthogonal_(part)",
+                fix=f"for part in weight.{chunk}: nn.init.orthogonal_(part)",
                 topic="scale",
             )
 
@@ -115,11 +116,10 @@ class StackedOrthogonal(Rule):
         return Agent()
 
 
-def _parts(parameter: ParameterFacts, recurrent: set[str], packed: set[str]) -> int:
-    """How many matrices the tensor packs: gates of a recurrent layer, projections, or a leading stack."""
+def _parts(parameter: ParameterFacts, recurrent: set[str], packed: Mapping[str, str]) -> int:
+    """How many square matrices the tensor packs side by side: gates of a recurrent layer, or projections."""
     shape = parameter.shape
-    if len(shape) != 2 or shape[0] % max(1, shape[1]):
+    if len(shape) != 2 or not (parameter.name in recurrent or parameter.name in packed):
         return 1
-    if parameter.name in recurrent or parameter.name in packed:
-        return shape[0] // shape[1]
-    return 1
+    outputs, inputs = shape[::-1] if packed.get(parameter.name) == "in_out" else shape
+    return outputs // inputs if inputs and outputs % inputs == 0 else 1

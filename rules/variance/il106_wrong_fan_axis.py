@@ -14,8 +14,9 @@ class WrongFanAxis(SuspectRule):
 
     ## What it does
     Finds weights whose std comes from the wrong dimension: transposed convolutions (stored in, out), matrices used
-    as `x @ W` (in, out), stacked weights of experts or relations, which nn.init takes for one convolution, and code
-    tables scaled by the number of entries.
+    as `x @ W` (in, out), stacked weights of experts or relations, which nn.init takes for one convolution, kernels of
+    which an axis is left out, PyTorch's 1 / sqrt(fan_in) over the outputs, and code tables scaled by the number of
+    entries.
 
     ## Why is this bad?
     nn.init assumes (out, in, kernel...). In any other layout fan_in and fan_out change places or multiply with the
@@ -39,6 +40,8 @@ class WrongFanAxis(SuspectRule):
     - https://github.com/pytorch/pytorch/issues/129834
     - https://github.com/dmlc/dgl/issues/6051
     - https://github.com/apple/axlearn/pull/907
+    - https://github.com/kenshohara/3D-ResNets-PyTorch/issues/23 (two of three axes of a kernel)
+    - https://github.com/udacity/deep-reinforcement-learning/issues/14 (outputs for inputs)
     """
 
     code = "IL106"
@@ -68,6 +71,26 @@ class WrongFanAxis(SuspectRule):
                 return self.head(torch.relu(torch.einsum("ni,rio->no", x, self.weight)))
 
         return Relations()
+
+    @bad
+    def outputs_for_inputs() -> Any:
+        from torch import nn
+
+        model = nn.Sequential(nn.Linear(16, 256), nn.ReLU(), nn.Linear(256, 192), nn.ReLU(), nn.Linear(192, 4))
+        for layer in (model[0], model[2]):
+            weight = layer.get_parameter("weight")
+            nn.init.uniform_(weight, -(weight.size(0) ** -0.5), weight.size(0) ** -0.5)
+        return model
+
+    @good
+    def inputs_in_the_bound() -> Any:
+        from torch import nn
+
+        model = nn.Sequential(nn.Linear(16, 256), nn.ReLU(), nn.Linear(256, 192), nn.ReLU(), nn.Linear(192, 4))
+        for layer in (model[0], model[2]):
+            weight = layer.get_parameter("weight")
+            nn.init.uniform_(weight, -(weight.size(1) ** -0.5), weight.size(1) ** -0.5)
+        return model
 
     @good
     def each_relation() -> Any:

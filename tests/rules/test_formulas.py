@@ -107,6 +107,52 @@ def mlp(init: Init, act: Callable[[], nn.Module] = nn.ReLU, widths: tuple[int, .
     return nn.Sequential(*layers, nn.Linear(widths[-1], 5))
 
 
+def clips(init: Init, kernel: tuple[int, ...] = (3, 3, 3)) -> nn.Module:
+    """Plain convolutions of clips; of images where the kernel has two axes."""
+    conv: Any = nn.Conv3d if len(kernel) == 3 else nn.Conv2d
+    layers: list[nn.Module] = []
+    for a, b in ((3, 16), (16, 24), (24, 32)):
+        layers += [conv(a, b, kernel, padding=tuple(k // 2 for k in kernel)), nn.ReLU()]
+        init(layers[-2])
+        nn.init.zeros_(layers[-2].get_parameter("bias"))
+    pool: nn.Module = nn.AdaptiveAvgPool3d(1) if len(kernel) == 3 else nn.AdaptiveAvgPool2d(1)
+    return nn.Sequential(*layers, pool, nn.Flatten(), nn.Linear(32, 5))
+
+
+class Cell(nn.Module):
+    """An LSTM with weights (in, 4 H), unrolled by hand."""
+
+    def __init__(self, init: Init, size: int = 12, hidden: int = 48) -> None:
+        super().__init__()
+        self.hidden = hidden
+        self.into, self.within = (
+            nn.Parameter(torch.empty(size, 4 * hidden)),
+            nn.Parameter(torch.empty(hidden, 4 * hidden)),
+        )
+        self.bias = nn.Parameter(torch.zeros(4 * hidden))
+        init(self.into)
+        init(self.within)
+        self.head = nn.Linear(hidden, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = c = x.new_zeros(x.shape[0], self.hidden)
+        for t in range(x.shape[1]):
+            i, f, g, o = (x[:, t] @ self.into + h @ self.within + self.bias).chunk(4, dim=-1)
+            c = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g)
+            h = torch.sigmoid(o) * torch.tanh(c)
+        return self.head(h)
+
+
+def each_gate(call: Init) -> Init:
+    return lambda w: [call(gate) for gate in w.data.chunk(4, 1)]
+
+
+def efficient(init: Init) -> nn.Module:
+    model = mlp(lambda m: nn.init.kaiming_normal_(m.weight))
+    init(model[-1])
+    return model
+
+
 def _tensor(of: Any) -> Tensor:
     return of if isinstance(of, Tensor) else of.weight
 
@@ -134,7 +180,8 @@ def each(call: Init) -> Init:
 
 BATCH = {
     "PerHead": (4, 6, 64), "Experts": (16, 56), "Bases": (20, 48), "Products": (8, 512),
-    "depthwise": (2, 3, 16, 16), "decoder": (2, 144, 6, 6), "mlp": (16, 40),
+    "Cell": (4, 6, 12), "clips": (2, 3, 8, 12, 12), "depthwise": (2, 3, 16, 16),
+    "decoder": (2, 144, 6, 6), "mlp": (16, 40),
 }  # fmt: skip
 
 #: what it is -> (builder, code, parameter that is named)
@@ -157,6 +204,24 @@ WRONG: dict[str, tuple[Callable[[], nn.Module], str, str]] = {
     "gain alone": (lambda: mlp(normal(lambda m: nn.init.calculate_gain("relu"))), "IL112", "0.weight"),
     "std as mean": (lambda: mlp(lambda m: nn.init.normal_(m.weight, 0.02)), "IL109", "0.weight"),
     "bounds as moments": (lambda: mlp(shifted), "IL109", "0.weight"),
+    "outputs in PyTorch's bound": (lambda: mlp(uniform(lambda m: m.weight.size(0) ** -0.5)), "IL106", "0.weight"),
+    "two axes of three": (
+        lambda: clips(normal(lambda m: math.sqrt(2 / (m.kernel_size[0] * m.kernel_size[1] * m.out_channels)))),
+        "IL106", "2.weight",
+    ),
+    "two axes of three, inputs": (
+        lambda: clips(normal(lambda m: math.sqrt(2 / (math.prod(m.kernel_size[:2]) * m.in_channels))), (5, 5, 5)),
+        "IL106", "2.weight",
+    ),
+    "one axis of two": (
+        lambda: clips(normal(lambda m: math.sqrt(2 / (m.kernel_size[0] * m.out_channels))), (5, 5)),
+        "IL106", "2.weight",
+    ),
+    "bound of an image's kernel": (
+        lambda: clips(normal(lambda m: math.sqrt(6 / m.weight[0].numel())), (3, 3)), "IL112", "0.weight",
+    ),
+    "gates side by side": (lambda: Cell(nn.init.xavier_uniform_), "IL107", "into"),
+    "orthogonal gates side by side": (lambda: Cell(nn.init.orthogonal_), "IL302", "within"),
 }  # fmt: skip
 
 RIGHT: dict[str, Callable[[], nn.Module]] = {
@@ -172,7 +237,13 @@ RIGHT: dict[str, Callable[[], nn.Module]] = {
     "He normal": lambda: mlp(normal(lambda m: math.sqrt(2 / m.in_features))),
     "He uniform": lambda: mlp(uniform(lambda m: math.sqrt(6 / m.in_features))),
     "Glorot": lambda: mlp(uniform(lambda m: math.sqrt(6 / (m.in_features + m.out_features))), nn.Tanh),
+    "EfficientNet's head": lambda: efficient(uniform(lambda m: m.out_features**-0.5)),
     "DDPG": lambda: mlp(uniform(lambda m: m.in_features**-0.5)),
+    "all taps": lambda: clips(normal(lambda m: math.sqrt(2 / (m.out_channels * math.prod(m.kernel_size))))),
+    "all taps of an image": lambda: clips(normal(lambda m: math.sqrt(2 / m.weight[0].numel())), (5, 5)),
+    "each gate": lambda: Cell(each_gate(nn.init.xavier_uniform_)),
+    "each gate orthogonal": lambda: Cell(each_gate(nn.init.orthogonal_)),
+    "a cell by its hidden size": lambda: Cell(uniform(lambda w: 48**-0.5)),
     "0.05 is 2 / 40 by chance": lambda: mlp(normal(lambda m: 0.05), widths=(40, 40, 40)),
 }
 
@@ -183,6 +254,7 @@ def check(build: Callable[[], nn.Module]) -> Any:
     if kind == "Sequential":
         first = build()[0]  # type: ignore[index]
         kind = "mlp" if isinstance(first, nn.Linear) else "decoder" if hasattr(first, "output_padding") else "depthwise"
+        kind = "clips" if isinstance(first, nn.Conv3d) else kind
         kind = "depthwise" if isinstance(first, nn.Conv2d) else kind
     return initlint.check(build, inputs=(torch.randn(BATCH[kind]),), seed=0)
 
