@@ -248,7 +248,7 @@ def _suspect(
         if nearest is not None and second > _BAND**2 * max(scheme.var for scheme in schemes):
             return build("unexplained", f"variance {second:.3g} where {nearest.name} gives {nearest.var:.3g}")
         return None
-    chosen = other_activation(layer, write, second)
+    chosen = other_activation(layer, write, second, depth)
     if chosen:
         return build("other_activation", chosen)
     if nearest is None or fits(layer, second, _BAND, family=asked.family if asked is not None else "", depth=depth):

@@ -137,7 +137,7 @@ def mean_shifted(case: Case) -> Found | None:
     return "nonzero_mean", what, f"nn.init.normal_(weight, mean=0.0, std={std:.4g})", std * std
 
 
-def other_activation(layer: Layer, write: Write | None, second: float) -> str:
+def other_activation(layer: Layer, write: Write | None, second: float, depth: int = 0) -> str:
     """A scheme that the code chose and that is derived for another activation; "" where it suits."""
     if write is None or write.origin == "torch" or layer.consumer != "activation" or layer.activation is None:
         return ""
@@ -145,7 +145,7 @@ def other_activation(layer: Layer, write: Write | None, second: float) -> str:
     # the call names the activation that it is for: a mismatch even where the numbers lie close
     if write.op.startswith("kaiming") and act in SQUASHERS and write.args.get("nonlinearity") in RELU_FAMILY:
         return f"Kaiming for {write.args['nonlinearity']} before {act}"
-    if fits(layer, second):
+    if fits(layer, second, depth=depth):
         return ""
     # a rectifier passes about half of the second moment: Xavier at less than three quarters of He's variance
     if write.op.startswith("xavier") and act in RECTIFIERS and second < 1.5 / (layer.fan_in or 1.0):

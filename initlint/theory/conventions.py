@@ -7,6 +7,8 @@ import math
 from initlint.theory import formulas
 from initlint.theory.formulas import ANY, LINEAR_LIKE, LayerSpec, Scheme
 
+#: What a residual stream is made by: its sums, and what comes before the first of them.
+_STREAM = ("residual", "embedding", "linear", "conv")
 #: Gates in a packed recurrent weight.
 GATES = (4, 3, 1)
 
@@ -23,8 +25,8 @@ def surroundings(spec: LayerSpec) -> tuple[Scheme, ...]:
     if transformer and len(spec.shape) >= 2:
         width = spec.fan_in or 1.0
         found.append(formulas.fixed_normal(math.sqrt(2.0 / (5.0 * width)), "Nguyen & Salazar 2019", "small init"))
-        if spec.depth:
-            found += _deep(spec)
+    if spec.depth and len(spec.shape) >= 2 and (transformer or spec.before in _STREAM):
+        found += _deep(spec)
     if spec.before == "sin" and spec.activation is None:
         found.append(_after_sine(spec))
     if spec.branch:
@@ -43,15 +45,18 @@ def _after_sine(spec: LayerSpec) -> Scheme:
 
 
 def _deep(spec: LayerSpec) -> list[Scheme]:
-    """Xavier with a gain that falls with depth; a transformer layer has two residual branches (three in a decoder)."""
-    layers = max(1.0, (spec.depth or 0) / 2.0)
+    """Xavier with a gain that falls with depth; layers of transformers have two residual branches, other blocks one."""
     deepnorm, fixup = "Wang et al. 2022 (DeepNorm), table 1", "Huang et al. 2020 (T-Fixup)"
     suits = formulas.RELU_LIKE | LINEAR_LIKE
     return [
-        *formulas.xavier(spec, (8.0 * layers) ** -0.25, "DeepNorm encoder", deepnorm, suits),
-        *formulas.xavier(spec, (12.0 * layers) ** -0.25, "DeepNorm decoder", deepnorm, suits),
-        *formulas.xavier(spec, 0.67 * layers**-0.25, "T-Fixup encoder", fixup, suits),
-        *formulas.xavier(spec, (9.0 * layers) ** -0.25, "T-Fixup decoder", fixup, suits),
+        scheme
+        for layers in (max(1.0, (spec.depth or 0) / 2.0), float(spec.depth or 1))
+        for scheme in (
+            *formulas.xavier(spec, (8.0 * layers) ** -0.25, "DeepNorm encoder", deepnorm, suits),
+            *formulas.xavier(spec, (12.0 * layers) ** -0.25, "DeepNorm decoder", deepnorm, suits),
+            *formulas.xavier(spec, 0.67 * layers**-0.25, "T-Fixup encoder", fixup, suits),
+            *formulas.xavier(spec, (9.0 * layers) ** -0.25, "T-Fixup decoder", fixup, suits),
+        )
     ]
 
 

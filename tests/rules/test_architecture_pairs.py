@@ -20,6 +20,7 @@ RULES = (
     "IL322",
     "IL323",
     "IL324",
+    "IL325",
 )
 #: What is said of each class, and at which severity; of every other class of the files nothing is said.
 EXPECTED: Mapping[str, Mapping[str, tuple[str, str]]] = {
@@ -84,6 +85,14 @@ EXPECTED: Mapping[str, Mapping[str, tuple[str, str]]] = {
         "A_half": ("IL322", "warning"),
     },
     "gates": {"HwPos": ("IL324", "warning"), "HwCarryNeg": ("IL324", "warning")},
+    "depth_gains": {
+        "Chooses": ("IL325", "warning"),
+        "NoValues": ("IL325", "note"),
+        "NoFeedForward": ("IL325", "warning"),
+        "Inverse": ("IL325", "warning"),
+        "AlphaForBeta": ("IL325", "warning"),
+        "DeepNormChooses": ("IL325", "note"),
+    },
     "state_space": {
         "M_rawA": ("IL323", "warning"),
         "M_pos": ("IL323", "warning"),
