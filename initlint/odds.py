@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import math
 from collections.abc import Callable, Mapping
+from statistics import NormalDist
 
 #: Beyond 1.5 in size the constant of a bias is a prior (0.18, or 0.82) and no small offset: 0.1 is -2.2 (CenterNet),
 #: 0.01 is -4.6 (RetinaNet; Lin et al. 2017, 4.1).
@@ -27,6 +28,19 @@ def logit(p: float) -> float:
 def sigmoid(x: float) -> float:
     """The probability that log-odds stand for."""
     return 1 / (1 + math.exp(-x)) if x >= 0 else math.exp(x) / (1 + math.exp(x))
+
+
+def decided(ratio: float, std: float, count: int) -> float:
+    """How often the largest of so many softmax weights is this many times the next; scores are N(0, std^2).
+
+    For the gap between the two largest of n standard normals, P(gap > g) = n times the integral of
+    phi(z) Phi(z - g)^(n - 1).
+    """
+    if std <= 0 or count < 2:
+        return 0.0
+    gap, step, unit = math.log(ratio) / std, 0.02, NormalDist()
+    places = (step * k for k in range(-400, 401))
+    return min(1.0, count * step * sum(unit.pdf(z) * unit.cdf(z - gap) ** (count - 1) for z in places))
 
 
 def prior_of(value: float, base: float = math.e) -> float | None:

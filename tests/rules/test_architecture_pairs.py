@@ -21,6 +21,7 @@ RULES = (
     "IL323",
     "IL324",
     "IL325",
+    "IL326",
 )
 #: What is said of each class, and at which severity; of every other class of the files nothing is said.
 EXPECTED: Mapping[str, Mapping[str, tuple[str, str]]] = {
@@ -85,6 +86,12 @@ EXPECTED: Mapping[str, Mapping[str, tuple[str, str]]] = {
         "A_half": ("IL322", "warning"),
     },
     "gates": {"HwPos": ("IL324", "warning"), "HwCarryNeg": ("IL324", "warning")},
+    "routers": {
+        "Mixture": ("IL326", "warning"),
+        "BestTwo": ("IL326", "warning"),
+        "Renormalised": ("IL326", "warning"),
+        "Dispatched": ("IL326", "warning"),
+    },
     "depth_gains": {
         "Chooses": ("IL325", "warning"),
         "NoValues": ("IL325", "note"),
