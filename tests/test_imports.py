@@ -25,6 +25,7 @@ LAYERS: tuple[frozenset[str], ...] = (
             "table",
             "asked",
             "carry",
+            "depth_gains",
             "diagnosis",
             "reasons",
             "upstream",
