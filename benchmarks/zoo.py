@@ -15,6 +15,7 @@ import importlib.util
 import json
 import math
 import os
+import re
 import resource
 import signal
 import sys
@@ -26,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 #: Parameters of a model that still counts as tiny.
-LARGEST = 40_000_000
+LARGEST = 80_000_000
 #: The same where the widths are an architecture's own: with four layers, and with two.
 MODEST, WIDEST = 120_000_000, 300_000_000
 #: Tokens of a vocabulary that is cut, and the side of images (a multiple of patches of 14, 16 and 32).
@@ -94,24 +95,38 @@ class Tiny:
 
     def __call__(self) -> Any:
         if "cfg" not in self.spec:
-            self.enumerated.prepare(self.spec)
+            try:
+                self.enumerated.prepare(self.spec)
+            except RuntimeError:  # none of the harness's configurations builds
+                build = next(self.others(), None)
+                if build is None:
+                    raise
+                return build()
         return self.enumerated.build(self.spec)
 
     def others(self) -> Iterator[Callable[[], Any]]:
         """Other tiny configurations: shrinking every size on its own makes some that contradict themselves.
 
-        All layers at small widths (indices of layers stay valid), few layers at the widths of the default (widths of
-        parts stay in agreement), the default itself; of both classes, none larger than ``LARGEST`` parameters.
+        All widths divided by one number (sums and multiples stay what they are), with few layers and with all; then all
+        layers at small widths (indices of layers stay valid), few layers at the widths of the default, and the default
+        itself; of both classes, none larger than ``LARGEST`` parameters.
         """
         import torch
 
+        kind = self.enumerated.cm[self.spec["name"]]
         deep = {k: v for k, v in self.rules.items() if "layer" not in k and k not in ("depth", "num_blocks")}
         few = {k: v for k, v in self.rules.items() if k not in deep or k == "vocab_size"}
+        makers: tuple[tuple[str, Callable[[], Any]], ...] = (
+            ("in proportion, few layers", lambda: divided(kind(), layers=2)),
+            ("in proportion", lambda: divided(kind())),
+            ("all layers", lambda: self.enumerated.shrink(kind, deep)),
+            ("few layers", lambda: self.enumerated.shrink(kind, few)),
+            ("default", lambda: self.enumerated.shrink(kind, {})),
+        )
         for name in self.spec["classes"][:2]:
-            for tag, rules in (("all layers", deep), ("few layers", few), ("default", {})):
+            for tag, make in makers:
                 try:
-                    config = self.enumerated.shrink(self.enumerated.cm[self.spec["name"]], rules)
-                    other = {**self.spec, "cls": name, "cfg": config, "cfg_tag": tag}
+                    other = {**self.spec, "cls": name, "cfg": make(), "cfg_tag": tag}
                     with torch.device("meta"):
                         size = sum(p.numel() for p in self.enumerated.build(other).parameters())
                 except Exception:  # does not build: no tiny configuration
@@ -185,6 +200,97 @@ def grouped(config: Any, default: Any) -> Any:
     return config
 
 
+#: Sizes of layers, by the customary names; what measures images, sequences or windows is none.
+_WIDTH = re.compile(r"hidden|dim|embed|channels|width|intermediate|ffn|d_model|d_ff|d_kv|inner|rank|proj|d_state|size")
+_NO_WIDTH = re.compile(
+    r"image|patch_size|patches|kernel|vocab|position|window|mel|sampl|length|stride|factor|feature_size|chunk|block|crop|grid|batch|"
+    r"^num_|^n_|num_channels|in_channels|in_chans|_id$|_index$|step|layer_idx|bins|tokens|queries|temporal|drop|levels"
+)
+_LAYERS = re.compile(r"^(num_hidden_layers|n_layers?|num_layers|(en|de)coder_layers|num_(en|de)coder_layers)$")
+# Narrower than this nothing is divided; a head keeps at least four columns.
+_NARROW, _HEAD = 32, 4
+
+
+def divided(config: Any, layers: int | None = None) -> Any:
+    """A configuration with all widths divided by one power of two: what was a sum or a multiple of others stays so."""
+    parts = list(_parts(config))
+    by = next(n for n in (32, 16, 8, 4, 2, 1) if all(_divisible(part, n) for part in parts))
+    for part in parts:
+        for name, value in list(vars(part).items()):
+            if layers is not None and _LAYERS.match(name) and isinstance(value, int) and value > layers:
+                for other, values in list(vars(part).items()):  # a list with an entry for each layer
+                    if isinstance(values, list) and len(values) == value:
+                        setattr(part, other, _some(values, layers))
+                setattr(part, name, layers)
+            elif "vocab" in name and isinstance(value, int) and value > 128:
+                setattr(part, name, 128)
+            elif name.endswith(("token_id", "token_index")) and isinstance(value, int) and value >= 128:
+                setattr(part, name, 96 + sum(map(ord, name)) % 31)
+            elif _is_width(name):
+                setattr(part, name, _over(value, by))
+    return consistent(config)
+
+
+def _parts(config: Any) -> Iterator[Any]:
+    yield config
+    for value in vars(config).values():
+        if hasattr(value, "to_dict") and hasattr(value, "model_type"):
+            yield from _parts(value)
+
+
+def _some(values: list[Any], count: int) -> list[Any]:
+    """As many entries, one of each kind first."""
+    first = list(dict.fromkeys(values.index(v) for v in values))[:count]
+    return [values[i] for i in sorted(first)] if len(first) == count else values[:count]
+
+
+def _is_width(name: str) -> bool:
+    return bool(_WIDTH.search(name)) and not _NO_WIDTH.search(name)
+
+
+def _over(value: Any, by: int) -> Any:
+    if isinstance(value, (list, tuple)):
+        return type(value)(_over(v, by) for v in value)
+    whole = isinstance(value, int) and not isinstance(value, bool) and value >= _NARROW and value % by == 0
+    return value // by if whole else value
+
+
+def _divisible(config: Any, by: int) -> bool:
+    """Whether heads still divide their widths, with at least ``_HEAD`` columns each, an even number."""
+    names = (
+        "num_attention_heads",
+        "n_head",
+        "n_heads",
+        "num_heads",
+        "encoder_attention_heads",
+        "decoder_attention_heads",
+    )
+    heads = [_of(config, n) for n in names]
+    width = next(
+        (w for n in ("hidden_size", "d_model", "n_embd", "embed_dim", "dim") if (w := getattr(config, n, None))), None
+    )
+    own = getattr(config, "head_dim", None)
+    if isinstance(own, int):
+        return own < _NARROW or (own % by == 0 and own // by >= _HEAD)
+    for count in heads:
+        for n, wide in zip(_row(count), _row(width), strict=False):
+            if wide % (by * n) or wide // (by * n) < _HEAD or wide // (by * n) % 2:
+                return by == 1
+    return True
+
+
+def _of(config: Any, name: str) -> Any:
+    try:
+        return getattr(config, name, None)
+    except Exception:  # an attribute that differs from layer to layer
+        return None
+
+
+def _row(value: Any) -> list[int]:
+    values = value if isinstance(value, list) else [value]
+    return [v for v in values if isinstance(v, int)]
+
+
 def kept(config: Any, cls: Any, default: Any) -> Any:
     """A shrunk part of a configuration with what its whole sets in it: the harness starts from the part's own defaults.
 
@@ -202,7 +308,10 @@ def kept(config: Any, cls: Any, default: Any) -> Any:
 
 
 def consistent(config: Any) -> Any:
-    """A shrunk configuration with rotary sizes that fit its shrunk heads: no forward runs otherwise."""
+    """A shrunk configuration with rotary sizes that fit its shrunk heads, and tokens for its images: none runs otherwise."""
+    for name, value in list(vars(config).items()):
+        if value is None and re.match(r"(image|video|audio)_token_(id|index)$", name):
+            setattr(config, name, 96 + sum(map(ord, name)) % 31)
     heads = getattr(config, "num_attention_heads", None) or getattr(config, "n_head", None)
     hidden = getattr(config, "hidden_size", None) or getattr(config, "n_embd", None)
     width = getattr(config, "head_dim", None)

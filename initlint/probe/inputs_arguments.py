@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import inspect
-import linecache
 import re
-import traceback
 from dataclasses import dataclass
 
 from torch import nn
 
+from initlint.probe.inputs_absent import absent
+
 # How code says that an argument it declares optional is needed after all.
 _DEMAND = re.compile(r"\b(must|have to|has to|needs?|required?|requires|specify|provided?|expected|missing)\b", re.I)
+# "either input_ids or inputs_embeds": both at once would be refused.
+_EITHER = re.compile(r"\b(either|exactly one|one of)\b", re.I)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,27 +48,25 @@ def needed(model: nn.Module) -> list[Argument]:
 def demanded(model: nn.Module, error: BaseException, known: list[Argument]) -> list[Argument]:
     """Optional arguments that the model asks for by name ("labels must be given"), or uses where they are None."""
     text = str(error)
+    choices = [a.name for a in optional(model)]
     words: set[str] = set()
     if isinstance(error, (ValueError, TypeError, AssertionError, RuntimeError)) and _DEMAND.search(text):
-        words.update(re.findall(r"\w+", text))
+        named = [w for w in dict.fromkeys(re.findall(r"\w+", text)) if w in choices]
+        words.update(named[:1] if _EITHER.search(text) else named)
     if isinstance(error, (AttributeError, TypeError)) and "NoneType" in text:
-        words.update(_absent(error))
+        code = getattr(inspect.unwrap(model.forward), "__code__", None)
+        words.update(absent(error, code) if code is not None else ())
     words -= {a.name for a in known}
+    return [a for a in optional(model) if a.name in words]
+
+
+def optional(model: nn.Module) -> list[Argument]:
+    """Arguments that are None when they are not given."""
     return [
         Argument(p.name, True, _annotation(p))
         for p in inspect.signature(model.forward).parameters.values()
-        if p.name in words and p.default is None and p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)
+        if p.default is None and p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)
     ]
-
-
-def _absent(error: BaseException) -> set[str]:
-    """Names of the variables that are None in the statement that raised, from the code that it was called by, too."""
-    found: set[str] = set()
-    for frame, line in traceback.walk_tb(error.__traceback__):
-        source = linecache.getline(frame.f_code.co_filename, line)
-        held = frame.f_locals
-        found |= {name for name in re.findall(r"[A-Za-z_]\w*", source) if name in held and held[name] is None}
-    return found
 
 
 def _annotation(parameter: inspect.Parameter) -> str:

@@ -23,9 +23,10 @@ from initlint.errors import ProbeError
 from initlint.probe import symbolic
 from initlint.probe.entrance import NO_FORWARD, has_forward
 from initlint.probe.inputs_arguments import Argument, demanded, needed
+from initlint.probe.inputs_drafts import Given, all_arguments, furthest, noted, noted_tensor, takes
 from initlint.probe.inputs_failed import Assignment, Failed, missing_key
 from initlint.probe.inputs_leads import first_layers, leads
-from initlint.probe.inputs_library import library_inputs
+from initlint.probe.inputs_library import declared_image, library_inputs, library_values
 from initlint.probe.inputs_names import by_name
 from initlint.probe.inputs_repair import repairs
 from initlint.probe.inputs_scale import divisors
@@ -46,6 +47,8 @@ _ATTEMPTS = 80
 # Cost of a later candidate and of a later repair, in repairs: the search takes the cheapest attempt first.
 _NEXT = 0.6
 _RANK = 0.15
+
+
 # Elements of an input beyond which trying is too slow: two clips of 16 frames of 224x224 are within.
 _LARGEST_INPUT = 5_000_000
 # Share of the model from which on no further combination of inputs is tried (poolers may stay unread).
@@ -113,6 +116,9 @@ class _Search:
         self._reached = 0, 0  # weighted layers and parameters, then ops
         self._origin = "inferred"
         self._first: Assignment = {}
+        self._drafts: list[Failed] = []
+        self._given: Given = {}
+        self._leads: tuple[int, dict[str, list[Guess]]] | None = None  # of symbolic tracing, for a number of samples
 
     @property
     def hint(self) -> str:
@@ -127,6 +133,7 @@ class _Search:
         self.training, self.estimating = training, estimating
         self.until = time.process_time() + budget
         self._demands = 0
+        self._drafts = []
 
     @property
     def over(self) -> bool:
@@ -138,7 +145,9 @@ class _Search:
         self._origin = "library"
         best: tuple[float, Found] | None = None
         for args, kwargs in library_inputs(self.model, batch, self.seed):
-            found = self.attempt(args, kwargs, {})
+            found = self.attempt(args, kwargs, noted(kwargs, self._given))
+            if isinstance(found, Failed) and not args and takes(self.model, kwargs):
+                self._drafts.append(found)
             if isinstance(found, Found) and found.recording is not None:
                 reached = cover(self.model, found.recording.graph)[0]
                 if best is None or reached > best[0]:
@@ -150,20 +159,26 @@ class _Search:
     def general(self, batch: int) -> Found | None:
         """Candidates of the layers, repairs of failed attempts first; ``None`` when the budget is spent."""
         self._origin = "inferred"
-        arguments = needed(self.model)
-        first = _assignments(self.model, arguments, batch) if arguments else iter([Assignment()])
-        if batch < _SAMPLES and len(arguments) == 1 and (simple := _simplest(self.model, arguments[0], batch)):
+        arguments = all_arguments(self.model, self._drafts)
+        required = needed(self.model)
+        first = self._assignments(required, batch) if required else iter([Assignment()])
+        if batch < _SAMPLES and len(required) == 1 and (simple := _simplest(self.model, required[0], batch)):
             # Large models: symbolic tracing, to see who reads the argument, would take as long as this attempt.
             first = itertools.chain([simple], first)
         order = itertools.count()
         queue: list[tuple[float, int, Assignment]] = []
+        for cost, guesses in self._declared(required, batch):
+            heapq.heappush(queue, (cost, next(order), guesses))
+        for failed in furthest(self._drafts):
+            for cost, guesses in self._mended(failed, required, batch):
+                heapq.heappush(queue, (cost, next(order), guesses))
         rest = enumerate(first)
         seen: set[str] = set()
         solved = False
         while len(seen) < _ATTEMPTS and not self.over:
-            index, guesses = next(rest, (0, None))
-            if guesses is not None:
-                heapq.heappush(queue, (_NEXT * index, next(order), guesses))
+            index, following = next(rest, (0, None))
+            if following is not None:
+                heapq.heappush(queue, (_NEXT * index, next(order), following))
             if not queue:
                 return None
             cost, _, guesses = heapq.heappop(queue)
@@ -182,18 +197,54 @@ class _Search:
                 fitting = self._converged(arguments, found)
                 if fitting is not None:
                     return self._scaled(arguments, *fitting)
-            if further := demanded(self.model, found.error, arguments):
-                arguments = [*arguments, *further]
-                more = {name: guesses[0] for name, guesses in _options(self.model, further, batch).items()}
-                heapq.heappush(queue, (cost, next(order), {**guesses, **more}))
-            fixes = _asked(found, batch) if found.missing else repairs(found, self.model, batch)
-            for index, fix in enumerate(itertools.islice(fixes, _FIXES)):
-                heapq.heappush(queue, (cost + 1.0 + _RANK * index, next(order), fix))
+            for more, fix in self._mended(found, [], batch):
+                heapq.heappush(queue, (cost + more, next(order), fix))
         return None
+
+    def _declared(self, required: list[Argument], batch: int) -> Iterator[tuple[float, Assignment]]:
+        """Images of the size that the model was made for: after the first candidate, which is smaller and faster."""
+        declared = declared_image(self.model, batch)
+        if declared is not None and len(required) == 1:
+            guess, only = declared
+            yield -1.0 if only else _NEXT / 2, {required[0].name: guess}
+
+    def _mended(self, failed: Failed, required: list[Argument], batch: int) -> Iterator[tuple[float, Assignment]]:
+        """What to try after a failed attempt, with the cost of each: what it lacks first, then other sizes."""
+        lacking = [a for a in required if a.name not in failed.guesses]
+        known = [Argument(name, True, "") for name in failed.guesses]
+        if further := lacking or demanded(self.model, failed.error, known):
+            more = {name: guesses[0] for name, guesses in self._options(further, batch).items()}
+            yield 0.0, {**failed.guesses, **more}
+        if not lacking:
+            fixes = _asked(failed, batch) if failed.missing else repairs(failed, self.model, batch)
+            for index, fix in enumerate(itertools.islice(fixes, _FIXES)):
+                yield 1.0 + _RANK * index, fix
+
+    def _assignments(self, arguments: list[Argument], batch: int) -> Iterator[Assignment]:
+        """First candidates of all arguments, then each argument's others in turn."""
+        options = self._options(arguments, batch)
+        first = {a.name: options[a.name][0] for a in arguments}
+        yield first
+        longest = max(len(o) for o in options.values())
+        for index in range(1, longest):
+            for argument in arguments:
+                if index < len(options[argument.name]):
+                    yield {**first, argument.name: options[argument.name][index]}
+
+    def _options(self, arguments: list[Argument], batch: int) -> dict[str, list[Guess]]:
+        """Candidates for arguments: of those that models of a library have by convention, what it puts there."""
+        if self._leads is None or self._leads[0] != batch:
+            self._leads = batch, _symbolic_leads(self.model, batch)
+        found = _options(self.model, arguments, batch, self._leads[1])
+        for argument in arguments:
+            made = library_values(self.model, argument.name, batch, self.seed)
+            guesses = [noted_tensor(argument.name, value, self._given) for value in made]
+            found[argument.name] = list(dict.fromkeys([*guesses, *found[argument.name]]))
+        return found
 
     def _try(self, arguments: list[Argument], guesses: Assignment) -> Found | Failed:
         given = [a for a in arguments if a.name in guesses or a.variadic]
-        args, kwargs = values(given, guesses, self.model, self.seed)
+        args, kwargs = values(given, guesses, self.model, self.seed, self._given)
         return self.attempt(args, kwargs, guesses)
 
     def _scaled(self, arguments: list[Argument], guesses: Assignment, found: Found) -> Found:
@@ -314,14 +365,14 @@ def _asked(failed: Failed, batch: int) -> Iterable[Assignment]:
 
 
 def values(
-    arguments: list[Argument], guesses: Assignment, model: nn.Module, seed: int
+    arguments: list[Argument], guesses: Assignment, model: nn.Module, seed: int, given: Given
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """Tensors for an assignment, as a call."""
     args: list[Any] = []
     kwargs: dict[str, Any] = {}
     with seeded(seed):
         for argument in arguments:
-            value = _value(argument.name, guesses, model)
+            value = _value(argument.name, guesses, model, given)
             if argument.keyword:
                 kwargs[argument.name] = value
             else:
@@ -329,28 +380,18 @@ def values(
     return tuple(args), kwargs
 
 
-def _value(name: str, guesses: Assignment, model: nn.Module) -> Any:
+def _value(name: str, guesses: Assignment, model: nn.Module, given: Given) -> Any:
     guess = guesses[name]
+    if (name, guess) in given:
+        return given[name, guess]
     if guess.kind in ("dict", "object"):
-        parts = {n[len(name) + 1 : -1]: _value(n, guesses, model) for n in guesses if n.startswith(f"{name}[")}
+        parts = {n[len(name) + 1 : -1]: _value(n, guesses, model, given) for n in guesses if n.startswith(f"{name}[")}
         return parts if guess.kind == "dict" else SimpleNamespace(**parts)
     if guess.kind == "list":
-        return tuple(_value(n, guesses, model) for n in guesses if n.startswith(f"{name}["))
+        return tuple(_value(n, guesses, model, given) for n in guesses if n.startswith(f"{name}["))
     if guess.kind == "scalar":
-        return {"1": 1, "1.0": 1.0, "False": False, "": ""}.get(guess.fill)
+        return {"1": 1, "1.0": 1.0, "False": False, "True": True, "": ""}.get(guess.fill)
     return build(guess.spec(), model)
-
-
-def _assignments(model: nn.Module, arguments: list[Argument], batch: int) -> Iterator[Assignment]:
-    """First candidates of all arguments, then each argument's others in turn."""
-    options = _options(model, arguments, batch)
-    first = {a.name: options[a.name][0] for a in arguments}
-    yield first
-    longest = max(len(o) for o in options.values())
-    for index in range(1, longest):
-        for argument in arguments:
-            if index < len(options[argument.name]):
-                yield {**first, argument.name: options[argument.name][index]}
 
 
 def _is_large(model: nn.Module) -> bool:
@@ -369,8 +410,9 @@ def _simplest(model: nn.Module, argument: Argument, batch: int) -> Assignment | 
     return {argument.name: _magnified(guess, 4) if guess.kind == "image" else guess}
 
 
-def _options(model: nn.Module, arguments: list[Argument], batch: int) -> dict[str, list[Guess]]:
-    found = _symbolic_leads(model, batch)
+def _options(
+    model: nn.Module, arguments: list[Argument], batch: int, found: Mapping[str, list[Guess]]
+) -> dict[str, list[Guess]]:
     layers = first_layers(model, batch)
     high = smallest_table(model)
     options: dict[str, list[Guess]] = {}
@@ -384,9 +426,10 @@ def _options(model: nn.Module, arguments: list[Argument], batch: int) -> dict[st
         if named is not None:
             # The structure comes first; a name decides the rank of indices, and is the second choice otherwise.
             alike = not guesses or guesses[0].kind == named.kind
-            if alike and guesses:
+            alike = alike or (named.kind == "mask" and guesses[0].kind == "ids")  # ``x[mask]`` reads as a lookup
+            if alike and guesses and named.kind != "mask":
                 named = replace(named, high=guesses[0].high)
-            if guesses or index > 0 or named.kind == "ids":
+            if guesses or index > 0 or argument.keyword or named.kind == "ids":
                 guesses.insert(0 if alike else 1, named)
         guesses = list(dict.fromkeys(guesses))
         others = [g for layer in layers for g in layer]

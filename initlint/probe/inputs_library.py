@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from initlint.probe.inputs_spec import indices
-from initlint.probe.inputs_wants import tokens
+from initlint.probe.inputs_wants import Guess, tokens
 from initlint.probe.recorded_state import seeded
 
 Call = tuple[tuple[Any, ...], dict[str, Any]]
@@ -37,6 +37,29 @@ def library_inputs(model: nn.Module, batch: int, seed: int) -> Iterator[Call]:
     yield from made
     if dummy:
         yield (), dummy
+
+
+def library_values(model: nn.Module, name: str, batch: int, seed: int) -> list[torch.Tensor]:
+    """What the library's conventions put under a name, for models with a ``config``."""
+    config = getattr(model, "config", None)
+    if config is None or isinstance(config, nn.Module):
+        return []
+    maker = _Maker(model, config, {name}, batch)
+    with seeded(seed):
+        if name in _EXTRA:
+            return [_EXTRA[name](maker)]
+        return maker.values(name) if name in _MAKERS else []
+
+
+def declared_image(model: nn.Module, batch: int) -> tuple[Guess, bool] | None:
+    """The images that a model says it was made for (timm's ``pretrained_cfg``), and whether it takes no others."""
+    for name in ("pretrained_cfg", "default_cfg"):
+        config = getattr(model, name, None)
+        size = config.get("input_size") if isinstance(config, Mapping) else None
+        if isinstance(size, (tuple, list)) and len(size) == 3 and all(isinstance(n, int) and n > 0 for n in size):
+            fixed = bool(isinstance(config, Mapping) and config.get("fixed_input_size"))
+            return Guess("image", (batch, *size)), fixed
+    return None
 
 
 def _dummy(model: nn.Module) -> dict[str, Any]:
@@ -85,6 +108,9 @@ class _Maker:
             if first:
                 yield {first: torch.randn(self.batch * count, width * frames), "grid_thw": grid}
                 yield {first: torch.randn(self.batch * count, channels, patch, patch), "grid_thw": grid}
+        if "target_sizes" in self.names and "pixel_values" in self.names:  # all images' patches in one row
+            sizes = torch.tensor([[side, side]] * self.batch)
+            yield {"pixel_values": torch.randn(1, channels, patch, patch * count * self.batch), "target_sizes": sizes}
         if "spatial_shapes" in self.names and "pixel_values" in self.names:
             shapes = torch.tensor([[side, side]] * self.batch)
             masks = {n: torch.ones(self.batch, count, dtype=torch.int64) for n in self.names if n in _PATCH_MASKS}
@@ -158,7 +184,8 @@ class _Maker:
     def spectra(self) -> list[torch.Tensor]:
         bins = self.size("num_mel_bins", "feature_size", "input_dim", default=80)
         length = 2 * self.size("max_source_positions", default=50)
-        return [torch.randn(self.batch, 100, bins), torch.randn(self.batch, bins, length)]
+        plain = torch.randn(self.batch, 100, bins)
+        return [plain, torch.randn(self.batch, bins, length), plain[:, None]]  # the last as an image of one channel
 
     def waves(self) -> list[torch.Tensor]:
         bins = self.size("num_mel_bins", default=0)
@@ -191,6 +218,11 @@ _MAKERS: Mapping[str, Any] = {
     "bbox": _Maker.boxes,
     "inputs": _Maker.vectors,
     "past_values": _Maker.series,
+}
+
+# What is given only where the model asks for it.
+_EXTRA: Mapping[str, Any] = {
+    "pixel_attention_mask": lambda m: torch.ones(m.batch, 1, dtype=torch.bool),  # one image, and it is there
 }
 
 

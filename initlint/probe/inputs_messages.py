@@ -22,6 +22,8 @@ _RANK = re.compile(
 )
 # A letter of an einsum with two sizes.
 _LETTER = re.compile(r"subscript \w+ has size (\d+) for operand \d+ which does not broadcast .*seen size (\d+)")
+# ``text[image_mask] = image``: more vectors than places for them.
+_PLACES = re.compile(r"value tensor of shape \[(\d+)[\d, ]*\] cannot be broadcast to indexing result of shape \[(\d+)")
 _VIEW = re.compile(r"shape '\[([-\d, ]+)\]' is invalid for input of size")
 
 
@@ -54,6 +56,16 @@ def by_shapes(attempt: Failed) -> Iterator[Assignment]:
         for name in feeders(attempt):
             for have, want in ((other, one), (one, other)):
                 yield from (changed(attempt, name, g) for g in fitted(attempt.guesses[name], have, want))
+    found = _PLACES.search(text)
+    if found is not None:
+        want, have = int(found[1]), int(found[2])
+        lengths = {g.shape[1] for g in attempt.guesses.values() if g.kind in ("ids", "mask") and len(g.shape) == 2}
+        for length in lengths if have else ():  # a text and its masks keep one length
+            other = -(-length * want // have)
+            yield {
+                n: g.resized((g.shape[0], other)) if g.kind in ("ids", "mask") and g.shape[1:] == (length,) else g
+                for n, g in attempt.guesses.items()
+            }
     found = _VIEW.search(text)
     if found is not None:
         yield from _viewed(attempt, [n for n in numbers_in(found[1]) if n > 0])

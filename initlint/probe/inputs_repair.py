@@ -52,7 +52,10 @@ _NOTHING_LEFT = re.compile(
     r"padding size should be less than the corresponding input|more than 1 spatial element|smaller than kernel size",
     re.IGNORECASE,
 )
+_CONVERSIONS = frozenset({"to", "float", "half", "double", "bfloat16", "long", "int", "contiguous", "clone"})
 _LARGEST_SIDE = 512
+# A second of sound has 16000 samples, and a codec's encoder may make one of 320.
+_LONGEST = 16_384
 _LARGEST_TUPLE = 4
 #: A convolution called as a function, whose weight is computed first (weight standardisation).
 _CHANNELS = re.compile(r"expected input\[[\d, ]+\] to have (\d+) channels, but got (\d+) channels")
@@ -163,9 +166,9 @@ def _as_parameters(attempt: Failed, root: nn.Module) -> Iterator[Assignment]:
 def _by_failure(attempt: Failed, failure: Failure, root: nn.Module, batch: int) -> Iterator[Assignment]:
     operands = operands_of(failure)
     for index, operand in enumerate(operands):
-        direct = operand.op == "placeholder"
+        source = _uncast(operand)
         for name in feeders(attempt, index):
-            if direct and placeholder(name) == operand.target:
+            if source.op == "placeholder" and placeholder(name) == source.target:
                 yield from (changed(attempt, name, g) for g in _accepted(failure, operand, root, batch))
     if failure.op == "call_module":
         module = submodule(root, str(failure.target))
@@ -183,6 +186,13 @@ def _by_failure(attempt: Failed, failure: Failure, root: nn.Module, batch: int) 
         yield from _mismatch(attempt, failure)
         for name in feeders(attempt):
             yield from _resized(attempt, name)
+
+
+def _uncast(node: fx.Node) -> fx.Node:
+    """The node behind conversions, which keep the sizes."""
+    while node.op == "call_method" and node.target in _CONVERSIONS and isinstance(node.args[0], fx.Node):
+        node = node.args[0]
+    return node
 
 
 def _accepted(failure: Failure, operand: fx.Node, root: nn.Module, batch: int) -> Iterator[Guess]:
@@ -260,9 +270,9 @@ def _too_small(attempt: Failed) -> bool:
 
 
 def _larger(guess: Guess, axes: tuple[int, ...]) -> Iterator[int]:
-    """Doubled sizes: each doubling costs four times as much, and few of them reach any size."""
+    """Doubled sizes: each doubling of an image costs four times as much, and few of them reach any size."""
     size = max(guess.shape[axis] for axis in axes)
-    while size < _LARGEST_SIDE:
+    while size < (_LONGEST if guess.kind == "sequence" else _LARGEST_SIDE):
         size *= 2
         yield size
 
