@@ -61,8 +61,8 @@ class SuspectRule(Rule):
     def level(self, context: Context, group: list[Suspect], effect: Effect) -> Severity:
         """The severity by DESIGN's table."""
         judge = mistake if self.kind == "mistake" else mismatch
-        # "only smaller" excuses the writer of a residual branch, not one of several parallel paths
-        if effect.branch and not all(s.layer.branch for s in group):
+        # "only smaller" excuses what is inside a residual branch, not one of several parallel paths
+        if effect.branch and not all(s.layer.branch or inside_branch(context, s.parameter.name) for s in group):
             effect = replace(effect, branch=False)
         found = judge(effect, context.signal, context.settings.optimizer, context.facts.dtype) or Severity.NOTE
         if found is Severity.NOTE and self.kind == "mistake" and self._cut(context, group):
@@ -141,6 +141,12 @@ def normalised_away(context: Context, name: str) -> bool:
     nodes = [context.facts.nodes[i] for layer in context.layers_of(name) for i in layer.nodes]
     alone = all(_hands_on(context, node) for node in nodes)
     return alone and _leads_only_to(context, name, lambda context, node: node.op == "norm", _hands_on)
+
+
+def inside_branch(context: Context, name: str) -> bool:
+    """Whether every way from a weight to the outputs passes the writer of a residual branch: it scales the branch."""
+    writers = {node for layer in context.facts.layers if layer.branch for node in layer.nodes}
+    return _leads_only_to(context, name, lambda _, node: node.index in writers, lambda _, node: True)
 
 
 def _hands_on(context: Context, node: Node) -> bool:

@@ -91,6 +91,8 @@ class Builder:
             shape = meta.shape
         if roles is None or (shape is not None and len(roles) != len(shape)):
             roles = self._default_roles(inputs, shape)
+        if call.meta.untrained:
+            attrs = {**(attrs or {}), "untrained": True}
         index = len(self.nodes)
         self.nodes.append(
             Node(

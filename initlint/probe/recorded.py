@@ -106,6 +106,7 @@ class Recorder(TorchFunctionMode):
         self._names = names_of(root)
         self._stack = [""]
         self._quiet = 0
+        self._training = False  # whether the run records gradients outside of its no_grad parts
         self._thread = threading.get_ident()
         self._tensors = Tensors(self._view_again, self._merge, self._element)
         self._attributes = attributes_of(root)
@@ -123,6 +124,7 @@ class Recorder(TorchFunctionMode):
         Args:
             names: a name for each tensor in ``(args, kwargs)``, in order.
         """
+        self._training = torch.is_grad_enabled()
         tensors = list(tensors_in((tuple(args), dict(kwargs))))
         for index, tensor in enumerate(tensors):
             name = names[index] if index < len(names) else f"input_{index}"
@@ -272,6 +274,7 @@ class Recorder(TorchFunctionMode):
             meta_of(node).share = written_share(target, args)
         else:
             self._register(node, result, bind=False)
+        meta_of(node).untrained = self._training and not torch.is_grad_enabled()
         for tensor in written:
             self._tensors.wrote(tensor, node)
         for path, tensor in paths_of(result):

@@ -44,6 +44,7 @@ class _Tracer(fx.Tracer):
         super().__init__()
         self.leaves = leaves
         self.given = given
+        self.training = torch.is_grad_enabled()
         self.failed: nn.Module | None = None
         self.constants: dict[str, torch.Tensor] = {}
         self.path = [""]
@@ -84,7 +85,8 @@ class _Tracer(fx.Tracer):
         self, kind: str, target: Any, args: Any, kwargs: Any, name: Any = None, type_expr: Any = None
     ) -> Any:
         node = super().create_node(kind, target, args, kwargs, name, type_expr)
-        node.meta[KEY] = Meta(module=self.path[-1], site=user_site(2))
+        untrained = self.training and not torch.is_grad_enabled()
+        node.meta[KEY] = Meta(module=self.path[-1], site=user_site(2), untrained=untrained)
         return node
 
     def create_arg(self, a: Any) -> Any:
@@ -257,7 +259,7 @@ class _Islands:
     ) -> None:
         """Give a copied node its place in the whole model: target, module path, why it is opaque."""
         old = node.meta[KEY]
-        meta = Meta(module=_join(prefix, old.module), site=old.site)
+        meta = Meta(module=_join(prefix, old.module), site=old.site, untrained=old.untrained)
         if node.op == "placeholder" and prefix:
             meta.unknown = f"input of {prefix}, which is traced on its own"
         if node.op == "get_attr" and node.target in constants:

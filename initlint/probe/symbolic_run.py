@@ -97,7 +97,7 @@ class GraphRun:
         old = meta_of(node)
         shown = self._written[node][0] if node in self._written and value is None else value
         meta = describe(shown, self.batch, measure=self.measure)
-        meta.module, meta.site = old.module, old.site
+        meta.module, meta.site, meta.untrained = old.module, old.site, old.untrained
         if node.op == "get_attr":
             meta.batch = None
         node.meta[KEY] = meta

@@ -72,6 +72,7 @@ class Meta:
     share: float | None = None  # of the elements that a setitem or merge_view wrote
     unknown: str = ""  # why nothing is known about how it was made
     error: bool = False  # the node itself raised: its output never existed
+    untrained: bool = False  # ran under ``no_grad`` in a forward that records gradients
 
 
 def meta_of(node: fx.Node) -> Meta:

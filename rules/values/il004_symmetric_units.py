@@ -95,7 +95,7 @@ class SymmetricUnits(Rule):
     def _constant(self, context: Context) -> Iterator[Finding]:
         """Matrices of one value, by the layers that read them."""
         facts = context.facts
-        constant = [p for p in facts.parameters if _constant_matrix(p)]
+        constant = [p for p in facts.parameters if _constant_matrix(p) and not _untrained(context, p)]
         if not constant:
             return
         stuck = {
@@ -196,6 +196,26 @@ class SymmetricUnits(Rule):
         return Noisy()
 
     @good
+    def selection_without_gradient() -> Any:
+        """What only picks positions is not trained by this loss, whatever it starts from."""
+        import torch
+        from torch import nn
+
+        class Picked(nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                self.gate = nn.Parameter(torch.ones(8, 16))
+                self.body, self.head = nn.Linear(16, 32), nn.Linear(32, 4)
+
+            def forward(self, x: torch.Tensor) -> torch.Tensor:
+                with torch.no_grad():
+                    best = nn.functional.linear(x, self.gate).sum(-1).topk(2, dim=1).indices
+                x = x.gather(1, best[..., None].expand(-1, -1, 16))
+                return self.head(torch.relu(self.body(x)).mean(1))
+
+        return Picked(), (torch.randn(4, 6, 16),)
+
+    @good
     def constant_head_only() -> Any:
         from torch import nn
 
@@ -214,6 +234,12 @@ def _constant_matrix(parameter: ParameterFacts) -> bool:
         and stats.distinct == 1
         and stats.zeros == 0
     )
+
+
+def _untrained(context: Context, parameter: ParameterFacts) -> bool:
+    """Whether no gradient can reach it: all of its layers run under ``no_grad``, as frozen as without gradient."""
+    nodes = [context.facts.nodes[i] for layer in context.layers_of(parameter.name) for i in layer.nodes]
+    return bool(nodes) and all(node.attrs.get("untrained") for node in nodes)
 
 
 def _reads(context: Context, equal: EqualSlices) -> bool:
