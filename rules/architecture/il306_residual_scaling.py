@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from initlint.asked import nominal_second
@@ -87,7 +87,7 @@ class MisplacedResidualScaling(Rule):
         for group in by_cause(inner).values():
             small = _common(group) if any(_written(p) for p in group) else None
             factor = _factor(std, small, len(writers)) if small else None
-            if factor is None or small is None:
+            if factor is None or small is None or _by_fan(context, [*group, *writers]):
                 continue
             # which of the two is the base: the std that writers had before, or that other weights have
             others = {_std(p) for p in inner if p not in group}
@@ -113,6 +113,8 @@ class MisplacedResidualScaling(Rule):
         # one kind of writer in every block, and as many or twice as many of the other
         uneven = len(kept) % len(scaled) and len(scaled) % len(kept)
         if factor is None or uneven or min(len(kept), len(scaled)) < 2:
+            return
+        if _by_fan(context, writers):
             return
         if not any(_written(p) for p in scaled):
             return  # PyTorch's default differs with the fan-in (d and 2 d: by 1.41), and nobody scaled anything
@@ -202,20 +204,14 @@ class MisplacedResidualScaling(Rule):
 
     @good
     def defaults_of_two_fans() -> Any:
-        import torch
+        return _two_fans(lambda weight: None)
+
+    @good
+    def lecun_of_two_fans() -> Any:
+        """Four times the fan-in is half the std: the factor that four blocks would give, and no mistake."""
         from torch import nn
 
-        class Block(nn.Module):
-            def __init__(self) -> None:
-                super().__init__()
-                self.mix, self.out = nn.Linear(32, 32), nn.Linear(32, 32)
-                self.up, self.down = nn.Linear(32, 64), nn.Linear(64, 32)
-
-            def forward(self, x: torch.Tensor) -> torch.Tensor:
-                x = x + self.out(torch.tanh(self.mix(x)))
-                return x + self.down(torch.relu(self.up(x)))
-
-        return nn.Sequential(Block(), Block(), nn.LayerNorm(32), nn.Linear(32, 4))
+        return _two_fans(lambda weight: nn.init.normal_(weight, std=weight.shape[1] ** -0.5), factor=4, blocks=4)
 
 
 def _std(parameter: ParameterFacts) -> float:
@@ -225,6 +221,14 @@ def _std(parameter: ParameterFacts) -> float:
         asked is not None and asked.std > 0 and parameter.stats and compatible(parameter.stats, asked, parameter.dtype)
     )
     return round(asked.std if settled and asked is not None else math.sqrt(nominal_second(parameter)[0]), 9)
+
+
+def _by_fan(context: Context, parameters: list[ParameterFacts]) -> bool:
+    """Whether one gain over the root of the fan-in gives all these stds: they differ with the fan, not for depth."""
+    gains = [
+        _std(p) * math.sqrt(fan) for p in parameters for layer in context.layers_of(p.name)[:1] if (fan := layer.fan_in)
+    ]
+    return len(gains) == len(parameters) and all(_same(gain, gains[0]) for gain in gains)
 
 
 def _same(a: float, b: float) -> bool:
@@ -291,3 +295,23 @@ def _swiglu(scaled: str) -> Any:
         if name.endswith(f"{scaled}.weight"):
             nn.init.normal_(parameter, std=0.02 / 8**0.5)
     return model
+
+
+def _two_fans(init: Callable[[Any], Any], *, factor: int = 2, blocks: int = 2) -> Any:
+    """Residual blocks of a mixer and a feed-forward layer ``factor`` times as wide."""
+    import torch
+    from torch import nn
+
+    class Block(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.mix, self.out = nn.Linear(32, 32), nn.Linear(32, 32)
+            self.up, self.down = nn.Linear(32, 32 * factor), nn.Linear(32 * factor, 32)
+            for linear in (self.mix, self.out, self.up, self.down):
+                init(linear.weight)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            x = x + self.out(torch.tanh(self.mix(x)))
+            return x + self.down(torch.relu(self.up(x)))
+
+    return nn.Sequential(*(Block() for _ in range(blocks)), nn.LayerNorm(32), nn.Linear(32, 4))

@@ -90,6 +90,19 @@ class LowRankNotClosed(Rule):
     def one_zero() -> Any:
         return _adapted(closed=True)
 
+    @good
+    def principal_directions() -> Any:
+        """PiSSA: the factors are a part of the frozen weight, and are taken off it."""
+        import torch
+
+        model, inputs = _adapted(closed=True)
+        with torch.no_grad():
+            u, s, v = torch.linalg.svd(model.base.weight)
+            model.up.weight.copy_(u[:, :4] * s[:4].sqrt())
+            model.down.weight.copy_(s[:4].sqrt()[:, None] * v[:4])
+            model.base.weight.sub_(model.up.weight @ model.down.weight)
+        return model, inputs
+
 
 def _adapter(context: Context, base: int, branch: int) -> tuple[ParameterFacts, ParameterFacts] | None:
     """The two factors of an adapter that is added to a frozen map of the same input, both drawn at random."""
@@ -104,7 +117,7 @@ def _adapter(context: Context, base: int, branch: int) -> tuple[ParameterFacts, 
     fixed, down, up = weights
     if fixed is None or down is None or up is None or fixed.requires_grad or fixed.kind != "parameter":
         return None
-    return (down, up) if all(p.requires_grad and _random(p) for p in (down, up)) else None
+    return (down, up) if all(p.requires_grad and _drawn(p) for p in (down, up)) else None
 
 
 def _linear(facts: ModelFacts, index: int) -> Node | None:
@@ -112,9 +125,11 @@ def _linear(facts: ModelFacts, index: int) -> Node | None:
     return node if node.op in ("linear", "conv") else None
 
 
-def _random(parameter: ParameterFacts) -> bool:
-    stats = parameter.stats
-    return parameter.last is not None and parameter.last.random and stats is not None and stats.second > 0
+def _drawn(parameter: ParameterFacts) -> bool:
+    """Whether the values were drawn; what is computed from other tensors (a decomposition of the base) is no noise."""
+    write, stats = parameter.last, parameter.stats
+    computed = write is None or not write.random or write.args.get("function") == "derived"
+    return not computed and stats is not None and stats.second > 0
 
 
 def _adapted(*, closed: bool) -> Any:

@@ -12,6 +12,8 @@ from initlint.wiring import reached
 
 # THEORY 6.2, dead units: from 60 % of a layer's units training is harmed.
 _MOST = 0.60
+# Two equal rows of two may be two classes that start alike.
+_SEVERAL = 3
 # Relative variance of the rows' energies beyond rounding, which leaves 1e-14 in float32 and 1e-5 in bfloat16.
 _SPREAD = 1e-4
 
@@ -21,8 +23,10 @@ class SymmetricUnits(Rule):
 
     ## What it does
     Reports layers whose units (rows of the weight, with their biases) are the same bit for bit while the layers that
-    read them weigh all of them the same. Beyond that, slices of any parameter (learned queries, register tokens,
-    experts, heads, prototypes) that are equal and receive equal gradients in a real backward, also after a few steps.
+    read them weigh all of them the same, and layers whose units were drawn once for all (a row of random values that is
+    broadcast), which only later layers tell apart. Beyond that, slices of any parameter (learned queries, register
+    tokens, experts, heads, prototypes) that are equal and receive equal gradients in a real backward, also after a few
+    steps.
 
     ## Why is this bad?
     Units with the same incoming and the same outgoing weights compute the same and get the same
@@ -61,7 +65,35 @@ class SymmetricUnits(Rule):
         for finding in self._constant(context):
             reported.update(finding.parameters)
             yield finding
+        for finding in self._repeated(context):
+            if not reported & set(finding.parameters):
+                reported.update(finding.parameters)
+                yield finding
         yield from self._measured(context, reported)
+
+    def _repeated(self, context: Context) -> Iterator[Finding]:
+        """Layers whose units were drawn once for all: one random row, broadcast over the others."""
+        facts = context.facts
+        mixing = [layer for layer in facts.layers if _mixes(context, layer)]
+        chosen = {layer.weight: p for layer in mixing if (p := _drawn_once(context, layer)) is not None}
+        for group in by_cause(list(chosen.values())).values():
+            first = group[0]
+            width = max(layer.fan_out or 0 for layer in mixing if layer.weight == first.name)
+            yield self.finding(
+                context,
+                f"the units of `{first.name}`"
+                + (f" and {len(group) - 1} more" if len(group) > 1 else "")
+                + " were drawn once for all: their rows are the same random values",
+                parameters=[p.name for p in group],
+                severity=Severity.WARNING,
+                site=site_of(first),
+                expected={"distinct_units": int(width) or None},
+                actual={"distinct_units": 1},
+                effect="each of these layers starts as one single unit; only what reads it can tell its units apart",
+                fix='nn.init.kaiming_normal_(weight, nonlinearity="relu")  # draw a tensor of the weight\'s own shape',
+                topic="symmetry",
+                why="A tensor of fewer values than the weight is broadcast: every unit gets the same.",
+            )
 
     def _measured(self, context: Context, reported: set[str]) -> Iterator[Finding]:
         """Slices whose equal gradients a real backward showed, whatever makes them equal."""
@@ -144,6 +176,16 @@ class SymmetricUnits(Rule):
         return model
 
     @bad
+    def one_row_for_all() -> Any:
+        import torch
+        from torch import nn
+
+        model = nn.Sequential(nn.Linear(16, 32), nn.ReLU(), nn.Linear(32, 4))
+        with torch.no_grad():
+            model[0].weight[:] = torch.randn(16) / 4
+        return model
+
+    @bad
     def equal_queries() -> Any:
         import torch
         from torch import nn
@@ -176,6 +218,17 @@ class SymmetricUnits(Rule):
                 return self.head(torch.relu(a @ x))
 
         return Slots(), (torch.randn(2, 5, 16),)
+
+    @good
+    def one_kernel_for_all_channels() -> Any:
+        """A depthwise kernel sees another channel at each row."""
+        import torch
+        from torch import nn
+
+        model = nn.Sequential(nn.Conv2d(8, 8, 3, groups=8, padding=1), nn.ReLU(), nn.Conv2d(8, 4, 1))
+        with torch.no_grad():
+            model[0].weight[:] = torch.randn(3, 3) / 3
+        return model, (torch.randn(2, 8, 9, 9),)
 
     @good
     def constant_scale_of_noise() -> Any:
@@ -240,6 +293,20 @@ def _untrained(context: Context, parameter: ParameterFacts) -> bool:
     """Whether no gradient can reach it: all of its layers run under ``no_grad``, as frozen as without gradient."""
     nodes = [context.facts.nodes[i] for layer in context.layers_of(parameter.name) for i in layer.nodes]
     return bool(nodes) and all(node.attrs.get("untrained") for node in nodes)
+
+
+def _drawn_once(context: Context, layer: Layer) -> ParameterFacts | None:
+    """The layer's weight where most of its units are one draw repeated (zero units are another matter)."""
+    weight = context.parameter(layer.weight)
+    if weight is None or weight.kind != "parameter" or not weight.requires_grad or weight.stats is None:
+        return None
+    if _untrained(context, weight):
+        return None
+    units = {"out_in": weight.stats.rows, "in_out": weight.stats.columns}.get(layer.layout)
+    if units is None or units.count < _SEVERAL or not (weight.last is not None and weight.last.random):
+        return None
+    equal = units.duplicates - max(0, units.zeros - 1)
+    return weight if equal >= _MOST * (units.count - 1) else None
 
 
 def _reads(context: Context, equal: EqualSlices) -> bool:
