@@ -79,7 +79,15 @@ def mismatch(effect: Effect, signal: Signal, optimizer: str = "adam", dtype: str
         return Severity.NOTE
     if broken(effect, signal, optimizer):
         return capped(Severity.ERROR, signal)
-    return Severity.WARNING if abs(effect.log10) >= MISMATCH else Severity.NOTE
+    return Severity.WARNING if abs(effect.log10) >= MISMATCH and not _flatter(effect, signal) else Severity.NOTE
+
+
+def _flatter(effect: Effect, signal: Signal) -> bool:
+    """Whether the profile is flatter as it is than with the expected values (a smaller branch of a residual stream)."""
+    now, then = (
+        max((s.raw for s in spans.values()), default=0.0) for spans in (effect.before or signal.spans, effect.after)
+    )
+    return then - now >= MISTAKE
 
 
 def broken(effect: Effect, signal: Signal, optimizer: str) -> bool:

@@ -180,10 +180,10 @@ class SymmetricUnits(Rule):
         import torch
         from torch import nn
 
-        model = nn.Sequential(nn.Linear(16, 32), nn.ReLU(), nn.Linear(32, 4))
+        layer = nn.Linear(16, 32)
         with torch.no_grad():
-            model[0].weight[:] = torch.randn(16) / 4
-        return model
+            layer.weight[:] = torch.randn(16) / 4
+        return nn.Sequential(layer, nn.ReLU(), nn.Linear(32, 4))
 
     @bad
     def equal_queries() -> Any:
@@ -225,10 +225,10 @@ class SymmetricUnits(Rule):
         import torch
         from torch import nn
 
-        model = nn.Sequential(nn.Conv2d(8, 8, 3, groups=8, padding=1), nn.ReLU(), nn.Conv2d(8, 4, 1))
+        layer = nn.Conv2d(8, 8, 3, groups=8, padding=1)
         with torch.no_grad():
-            model[0].weight[:] = torch.randn(3, 3) / 3
-        return model, (torch.randn(2, 8, 9, 9),)
+            layer.weight[:] = torch.randn(3, 3) / 3
+        return nn.Sequential(layer, nn.ReLU(), nn.Conv2d(8, 4, 1)), (torch.randn(2, 8, 9, 9),)
 
     @good
     def constant_scale_of_noise() -> Any:
