@@ -9,7 +9,7 @@ from typing import Any
 from initlint.facts import InitStatement, ParameterFacts
 from initlint.findings import Related, Severity
 from initlint.intent_rule import Judged, asked_for, judged
-from initlint.rule import Context, Outcome, Rule, bad, by_cause, good
+from initlint.rule import Context, Outcome, Rule, bad, by_cause, good, site_of
 from initlint.signal import Nominal
 from initlint.signal.verdict import intent
 from initlint.theory.schemes import requested
@@ -24,6 +24,9 @@ _REMEDY = {
     "temporary": "write the parameter itself: nn.init.normal_(self.weight)",
     "replaced": "initialise after the parameter has been replaced",
 }
+# Of the second moment, ten times the std: a policy head of .003 or .01 (Fujimoto et al. 2018, Andrychowicz et al. 2020)
+# is asked for to be far below its neighbours, and is then of their size.
+_RESCALED = 100.0
 
 
 class InitWithoutEffect(Rule):
@@ -32,7 +35,8 @@ class InitWithoutEffect(Rule):
     ## What it does
     Finds init statements that wrote a weight which `weight_norm`, `spectral_norm` or a parametrization recomputes
     from other parameters, a temporary tensor, or a tensor that was replaced afterwards; results that are computed and
-    given to a name that nothing reads; the scale of `weight_v` under `weight_norm`, the gain under `spectral_norm`.
+    given to a name that nothing reads; the scale of `weight_v` under `weight_norm`, the gain under `spectral_norm`,
+    and the small std of an output layer there.
 
     ## Why is this bad?
     `weight_norm` keeps `weight_g` and `weight_v` and overwrites `.weight` before each forward. `normal_(m.weight,
@@ -76,6 +80,7 @@ class InitWithoutEffect(Rule):
             yield self._report(context, statements)
         yield from self._direction_only(context)
         yield from self._gain_divided_out(context)
+        yield from self._head_rescaled(context)
 
     def _report(self, context: Context, statements: list[InitStatement]) -> Outcome:
         first = max(
@@ -168,6 +173,41 @@ class InitWithoutEffect(Rule):
                 topic="reach",
             )
 
+    def _head_rescaled(self, context: Context) -> Iterator[Outcome]:
+        """An output layer that was given a small scale of its own, which ``spectral_norm`` divides out again."""
+        heads = {name for layer in context.facts.layers if layer.head for name in layer.parameters}
+        rescaled: dict[str, tuple[ParameterFacts, float, float]] = {}
+        drawn: dict[str, set[str]] = {}
+        for weight in context.facts.parameters:
+            if not weight.generated or "spectral_norm" not in weight.origin or weight.stats is None:
+                continue
+            for source in filter(None, map(context.parameter, weight.sources)):
+                last = source.last
+                asked = requested(last, source.shape) if last is not None and last.origin == "user" else None
+                if asked is None or asked.second <= 0:
+                    continue
+                drawn.setdefault(str(site_of(source)), set()).add(weight.name)
+                if weight.stats.second >= _RESCALED * asked.second:
+                    rescaled[source.name] = (weight, asked.second**0.5, weight.stats.second**0.5)
+        # a line that initialises hidden layers as well gives no layer a scale of its own
+        of_heads = {site for site, names in drawn.items() if names <= heads}
+        chosen = [p for p in map(context.parameter, rescaled) if p is not None and str(site_of(p)) in of_heads]
+        for group in by_cause(chosen).values():
+            first, small, large = rescaled[group[0].name]
+            yield self.finding(
+                context,
+                f"the small std {small:.3g} of `{first.name}` has no effect: spectral_norm divides by the largest"
+                f" singular value, and the weight has std {large:.3g}",
+                parameters=[name for p in group for name in (rescaled[p.name][0].name, p.name)],
+                severity=Severity.NOTE,
+                site=site_of(group[0]),
+                expected={"std": small},
+                actual={"std": large},
+                effect=f"the output starts {large / small:.3g} times as large as asked for",
+                fix="scale the output of the layer, or leave this layer without spectral_norm",
+                topic="reach",
+            )
+
     @bad
     def after_weight_norm() -> Any:
         from torch import nn
@@ -176,6 +216,26 @@ class InitWithoutEffect(Rule):
         layer = weight_norm(nn.Conv1d(8, 8, 3, padding=1))
         layer.weight.data.normal_(0.0, 0.01)
         return nn.Sequential(layer, nn.ReLU(), nn.Conv1d(8, 4, 3))
+
+    @bad
+    def small_head_under_spectral_norm() -> Any:
+        from torch import nn
+        from torch.nn.utils.parametrizations import spectral_norm
+
+        hidden, head = nn.Linear(8, 32), nn.Linear(32, 2)
+        nn.init.orthogonal_(hidden.weight)
+        nn.init.uniform_(head.weight, -3e-3, 3e-3)
+        return nn.Sequential(spectral_norm(hidden), nn.ReLU(), spectral_norm(head))
+
+    @good
+    def one_init_for_all_under_spectral_norm() -> Any:
+        from torch import nn
+        from torch.nn.utils.parametrizations import spectral_norm
+
+        hidden, head = nn.Linear(8, 32), nn.Linear(32, 2)
+        for layer in (hidden, head):
+            nn.init.normal_(layer.weight, std=1e-3)
+        return nn.Sequential(spectral_norm(hidden), nn.ReLU(), spectral_norm(head))
 
     @good
     def before_weight_norm() -> Any:
