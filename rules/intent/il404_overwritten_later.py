@@ -150,6 +150,14 @@ class OverwrittenLater(Rule):
     def special_after_sweep() -> Any:
         return _net(special_last=True)
 
+    @bad
+    def asked_for_on_the_meta_device() -> Any:
+        return _net(special_last=False, meta=True)
+
+    @good
+    def set_again_after_the_meta_device() -> Any:
+        return _net(special_last=True, meta=True)
+
 
 _Place = tuple[str, int]
 
@@ -207,9 +215,14 @@ def _lost(context: Context, parameter: ParameterFacts, wrote: dict[_Place, set[s
         swept = wrote.get(_place(last), set())
         if _deliberate(context, write, parameter) and own < swept and _differs(write, last):
             return write, last
-        if write.share >= 1:
+        if write.share >= 1 and not _empties(write):
             return None
     return None
+
+
+def _empties(write: Write) -> bool:
+    """Whether memory was given and no value: what was written on the meta device is asked for all the same."""
+    return write.op == "to_empty" or write.args.get("function") in ("empty", "empty_like")
 
 
 def _deliberate(context: Context, write: Write, parameter: ParameterFacts) -> bool:
@@ -304,7 +317,7 @@ def _apply(fn: str, x: float) -> float:
     return max(x, 0.0) + math.log1p(math.exp(-abs(x)))
 
 
-def _net(special_last: bool) -> Any:
+def _net(special_last: bool, *, meta: bool = False) -> Any:
     import torch
     from torch import nn
 
@@ -320,8 +333,11 @@ def _net(special_last: bool) -> Any:
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return x + self.down(torch.relu(self.up(x)))
 
-    branch = Branch()
-    model = nn.Sequential(nn.Linear(8, 16), branch, nn.Linear(16, 4))
+    with torch.device("meta" if meta else "cpu"):
+        branch = Branch()
+        model = nn.Sequential(nn.Linear(8, 16), branch, nn.Linear(16, 4))
+    if meta:
+        model.to_empty(device="cpu")
     for m in model.modules():
         if isinstance(m, nn.Linear):
             nn.init.kaiming_normal_(m.weight)
