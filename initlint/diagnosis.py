@@ -12,6 +12,7 @@ from dataclasses import replace
 
 from initlint.asked import drawn_alike, nominal_second
 from initlint.facts import Layer, ModelFacts, ParameterFacts, Write
+from initlint.kernels import of_kernels
 from initlint.reasons import (
     Case,
     fan_counted,
@@ -99,7 +100,7 @@ def _suspects(facts: ModelFacts) -> tuple[Suspect, ...]:
             continue
         seen.add(parameter.name)
         # a matrix that is also looked up is a table: its rows are items, its columns the dimension
-        read = replace(layer, layout="table") if parameter.name in tables else layer
+        read = replace(layer, layout="table") if parameter.name in tables else of_kernels(facts, layer)
         if _scaled_instead_of_logits(facts, layer, parameter):
             continue
         factor = run_time_factor(facts, layer, parameter)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from initlint.facts import Layer, ModelFacts, ParameterFacts, Scalar
 from initlint.findings import LayerRow, LayerSignal
+from initlint.kernels import of_kernels
 from initlint.theory.sampling import looks_orthogonal
 from initlint.theory.schemes import (
     LayerSpec,
@@ -37,7 +38,8 @@ def layer_rows(facts: ModelFacts, signal: Signal | None = None) -> tuple[LayerRo
     """
     named = {name: p for p in facts.parameters for name in (*p.aliases, p.name)}
     depth = residual_branches(facts)
-    return tuple(_row(layer, named.get(layer.weight), depth, facts, signal) for layer in facts.layers)
+    layers = (of_kernels(facts, layer) for layer in facts.layers)
+    return tuple(_row(layer, named.get(layer.weight), depth, facts, signal) for layer in layers)
 
 
 def specification(layer: Layer, parameter: ParameterFacts, depth: int | None = None) -> LayerSpec:

@@ -35,6 +35,7 @@ LAYERS: tuple[frozenset[str], ...] = (
             "runtime_scale",
             "policies",
             "expressions",
+            "kernels",
             "roles",
             *(path.stem for path in PACKAGE.glob("*_rule.py")),
         }

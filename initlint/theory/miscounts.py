@@ -80,6 +80,10 @@ def _of_call(layer: Layer, shape: tuple[int, ...], mode: str, used: float, fans:
             clause = f"takes the packed projections {names} for one: fan_out {outside} instead of {rows}"
             yield Miscount("fused_fan", used, float(inside + rows), clause)
         return
+    if layer.layout == "kernels":
+        clause = f"counts what makes a whole kernel for its inputs: {used:g} instead of {fan_in:g}"
+        yield Miscount("fan_axis", used, fan_in, clause)
+        return
     own = outputs(layer, shape)
     right = {"fan_in": fan_in, "fan_out": own, "both": fan_in + own}[mode]
     # the other axis by whoever knows the layout, or all that an input reaches where matrices share it: right as well

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from initlint.findings import Severity
@@ -14,9 +15,9 @@ class WrongFanAxis(SuspectRule):
 
     ## What it does
     Finds weights whose std comes from the wrong dimension: transposed convolutions (stored in, out), matrices used
-    as `x @ W` (in, out), stacked weights of experts or relations, which nn.init takes for one convolution, kernels of
-    which an axis is left out, PyTorch's 1 / sqrt(fan_in) over the outputs, and code tables scaled by the number of
-    entries.
+    as `x @ W` (in, out), stacked weights of experts or relations, which nn.init takes for one convolution, rows of a
+    matrix that hold whole kernels, kernels of which an axis is left out, PyTorch's 1 / sqrt(fan_in) over the outputs,
+    and code tables scaled by the number of entries.
 
     ## Why is this bad?
     nn.init assumes (out, in, kernel...). In any other layout fan_in and fan_out change places or multiply with the
@@ -109,3 +110,41 @@ class WrongFanAxis(SuspectRule):
                 return self.head(torch.relu(torch.einsum("ni,rio->no", x, self.weight)))
 
         return Relations()
+
+    @bad
+    def kernels_of_experts_in_rows() -> Any:
+        from torch import nn
+
+        return _mixed_kernels(lambda bank, shape: nn.init.kaiming_normal_(bank))
+
+    @good
+    def each_kernel_by_its_own_shape() -> Any:
+        from torch import nn
+
+        def init(bank: Any, shape: tuple[int, ...]) -> None:
+            for kernel in bank:
+                nn.init.kaiming_normal_(kernel.view(shape))
+
+        return _mixed_kernels(init)
+
+
+def _mixed_kernels(init: Callable[[Any, tuple[int, ...]], object]) -> Any:
+    """Convolutions whose kernel each sample mixes from four, kept as the rows of a matrix."""
+    import torch
+    from torch import nn
+
+    class Mixed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.shape = (8, 8, 3, 3)
+            self.route, self.bank = nn.Linear(8, 4), nn.Parameter(torch.empty(4, 576))
+            with torch.no_grad():
+                init(self.bank, self.shape)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            shares = torch.softmax(self.route(x.mean((2, 3))), 1) * 2
+            kernels = (shares @ self.bank).view(-1, *self.shape[1:])
+            y = nn.functional.conv2d(x.reshape(1, -1, *x.shape[2:]), kernels, padding=1, groups=x.shape[0])
+            return torch.relu(y.view_as(x))
+
+    return nn.Sequential(*(Mixed() for _ in range(4))), (torch.randn(2, 8, 12, 12),)
