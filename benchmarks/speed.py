@@ -9,6 +9,7 @@ which a busy machine distorts less.
 from __future__ import annotations
 
 import argparse
+import gc
 import os
 import subprocess
 import sys
@@ -38,6 +39,8 @@ def weight_pass(rounds: int) -> float:
 
     torch.set_num_threads(1)
     tensors = [torch.randn(rows, columns).mul_(0.02) for rows, columns, count in SHAPES for _ in range(count)]
+    gc.collect()
+    gc.freeze()  # as in the worker: torch's own objects are no garbage
     plain, ours = [], []
     for _ in range(rounds):
         plain.append(seconds(lambda: [tensor.sum() for tensor in tensors]))

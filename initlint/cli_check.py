@@ -138,7 +138,12 @@ def _analysis(command: _F) -> _F:
 def _running(command: _F) -> _F:
     for option in reversed(
         (
-            click.option("--jobs", "-j", type=click.IntRange(min=1), help="Targets at a time.  [one per two cores]"),
+            click.option(
+                "--jobs",
+                "-j",
+                type=click.IntRange(min=1),
+                help="Targets at a time, 1 for one core.  [one per two cores]",
+            ),
             click.option("--timeout", type=click.FloatRange(min=0), metavar="SECONDS", help="For each model.  [120]"),
             click.option("--memory-limit", metavar="SIZE", help="8GB, 80%; for all models together.  [80%]"),
             click.option("--no-cache", is_flag=True, help="Neither read nor write the cache."),
