@@ -450,7 +450,12 @@ def isolated(
             data = (
                 describe(name, build, inputs, measure) if folder is None else keep(name, build, inputs, folder, measure)
             )
-            for other in build.others() if isinstance(build, Tiny | Wide) and data["status"] == "partial" else ():
+            others: Iterator[Callable[[], Any]] = iter(())
+            if isinstance(build, Tiny | Wide) and data["status"] == "partial" and sizes_at_fault(data["reason"]):
+                others = build.others()
+            for other in others:
+                if isinstance(build, Tiny) and not runs(other, inputs):
+                    continue
                 again = (
                     describe(name, other, inputs, measure)
                     if folder is None
@@ -481,6 +486,22 @@ def isolated(
         if text
         else {"name": name, "status": "killed", "reason": f"over {timeout} s or crashed", "rows": [], "findings": []}
     )
+
+
+def sizes_at_fault(reason: str) -> bool:
+    """Whether another configuration may help: not where an object of the library is wanted, or there is no forward."""
+    return "required positional argument" not in reason and "has no forward" not in reason
+
+
+def runs(build: Callable[[], Any], inputs: Any) -> bool:
+    """Whether inputs are found with which a model's forward passes: a third of the time of a whole analysis."""
+    from initlint.errors import ProbeError
+    from initlint.probe.inputs import find
+
+    try:
+        return inputs is not None or not find(build(), seed=0).notes
+    except ProbeError:
+        return False
 
 
 def load(files: list[Path]) -> list[dict[str, Any]]:
