@@ -221,7 +221,8 @@ def _suspect(
 ) -> Suspect | None:
     second, asked = nominal_second(parameter)
     second, asked = second * factor, as_used(asked, factor)
-    write = parameter.last
+    # values that were changed where no hook sees (a NumPy view) are no longer those of the last recorded write
+    write = parameter.last if parameter.provenance == "recorded" else None
     stats = parameter.stats
     assert stats is not None
     fan_in = layer.fan_in or 1.0

@@ -34,7 +34,8 @@ class Judged:
 def still_default(context: Context, names: Iterable[str]) -> list[str]:
     """Those of the parameters that nobody but PyTorch's own reset wrote."""
     found = (context.parameter(name) for name in dict.fromkeys(names))
-    return [p.name for p in found if p is not None and not p.generated and (p.last is None or p.last.origin == "torch")]
+    kept = [p for p in found if p is not None and not p.generated and not (p.provenance == "unknown" and p.writes)]
+    return [p.name for p in kept if p.last is None or p.last.origin == "torch"]
 
 
 def asked_for(context: Context, statement: InitStatement, parameter: ParameterFacts) -> Requested | None:

@@ -124,17 +124,18 @@ def _facts(recorder: Recorder, item: Held, histories: Histories, places: Sites) 
         return replace(plain, created=places.of(place[0]) if place else None, provenance="unknown")
     region = region_of(tensor)
     provenance = histories.provenance(store, region)
-    if provenance == "recorded" and _changed(store, tensor):
+    looked_at = provenance == "recorded"
+    if looked_at and _changed(store, tensor):
         provenance = "unknown"
+        # written where no hook sees (a NumPy view): of memory that was filled with NaN, what still is was not reached
+        looked_at = recorder.filled and tensor.is_floating_point() and not tensor.is_meta
     return replace(
         plain,
         storage=histories.number(store),
         created=histories.created(store, recorder.place(item.module)),
         writes=histories.writes(store, region),
         provenance=provenance,
-        uninitialised=unwritten_share(store, region, tensor, filled=recorder.filled)
-        if provenance == "recorded"
-        else 0.0,
+        uninitialised=unwritten_share(store, region, tensor, filled=recorder.filled) if looked_at else 0.0,
     )
 
 

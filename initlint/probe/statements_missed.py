@@ -82,10 +82,12 @@ class Misses:
             return Missed(tuple(names), "idle", _site(candidate.idle, candidate.scope, source))
         leaving = [] if found.loop is None else list(loops_left(found.loop))
         at_once = next((node for node, first in leaving if first), None)
-        if leaving and at_once is None:
+        if leaving and at_once is None and hits.runs():
             return Missed()  # left on a condition: how far it went is its author's decision
         selected = self._selected(candidate, source, found, attributes)
         left = {name: item for name, item in selected.items() if name not in done}
+        if leaving and at_once is None:  # on a condition that held before there was anything to initialise
+            return Missed(tuple(left), "left", _site(leaving[0][0], *found.place)) if left and found.place else Missed()
         if not left:
             return self._let_through(candidate, source, hits, resolved, done)
         if at_once is not None and found.place is not None:

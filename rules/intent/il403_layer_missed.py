@@ -20,6 +20,7 @@ _MOST = 3
 _WHY = {
     "early": ("it did not exist yet when this ran", "initialise at the end of __init__, when all layers exist"),
     "cut": ("this ends the loop in its first round", "move it behind the loop"),
+    "left": ("the loop is left here before it comes to any of them", "write `continue`, which goes on with the next"),
     "type": ("comparing the type leaves out subclasses", "use isinstance"),
     "or": ("`isinstance(m, A or B)` tests A alone", "write isinstance(m, (A, B))"),
     "shadowed": ("an earlier branch of the same chain takes it", "test for the special case first"),
@@ -349,7 +350,8 @@ def _same_args(first: InitStatement, second: InitStatement) -> bool:
 
 
 def _default(parameter: ParameterFacts) -> bool:
-    return parameter.kind == "parameter" and parameter.last is not None and parameter.last.origin == "torch"
+    known = parameter.kind == "parameter" and parameter.provenance == "recorded"
+    return known and parameter.last is not None and parameter.last.origin == "torch"
 
 
 def _class(context: Context, parameter: ParameterFacts | None) -> tuple[str, str]:

@@ -35,7 +35,7 @@ class UninitialisedMemory(Rule):
     ```
 
     ## Known problems
-    Memory written by code that Python hooks do not see (NumPy views, C++ extensions) is taken as written when
+    Memory written by code that Python hooks do not see (NumPy views, C++ extensions) is taken as written where
     its contents changed.
 
     ## References
@@ -55,7 +55,7 @@ class UninitialisedMemory(Rule):
             p
             for p in context.facts.parameters
             if p.uninitialised > 0
-            and p.provenance == "recorded"
+            and p.provenance != "loaded"
             and not p.generated
             and (p.kind == "parameter" or p.name in read)
         ]

@@ -265,6 +265,15 @@ def test_numpy_values_are_of_unknown_origin() -> None:
     assert found.uninitialised == 0.0
 
 
+@pytest.mark.parametrize(("rows", "left"), [(4, 0.0), (3, 0.25), (0, 1.0)])
+def test_what_a_numpy_view_did_not_reach_is_uninitialised(rows: int, left: float) -> None:
+    def setup(module: nn.Module) -> None:
+        module.p = nn.Parameter(torch.empty(4, 5))
+        module.p.detach().numpy()[:rows] = 0.5
+
+    assert only(setup).uninitialised == left
+
+
 def test_reading_through_numpy_changes_nothing() -> None:
     def setup(module: nn.Module) -> None:
         module.p = nn.Parameter(torch.randn(200, 200))
