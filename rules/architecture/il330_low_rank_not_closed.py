@@ -1,14 +1,15 @@
-"""IL330: a low-rank adapter beside a frozen layer changes its output from the start."""
+"""IL330: a low-rank adapter, or the magnitude of one, changes a frozen layer's output from the start."""
 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator
 from typing import Any
 
 from initlint.facts import ModelFacts, Node, ParameterFacts
 from initlint.findings import Severity
-from initlint.rule import Context, Outcome, Rule, bad, good, site_of
+from initlint.rule import Context, Outcome, Rule, bad, by_cause, good, site_of
 from initlint.signal import Nominal
 from initlint.wiring import SCALED, source
 
@@ -17,17 +18,23 @@ from initlint.wiring import SCALED, source
 _CLOSED = 1e-2
 
 
+# Functions by which a matrix is divided to have rows or columns of length one.
+_NORM = re.compile(r"\b(norm|normalize|vector_norm|linalg_norm|linalg_vector_norm|sqrt|rsqrt)\(")
+
+
 class LowRankNotClosed(Rule):
-    """Both factors of a low-rank adapter start at random, so that the frozen layer is changed before any training.
+    """A low-rank adapter changes the frozen layer before any training: two random factors, or a magnitude left at one.
 
     ## What it does
     Finds sums of a frozen linear map and of two trainable ones in a row, without anything between, of the same input
     (LoRA, beside the layer or merged into its weight). Reports adapters of which neither factor starts at zero, both
-    are drawn at random, and whose sum with the frozen layer differs from it by more than a tenth.
+    are drawn at random, and whose sum with the frozen layer differs from it by more than a tenth. Where a frozen matrix
+    is normalised and multiplied by a trainable magnitude (DoRA), reports magnitudes that are not its norms.
 
     ## Why is this bad?
     The frozen weights are what somebody trained. LoRA starts with one factor at zero, so that the model starts as it
-    was; with two random factors it starts from noise of the size of the layer (Hu et al. 2021, section 4.1).
+    was; with two random factors it starts from noise of the size of the layer (Hu et al. 2021, section 4.1). A
+    magnitude of one rescales every frozen row to length one, which trained rows have not.
 
     ## Example
     ```python
@@ -47,6 +54,7 @@ class LowRankNotClosed(Rule):
     ## References
     - Hu et al. 2021 (LoRA), section 4.1, arXiv:2106.09685
     - https://github.com/microsoft/LoRA/issues/98
+    - Liu et al. 2024 (DoRA), equation 5: the magnitude starts at the norms of the frozen weight, arXiv:2402.09353
     """
 
     code = "IL330"
@@ -82,6 +90,30 @@ class LowRankNotClosed(Rule):
                     topic="scale",
                 )
 
+        yield from self._magnitudes(context)
+
+    def _magnitudes(self, context: Context) -> Iterator[Outcome]:
+        found = {
+            m.name: (m, frozen, norm) for node in _normalising(context) for m, frozen, norm in _rescaled(context, node)
+        }
+        groups = by_cause(m for m, _, _ in found.values())
+        for group in groups.values():
+            first, frozen, norm = found[group[0].name]
+            held = math.sqrt(first.stats.second) if first.stats else 0.0
+            more = f" and {len(group) - 1} more" if len(group) > 1 else ""
+            yield self.finding(
+                context,
+                f"`{first.name}`{more} starts at {held:.4g} in the place of the norms of the frozen `{frozen.name}`, which"
+                f" are {norm:.3g}: the adapted layer starts {held / norm:.3g} times as large",
+                parameters=[p.name for p in group],
+                site=site_of(first),
+                expected={"magnitude": norm},
+                actual={"magnitude": held, "ratio": held / norm},
+                effect=context.effect({p.name: Nominal(found[p.name][2], 0.0) for p in group}),
+                fix="weight.norm(p=2, dim=1, keepdim=True).detach().clone()  # the norms that the frozen weight has",
+                topic="scale",
+            )
+
     @bad
     def both_drawn() -> Any:
         return _adapted(closed=False)
@@ -103,6 +135,14 @@ class LowRankNotClosed(Rule):
             model.base.weight.sub_(model.up.weight @ model.down.weight)
         return model, inputs
 
+    @bad
+    def magnitude_of_one() -> Any:
+        return _decomposed(norms=False)
+
+    @good
+    def magnitude_of_the_norms() -> Any:
+        return _decomposed(norms=True)
+
 
 def _adapter(context: Context, base: int, branch: int) -> tuple[ParameterFacts, ParameterFacts] | None:
     """The two factors of an adapter that is added to a frozen map of the same input, both drawn at random."""
@@ -118,6 +158,30 @@ def _adapter(context: Context, base: int, branch: int) -> tuple[ParameterFacts, 
     if fixed is None or down is None or up is None or fixed.requires_grad or fixed.kind != "parameter":
         return None
     return (down, up) if all(p.requires_grad and _drawn(p) for p in (down, up)) else None
+
+
+def _normalising(context: Context) -> Iterator[Node]:
+    """Nodes that compute something from parameters by a norm."""
+    return (node for node in context.facts.nodes if _NORM.search(str(node.attrs.get("expr", ""))))
+
+
+def _rescaled(context: Context, node: Node) -> Iterator[tuple[ParameterFacts, ParameterFacts, float]]:
+    """Magnitudes, each with the frozen matrix whose norms it replaces, and their mean; those that differ."""
+    named = [name for role, name in node.parameters.items() if not role.startswith("bias")]
+    used = [p for name in named if (p := context.parameter(name)) and p.stats]
+    for frozen in used:
+        if frozen.requires_grad or len(frozen.shape) != 2 or frozen.stats is None or frozen.stats.second <= 0:
+            continue
+        sides = [(frozen.shape[0], frozen.stats.rows), (frozen.shape[1], frozen.stats.columns)]
+        for m in used:
+            if not m.requires_grad or m.stats is None or math.prod(m.shape) not in frozen.shape or m.stats.second <= 0:
+                continue
+            # (out, 1) scales rows, (1, in) columns
+            along = sides if len(m.shape) == 1 else sides[:1] if m.shape[-1] == 1 else sides[1:]
+            norms = [math.sqrt(units.energy_mean) for size, units in along if units and size == math.prod(m.shape)]
+            near = [n for n in norms if abs(math.log(m.stats.second / n**2)) < 2 * math.log(1 + math.sqrt(_CLOSED))]
+            if norms and not near and not any(p.requires_grad and p.shape == frozen.shape for p in used):
+                yield m, frozen, norms[0]
 
 
 def _linear(facts: ModelFacts, index: int) -> Node | None:
@@ -148,3 +212,25 @@ def _adapted(*, closed: bool) -> Any:
             return self.head(torch.relu(self.base(x) + self.up(self.down(x))))
 
     return Adapted(), (torch.randn(8, 32),)
+
+
+def _decomposed(*, norms: bool) -> Any:
+    import torch
+    import torch.nn.functional as F
+    from torch import nn
+
+    class Decomposed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.base, self.head = nn.Linear(32, 48), nn.Linear(48, 4)
+            nn.init.normal_(self.base.weight, std=0.02)  # stands for trained weights
+            self.base.requires_grad_(False)
+            self.down, self.up = nn.Parameter(torch.randn(4, 32) * 0.1), nn.Parameter(torch.zeros(48, 4))
+            length = self.base.weight.norm(p=2, dim=1, keepdim=True)
+            self.magnitude = nn.Parameter(length.clone() if norms else torch.ones_like(length))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            weight = F.normalize(self.base.weight + self.up @ self.down, dim=1) * self.magnitude
+            return self.head(torch.relu(F.linear(x, weight, self.base.bias)))
+
+    return Decomposed(), (torch.randn(8, 32),)
