@@ -103,8 +103,8 @@ class LowRankNotClosed(Rule):
             more = f" and {len(group) - 1} more" if len(group) > 1 else ""
             yield self.finding(
                 context,
-                f"`{first.name}`{more} starts at {held:.4g} in the place of the norms of the frozen `{frozen.name}`, which"
-                f" are {norm:.3g}: the adapted layer starts {held / norm:.3g} times as large",
+                f"`{first.name}`{more} starts at {held:.4g} in the place of the norms of the frozen `{frozen.name}`,"
+                f" which are {norm:.3g}: the adapted layer starts {held / norm:.3g} times as large",
                 parameters=[p.name for p in group],
                 site=site_of(first),
                 expected={"magnitude": norm},
