@@ -26,7 +26,7 @@ from initlint.reasons import (
 from initlint.records import dataclass
 from initlint.runtime_scale import as_used, run_time_factor
 from initlint.theory.fans import torch_fans
-from initlint.theory.miscounts import formula
+from initlint.theory.miscounts import EXACT, formula
 from initlint.theory.schemes import Scheme, acceptable, textbook
 from initlint.wiring import reached, transparent
 
@@ -89,6 +89,7 @@ def _suspects(facts: ModelFacts) -> tuple[Suspect, ...]:
     by_name = {name: p for p in facts.parameters for name in (p.name, *p.aliases)}
     seen: set[str] = set()
     drawn = drawn_alike(facts)
+    narrowed = _scaled_for_width(facts)
     depth = sum(layer.branch for layer in facts.layers)
     tables = {p.name for layer in facts.layers if layer.kind == "embedding" and (p := by_name.get(layer.weight))}
     for layer in [part for whole in facts.layers for part in _factors(facts, whole, by_name)]:
@@ -107,6 +108,8 @@ def _suspects(facts: ModelFacts) -> tuple[Suspect, ...]:
         suspect = _suspect(read, parameter, factor, drawn.get(parameter.name), depth) if factor is not None else None
         if suspect is not None and suspect.reason == "other_activation" and _several(facts, layer):
             continue
+        if suspect is not None and suspect.reason == "unexplained" and narrowed and suspect.actual < suspect.expected:
+            continue
         if suspect is not None:
             # the reader compares with what the parameter holds, not with what the forward makes of it
             by = factor or 1.0
@@ -116,8 +119,20 @@ def _suspects(facts: ModelFacts) -> tuple[Suspect, ...]:
     sizes = tuple(_other_counts(facts))
     widths = {layer.fan_in for layer in facts.layers if layer.kind != "embedding"}
     found = [s for s in found if not (_of_table(s) and s.parameter.shape[0] in widths)]
+    found = [s for s in found if not (_of_readout(facts, s) and not any(_beside(s, other) for other in found))]
     kept = [s for s in found if s.parameter.name not in fitting or not _all_fit(found, fitting, s)]
     return tuple(s for s in kept if not _otherwise(found, s, sizes))
+
+
+def _scaled_for_width(facts: ModelFacts) -> bool:
+    """Whether all attentions divide by the width of a head, and not by its root: muP (Yang et al. 2022, table 8).
+
+    Its matrices have the std of a narrower base model, by the root of how much wider they are: smaller than any scheme,
+    and which base is not in the model.
+    """
+    found = [(n.attrs.get("scale"), n.attrs.get("head_dim")) for n in facts.nodes if n.op == "attention"]
+    known = [(s, d) for s, d in found if isinstance(s, (int, float)) and isinstance(d, (int, float))]
+    return bool(known) and all(d >= 4 and math.isclose(s * d, 1.0, rel_tol=EXACT) for s, d in known)
 
 
 def _several(facts: ModelFacts, layer: Layer) -> bool:
@@ -129,6 +144,24 @@ def _several(facts: ModelFacts, layer: Layer) -> bool:
 def _of_table(suspect: Suspect) -> bool:
     """Whether a table is said to go by its number of entries: ambiguous where that is a width of the model, too."""
     return suspect.reason == "fan_axis" and suspect.layer.kind == "embedding"
+
+
+def _of_readout(facts: ModelFacts, suspect: Suspect) -> bool:
+    """Whether an output layer has the std 1 / fan_in, that of a muP readout (Yang et al. 2022, table 3).
+
+    One that is divided by the width in the forward as well (table 8) is scaled twice.
+    """
+    fan_in = suspect.layer.fan_in
+    if suspect.reason != "variance_as_std" or not suspect.layer.head or not fan_in:
+        return False
+    behind = (n for start in suspect.layer.nodes for n in reached(facts, start, transparent))
+    scaled = any(n.op == "scale" and n.attrs.get("factor") != 1.0 for n in behind)
+    return not scaled and math.isclose(math.sqrt(suspect.actual) * fan_in, 1.0, rel_tol=EXACT)
+
+
+def _beside(suspect: Suspect, other: Suspect) -> bool:
+    """Whether the same line has written another layer in the same way: then it is no scheme for readouts."""
+    return other is not suspect and other.reason == suspect.reason and _same_line(other.wrote, suspect.wrote)
 
 
 def _otherwise(found: list[Suspect], suspect: Suspect, sizes: tuple[float, ...]) -> bool:

@@ -44,6 +44,19 @@ def head_of(scene: Scene, outputs: Sequence[int]) -> int | None:
     return None
 
 
+def _multiplied(scene: Scene, outputs: Sequence[int], head: int) -> float:
+    """What the logits are multiplied by between the layer that writes them and softmax (a readout's 1 / width)."""
+    for index in outputs:
+        factor, node = 1.0, scene.nodes[index]
+        while node.index != head and node.op in KEEPS and node.inputs:
+            by = node.attrs.get("factor") if node.op == "scale" else None
+            factor = 1.0 if "softmax" in node.op else factor * abs(by) if isinstance(by, (int, float)) else factor
+            node = scene.nodes[node.inputs[0]]
+        if node.index == head:
+            return factor
+    return 1.0
+
+
 def init_loss(scene: Scene, outputs: Sequence[int], states: Sequence[State]) -> InitLoss | None:
     """The loss that the logits' spread between classes gives; None where the output is no vector of logits."""
     head = head_of(scene, outputs)
@@ -52,7 +65,7 @@ def init_loss(scene: Scene, outputs: Sequence[int], states: Sequence[State]) -> 
     classes = scene.layout(head).channels
     if not FEWEST <= classes <= MOST:
         return None
-    x = states[head]
-    spread = math.sqrt(min(x.v, 1e12))
+    x, factor = states[head], _multiplied(scene, outputs, head)
+    spread = factor * math.sqrt(min(x.v, 1e12))
     # the true class is one of them: its own logit is 0 on average relative to the mean
-    return InitLoss(log_sum_exp(spread, classes), math.log(classes), classes, math.sqrt(x.q), head)
+    return InitLoss(log_sum_exp(spread, classes), math.log(classes), classes, factor * math.sqrt(x.q), head)
