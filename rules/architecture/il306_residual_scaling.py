@@ -224,11 +224,10 @@ def _std(parameter: ParameterFacts) -> float:
 
 
 def _by_fan(context: Context, parameters: list[ParameterFacts]) -> bool:
-    """Whether one gain over the root of the fan-in gives all these stds: they differ with the fan, not for depth."""
-    gains = [
-        _std(p) * math.sqrt(fan) for p in parameters for layer in context.layers_of(p.name)[:1] if (fan := layer.fan_in)
-    ]
-    return len(gains) == len(parameters) and all(_same(gain, gains[0]) for gain in gains)
+    """Whether one gain over the fan-in, or its root, gives all these stds: they differ with the fan, not for depth."""
+    fans = [(p, fan) for p in parameters for layer in context.layers_of(p.name)[:1] if (fan := layer.fan_in)]
+    known = [[_std(p) * fan**power for p, fan in fans] for power in (0.5, 1.0)]
+    return len(fans) == len(parameters) and any(all(_same(gain, gains[0]) for gain in gains) for gains in known)
 
 
 def _same(a: float, b: float) -> bool:

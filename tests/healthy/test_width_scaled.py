@@ -96,7 +96,7 @@ def test_right_scaling_is_silent(hidden: Std, readout: float, multiplier: float)
     [
         (base_std, 1.0, 1.0, "IL209", Severity.ERROR),  # the multiplier was left out
         (base_std, 0.02, 64 * TIMES, "IL209", Severity.WARNING),  # multiplied instead of divided
-        (lambda layer: 1 / layer.in_features, 0.02, 1 / TIMES, "IL108", Severity.WARNING),  # hidden layers as a readout
+        (lambda layer: 1 / layer.in_features, 0.02, 1 / TIMES, "IL108", Severity.NOTE),  # hidden layers as a readout
         (base_std, 1 / WIDTH, 1 / WIDTH, "IL108", Severity.NOTE),  # scaled for its width twice
     ],
 )
