@@ -15,7 +15,7 @@ class StackedOrthogonal(Rule):
 
     ## What it does
     Finds packed weights (the (4H, H) recurrent matrix of an LSTM, (3H, H) of a GRU, stacked tensors of three axes)
-    that were initialised by one call of `orthogonal_`.
+    that were initialised by one call of `orthogonal_`, or of `eye_`, which reaches the first part alone.
 
     ## Why is this bad?
     The columns of the (4H, H) stack are orthonormal, so each (H, H) gate has only a quarter of the spectral
@@ -60,26 +60,44 @@ class StackedOrthogonal(Rule):
             p
             for p in context.facts.parameters
             if p.last is not None
-            and p.last.op == "orthogonal_"
+            and p.last.op in ("orthogonal_", "eye_")
             and p.last.share >= 1
             and _parts(p, recurrent, packed) > 1
         ]
         for group in by_cause(suspects).values():
             parts = _parts(group[0], recurrent, packed)
-            ratio = parts**-0.5
             chunk = f"chunk({parts}, 1)" if packed.get(group[0].name) == "in_out" else f"chunk({parts})"
-            yield self.finding(
-                context,
-                f"orthogonal_ makes the {parts} stacked parts of `{group[0].name}` one semi-orthogonal matrix:"
-                f" each part has {ratio:.2g} of the std it would have on its own",
-                parameters=[p.name for p in group],
-                site=site_of(group[0]),
-                expected={"singular_value": 1.0},
-                actual={"singular_value_rms": ratio},
-                effect=f"no part is orthogonal; each keeps 1/{parts} of the spectral mass",
-                fix=f"for part in weight.{chunk}: nn.init.orthogonal_(part)",
-                topic="scale",
-            )
+            eye = group[0].last is not None and group[0].last.op == "eye_"
+            yield self._identity(context, group, parts, chunk) if eye else self._report(context, group, parts, chunk)
+
+    def _report(self, context: Context, group: list[ParameterFacts], parts: int, chunk: str) -> Outcome:
+        ratio = parts**-0.5
+        return self.finding(
+            context,
+            f"orthogonal_ makes the {parts} stacked parts of `{group[0].name}` one semi-orthogonal matrix:"
+            f" each part has {ratio:.2g} of the std it would have on its own",
+            parameters=[p.name for p in group],
+            site=site_of(group[0]),
+            expected={"singular_value": 1.0},
+            actual={"singular_value_rms": ratio},
+            effect=f"no part is orthogonal; each keeps 1/{parts} of the spectral mass",
+            fix=f"for part in weight.{chunk}: nn.init.orthogonal_(part)",
+            topic="scale",
+        )
+
+    def _identity(self, context: Context, group: list[ParameterFacts], parts: int, chunk: str) -> Outcome:
+        return self.finding(
+            context,
+            f"eye_ makes the first of the {parts} stacked parts of `{group[0].name}` the identity and leaves the others"
+            " at zero",
+            parameters=[p.name for p in group],
+            site=site_of(group[0]),
+            expected={"identities": parts},
+            actual={"identities": 1},
+            effect=f"{parts - 1} of {parts} parts start without what the identity is meant to carry",
+            fix=f"for part in weight.{chunk}: nn.init.eye_(part)",
+            topic="scale",
+        )
 
     @bad
     def whole_lstm_matrix() -> Any:
@@ -96,6 +114,14 @@ class StackedOrthogonal(Rule):
                 return self.lstm(x)[0]
 
         return Agent()
+
+    @bad
+    def identity_of_the_whole() -> Any:
+        from torch import nn
+
+        gru = nn.GRU(16, 16, batch_first=True)
+        nn.init.eye_(gru.get_parameter("weight_hh_l0"))
+        return gru
 
     @good
     def each_gate() -> Any:
