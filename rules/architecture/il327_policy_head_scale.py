@@ -77,7 +77,7 @@ class PolicyHeadScale(Rule):
         second = weight.stats.second if weight.stats else 1.0
         return self.finding(
             context,
-            f"`{weight.name}` writes {layer.fan_out:g} outputs beside a value, and has a hidden layer's gain, {gain:.3g}",
+            f"`{weight.name}` writes {layer.fan_out:g} outputs beside a value, with a hidden layer's gain {gain:.3g}",
             parameters=[weight.name],
             site=site_of(weight),
             expected={"gain": _RIGHT},
