@@ -1,4 +1,4 @@
-"""IL327: the policy of an actor-critic starts with a decided opinion."""
+"""IL329: the policy of an actor-critic starts with a decided opinion."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class PolicyHeadScale(Rule):
     - Engstrom et al. 2020, Implementation Matters in Deep RL, section 3, arXiv:2005.12729
     """
 
-    code = "IL327"
+    code = "IL329"
     name = "policy-head-scale"
     family = "architecture"
     severity = Severity.NOTE
