@@ -198,6 +198,39 @@ def test_yang_2019_batch_norm_explodes_gradients_by_pi_over_pi_minus_one():
     assert per_layer == pytest.approx(math.pi / (math.pi - 1), rel=5e-3)  # 1.467; measured 1.4706
 
 
+# -- Martens et al. 2021, Rapid Training of Deep Neural Networks without Skips, arXiv:2110.01765 ---------------------
+
+
+def test_martens_2021_slope_of_the_correlation_map_of_a_rectifier():
+    # the code's constant 1.466942206924: C'(1) = E f'^2 / Var f of a ReLU brought to zero mean, at most
+    relu = plain(1, 1.0, "relu")
+    pre, post = of(relu, "linear")[0], of(relu, "activation")[0]
+    slope = 0.5 / (post.q - post.m**2) * pre.q
+    assert slope == pytest.approx(1.466942206924, rel=1e-9)
+    assert slope == pytest.approx(math.pi / (math.pi - 1), rel=1e-12)
+
+
+# -- Karras et al. 2024, EDM2, arXiv:2312.02696 ----------------------------------------------------------------------
+
+
+def test_karras_2024_magnitude_preserving_silu():
+    found = of(plain(1, 1.0, "silu"), "activation")[0]
+    assert math.sqrt(found.q) == pytest.approx(0.596, abs=5e-4)  # the published code divides by .596
+
+
+# -- Bingham and Miikkulainen 2023, AutoInit, arXiv:2109.08958 -------------------------------------------------------
+
+
+@pytest.mark.parametrize("fn", ["relu", "tanh", "gelu", "silu", "elu"])
+def test_bingham_2023_weights_by_the_moments_that_come_in_give_unit_variance(fn):
+    # weights of variance 1 / (fan_in (mu^2 + var)) of what the activation hands on: q = 1 at every layer
+    graph, second = Graph(), activations.moments(fn, None, 0.0, 1.0).second
+    x = graph.linear(graph.input(256), 256, 1.0)
+    for _ in range(20):
+        x = graph.linear(graph.activation(x, fn), 256, 1.0 / second)
+    assert [m.q for m in of(graph, "linear")] == pytest.approx([1.0] * 21, rel=1e-3)
+
+
 # -- Hayou et al. 2019, On the Impact of the Activation Function, arXiv:1902.06853 -----------------------------------
 
 

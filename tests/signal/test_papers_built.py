@@ -55,6 +55,38 @@ def test_xiao_2018_twice_the_gain_explodes_where_it_is_chaotic() -> None:
     assert chaotic.gradient_span > 6
 
 
+def singular_values(conv: Any, size: int) -> Any:
+    """Of the linear map that a circular convolution is: those of its matrices by frequency."""
+    transform = torch.fft.fft2(conv.weight.detach(), (size, size)).permute(2, 3, 0, 1)
+    return torch.linalg.svdvals(transform)
+
+
+def test_xiao_2018_delta_orthogonal_is_an_isometry_and_orthogonal_kernels_are_not() -> None:
+    torch.manual_seed(0)
+    conv = nn.Conv2d(32, 32, 3, padding=1, padding_mode="circular", bias=False)
+    delta_orthogonal(conv.weight, 1.0)
+    values = singular_values(conv, 8)
+    assert float(values.min()) == pytest.approx(1.0, abs=1e-5)
+    assert float(values.max()) == pytest.approx(1.0, abs=1e-5)
+    nn.init.orthogonal_(conv.weight)  # rows of the flattened kernel: .006 to 1.93, mean square 1
+    values = singular_values(conv, 8)
+    assert float(values.min()) < 0.1
+    assert 1.7 < float(values.max()) < 2.1
+    assert float(values.square().mean()) == pytest.approx(1.0, abs=0.02)
+
+
+def test_pytorch_23854_fan_out_of_a_depthwise_convolution() -> None:
+    # (9, 36) by torch, (9, 9) by what reads what: kaiming_normal_(mode="fan_out") gives var * 9 = 2 / 4
+    torch.manual_seed(0)
+    conv = nn.Conv2d(64, 64, 3, padding=1, groups=64, padding_mode="circular", bias=False)
+    nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
+    assert float(conv.weight.detach().var()) * 9 == pytest.approx(2 / 64, rel=0.2)
+    signal = of(lambda: nn.Sequential(conv), 4, 64, 8, 8)
+    assert signal.scene is not None
+    layer = next(node.index for node in signal.scene.nodes if node.op == "conv")
+    assert signal.built[layer].q == pytest.approx(2 / 64, rel=0.2)
+
+
 @pytest.mark.parametrize("depth", [22, 30])
 def test_he_2015_xavier_on_rectifiers(depth: int) -> None:
     # section 2.2: each ReLU layer halves the second moment, 2^-22 and 2^-30 after 22 and 30
