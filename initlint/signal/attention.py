@@ -344,7 +344,9 @@ def matmul_back(node: Node, xs: tuple[State, ...], y: State, g: Grad, scene: Sce
     summed = (
         asked(a, per_b, g) if text(node, "kind") == "logits" and not _over_channels(node, 0, scene) else a.q * per_b
     )
-    right = Grad(bounded(g.p * summed), 0.0, g.noise)
+    # what all queries weigh alike of what their gradients have in common adds up at the values
+    together = max(g.t, 0.0) * max(a.q - a.e, 0.0) * per_b if text(node, "kind") == "values" else 0.0
+    right = Grad(bounded(g.p * summed + together * max(per_b - 1.0, 0.0)), together * per_b, g.noise)
     if len(node.inputs) == 1:
         return (Grad(left.p + right.p, 0.0, g.noise),)
     return (left, right)

@@ -120,17 +120,14 @@ def block(node: Node, scene: Scene) -> float:
 
     ``rows`` says which rows of the layer that wrote the signal they are.
     """
-    rows = node.attrs.get("rows")
-    if not isinstance(rows, list) or len(rows) != 2 or not all(isinstance(row, int) for row in rows):
+    start, stop = _chosen_rows(node)
+    source = _writer(node, scene)
+    if stop <= start:
         return 1.0
-    source = scene.nodes[node.inputs[0]]
-    while source.op in ("reshape", "identity") and source.inputs:
-        source = scene.nodes[source.inputs[0]]
     name = source.parameters.get("weight")
     stats, fact = scene.stats(name), scene.parameters.get(name or "")
     if stats is None or fact is None or source.operator is None or stats.second <= 0 or not fact.shape:
         return 1.0
-    start, stop = int(str(rows[0])), int(str(rows[1]))
     count = source.operator.width_out or fact.shape[0]
     for parts in stats.chunks.values():
         size = count // len(parts) if parts else 0
@@ -139,6 +136,33 @@ def block(node: Node, scene: Scene) -> float:
             if own:
                 return _relative(source, sum(own) / len(own) / stats.second, stats.second)
     return 1.0
+
+
+def _chosen_rows(node: Node) -> tuple[int, int]:
+    """The range of the writer's rows that a part holds; (0, 0) where it is not known."""
+    rows = node.attrs.get("rows")
+    if not isinstance(rows, list) or len(rows) != 2 or not all(isinstance(row, int) for row in rows):
+        return 0, 0
+    return int(str(rows[0])), int(str(rows[1]))
+
+
+def _writer(node: Node, scene: Scene) -> Node:
+    """The layer whose output is taken apart."""
+    source = scene.nodes[node.inputs[0]]
+    while source.op in ("reshape", "identity") and source.inputs:
+        source = scene.nodes[source.inputs[0]]
+    return source
+
+
+def _of_channels(node: Node, share: float, scene: Scene) -> bool:
+    """Whether a part holds all positions of some channels: also where these were laid out on an axis of their own, as
+    queries, keys and values of a packed projection are."""
+    if text(node, "axis") == "channel":
+        return True
+    start, stop = _chosen_rows(node)
+    operator = _writer(node, scene).operator
+    count = operator.width_out if operator is not None else 0
+    return stop > start and count > 0 and abs((stop - start) / count - share) < 1e-3
 
 
 def _relative(source: Node, ratio: float, second: float) -> float:
@@ -154,7 +178,7 @@ def _relative(source: Node, ratio: float, second: float) -> float:
 def select_back(node: Node, xs: tuple[State, ...], y: State, g: Grad, scene: Scene) -> tuple[Grad, ...]:
     """Zero elsewhere: on average the share of the gradient."""
     share = _share(node, scene)
-    shared = g.t * share if text(node, "axis") == "channel" else g.t * share * share
+    shared = g.t * share if _of_channels(node, share, scene) else g.t * share * share
     factor = block(node, scene)
     through = g.p * share * factor if factor != 1.0 else -1.0
     first = Grad(
