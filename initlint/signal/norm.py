@@ -72,11 +72,30 @@ def norm(node: Node, xs: tuple[State, ...], scene: Scene) -> State:
         return _scaled_norm(node, x, _local_factor(node, x), gain, second, bias, bias_second)
     if kind == "batch" and not node.attrs.get("training", True):
         return _scaled_norm(node, x, 1.0 / (1.0 + number(node, "eps", 1e-5)), gain, second, bias, bias_second)
+    filled = _filled(node, scene)
     if kind in ("rms", "l2"):
-        return _scaled_norm(node, x, _power(node, x), gain, second, bias, bias_second)
+        return _scaled_norm(node, x, filled * _power(node, x), gain, second, bias, bias_second)
     centred, v = statistic(node, x, scene)
-    factor = 1.0 / (v + number(node, "eps", 1e-5)) if v + number(node, "eps", 1e-5) > 0 else 0.0
+    factor = filled / (v + number(node, "eps", 1e-5)) if v + number(node, "eps", 1e-5) > 0 else 0.0
     return _scaled_norm(node, centred, factor, gain, second, bias, bias_second, x)
+
+
+def _filled(node: Node, scene: Scene) -> float:
+    """The share of positions that are no padding of zeros, for a norm of each position by itself: the others stay zero.
+
+    A signal thinned out by padding is brought to unit scale where there is any, and not on average.
+    """
+    if text(node, "kind", "layer") not in ("layer", "rms", "l2"):
+        return 1.0
+    before = scene.nodes[node.inputs[0]]
+    while before.op in ("reshape", "identity") and before.inputs:
+        before = scene.nodes[before.inputs[0]]
+    if before.op != "pad" or text(before, "mode", "constant") != "constant" or not before.inputs:
+        return 1.0
+    channels = scene.layout(before.inputs[0]).channels
+    if not channels == scene.layout(before.index).channels == round(number(node, "n", channels)):
+        return 1.0
+    return min(number(before, "n_in", 1.0) / max(number(before, "n_out", 1.0), 1.0), 1.0)
 
 
 def _power(node: Node, x: State) -> float:
@@ -154,6 +173,7 @@ def norm_back(node: Node, xs: tuple[State, ...], y: State, g: Grad, scene: Scene
     else:
         _, v = statistic(node, x, scene)
         factor = second / max(v + number(node, "eps", 1e-5), 1e-150)
+    factor *= _filled(node, scene)
     # E[1/v] E[v] - 1: the energy of one token fluctuates as the signal does, a mean over positions hardly
     single = positions * samples == 1
     factor *= 1.0 + min(x.spread if single else 2.0 / (cells - 3.0), 1.0)

@@ -70,11 +70,20 @@ def reshape(node: Node, xs: tuple[State, ...], scene: Scene) -> State:
 
 
 def reshape_back(node: Node, xs: tuple[State, ...], y: State, g: Grad, scene: Scene) -> tuple[Grad, ...]:
-    """An expanded tensor takes the sum over its copies."""
+    """An expanded tensor takes the sum over its copies; positions that became channels have a gradient each."""
     kept = number(node, "kept", 1.0)
     if kept <= 1.0:
-        return (g,)
+        return (g._replace(t=0.0) if _unfolds(node, scene) else g,)
     return (Grad(bounded(kept * (g.p + (kept - 1.0) * max(g.t, 0.0))), 0.0, g.noise),)
+
+
+def _unfolds(node: Node, scene: Scene) -> bool:
+    """Whether all positions of a sample are laid out as channels of one position of a larger sample: [B P, p, c] to
+    [B, P, p c]. What the larger sample's positions share, its channels do not."""
+    if scene.nodes[node.inputs[0]].shape is None or node.shape is None:
+        return False
+    own, out = scene.layout(node.inputs[0]), scene.layout(node.index)
+    return own.positions > 1 and out.channels == own.channels * own.positions and own.batch == out.batch * out.positions
 
 
 def select(node: Node, xs: tuple[State, ...], scene: Scene) -> State:
