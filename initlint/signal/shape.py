@@ -73,17 +73,29 @@ def reshape_back(node: Node, xs: tuple[State, ...], y: State, g: Grad, scene: Sc
     """An expanded tensor takes the sum over its copies; positions that became channels have a gradient each."""
     kept = number(node, "kept", 1.0)
     if kept <= 1.0:
-        return (g._replace(t=0.0) if _unfolds(node, scene) else g,)
+        return (g._replace(t=g.t * _alike_still(node, scene)),)
     return (Grad(bounded(kept * (g.p + (kept - 1.0) * max(g.t, 0.0))), 0.0, g.noise),)
 
 
-def _unfolds(node: Node, scene: Scene) -> bool:
-    """Whether all positions of a sample are laid out as channels of one position of a larger sample: [B P, p, c] to
-    [B, P, p c]. What the larger sample's positions share, its channels do not."""
-    if scene.nodes[node.inputs[0]].shape is None or node.shape is None:
-        return False
+#: Ops whose output is laid out by heads.
+HEADED = frozenset({"matmul", "attention", "mha", "scan"})
+
+
+def _alike_still(node: Node, scene: Scene) -> float:
+    """Of pairs of positions the share that stays on the same channels where positions are laid out as channels.
+
+    Patches that are merged, [B, k P, c] to [B, P, k c]: one of k. All positions of a sample as the channels of one
+    position of a larger sample, [B P, p, c] to [B, P, p c]: none. Heads are no positions.
+    """
+    if scene.nodes[node.inputs[0]].shape is None or node.shape is None or _writer(node, scene).op in HEADED:
+        return 1.0
     own, out = scene.layout(node.inputs[0]), scene.layout(node.index)
-    return own.positions > 1 and out.channels == own.channels * own.positions and own.batch == out.batch * out.positions
+    if own.positions <= 1 or out.channels <= own.channels or out.channels % own.channels:
+        return 1.0
+    merged = out.channels // own.channels
+    if own.batch == out.batch and own.positions == merged * out.positions:
+        return 1.0 / merged
+    return 0.0 if own.positions == merged and own.batch == out.batch * out.positions else 1.0
 
 
 def select(node: Node, xs: tuple[State, ...], scene: Scene) -> State:
