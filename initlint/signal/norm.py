@@ -11,6 +11,7 @@ from dataclasses import replace
 
 from initlint.facts import Node
 from initlint.signal.moments import Grad, State, bounded, kept_ties, state, tied
+from initlint.signal.parts import border
 from initlint.signal.scene import Op, Scene, number, text
 
 #: A statistic over fewer elements than this depends on the batch that happened to be traced; it counts as this many.
@@ -91,6 +92,8 @@ def _filled(node: Node, scene: Scene) -> float:
     while before.op in ("reshape", "identity") and before.inputs:
         before = scene.nodes[before.inputs[0]]
     if before.op != "pad" or text(before, "mode", "constant") != "constant" or not before.inputs:
+        return 1.0
+    if border(before) is not None:  # taken by itself: see ``parts``
         return 1.0
     channels = scene.layout(before.inputs[0]).channels
     if not channels == scene.layout(before.index).channels == round(number(node, "n", channels)):
