@@ -393,6 +393,9 @@ def softmax_back(node: Node, xs: tuple[State, ...], y: State, g: Grad, scene: Sc
     x, n = xs[0], max(number(node, "n", 1.0), 1.0)
     passing = _masked(slip, x, _compared(node, x), n)
     lean = (1.0 - y.share) ** 2 / passing if passing > 1e-12 and x.kind == "logits" else 0.0
+    layout = scene.layout(node.index)
+    if layout.positions == n and layout.channels > 1:  # over all positions: what they share moves no weight
+        return (Grad(bounded(max(g.p - max(g.t, 0.0), 0.0) * passing / n), 0.0, g.noise, lean=lean),)
     return (Grad(bounded(g.p * passing / n), g.t * passing / n, g.noise, lean=lean),)
 
 

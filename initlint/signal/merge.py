@@ -222,8 +222,10 @@ def spread(g: Grad, which: int, node: Node, scene: Scene) -> Grad:
     times_used = out.batch * out.elements / max(own.batch * own.elements, 1)
     if times_used <= 1.0 or scene.nodes[node.inputs[which]].shape is None:
         return g
-    over = min(times_used, out.positions)
-    return Grad(bounded(times_used * (g.p + (over - 1.0) * max(g.t, 0.0))), 0.0, g.noise)
+    over, shared = min(times_used, out.positions), max(g.t, 0.0)
+    # several positions that each gate many (one gate for each path) share what all that they gate share
+    t = times_used * over * shared if own.positions > 1 else 0.0
+    return Grad(bounded(times_used * (g.p + (over - 1.0) * shared)), t, g.noise)
 
 
 def mul(node: Node, xs: tuple[State, ...], scene: Scene) -> State:

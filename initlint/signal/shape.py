@@ -81,13 +81,21 @@ def reshape_back(node: Node, xs: tuple[State, ...], y: State, g: Grad, scene: Sc
 HEADED = frozenset({"matmul", "attention", "mha", "scan"})
 
 
+def _headed(node: Node, scene: Scene) -> bool:
+    """Whether what is laid out anew comes from heads, by itself or with what was added to it."""
+    source = _writer(node, scene)
+    if source.op not in ("add", "cat"):
+        return source.op in HEADED
+    return any(scene.nodes[i].op in HEADED or _writer(scene.nodes[i], scene).op in HEADED for i in source.inputs)
+
+
 def _alike_still(node: Node, scene: Scene) -> float:
     """Of pairs of positions the share that stays on the same channels where positions are laid out as channels.
 
     Patches that are merged, [B, k P, c] to [B, P, k c]: one of k. All positions of a sample as the channels of one
     position of a larger sample, [B P, p, c] to [B, P, p c]: none. Heads are no positions.
     """
-    if scene.nodes[node.inputs[0]].shape is None or node.shape is None or _writer(node, scene).op in HEADED:
+    if scene.nodes[node.inputs[0]].shape is None or node.shape is None or _headed(node, scene):
         return 1.0
     own, out = scene.layout(node.inputs[0]), scene.layout(node.index)
     if own.positions <= 1 or out.channels <= own.channels or out.channels % own.channels:
@@ -168,8 +176,8 @@ def _chosen_rows(node: Node) -> tuple[int, int]:
 
 
 def _writer(node: Node, scene: Scene) -> Node:
-    """The layer whose output is taken apart."""
-    source = scene.nodes[node.inputs[0]]
+    """The op whose output is laid out anew or taken apart."""
+    source = scene.nodes[node.inputs[0]] if node.inputs else node
     while source.op in ("reshape", "identity") and source.inputs:
         source = scene.nodes[source.inputs[0]]
     return source
