@@ -216,15 +216,18 @@ def _times(g: Grad, factor: float) -> Grad:
     return Grad(bounded(g.p * factor), g.t * factor, g.noise, lean=g.lean, across=g.across * factor, near=g.near)
 
 
-def spread(g: Grad, which: int, node: Node, scene: Scene) -> Grad:
-    """The gradient to an operand smaller than the output: summed over the positions that share it."""
+def spread(g: Grad, which: int, node: Node, scene: Scene, mean: float = 0.0) -> Grad:
+    """The gradient to an operand smaller than the output: summed over the positions that share it.
+
+    ``mean``: how much of what positions share all units share, too.
+    """
     out, own = scene.layout(node.index), scene.layout(node.inputs[which])
     times_used = out.batch * out.elements / max(own.batch * own.elements, 1)
     if times_used <= 1.0 or scene.nodes[node.inputs[which]].shape is None:
         return g
     over, shared = min(times_used, out.positions), max(g.t, 0.0)
-    # several positions that each gate many (one gate for each path) share what all that they gate share
-    t = times_used * over * shared if own.positions > 1 else 0.0
+    # several positions that each gate many (one gate for each path) share the mean of all that they gate
+    t = times_used * over * shared * mean if own.positions > 1 else 0.0
     return Grad(bounded(times_used * (g.p + (over - 1.0) * shared)), t, g.noise)
 
 
@@ -272,7 +275,11 @@ def mul_back(node: Node, xs: tuple[State, ...], y: State, g: Grad, scene: Scene)
     right = _by(g, a)
     if g.won > 0.0 and g.window > 1.0:  # where the greatest was chosen the other operand is greater than elsewhere
         right = right._replace(p=bounded(right.p + g.won * max(chosen(a, g.window).q - a.q, 0.0)))
-    return (spread(left, 0, node, scene), spread(right, 1, node, scene))
+    return (spread(left, 0, node, scene, _mean(b)), spread(right, 1, node, scene, _mean(a)))
+
+
+def _mean(x: State) -> float:
+    return min(x.m * x.m / (x.q - x.e), 1.0) if x.q > x.e else 0.0
 
 
 def div(node: Node, xs: tuple[State, ...], scene: Scene) -> State:

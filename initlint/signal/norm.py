@@ -78,7 +78,13 @@ def norm(node: Node, xs: tuple[State, ...], scene: Scene) -> State:
         return _scaled_norm(node, x, filled * _power(node, x), gain, second, bias, bias_second)
     centred, v = statistic(node, x, scene)
     factor = filled / (v + number(node, "eps", 1e-5)) if v + number(node, "eps", 1e-5) > 0 else 0.0
-    return _scaled_norm(node, centred, factor, gain, second, bias, bias_second, x)
+    y = _scaled_norm(node, centred, factor, gain, second, bias, bias_second, x)
+    if kind == "batch" and x.mix:  # of the same shape, about zero
+        scale = factor**0.5 * gain
+        y = replace(
+            y, mix=tuple((weight, (m - x.m) * scale + bias, part * factor * second) for weight, m, part in x.mix)
+        )
+    return y
 
 
 def _filled(node: Node, scene: Scene) -> float:

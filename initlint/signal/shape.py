@@ -82,11 +82,9 @@ HEADED = frozenset({"matmul", "attention", "mha", "scan"})
 
 
 def _headed(node: Node, scene: Scene) -> bool:
-    """Whether what is laid out anew comes from heads, by itself or with what was added to it."""
+    """Whether what is laid out anew comes from heads, by itself or with what was added to each."""
     source = _writer(node, scene)
-    if source.op not in ("add", "cat"):
-        return source.op in HEADED
-    return any(scene.nodes[i].op in HEADED or _writer(scene.nodes[i], scene).op in HEADED for i in source.inputs)
+    return source.op in HEADED or (source.op == "add" and any(scene.nodes[i].op in HEADED for i in source.inputs))
 
 
 def _alike_still(node: Node, scene: Scene) -> float:

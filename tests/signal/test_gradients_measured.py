@@ -324,3 +324,23 @@ def test_a_norm_leaves_positions_of_zeros():
     forward, backward = errors(Padded(), torch.randn(4, 4, 4, 16))
     assert largest(forward, "norm", "body") < 0.02  # brought to unit scale on average: 0.24
     assert largest(backward, "embed") < 0.05
+
+
+class Paths(nn.Module):
+    """Selective kernels: a softmax over two paths weighs them, one gate for each channel of either."""
+
+    def __init__(self, width: int = 64) -> None:
+        super().__init__()
+        self.one, self.two = (nn.Conv2d(3, width, 3, padding=1) for _ in range(2))
+        self.gates, self.head = nn.Conv2d(width, 2 * width, 1), nn.Conv2d(width, 200, 1)
+
+    def forward(self, x):
+        both = torch.stack([self.one(x).relu(), self.two(x).relu()], 1)
+        gates = self.gates(both.sum(1).mean((2, 3), keepdim=True)).unflatten(1, (2, -1)).softmax(1)
+        return self.head((both * gates).sum(1).mean((2, 3), keepdim=True))
+
+
+def test_what_two_paths_share_of_a_gradient_moves_no_weight_of_theirs():
+    torch.manual_seed(0)
+    _, backward = errors(Paths(), torch.randn(8, 3, 8, 8))
+    assert largest(backward, "gates") < 0.15  # as if of independent gradients: 0.4 too large
