@@ -15,6 +15,7 @@ from functools import lru_cache
 from initlint.facts import Node
 from initlint.signal.moments import Grad, NoRuleError, State, bounded, state
 from initlint.signal.order import log_sum_exp, softmax_energy, softmax_slip
+from initlint.signal.ranked import spread_of
 from initlint.signal.scene import Op, Scene, number, text
 
 #: Rows of a causal mask at which the energy is evaluated; between them it is smooth in log length.
@@ -391,7 +392,10 @@ def _masked(of: Callable[..., float], x: State, spread: float, n: float) -> floa
 def softmax_back(node: Node, xs: tuple[State, ...], y: State, g: Grad, scene: Scene) -> tuple[Grad, ...]:
     """Jacobian a_j (delta_jk - a_k): E a_j^2 (1 - 2 a_j + S)."""
     x, n = xs[0], max(number(node, "n", 1.0), 1.0)
-    passing = _masked(slip, x, _compared(node, x), n)
+    spread = _compared(node, x)
+    if node.index in scene.fixed and n > 1.0:  # known weights, and no Gaussian logits: as uneven as they are
+        spread = spread_of(round(min(y.q * n, 1.0), 3), round(n)) ** 2
+    passing = _masked(slip, x, spread, n)
     lean = (1.0 - y.share) ** 2 / passing if passing > 1e-12 and x.kind == "logits" else 0.0
     layout = scene.layout(node.index)
     if layout.positions == n and layout.channels > 1:  # over all positions: what they share moves no weight

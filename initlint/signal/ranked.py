@@ -36,7 +36,7 @@ def largest(x: State, total: int, kept: int) -> State:
 
 
 @lru_cache(maxsize=256)
-def _spread(row: float, total: int) -> float:
+def spread_of(row: float, total: int) -> float:
     """The standard deviation of the logits whose softmax has this sum of squares."""
     low, high = math.log(1e-3), math.log(WIDEST)
     for _ in range(HALVINGS):
@@ -73,7 +73,7 @@ def _scores(total: int, kept: int) -> tuple[float, float]:
 
 @lru_cache(maxsize=256)
 def _probabilities(row: float, total: int, kept: int) -> tuple[float, float]:
-    return _moments(_softmax(_spread(row, total), total, kept))
+    return _moments(_softmax(spread_of(row, total), total, kept))
 
 
 def _moments(values: Sequence[float]) -> tuple[float, float]:
