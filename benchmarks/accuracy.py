@@ -168,8 +168,8 @@ def svg(models: Sequence[Model]) -> str:
     return "\n".join([*parts, "</svg>"]) + "\n"
 
 
-def page(models: Sequence[Model], count: int, beside: str) -> str:
-    """The whole page."""
+def page(models: Sequence[Model], count: int, beside: str, made: str = "") -> str:
+    """The whole page; ``made``: which code traced and measured, and which predicted."""
     nodes, seconds = sum(m.nodes for m in models), sum(m.seconds for m in models)
     return "\n".join(
         [
@@ -185,6 +185,7 @@ def page(models: Sequence[Model], count: int, beside: str) -> str:
             *table(models),
             "",
             f"{len(models)} models, {nodes} nodes predicted in {seconds:.0f} s on one busy core.",
+            *([made] if made else []),
             "",
             "![Predicted over measured](accuracy.svg)",
             "",
@@ -211,12 +212,13 @@ def main() -> int:
     parser.add_argument("--svg", type=Path, help="the plot to write")
     parser.add_argument("--beside", type=Path, help="Markdown to append: AnyInit on the same models")
     parser.add_argument("--worst", type=int, default=20)
+    parser.add_argument("--made", default="", help="a sentence on which code made the facts, and which the predictions")
     arguments = parser.parse_args()
     models = list(load(arguments.folder))
     print("\n".join([*table(models), "", *worst(models, arguments.worst), "", *missing(models)]))
     if arguments.out:
         beside = arguments.beside.read_text() if arguments.beside else ""
-        arguments.out.write_text(page(models, arguments.worst, beside).rstrip() + "\n")
+        arguments.out.write_text(page(models, arguments.worst, beside, arguments.made).rstrip() + "\n")
     if arguments.svg:
         arguments.svg.write_text(svg(models))
     return 0
