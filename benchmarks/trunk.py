@@ -24,6 +24,7 @@ from typing import Any
 def trunk(facts: Any) -> dict[str, Any]:
     """Spans of the trunk, and the predicted values of what ``theory/HEALTHY.md`` measured on public models (log10)."""
     from initlint.signal import confirmed, propagate
+    from initlint.signal.profile import per_sample
     from initlint.signal.trunk import WEIGHTED, returned
 
     signal = propagate(facts, confirmed(facts))
@@ -36,12 +37,12 @@ def trunk(facts: Any) -> dict[str, Any]:
         return math.log10(x.d / x.q) if x.q > 0 and x.d > 0 and not x.undetermined else None
 
     end = max(returned(scene, facts.outputs))
-    logits = scene.layout(end).elements
+    logits = per_sample(scene, end)
     layers = [n.index for n in scene.nodes if n.op in WEIGHTED]
     stem = next((i for i in signal.trunk if scene.nodes[i].op in WEIGHTED), signal.trunk[0])
 
     def energy(index: int) -> float | None:
-        p = opened.grads[index].p * scene.layout(index).elements / logits
+        p = opened.grads[index].p * per_sample(scene, index) / logits
         return math.log10(p) if p > 0 else None
 
     shares = [value for i in layers if (value := share(i)) is not None]

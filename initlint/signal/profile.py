@@ -259,7 +259,7 @@ def _point(
     added: float,
 ) -> Point:
     node = scene.nodes[index]
-    energy = log10(g.p * scene.layout(index).elements) - added if g.p > 0 else None
+    energy = log10(g.p * per_sample(scene, index)) - added if g.p > 0 else None
     return Point(
         node=index,
         label=node.label or node.module or node.op,
@@ -285,6 +285,13 @@ def _point(
 def aside(scene: Scene, point: Point) -> bool:
     """Whether something that is no layer changes the scale of the signal at a point: a mean over positions, a join."""
     return bool(point.part) or averages(scene, point.node)
+
+
+def per_sample(scene: Scene, index: int) -> float:
+    """Elements of a node for each sample that the model was given: frames and windows laid out as samples are parts of
+    one."""
+    layout, given = scene.layout(index), scene.batch or 0
+    return layout.elements * max(layout.batch / given, 1.0) if given else float(layout.elements)
 
 
 def _aside(scene: Scene, index: int, part: Sequence[int], states: Sequence[State]) -> tuple[float, float]:

@@ -92,3 +92,16 @@ def test_what_a_tower_of_layers_brings_in_is_growth() -> None:
     graph, end = met("add", beside="layer")
     small, *others = [point for point in propagate(graph.facts(end)).profile if point.label.startswith("net")]
     assert all(point.q - small.q > 7.5 for point in others)
+
+
+def test_frames_laid_out_as_samples_are_parts_of_one() -> None:
+    """Energy is that of one sample that the model was given: [B, T, c] to [B T, c] and back is no layer."""
+    graph = Graph(batch=4)
+    x = graph.linear(graph.input(16, 64), 64, 1.0, name="first")
+    x = graph.add("reshape", x, shape=(64, 64), kind="view")
+    x = graph.linear(x, 64, 1.0, name="frames")
+    x = graph.add("reshape", x, shape=(4, 16, 64), kind="view")
+    end = graph.linear(x, 64, 1.0, name="head")
+    signal = propagate(graph.facts(end))
+    energies = [point.energy for point in signal.profile if point.energy is not None]
+    assert max(energies) - min(energies) < 0.1
