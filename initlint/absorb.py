@@ -86,8 +86,10 @@ def _explains(host: Finding, finding: Finding, rules: Mapping[str, Rule]) -> boo
         # two symptoms: one that is itself no more than a note is not why something louder happens
         symptom = (known := rules.get(host.code)) is not None and known.family in ("signal", "responsible")
         return not symptom or host.severity >= Severity.WARNING or finding.severity <= Severity.NOTE
-    # what no statement reached is not what the code asked for, in its scale, too
-    if host.topic == "reach" and finding.topic == "scale" and _family(finding, rules, "variance"):
+    # what no statement reached is not what the code asked for, in its scale, too; nor what a convention asks for
+    scale = finding.topic == "scale" and _family(finding, rules, "variance")
+    convention = finding.topic == "convention" and _family(finding, rules, "architecture")
+    if host.topic == "reach" and (scale or (convention and _family(host, rules, "intent"))):
         return host.severity >= Severity.WARNING or finding.severity <= Severity.NOTE
     rule = rules.get(finding.code)
     whole_graph = rule is not None and rule.family == "signal" and finding.topic == "scale"

@@ -7,6 +7,7 @@ evidence come first; a deviation that nothing explains is the last resort. Pure 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
@@ -26,6 +27,7 @@ from initlint.reasons import (
 from initlint.records import dataclass
 from initlint.runtime_scale import as_used, run_time_factor
 from initlint.theory.fans import torch_fans
+from initlint.theory.misapplied import GAINS
 from initlint.theory.miscounts import EXACT, formula
 from initlint.theory.schemes import Scheme, acceptable, textbook
 from initlint.wiring import reached, transparent
@@ -47,6 +49,9 @@ REASONS = (
 
 #: THEORY 3.3: allowed band of F var E[phi^2] around 1 rather than naming the scheme.
 _BAND = 2.0
+
+#: What a formula has and a number has not.
+_COMPUTES = re.compile(r"sqrt|\*\*|/")
 
 #: Reasons that lie in a formula, and say nothing where it gives a suitable variance all the same.
 _MISAPPLIED = ("variance_as_std", "misapplied_formula")
@@ -86,11 +91,13 @@ def suspects(facts: ModelFacts) -> tuple[Suspect, ...]:
 def _suspects(facts: ModelFacts) -> tuple[Suspect, ...]:
     found: list[Suspect] = []
     fitting: set[str] = set()
+    others: dict[str, Suspect | None] = {}  # what else is to be said of weights whose formula no code shows
     by_name = {name: p for p in facts.parameters for name in (p.name, *p.aliases)}
     seen: set[str] = set()
     drawn = drawn_alike(facts)
     narrowed = _scaled_for_width(facts)
     depth = sum(layer.branch for layer in facts.layers)
+    texts = _Texts(facts)
     tables = {p.name for layer in facts.layers if layer.kind == "embedding" and (p := by_name.get(layer.weight))}
     for layer in [part for whole in facts.layers for part in _factors(facts, whole, by_name)]:
         parameter = by_name.get(layer.weight)
@@ -105,7 +112,12 @@ def _suspects(facts: ModelFacts) -> tuple[Suspect, ...]:
         if _scaled_instead_of_logits(facts, layer, parameter):
             continue
         factor = run_time_factor(facts, layer, parameter)
-        suspect = _suspect(read, parameter, factor, drawn.get(parameter.name), depth) if factor is not None else None
+        given = drawn.get(parameter.name)
+        text = texts.of(parameter)
+        suspect = _suspect(read, parameter, factor, given, depth, text) if factor is not None else None
+        formula_only = suspect is not None and suspect.reason == "misapplied_formula"
+        if formula_only and factor is not None and not _COMPUTES.search(text):
+            others[parameter.name] = _suspect(read, parameter, factor, None, depth, text)
         if suspect is not None and suspect.reason == "other_activation" and _several(facts, layer):
             continue
         if suspect is not None and suspect.reason == "unexplained" and narrowed and suspect.actual < suspect.expected:
@@ -116,6 +128,7 @@ def _suspects(facts: ModelFacts) -> tuple[Suspect, ...]:
             found.append(replace(suspect, actual=suspect.actual / by, expected=suspect.expected / by))
             if suspect.reason in _MISAPPLIED and fits(read, suspect.actual):
                 fitting.add(parameter.name)
+    found = [s for each in found if (s := _shown(found, others, each)) is not None]
     sizes = tuple(_other_counts(facts))
     widths = {layer.fan_in for layer in facts.layers if layer.kind != "embedding"}
     found = [s for s in found if not (_of_table(s) and s.parameter.shape[0] in widths)]
@@ -133,6 +146,21 @@ def _scaled_for_width(facts: ModelFacts) -> bool:
     found = [(n.attrs.get("scale"), n.attrs.get("head_dim")) for n in facts.nodes if n.op == "attention"]
     known = [(s, d) for s, d in found if isinstance(s, (int, float)) and isinstance(d, (int, float))]
     return bool(known) and all(d >= 4 and math.isclose(s * d, 1.0, rel_tol=EXACT) for s, d in known)
+
+
+class _Texts:
+    """The lines that a weight's value is computed and written in."""
+
+    def __init__(self, facts: ModelFacts) -> None:
+        self._values = {
+            (s.site.file, s.site.line): s.value_site.text
+            for s in facts.statements
+            if s.value_site is not None and s.runs
+        }
+
+    def of(self, parameter: ParameterFacts) -> str:
+        site = parameter.last.site if parameter.last is not None else None
+        return f"{site.text}\n{self._values.get((site.file, site.line), '')}" if site is not None else ""
 
 
 def _several(facts: ModelFacts, layer: Layer) -> bool:
@@ -175,6 +203,17 @@ def _otherwise(found: list[Suspect], suspect: Suspect, sizes: tuple[float, ...])
     if any(not math.isclose(s.actual, suspect.actual, rel_tol=1e-6) for s in alike):
         return False
     return any(formula(suspect.actual, suspect.layer.fan_in * size, (1.0, 2.0)) for size in sizes if size > 0)
+
+
+def _shown(found: list[Suspect], others: Mapping[str, Suspect | None], suspect: Suspect) -> Suspect | None:
+    """A formula in the wrong place where the code shows it or a second fan follows it; one number is chance."""
+    std = math.sqrt(suspect.actual)
+    if suspect.parameter.name not in others or any(math.isclose(std, gain, rel_tol=EXACT) for gain in GAINS):
+        return suspect  # a gain is a number that stands for itself
+    alike = [s for s in found if s.reason == suspect.reason and _same_line(s.wrote, suspect.wrote)]
+    if any(not math.isclose(s.actual, suspect.actual, rel_tol=1e-6) for s in alike):
+        return suspect
+    return others[suspect.parameter.name]
 
 
 def _all_fit(found: list[Suspect], fitting: set[str], suspect: Suspect) -> bool:
@@ -250,7 +289,12 @@ def _judged(layer: Layer, parameter: ParameterFacts) -> bool:
 
 
 def _suspect(
-    layer: Layer, parameter: ParameterFacts, factor: float, alike: tuple[tuple[int, ...], ...] | None, depth: int
+    layer: Layer,
+    parameter: ParameterFacts,
+    factor: float,
+    alike: tuple[tuple[int, ...], ...] | None,
+    depth: int,
+    text: str,
 ) -> Suspect | None:
     second, asked = nominal_second(parameter)
     second, asked = second * factor, as_used(asked, factor)
@@ -272,7 +316,7 @@ def _suspect(
         if not suits:
             return build("default", "PyTorch's default, never re-initialised")
         return None
-    case = Case(layer, parameter, write, asked, second, alike)
+    case = Case(layer, parameter, write, asked, second, alike, text)
     for check in (slope_taken, fan_counted, formula_misplaced, mean_shifted):
         found = check(case)
         if found is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 
 from initlint.asked import named
 from initlint.facts import Layer, ParameterFacts, Write
@@ -20,6 +21,8 @@ _CALCULATED = (
     math.sqrt(2 / (1 + 0.2**2)),
     math.sqrt(2 / 1.01),
 )
+#: What the bound of a uniform distribution is computed with.
+_THREES = re.compile(r"(?<![\w.])[36](?:\.0*)?(?![\w.])")
 #: Rectifiers and the functions that behave like one at the scale of a unit Gaussian.
 RECTIFIERS = frozenset(
     {
@@ -46,6 +49,7 @@ class Case:
     asked: Requested | None
     second: float
     alike: tuple[tuple[int, ...], ...] | None  # shapes to which the line gives the same std; None: a bare number
+    text: str = ""  # the line of the call, and the one that computes its value
 
 
 #: A reason, the evidence in words, the line to write instead, and the variance that it gives.
@@ -115,6 +119,9 @@ def formula_misplaced(case: Case) -> Found | None:
     found = misapplied(case.layer, case.parameter.shape, case.asked)
     if found is None or not all(counts(shape, found.count) for shape in case.alike if found.count):
         return None
+    # of 3 x 3 taps one axis may be left out of a count, or be in it twice: a factor 3 that no 3 or 6 stands for
+    if found.third and 3 in case.parameter.shape[2:] and not _THREES.search(case.text):
+        return None
     return found.reason, found.clause, found.line, found.variance
 
 
@@ -127,7 +134,10 @@ def mean_shifted(case: Case) -> Found | None:
     if std <= 0:
         return None
     # normal_(w, 0.02): the only argument is the mean, the std keeps its default of one
-    if asked.family == "normal" and std == 1.0 and 0 < abs(mean) < 1:
+    one = write.args.get("std", std) == 1.0 if asked.family == "truncated" else asked.family == "normal" and std == 1.0
+    meant = write.args.get("mean", mean)  # truncation moves the mean of what is drawn
+    mean = float(meant) if one and isinstance(meant, (int, float)) else mean
+    if one and 0 < abs(mean) < 1:
         what = f"{write.op} draws around {mean:.4g} with std 1: its first argument is the mean"
         return "nonzero_mean", what, f"nn.init.normal_(weight, std={abs(mean):.4g})", mean * mean
     # |mean| of at least half the std adds F/4 times the variance along the mean direction: no scheme does that

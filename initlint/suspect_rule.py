@@ -113,7 +113,7 @@ class SuspectRule(Rule):
         )
 
 
-def _leads_only_to(
+def leads_only_to(
     context: Context, name: str, end: Callable[[Context, Node], bool], through: Callable[[Context, Node], bool]
 ) -> bool:
     """Whether every way from a weight to the outputs passes a node that is an end, by nodes that let it pass."""
@@ -139,17 +139,17 @@ def normalised_away(context: Context, name: str) -> bool:
     A depthwise convolution whose pointwise one is normalised: what is between is of another scale, and that is all.
     """
     nodes = [context.facts.nodes[i] for layer in context.layers_of(name) for i in layer.nodes]
-    alone = all(_hands_on(context, node) for node in nodes)
-    return alone and _leads_only_to(context, name, lambda context, node: node.op == "norm", _hands_on)
+    alone = all(hands_on(context, node) for node in nodes)
+    return alone and leads_only_to(context, name, lambda context, node: node.op == "norm", hands_on)
 
 
 def inside_branch(context: Context, name: str) -> bool:
     """Whether every way from a weight to the outputs passes the writer of a residual branch: it scales the branch."""
     writers = {node for layer in context.facts.layers if layer.branch for node in layer.nodes}
-    return _leads_only_to(context, name, lambda _, node: node.index in writers, lambda _, node: True)
+    return leads_only_to(context, name, lambda _, node: node.index in writers, lambda _, node: True)
 
 
-def _hands_on(context: Context, node: Node) -> bool:
+def hands_on(context: Context, node: Node) -> bool:
     """Whether an op of c x is c times the op of x, for c > 0."""
     if node.op in ("linear", "conv", "conv_transpose"):
         bias = context.parameter(node.parameters.get("bias", ""))

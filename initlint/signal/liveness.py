@@ -11,9 +11,9 @@ still without gradient then is stuck. The scheme is exact for generic inputs up 
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from initlint.facts import ModelFacts, Node, ParameterFacts
+from initlint.facts import ModelFacts, Node, ParameterFacts, Plain
 
 #: Elementwise functions that map 0 to something else than 0.
 _LIFTS_ZERO = frozenset(
@@ -58,8 +58,8 @@ _FLAT_AT_ZERO = frozenset(
         "sqrt",
     ]
 )
-#: A parameter whose tensor is smaller than this share of non-zero values counts as non-zero all the same:
-#: a single non-zero entry is enough to pass a signal.
+#: Attribute of the nodes that this module works on: which zero parameters close a weight made of several.
+_CLOSED = "closed_by"
 _MAX_STEPS = 64  # optimiser steps followed; a chain of k zero factors needs k steps to open, or never does
 
 
@@ -87,15 +87,16 @@ def liveness(facts: ModelFacts, opened: Collection[str] = ()) -> Liveness:
     """
     parameters = {name: p for p in facts.parameters for name in (p.name, *p.aliases)}
     zero = {name for name, p in parameters.items() if _is_zero(p) and p.name not in opened}
-    used = {name for node in facts.nodes for name in node.parameters.values() if name in parameters}
+    nodes = [_closed(node, parameters) for node in facts.nodes]
+    used = {name for node in nodes for name in node.parameters.values() if name in parameters}
     trainable = {name for name in used if _trainable(parameters[name])}
     first_alive: set[str] | None = None
     silent: frozenset[int] = frozenset()
     alive: set[str] = set()
     for _ in range(_MAX_STEPS):
-        live = _forward(facts.nodes, zero)
-        grad = _backward(facts.nodes, facts.outputs, live, zero)
-        alive |= _gradients(facts.nodes, live, grad, zero, trainable)
+        live = _forward(nodes, zero)
+        grad = _backward(nodes, facts.outputs, live, zero)
+        alive |= _gradients(nodes, live, grad, zero, trainable)
         if first_alive is None:
             first_alive = set(alive)
             silent = frozenset(i for i, is_live in enumerate(live) if not is_live)
@@ -133,7 +134,22 @@ def _role(node: Node, role: str, zero: set[str]) -> bool | None:
     return None if name is None else name not in zero
 
 
+def _closed(node: Node, parameters: dict[str, ParameterFacts]) -> Node:
+    """The node; a weight computed from several (standardised, times a gain) that is zero by one of them says by which.
+
+    What the others hold carries no signal then: the actual matrix tells, which the operator holds.
+    """
+    if node.operator is None or node.operator.gain != 0.0:
+        return node
+    weights = [name for role, name in node.parameters.items() if "bias" not in role and name in parameters]
+    closing: list[Plain] = [name for name in weights if _is_zero(parameters[name])]
+    return replace(node, attrs={**node.attrs, _CLOSED: closing}) if 0 < len(closing) < len(weights) else node
+
+
 def _weight_live(node: Node, zero: set[str]) -> bool:
+    closing = node.attrs.get(_CLOSED)
+    if isinstance(closing, list):
+        return not zero.intersection(map(str, closing))
     weights = [name for role, name in node.parameters.items() if "bias" not in role]
     # several weights in one operator were put together (cat, pad): one that is not zero carries a signal
     return not weights or any(name not in zero for name in weights)
@@ -241,6 +257,10 @@ def _gradients(
 def _role_gradient(node: Node, role: str, inputs: list[bool], zero: set[str]) -> bool:
     op = node.op
     if op in ("linear", "conv", "conv_transpose", "bilinear"):
+        closing = node.attrs.get(_CLOSED)
+        if isinstance(closing, list) and "bias" not in role:
+            # the gradient of each factor holds the other: a gain waits for the matrix that is zero, not the reverse
+            return all(inputs) and not zero.intersection(set(map(str, closing)) - {node.parameters[role]})
         return "bias" in role or all(inputs)
     if op == "norm" and role == "weight":
         return all(inputs)
@@ -264,9 +284,11 @@ def _reached(facts: ModelFacts) -> set[str]:
 
 def _cut(facts: ModelFacts, zero: set[str]) -> bool:
     """Whether no output depends on any input as built."""
-    live = _forward(facts.nodes, zero)
-    depends = [False] * len(facts.nodes)
-    for node in facts.nodes:
+    parameters = {name: p for p in facts.parameters for name in (p.name, *p.aliases)}
+    nodes = [_closed(node, parameters) for node in facts.nodes]
+    live = _forward(nodes, zero)
+    depends = [False] * len(nodes)
+    for node in nodes:
         if node.op == "input":
             depends[node.index] = True
             continue

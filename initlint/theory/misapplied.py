@@ -17,7 +17,7 @@ from initlint.theory.sampling import Requested
 #: Fans up to this are left alone: the numbers of a formula and of its square are near one another there.
 _SMALL = 4
 #: Gains of calculate_gain that are no plain standard deviation.
-_GAINS = (math.sqrt(2.0), 5.0 / 3.0, math.sqrt(2.0 / (1 + 0.01**2)), math.sqrt(2.0 / (1 + 0.2**2)))
+GAINS = (math.sqrt(2.0), 5.0 / 3.0, math.sqrt(2.0 / (1 + 0.01**2)), math.sqrt(2.0 / (1 + 0.2**2)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +29,7 @@ class Misapplied:
     clause: str
     line: str
     count: float  # the fan, or the sum of both, of the formula; 0 where there is none
+    third: bool = False  # it is told by a factor 3 alone, which an axis of a kernel may be as well
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +45,9 @@ def misapplied(layer: Layer, shape: tuple[int, ...], asked: Requested) -> Misapp
     """What formula a recorded draw takes for another, or ``None``."""
     if asked.mean or asked.std <= 0 or _in_place(layer, shape, asked):
         return None
+    unbracketed = next(_unbracketed(layer, shape, asked), None)
+    if unbracketed is not None:
+        return unbracketed
     if asked.family in ("normal", "truncated"):
         return next(_of_std(layer, shape, asked.std), None)
     if asked.family == "uniform" and asked.bound_high and asked.bound_low == -asked.bound_high:
@@ -53,17 +57,21 @@ def misapplied(layer: Layer, shape: tuple[int, ...], asked: Requested) -> Misapp
 
 def _formulas(layer: Layer, shape: tuple[int, ...]) -> Iterator[_Formula]:
     """Variances of the field: Glorot, He, LeCun with the layer's fans, and as they are written for convolutions."""
-    fan_in, fan_out = layer.fan_in or 1.0, outputs(layer, shape)
-    pairs = [(fan_in, fan_out)]
-    if layer.kind == "conv" and layer.torch_fans:
-        pairs.append((float(layer.torch_fans[0]), layer.torch_fans[1] / layer.groups))
-    for inputs, reached in pairs:
+    for inputs, reached in _pairs(layer, shape):
         if inputs + reached > 2 * _SMALL:
             yield _Formula(2 / (inputs + reached), "2 / (fan_in + fan_out)", inputs + reached)
         for fan, name in ((inputs, "fan_in"), (reached, "fan_out")):
             if fan > _SMALL:
                 yield _Formula(2 / fan, f"2 / {name}", fan)
                 yield _Formula(1 / fan, f"1 / {name}", fan)
+
+
+def _pairs(layer: Layer, shape: tuple[int, ...]) -> list[tuple[float, float]]:
+    """Inputs and outputs as the layer uses them, and of a convolution as they are written, without stride and edges."""
+    pairs = [(layer.fan_in or 1.0, outputs(layer, shape))]
+    if layer.kind == "conv" and layer.torch_fans:
+        pairs.append((float(layer.torch_fans[0]), layer.torch_fans[1] / layer.groups))
+    return pairs
 
 
 def _in_place(layer: Layer, shape: tuple[int, ...], asked: Requested) -> bool:
@@ -92,11 +100,23 @@ def _of_std(layer: Layer, shape: tuple[int, ...], std: float) -> Iterator[Misapp
                 f"the std {std:.4g} is (3 * {found.text}) ** 0.5, the bound of a uniform distribution;"
                 f" its std is {_root(found):.4g}"
             )
-            yield Misapplied("misapplied_formula", found.variance, clause, _normal(found), found.count)
-    if formulas and any(_same(std, gain) for gain in _GAINS):
+            yield Misapplied("misapplied_formula", found.variance, clause, _normal(found), found.count, third=True)
+    if formulas and any(_same(std, gain) for gain in GAINS):
         best = next((f for f in formulas if f.text == "2 / fan_in"), formulas[0])
         clause = f"the std {std:.4g} is a gain that is not divided by the root of a fan"
         yield Misapplied("misapplied_formula", best.variance, clause, _normal(best), 0.0)
+
+
+def _unbracketed(layer: Layer, shape: tuple[int, ...], asked: Requested) -> Iterator[Misapplied]:
+    """Glorot's sum without its brackets, sqrt(2 / fan_in + fan_out): as large as the root of a fan."""
+    value, top, write = (asked.std, 2.0, _normal) if asked.family != "uniform" else (asked.bound_high, 6.0, _uniform)
+    for inputs, reached in _pairs(layer, shape):
+        for first, second, text in ((inputs, reached, "fan_in + fan_out"), (reached, inputs, "fan_out + fan_in")):
+            if value and min(first, second) > _SMALL and _same(value, math.sqrt(top / first + second)):
+                right = _Formula(2 / (first + second), "2 / (fan_in + fan_out)", first + second)
+                meant = math.sqrt(top / (first + second))
+                clause = f"{value:.4g} is ({top:g} / {text}) ** 0.5: with the sum in brackets {meant:.4g} was meant"
+                yield Misapplied("misapplied_formula", right.variance, clause, write(right), right.count)
 
 
 def _of_bound(layer: Layer, shape: tuple[int, ...], bound: float) -> Iterator[Misapplied]:
@@ -114,7 +134,7 @@ def _of_bound(layer: Layer, shape: tuple[int, ...], bound: float) -> Iterator[Mi
                 f"the bound {bound:.4g} is ({found.text}) ** 0.5, a standard deviation;"
                 f" the bound for that is sqrt(3) times as large"
             )
-            yield Misapplied("misapplied_formula", found.variance, clause, _uniform(found), found.count)
+            yield Misapplied("misapplied_formula", found.variance, clause, _uniform(found), found.count, third=True)
         if _same(bound, math.sqrt(right)):
             clause = f"the bound {bound:.4g} is the root of the root of 3 * {found.text}: {right:.4g} was meant"
             yield Misapplied("misapplied_formula", found.variance, clause, _uniform(found), found.count)

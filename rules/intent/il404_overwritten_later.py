@@ -29,7 +29,8 @@ class OverwrittenLater(Rule):
     Finds parameters whose record shows first a deliberate value (a zero weight, a non-zero constant, a computed
     tensor, a part set apart such as the forget gate's bias) from the model's own code and then a write of the whole
     tensor from another statement that sweeps over more parameters. The last write wins; both lines are shown. The
-    same for an index that turns out to be the whole tensor (`weight[padding_idx] = 0` with `None`).
+    same for an index that turns out to be the whole tensor (`weight[padding_idx] = 0` with `None`), and for a weight
+    that is drawn and set to zero by the next statement, while its bias keeps PyTorch's default.
 
     ## Why is this bad?
     A zero convolution, a time-step bias, a prior or an identity is set in the submodule's constructor, and the outer
@@ -92,6 +93,7 @@ class OverwrittenLater(Rule):
                 topic="reach",
             )
         yield from self._whole_instead_of_part(context)
+        yield from self._zeroed_for_the_bias(context)
 
     def _level(self, context: Context, group: list[ParameterFacts], lost: dict[str, tuple[Write, Write]]) -> Severity:
         """A note where all that is lost are small constants of biases that do not show in the signal."""
@@ -142,6 +144,39 @@ class OverwrittenLater(Rule):
                 topic="reach",
             )
 
+    def _zeroed_for_the_bias(self, context: Context) -> Iterator[Outcome]:
+        """A weight that is drawn and then set to zero by the next statement for it, while nobody writes its bias."""
+        groups: dict[tuple[str, str], list[tuple[ParameterFacts, InitStatement, InitStatement]]] = {}
+        for parameter in context.facts.parameters:
+            pair = _drawn_then_zeroed(context, parameter)
+            if pair is not None:
+                site = pair[1].site
+                groups.setdefault((site.file, site.function), []).append((parameter, *pair))
+        for found in groups.values():
+            drawn = {p.name: requested(p.writes[-2], p.shape) for p, _, _ in found}
+            effect = context.effect({name: Nominal(asked.mean, asked.var) for name, asked in drawn.items() if asked})
+            parameter, first, last = found[0]
+            more = f" and {len(found) - 1} more are" if len(found) > 1 else " is"
+            yield self.finding(
+                context,
+                f"`{parameter.name}`{more} drawn by {first.op} and set to zero by the next statement, while the bias"
+                " keeps PyTorch's default: the zero was meant for the bias",
+                parameters=[p.name for p, _, _ in found],
+                severity=Severity.WARNING,
+                site=last.site,
+                related=[
+                    Related(s.site.file, s.site.line, f"{p.name} is {what} here")
+                    for p, *both in found
+                    for s, what in zip(both, ("drawn", "set to zero"), strict=True)
+                    if s is not last
+                ],
+                expected={"weight": "random", "bias": 0.0},
+                actual={"weight": 0.0, "bias": "PyTorch's default"},
+                effect=effect,
+                fix=f"nn.init.zeros_({last.target.replace('weight', 'bias')})",
+                topic="reach",
+            )
+
     @bad
     def zero_writer_redrawn() -> Any:
         return _net(special_last=False)
@@ -160,6 +195,28 @@ class OverwrittenLater(Rule):
 
 
 _Place = tuple[str, int]
+
+
+def _drawn_then_zeroed(context: Context, parameter: ParameterFacts) -> tuple[InitStatement, InitStatement] | None:
+    """The statements that draw a weight and set it to zero, both for the same parameters, in one function.
+
+    A sweep that draws more than what is zeroed afterwards is the ordinary way to a closed branch or head.
+    """
+    if len(parameter.writes) < 2 or len(parameter.shape) < 2:
+        return None
+    first, last = parameter.writes[-2:]
+    biases = [context.parameter(layer.bias) for layer in context.layers_of(parameter.name) if layer.bias]
+    left = [b for b in biases if b is not None and b.last is not None and b.last.origin == "torch" and b.last.random]
+    alone = (
+        first.random and first.unused and first.origin == last.origin == "user" and min(first.share, last.share) >= 1
+    )
+    if not alone or not left or _constant(last) != 0.0:
+        return None
+    statements = context.statement_at(first.site), context.statement_at(last.site)
+    if statements[0] is None or statements[1] is None or statements[0].site.function != statements[1].site.function:
+        return None
+    same = statements[0].parameters == statements[1].parameters and statements[0].target == statements[1].target
+    return (statements[0], statements[1]) if same else None
 
 
 def _place(write: Write) -> _Place:

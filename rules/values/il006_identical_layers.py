@@ -235,6 +235,8 @@ def _equal_tensors(facts: ModelFacts, twins: frozenset[tuple[str, str]]) -> Iter
         # a constant is equal by its scheme (norm gains, zero biases); one number can be equal by chance of rounding
         if stats.distinct is not None or stats.count < 2:
             continue
+        if parameter.generated and parameter.sources:
+            continue  # computed from others, which tell more: g v / |v| is v itself until it is trained
         # what NumPy drew is seen by nobody: equal tensors from a function that seeds a stream are draws
         seeded = any((at.file, at.function) in streams for w in parameter.writes for at in w.stack)
         if not seeded and not _drawn(parameter):

@@ -11,6 +11,7 @@ from initlint.rule import Context, Outcome, Rule, bad, by_cause, good, site_of
 from initlint.signal import Nominal
 from initlint.signal.liveness import cuts_input
 from initlint.signal.verdict import MISTAKE, mismatch
+from initlint.theory.schemes import requested
 
 # A gain drawn around 0 has a mean within a few standard errors of 0: 5 keeps chance below 1e-6 for each tensor.
 _MEAN_SIGMAS = 5.0
@@ -24,6 +25,9 @@ _FACTOR = 2**0.5
 _LARGE = 4.0
 # An l2 norm spreads one unit over all channels, and its gain of 20 is right (Liu et al. 2016, SSD).
 _UNIT_OUTPUT = ("batch", "layer", "group", "instance", "rms")
+# Gains of one norm that differ by this factor weigh the second moments of channels by a hundred, ten times beyond what
+# THEORY 6.1 measures as harmless; N(1, 0.02) stays within 1.2 for thousands of channels.
+_UNEVEN = 10.0
 # A shift feeds a rectifier, or the next layer; before gates and outputs it sets a prior.
 _SHIFTED_INTO = ("activation", "linear")
 # One shift may be meant for its place; the same on several norms is a habit of the code.
@@ -39,7 +43,7 @@ class NormGain(Rule):
     Looks at the effective gain, `weight` or `1 + weight` as the forward uses it. It reports gains that are drawn
     around zero, gains that are all zero where no other path carries the signal, and gains off by the other
     convention (ones in a norm that multiplies by `1 + weight`, a bias of one in a generated gain `1 + gamma`). A gain
-    above 4, and shifts as large as the gain on several norms, are judged by what they do to the net; a gain between 1.4
+    above 4, gains drawn from an interval that begins near zero, and shifts as large as the gain on several norms, are judged by what they do to the net; a gain between 1.4
     and 4 that doubles a second moment somewhere is a note.
 
     ## Why is this bad?
@@ -163,6 +167,8 @@ class NormGain(Rule):
                 fix="nn.init.ones_(norm.weight)" if not offset else "nn.init.zeros_(norm.weight)",
                 topic="norm",
             )
+        if kind == "uneven":
+            return self._uneven(context, group, actual)
         if kind == "large":
             return self._large(context, group, rms, actual)
         if kind == "random":
@@ -188,6 +194,26 @@ class NormGain(Rule):
             actual=actual,
             effect=f"each of these norms multiplies the signal by {rms:.3g}",
             fix="nn.init.zeros_(norm.weight)  # this norm multiplies by (1 + weight)",
+            topic="norm",
+        )
+
+    def _uneven(self, context: Context, group: list[ParameterFacts], actual: dict[str, float]) -> Outcome:
+        """Gains drawn from an interval that reaches down to zero, U(0.02, 1) for N(1, 0.02)."""
+        bounds = [found for p in group if (found := _drawn_between(p)) is not None]
+        low, high = min(low for low, _ in bounds), max(high for _, high in bounds)
+        effect = context.effect({p.name: Nominal(1.0, 0.0) for p in group})
+        more = f" and {len(group) - 1} more are" if len(group) > 1 else " is"
+        return self.finding(
+            context,
+            f"the gain of `{group[0].name}`{more} drawn between {low:.3g} and {high:.3g}: a norm makes channels equal,"
+            f" and this one weighs them as unevenly",
+            parameters=[p.name for p in group],
+            severity=mismatch(effect, context.signal, context.settings.optimizer, context.facts.dtype),
+            site=site_of(group[0]),
+            expected={"gain_mean": 1.0},
+            actual={**actual, "gain_minimum": low, "gain_maximum": high},
+            effect=effect,
+            fix="nn.init.normal_(norm.weight, 1.0, 0.02)  # or nn.init.ones_",
             topic="norm",
         )
 
@@ -265,6 +291,14 @@ class NormGain(Rule):
         nn.init.constant_(norm.weight, 20.0)
         return nn.Sequential(nn.Linear(16, 16), norm, nn.Linear(16, 16), nn.ReLU(), nn.Linear(16, 4))
 
+    @bad
+    def interval_for_moments() -> Any:
+        return _drawn_gains(0.02, 1.0)
+
+    @good
+    def interval_around_one() -> Any:
+        return _drawn_gains(0.9, 1.1)
+
     @good
     def zero_gamma_in_a_branch() -> Any:
         import torch
@@ -284,8 +318,19 @@ class NormGain(Rule):
         return Residual()
 
 
+def _drawn_gains(low: float, high: float) -> Any:
+    from torch import nn
+
+    layers: list[nn.Module] = []
+    for channels in (3, 32, 32):
+        norm = nn.BatchNorm2d(32)
+        nn.init.uniform_(norm.weight, low, high)
+        layers += [nn.Conv2d(channels, 32, 3), norm, nn.ReLU()]
+    return nn.Sequential(*layers, nn.Conv2d(32, 3, 3))
+
+
 def _kind(parameter: ParameterFacts, node: Node) -> str:
-    """ "zero", "random" (around zero), "offset" (the other convention), or "" for a sound gain."""
+    """ "zero", "random" (around zero), "uneven", "large", "offset" (the other convention), or "" for a sound gain."""
     stats = parameter.stats
     if stats is None or stats.count < 2 or parameter.uninitialised > 0 or stats.nans:
         return ""
@@ -295,11 +340,25 @@ def _kind(parameter: ParameterFacts, node: Node) -> str:
         return "zero"
     if stats.var > 0 and abs(mean) < _MEAN_SIGMAS * (stats.var / stats.count) ** 0.5:
         return "random"
+    low, high = _drawn_between(parameter) or (1.0, 1.0)
+    if not offset and low >= 0 and high > _UNEVEN * low:
+        return "uneven"
     if not offset and mean > _FACTOR and node.attrs.get("kind") in _UNIT_OUTPUT:
         return "large"
     if offset and not 1 / _FACTOR < (stats.var + mean**2) ** 0.5 < _FACTOR:
         return "offset"
     return ""
+
+
+def _drawn_between(parameter: ParameterFacts) -> tuple[float, float] | None:
+    """The bounds that the code draws a gain between: those that it asks for, else those of the values."""
+    write, stats = parameter.last, parameter.stats
+    if write is None or stats is None or not write.random or write.origin != "user":
+        return None
+    asked = requested(write, parameter.shape)
+    if asked is not None and asked.bound_low is not None and asked.bound_high is not None:
+        return asked.bound_low, asked.bound_high
+    return stats.minimum, stats.maximum
 
 
 def _shifted(context: Context, bias: ParameterFacts, gain: ParameterFacts) -> bool:

@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from initlint.facts import Layer
+from initlint.facts import Layer, Node
 from initlint.findings import Severity
 from initlint.rule import Context, Outcome, Rule, bad, by_cause, good, site_of
 from initlint.signal.liveness import cuts_input, zero_of
+from initlint.suspect_rule import hands_on, leads_only_to
+
+_WEIGHTY = ("linear", "conv", "conv_transpose", "matmul", "bilinear")
 
 
 class ZeroLayerCutsNet(Rule):
@@ -16,7 +19,8 @@ class ZeroLayerCutsNet(Rule):
 
     ## What it does
     Finds weights that are exactly zero and without which no input reaches any output. The last layer of a net is
-    exempt (a zero head is a choice), and so is everything that a residual connection goes around.
+    exempt (a zero head is a choice), and so is everything that a residual connection goes around, but for zeros that
+    only norms read: what closes a branch that ends in a norm is the norm's gain.
 
     ## Why is this bad?
     The net outputs the same for every input, and nothing before the layer receives a gradient in the first step. With
@@ -51,6 +55,7 @@ class ZeroLayerCutsNet(Rule):
         zeros = zero_of(facts)
         if not zeros or facts.loaded:
             return
+        yield from self._normalised(context, zeros)
         cutting = [layer.weight for layer in facts.layers if layer.weight in zeros and self._cuts(context, layer)]
         chosen = [p for name in dict.fromkeys(cutting) if (p := context.parameter(name)) is not None]
         for group in by_cause(chosen).values():
@@ -66,11 +71,41 @@ class ZeroLayerCutsNet(Rule):
                 topic="value",
             )
 
+    def _normalised(self, context: Context, zeros: set[str]) -> Iterator[Outcome]:
+        """Zeros that nothing but norms read, with other paths beside them (a residual sum, a skip of a U-Net)."""
+        found = [
+            layer.weight
+            for layer in context.facts.layers
+            if layer.weight in zeros
+            and layer.kind in _WEIGHTY
+            and not cuts_input(context.facts, {layer.weight})
+            and _only_norms_read(context, layer)
+        ]
+        chosen = [p for name in dict.fromkeys(found) if (p := context.parameter(name)) is not None]
+        for group in by_cause(p for p in chosen if p.requires_grad).values():
+            yield self.finding(
+                context,
+                f"`{group[0].name}`"
+                + (f" and {len(group) - 1} more are" if len(group) > 1 else " is")
+                + " all zeros in front of a norm, which divides by a standard deviation of zero",
+                parameters=[p.name for p in group],
+                site=site_of(group[0]),
+                expected={"zero_share": 0.0},
+                actual={"zero_share": 1.0},
+                effect="the norm gives the same for every input, and multiplies the gradient by 1 / sqrt(eps)",
+                fix="nn.init.zeros_(norm.weight)  # a branch that starts closed has its zeros in the norm's gain",
+                topic="value",
+            )
+
     def _cuts(self, context: Context, layer: Layer) -> bool:
         # a weight that is also the output, or feeds it only through a bounded function, is a zero head
         ends = layer.head or layer.consumer in ("output", "loss", "softmax")
-        weighty = layer.kind in ("linear", "conv", "conv_transpose", "matmul", "bilinear")
-        return weighty and not ends and self._followed(context, layer) and cuts_input(context.facts, {layer.weight})
+        return (
+            layer.kind in _WEIGHTY
+            and not ends
+            and self._followed(context, layer)
+            and cuts_input(context.facts, {layer.weight})
+        )
 
     def _followed(self, context: Context, layer: Layer) -> bool:
         """Whether another layer with weights reads what this one writes; otherwise it is the output, in some form."""
@@ -91,6 +126,14 @@ class ZeroLayerCutsNet(Rule):
         middle = nn.Linear(32, 32)
         nn.init.zeros_(middle.weight)
         return nn.Sequential(nn.Linear(16, 32), nn.SELU(), middle, nn.SELU(), nn.Linear(32, 4))
+
+    @bad
+    def zero_in_front_of_a_norm() -> Any:
+        return _branch(closed_by_norm=False)
+
+    @good
+    def zero_gain_closes_the_branch() -> Any:
+        return _branch(closed_by_norm=True)
 
     @good
     def zero_head() -> Any:
@@ -116,3 +159,32 @@ class ZeroLayerCutsNet(Rule):
                 return self.head(x + self.fc(torch.tanh(x)))
 
         return Residual()
+
+
+def _only_norms_read(context: Context, layer: Layer) -> bool:
+    """Whether a zero layer gives norms nothing that varies: its bias, if any, is one number for each channel."""
+    bias = context.parameter(layer.bias) if layer.bias else None
+    biased = bias is not None and (bias.stats is None or bias.stats.second > 0)
+
+    def end(context: Context, node: Node) -> bool:
+        return node.op == "norm" and (not biased or node.attrs.get("kind") in ("batch", "instance"))
+
+    return leads_only_to(context, layer.weight, end, hands_on)
+
+
+def _branch(closed_by_norm: bool) -> Any:
+    import torch
+    from torch import nn
+
+    class Residual(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.stem, self.conv, self.norm = nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 3, padding=1), nn.BatchNorm2d(8)
+            self.head = nn.Linear(8, 4)
+            nn.init.zeros_(self.norm.weight if closed_by_norm else self.conv.weight)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            x = torch.relu(self.stem(x))
+            return self.head((x + self.norm(self.conv(x))).mean((2, 3)))
+
+    return Residual(), (torch.randn(4, 3, 8, 8),)

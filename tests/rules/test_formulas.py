@@ -201,6 +201,10 @@ WRONG: dict[str, tuple[Callable[[], nn.Module], str, str]] = {
     "root of the root": (lambda: mlp(normal(lambda m: (2 / m.in_features) ** 0.25)), "IL112", "0.weight"),
     "bound as std": (lambda: mlp(normal(lambda m: math.sqrt(6 / m.in_features))), "IL112", "0.weight"),
     "std as bound": (lambda: mlp(uniform(lambda m: math.sqrt(2 / m.in_features))), "IL112", "0.weight"),
+    "sum without brackets": (
+        lambda: mlp(normal(lambda m: math.sqrt(2 / m.in_features + m.out_features)), nn.Tanh), "IL112", "0.weight",
+    ),
+    "truncated, std as mean": (lambda: mlp(lambda m: nn.init.trunc_normal_(m.weight, 0.02)), "IL109", "0.weight"),
     "gain alone": (lambda: mlp(normal(lambda m: nn.init.calculate_gain("relu"))), "IL112", "0.weight"),
     "std as mean": (lambda: mlp(lambda m: nn.init.normal_(m.weight, 0.02)), "IL109", "0.weight"),
     "bounds as moments": (lambda: mlp(shifted), "IL109", "0.weight"),
@@ -246,6 +250,41 @@ RIGHT: dict[str, Callable[[], nn.Module]] = {
     "a cell by its hidden size": lambda: Cell(uniform(lambda w: 48**-0.5)),
     "0.05 is 2 / 40 by chance": lambda: mlp(normal(lambda m: 0.05), widths=(40, 40, 40)),
 }
+
+
+def four_times(build: Callable[[], nn.Module], at: int) -> nn.Module:
+    net = build()
+    with torch.no_grad():
+        net[at].weight.mul_(4)  # type: ignore[index]
+    return net
+
+
+def chance_third(layers: int = 3) -> nn.Module:
+    """sqrt(2 / (9 out)) with kernels of 27 taps is (3 * 2 / fan_out) ** 0.5 as well."""
+    net: list[nn.Module] = []
+    for a, b in itertools.pairwise((3, 24, 24, 32)[: layers + 1]):
+        conv = nn.Conv3d(a, b, 3, padding=1)
+        n = conv.kernel_size[0] * conv.kernel_size[1] * conv.out_channels
+        conv.weight.data.normal_(0, math.sqrt(2.0 / n))
+        net += [conv, nn.ReLU()]
+    return nn.Sequential(*net, nn.AdaptiveAvgPool3d(1), nn.Flatten(), nn.Linear(32, 5))
+
+
+#: One number that equals a formula by chance is no evidence: 4 / sqrt(128) is (2 / 128) ** 0.25.
+CHANCE: dict[str, Callable[[], Any]] = {
+    "four times LeCun": lambda: initlint.check(
+        lambda: four_times(lambda: mlp(normal(lambda m: m.in_features**-0.5), nn.SELU, (128,) * 5), 4),
+        inputs=(torch.randn(16, 128),),
+    ),
+    "an axis of three taps": lambda: initlint.check(chance_third, inputs=(torch.randn(2, 3, 4, 8, 8),)),
+}
+
+
+@pytest.mark.parametrize("name", CHANCE)
+def test_coincidence_is_no_cause(name: str) -> None:
+    found = CHANCE[name]()
+    assert found.models
+    assert not [f.message for f in found.findings if f.code in ("IL108", "IL112")]
 
 
 def check(build: Callable[[], nn.Module]) -> Any:
