@@ -167,6 +167,9 @@ def _describe(candidate: Candidate, source: Source, view: _View) -> list[InitSta
             missed_why=missed.why,
             missed_at=missed.at,
         )
+    if statement.lost and not statement.affected and candidate.op == "assign":
+        # what a function computes and hands back to ``apply``: meant for the layers that its conditions select
+        statement = replace(statement, affected=view.meant.never_called(candidate, source))
     found = [statement, *_by_call_site(statement, candidate, source, hits, view)]
     found += _handed_tensors(statement, candidate, source, view)
     return found + _idle_names(statement, candidate, source, view)

@@ -281,7 +281,22 @@ class Guards:
     def _all(self, expr: ast.expr, place: Place) -> list[Any]:
         if isinstance(expr, ast.Name) and expr.id in place.bindings:
             return [place.bindings[expr.id]]
+        if isinstance(expr, ast.Name) and expr.id in place.scope.loops:
+            return self._looped(*place.scope.loops[expr.id], place)
         return self._names.values(expr, place.scope, place.source)
+
+    def _looped(self, iterable: ast.expr, position: int | None, place: Place) -> list[Any]:
+        """The texts that a loop runs over, where they are known: ``for head in self.heads``."""
+        keyed = isinstance(iterable, ast.Call) and not iterable.args and method_of(iterable) in ("keys", "items")
+        if keyed and isinstance(iterable, ast.Call) and isinstance(iterable.func, ast.Attribute):
+            position = None if method_of(iterable) == "keys" else position
+            iterable = iterable.func.value
+        elif isinstance(iterable, ast.Call) and isinstance(iterable.func, ast.Name) and len(iterable.args) == 1:
+            iterable = iterable.args[0] if iterable.func.id in ("sorted", "list", "tuple", "set") else iterable
+        values = self._resolve(iterable, place)
+        plain = isinstance(values, dict | list | tuple | set | frozenset) and position in (None, 0)
+        texts = list(values) if plain and (isinstance(values, dict) or position is None) else []
+        return texts if texts and all(isinstance(text, str) for text in texts) else [UNKNOWN]
 
     def _resolve(self, expr: ast.expr, place: Place) -> Any:
         values = self._all(expr, place)

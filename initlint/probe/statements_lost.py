@@ -19,9 +19,16 @@ _SAME = words("data weight bias")
 _LOOKS = words("items keys values get")
 
 
-def lost_values(node: ast.FunctionDef | ast.AsyncFunctionDef) -> Iterator[tuple[ast.expr, ast.expr]]:
-    """Pairs of target and value of the assignments in a function that have no effect."""
+def lost_values(
+    node: ast.FunctionDef | ast.AsyncFunctionDef, *, returned: bool = False
+) -> Iterator[tuple[ast.expr, ast.expr]]:
+    """Pairs of target and value of the assignments in a function that have no effect.
+
+    ``returned``: those of which nothing but the function's result is made, which has no effect where nobody reads it;
+    the target is then the parameter that the name stood for before.
+    """
     inside = list(_inside(node))
+    handed = {id(item.value) for item in inside if isinstance(item, ast.Return) and isinstance(item.value, ast.Name)}
     loads: dict[str, list[ast.Name]] = {}
     for item in inside:
         if isinstance(item, ast.Name) and isinstance(item.ctx, ast.Load):
@@ -35,10 +42,12 @@ def lost_values(node: ast.FunctionDef | ast.AsyncFunctionDef) -> Iterator[tuple[
         target = item.targets[0]
         if isinstance(target, ast.Name) and target.id in tensors and _computes(item.value):
             end = (item.end_lineno or 0, item.end_col_offset or 0)
-            if not any((load.lineno, load.col_offset) >= end for load in loads.get(target.id, ())):
-                yield target, item.value
+            later = [load for load in loads.get(target.id, ()) if (load.lineno, load.col_offset) >= end]
+            if bool(later) == returned and all(id(load) in handed for load in later):
+                yield (_stood_for(target, inside) if returned else target), item.value
         elif (
-            isinstance(target, ast.Subscript)
+            not returned
+            and isinstance(target, ast.Subscript)
             and isinstance(target.value, ast.Name)
             and target.value.id in states - handed_on
         ):
@@ -61,14 +70,42 @@ def _assignments(inside: list[ast.AST]) -> Iterator[tuple[str, ast.expr]]:
 
 
 def _tensors(inside: list[ast.AST]) -> set[str]:
-    """Names that stand for parameters: of loops over them, and of ``w = layer.weight.data``."""
-    found = {name for name, value in _assignments(inside) if isinstance(value, ast.Attribute) and value.attr in _SAME}
+    """Names that stand for parameters: of loops over them, of ``w = layer.weight.data``, ``getattr(m, "weight")``."""
+    found = {name for name, value in _assignments(inside) if _of_layer(value)}
     for item in inside:
         if isinstance(item, ast.For) and _method(item.iter) in _PARAMETERS:
             last = item.target.elts[-1] if isinstance(item.target, ast.Tuple) else item.target
             if isinstance(last, ast.Name):
                 found.add(last.id)
     return found
+
+
+def _of_layer(value: ast.expr) -> bool:
+    if isinstance(value, ast.Call) and isinstance(value.func, ast.Name) and value.func.id == "getattr":
+        name = value.args[1] if len(value.args) > 1 else None
+        return isinstance(name, ast.Constant) and name.value in _SAME
+    return isinstance(value, ast.Attribute) and value.attr in _SAME
+
+
+def _stood_for(name: ast.Name, inside: list[ast.AST]) -> ast.expr:
+    """``m.weight`` for a name that was ``getattr(m, "weight", None)``."""
+    for other, value in _assignments(inside):
+        if other == name.id and isinstance(value, ast.Call) and _of_layer(value):
+            said = value.args[1]
+            attr = str(said.value) if isinstance(said, ast.Constant) else ""
+            return ast.copy_location(ast.Attribute(value.args[0], attr, ast.Load()), name)
+        if other == name.id and isinstance(value, ast.Attribute) and _of_layer(value):
+            return value
+    return name
+
+
+def conditions(node: ast.AST, inner: ast.AST) -> Iterator[ast.expr]:
+    """The conditions under which a part of a function runs, the innermost first."""
+    for child in ast.iter_child_nodes(node):
+        if child is inner or any(part is inner for part in ast.walk(child)):
+            yield from conditions(child, inner)
+            if isinstance(node, ast.If) and child in node.body:
+                yield node.test
 
 
 def _method(node: ast.expr) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from initlint.probe.provenance_words import words
-from initlint.probe.statements_lost import lost_values
+from initlint.probe.statements_lost import conditions, lost_values
 
 #: Public functions of ``torch.nn.init``; libraries keep the names for their own versions.
 INIT_FUNCTIONS = frozenset(
@@ -160,6 +160,7 @@ class _Walker:
     def __init__(self, source: Source) -> None:
         self._source = source
         self._passes: list[Candidate] = []
+        self._handed_back: list[tuple[str, Candidate]] = []  # functions and what their result is made of
         self._exits: tuple[Test, ...] = ()
         self._idle: ast.expr | None = None
 
@@ -167,6 +168,11 @@ class _Walker:
         scope = Scope("<module>", None)
         self._source.scopes.append(scope)
         self._block(tree.body, scope, (), "", "")
+        applied = {id(arg) for call in self._source.calls if _applies(call.node) for arg in call.node.args}
+        for name, candidate in self._handed_back:
+            uses = [node for _, node, _ in self._source.references.get(name, ())]
+            if uses and all(id(node) in applied for node in uses):  # ``apply`` throws results away
+                self._source.candidates.append(candidate)
 
     def _block(self, body: list[ast.stmt], scope: Scope, tests: tuple[Test, ...], prefix: str, cls: str) -> None:
         before = self._exits
@@ -187,6 +193,11 @@ class _Walker:
             self._exits = outside
             self._source.candidates += [
                 Candidate("assign", target, value, inner, (), result_unused=True) for target, value in lost_values(node)
+            ]
+            self._handed_back += [
+                (node.name, Candidate("assign", target, value, inner, around, result_unused=True))
+                for target, value in lost_values(node, returned=True)
+                for around in [tuple(Test(expr, True) for expr in conditions(node, value))]
             ]
         elif isinstance(node, ast.ClassDef):
             name = prefix + node.name
@@ -384,6 +395,10 @@ def _first(node: ast.Call) -> ast.expr | None:
     if node.args:
         return node.args[0]
     return next((keyword.value for keyword in node.keywords if keyword.arg == "tensor"), None)
+
+
+def _applies(call: ast.Call) -> bool:
+    return isinstance(call.func, ast.Attribute) and call.func.attr == "apply"
 
 
 def _root(node: ast.expr) -> str:

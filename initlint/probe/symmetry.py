@@ -22,6 +22,8 @@ from initlint.probe.recorded_state import preserved, seeded, set_mode
 #: Gradients that differ by less than this of their size are equal: rounding of sums in float32 leaves 1e-6, more after
 #: steps that carry it on. Units that are told apart at all differ by far more.
 _EQUAL = 1e-3
+#: Gradients below this share of the model's largest are what rounding leaves of a sum that is zero.
+_NOISE = 1e-6
 #: Slices of fewer elements may agree by chance.
 _LEAST = 4
 #: Beyond this many parameters a further forward and backward is not free.
@@ -48,18 +50,24 @@ def equal_slices(model: nn.Module, inputs: Inputs | None, seed: int) -> tuple[Eq
     with torch.no_grad():
         plain = _zero_layers(model)
         groups: _Groups = {
-            (name, axis): found for name, p in named.items() if id(p) not in plain for axis, found in _repeated(p)
+            (name, axis): found
+            for name, p in named.items()
+            for axis, found in (_repeated(p) if id(p) not in plain else _rows(p))
         }
+        closed = {name for name, p in named.items() if id(p) in plain}
     if not groups:
         return ()
     kept = {name: p.detach().clone() for name, p in named.items()} if groups else {}
     try:
         for step in range(_STEPS):
             gradients = _gradients(model, inputs, named, seed + step)
+            least = _NOISE * max((float(g.abs().max()) for g in gradients.values()), default=0.0)
             groups = {
                 key: same
                 for key, found in groups.items()
-                if key[0] in gradients and (same := tuple(_alike(gradients[key[0]], key[1], found)))
+                if key[0] in gradients
+                and (key[0] not in closed or float(gradients[key[0]].abs().max()) > least)
+                and (same := tuple((_shared if key[0] in closed else _alike)(gradients[key[0]], key[1], found)))
             }
             if not groups:
                 return ()
@@ -77,7 +85,11 @@ def equal_slices(model: nn.Module, inputs: Inputs | None, seed: int) -> tuple[Eq
 
 
 def _zero_layers(model: nn.Module) -> frozenset[int]:
-    """Zero weights of linear layers and convolutions: closed branches and heads, which the zero analysis judges."""
+    """Zero parameters of linear layers and convolutions: closed branches and heads.
+
+    That all their rows are equal says nothing, and what is cut off the zero analysis judges. Some of them are equal for
+    good where the outputs are members of one mixture: means of components that are added up in the likelihood.
+    """
     layers = [m for m in model.modules() if isinstance(m, (nn.Linear, nn.modules.conv._ConvNd))]
     return frozenset(
         id(p)
@@ -85,6 +97,13 @@ def _zero_layers(model: nn.Module) -> frozenset[int]:
         for p in m.parameters(recurse=False)
         if not torch.nn.parameter.is_lazy(p) and not bool(p.any())
     )
+
+
+def _rows(parameter: nn.Parameter) -> Iterator[tuple[int, tuple[torch.Tensor, ...]]]:
+    """All rows of a zero matrix, as one group."""
+    rows = parameter.shape[0] if parameter.dim() > 1 and parameter.requires_grad else 0
+    if rows > 2 and parameter.numel() // rows >= _LEAST and not parameter.is_complex():
+        yield 0, (torch.arange(rows),)
 
 
 def _repeated(parameter: nn.Parameter) -> Iterator[tuple[int, tuple[torch.Tensor, ...]]]:
@@ -122,6 +141,24 @@ def _alike(gradient: torch.Tensor, axis: int, groups: tuple[torch.Tensor, ...]) 
         chosen = slopes[group]
         if bool(chosen.any()) and bool(((chosen - chosen[0]).abs() <= _EQUAL * size).all()):
             yield group
+
+
+def _shared(gradient: torch.Tensor, axis: int, groups: tuple[torch.Tensor, ...]) -> Iterator[torch.Tensor]:
+    """Parts of the groups whose slices get equal gradients, relative to their own size, and get any."""
+    slopes = gradient.movedim(axis, 0).flatten(1)
+    generator = torch.Generator().manual_seed(_OFFSET)
+    direction = torch.randn(slopes.shape[1], generator=generator, dtype=slopes.dtype)
+    norms = slopes.square().sum(1).sqrt()
+    for group in groups:
+        used = group[norms[group] > _EQUAL * norms.max()]
+        order = used[(slopes[used] @ direction).argsort()]
+        if len(order) < 2:
+            continue
+        # equal rows lie side by side in any direction
+        step = (slopes[order[1:]] - slopes[order[:-1]]).square().sum(1).sqrt() <= _EQUAL * norms[order[1:]]
+        runs = torch.cat([torch.zeros(1, dtype=torch.long), (~step).long().cumsum(0)])
+        parts = (order[runs == run] for run in torch.nonzero(torch.bincount(runs) > 1).flatten())
+        yield from parts
 
 
 def _gradients(

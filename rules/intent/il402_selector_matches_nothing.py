@@ -6,12 +6,14 @@ from collections.abc import Iterator
 from typing import Any
 
 from initlint.diagnosis import suspects
-from initlint.facts import Guard, InitStatement, Site
+from initlint.facts import Guard, InitStatement, ParameterFacts, Site
 from initlint.findings import Related, Severity
 from initlint.intent_rule import Judged, judged, owners, still_default
+from initlint.odds import PRIOR, sigmoid
 from initlint.rule import Context, Outcome, Rule, bad, good
 from initlint.signal import Nominal
 from initlint.signal.verdict import intent
+from initlint.wiring import reached, transparent
 
 
 class SelectorMatchesNothing(Rule):
@@ -20,7 +22,8 @@ class SelectorMatchesNothing(Rule):
     ## What it does
     Evaluates the conditions around init statements (isinstance checks, comparisons of parameter and class names,
     names of schemes) against the modules and parameters that the model has. Reports one that matches nothing while
-    layers of the same operation stay at PyTorch's default, and a branch for the chosen scheme that does nothing.
+    layers of the same operation stay at PyTorch's default, and a branch for the chosen scheme that does nothing. A
+    prior for the head of one name, in a loop over names of which none is that one, where a head feeds a sigmoid.
 
     ## Why is this bad?
     `isinstance(m, nn.Conv2d)` in a 3-D model and a name filter from another model fail without a sign: the
@@ -76,6 +79,11 @@ class SelectorMatchesNothing(Rule):
                     yield self._packed(context, statement, guard, packed)
         for found in causes.values():
             yield self._report(context, found)
+        for statement in context.facts.statements:
+            guard = next((g for g in statement.guards if g.matched == 0 and g.kind == "value" and g.values), None)
+            lacking = _without_prior(context, statement) if guard is not None else []
+            if guard is not None and lacking:
+                yield self._prior(context, statement, guard, lacking)
 
     def _report(self, context: Context, found: list[tuple[InitStatement, Guard, list[str]]]) -> Outcome:
         statement, guard, _ = found[0]
@@ -152,6 +160,28 @@ class SelectorMatchesNothing(Rule):
             topic="reach",
         )
 
+    def _prior(
+        self, context: Context, statement: InitStatement, guard: Guard, lacking: list[ParameterFacts]
+    ) -> Outcome:
+        """A prior for the head of one name among the texts that a loop runs over, none of which is that name."""
+        value = statement.args["val"]
+        assert isinstance(value, (int, float))
+        more = f" and {len(lacking) - 1} more start" if len(lacking) > 1 else " starts"
+        return self.finding(
+            context,
+            f"`{guard.text}` never holds in this model: `{lacking[0].name}`{more} without the prior {value:g}, before a"
+            " sigmoid",
+            parameters=[p.name for p in lacking],
+            severity=Severity.WARNING,
+            site=_place(guard, statement),
+            related=[Related(statement.site.file, statement.site.line, "never runs")],
+            expected={"bias": float(value), "probability": sigmoid(value)},
+            actual={"bias": 0.0, "probability": 0.5},
+            effect=f"outputs start with the probability 0.5 instead of {sigmoid(value):.2g}",
+            fix=f"select the names that the model has, as in `{lacking[0].name}`",
+            topic="reach",
+        )
+
     @bad
     def conv2d_in_a_3d_model() -> Any:
         import torch
@@ -203,6 +233,31 @@ def _place(guard: Guard, statement: InitStatement) -> Site:
     if guard.line is None or guard.line == statement.site.line:
         return statement.site
     return Site(statement.site.file, guard.line, None, statement.site.function, guard.text)
+
+
+def _without_prior(context: Context, statement: InitStatement) -> list[ParameterFacts]:
+    """Biases before a sigmoid, at zero, of the layers that other statements of this kind in the function write."""
+    value = statement.args.get("val")
+    base, _, local = statement.target.removesuffix(".data").rpartition(".")
+    prior = isinstance(value, (int, float)) and abs(value) > PRIOR
+    if statement.runs or not statement.reached or not prior or local != "bias" or not base:
+        return []
+    beside = [
+        name
+        for other in context.facts.statements
+        if other.site.file == statement.site.file and other.site.function == statement.site.function and other.runs
+        if other.target.removesuffix(".data").rpartition(".")[0] == base
+        for name in other.parameters
+    ]
+    layers = [layer for name in dict.fromkeys(beside) for layer in context.layers_of(name) if layer.weight == name]
+    squashed = [layer for layer in layers if any(_before_sigmoid(context, index) for index in layer.nodes)]
+    biases = [p for layer in squashed if layer.bias and (p := context.parameter(layer.bias)) is not None]
+    return [p for p in biases if p.stats is not None and p.stats.zeros == p.stats.count]
+
+
+def _before_sigmoid(context: Context, index: int) -> bool:
+    found = reached(context.facts, index, transparent)
+    return any(node.op == "activation" and node.attrs.get("fn") == "sigmoid" for node in found)
 
 
 def _kept_from_sweep(context: Context, statement: InitStatement, guard: Guard | None) -> list[str]:

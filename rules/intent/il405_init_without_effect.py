@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
-from initlint.facts import InitStatement, ParameterFacts
+from initlint.facts import InitStatement, ParameterFacts, Site
 from initlint.findings import Related, Severity
 from initlint.intent_rule import Judged, asked_for, judged
 from initlint.rule import Context, Outcome, Rule, bad, by_cause, good, site_of
@@ -35,8 +35,8 @@ class InitWithoutEffect(Rule):
     ## What it does
     Finds init statements that wrote a weight which `weight_norm`, `spectral_norm` or a parametrization recomputes
     from other parameters, a temporary tensor, or a tensor that was replaced afterwards; results that are computed and
-    given to a name that nothing reads; the scale of `weight_v` under `weight_norm`, the gain under `spectral_norm`,
-    and the small std of an output layer there.
+    given to a name that nothing reads, or handed back to `apply`, which throws results away; the scale of `weight_v`
+    under `weight_norm`, the gain under `spectral_norm`, and the small std of an output layer there.
 
     ## Why is this bad?
     `weight_norm` keeps `weight_g` and `weight_v` and overwrites `.weight` before each forward. `normal_(m.weight,
@@ -73,8 +73,7 @@ class InitWithoutEffect(Rule):
         causes: dict[tuple[str, int, str], list[InitStatement]] = {}
         for statement in context.facts.statements:
             if statement.lost and statement.lost_reason in _WHY and statement.affected:
-                # an init function is right in itself: it is called at the wrong time
-                at = statement.caller or statement.site
+                at = _slip(statement)
                 causes.setdefault((at.file, at.line, statement.lost_reason), []).append(statement)
         for statements in causes.values():
             yield self._report(context, statements)
@@ -93,8 +92,8 @@ class InitWithoutEffect(Rule):
             f"{first.op} on `{first.target}` has no effect: {_WHY[reason]}",
             parameters=[name for s in (first, *statements) for name in s.affected],
             severity=verdict.severity,
-            site=first.caller or first.site,
-            related=[Related(s.site.file, s.site.line, "writes in vain") for s in statements if s.caller],
+            site=_slip(first),
+            related=[Related(s.site.file, s.site.line, "writes in vain") for s in statements if _slip(s) is not s.site],
             expected={"writes_kept": sum(s.lost for s in statements)},
             actual={"writes_kept": 0},
             effect=verdict.effect,
@@ -245,6 +244,11 @@ class InitWithoutEffect(Rule):
         layer = nn.Conv1d(8, 8, 3, padding=1)
         layer.weight.data.normal_(0.0, 0.01)
         return nn.Sequential(weight_norm(layer), nn.ReLU(), nn.Conv1d(8, 4, 3))
+
+
+def _slip(statement: InitStatement) -> Site:
+    """Where to mend it: an init function is right in itself and called at the wrong time, unless it writes nothing."""
+    return statement.site if statement.op == "assign" else statement.caller or statement.site
 
 
 def _magnitude(context: Context, weight: ParameterFacts) -> tuple[ParameterFacts, ParameterFacts, float, float] | None:

@@ -43,8 +43,8 @@ class NormGain(Rule):
     Looks at the effective gain, `weight` or `1 + weight` as the forward uses it. It reports gains that are drawn
     around zero, gains that are all zero where no other path carries the signal, and gains off by the other
     convention (ones in a norm that multiplies by `1 + weight`, a bias of one in a generated gain `1 + gamma`). A gain
-    above 4, gains drawn from an interval that begins near zero, and shifts as large as the gain on several norms, are judged by what they do to the net; a gain between 1.4
-    and 4 that doubles a second moment somewhere is a note.
+    above 4, gains drawn from an interval that begins near zero, and shifts as large as the gain on several norms, are
+    judged by what they do to the net; a gain between 1.4 and 4 that doubles a second moment somewhere is a note.
 
     ## Why is this bad?
     A normalisation layer is there to hand on a signal of unit scale. A gain around 0 takes the signal away and

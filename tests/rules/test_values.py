@@ -44,6 +44,23 @@ class Positions(nn.Module):
         return self.head((h + self.down(torch.relu(self.up(h)))).mean(1))
 
 
+class Density(nn.Module):
+    """The likelihood of a mixture of Gaussians whose means are predicted by a head of zeros, or not."""
+
+    def __init__(self, *, spread: bool, members: int = 4, dim: int = 6) -> None:
+        super().__init__()
+        self.shape = (members, dim)
+        self.body, self.mean = nn.Linear(10, 32), nn.Linear(32, members * dim)
+        nn.init.zeros_(self.mean.weight)
+        nn.init.zeros_(self.mean.bias)
+        if spread:
+            nn.init.uniform_(self.mean.bias, -1.0, 1.0)
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        mean = self.mean(torch.tanh(self.body(x))).view(-1, *self.shape)
+        return (-(y[:, None] - mean).square().sum(-1) / 2).logsumexp(-1)
+
+
 class Mixture(nn.Module):
     """Experts that are equal or not, behind a gate of zeros."""
 
@@ -152,3 +169,15 @@ def test_the_model_is_as_before() -> None:
     initlint.check(model, inputs=(torch.randn(SET),))
     assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
     assert all(p.grad is None for p in model.parameters())
+
+
+@pytest.mark.parametrize("spread", [False, True])
+def test_components_of_a_mixture_that_start_equal_stay_equal(spread: bool) -> None:
+    run = initlint.check(lambda: Density(spread=spread), inputs=(torch.randn(12, 10), torch.randn(12, 6)), seed=0)
+    assert run.models
+    found = [f for f in run.findings if f.code == "IL004"]
+    if spread:
+        assert not found
+    else:
+        assert found[0].severity is Severity.ERROR
+        assert "mean.weight" in found[0].parameters
