@@ -11,6 +11,7 @@ from initlint.findings import Severity
 from initlint.rule import Context, Outcome, Rule, site_of
 from initlint.signal import Span
 from initlint.signal.verdict import thresholds
+from initlint.upstream import scale_of
 
 #: The culprits named are the fewest layers that together explain this share of what all layers in the span do.
 _EXPLAINED = 0.9
@@ -80,9 +81,9 @@ def _culprits(context: Context, span: Span) -> list[ParameterFacts]:
     found: list[tuple[float, ParameterFacts]] = []
     for layer in context.facts.layers:
         inside = [n for n in layer.nodes if n in size and size[n] >= 0.1 * worst]
-        parameter = context.parameter(layer.weight)
-        if inside and parameter is not None and all(parameter is not p for _, p in found):
-            found.append((max(size[n] for n in inside), parameter))
+        for parameter in scale_of(context, layer) if inside else ():
+            if all(parameter is not p for _, p in found):
+                found.append((max(size[n] for n in inside), parameter))
     found.sort(key=lambda item: -item[0])
     whole, so_far, chosen = sum(size for size, _ in found), 0.0, []
     for amount, parameter in found:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 
-from initlint.facts import ParameterFacts
+from initlint.facts import Layer, ParameterFacts
 from initlint.rule import Context, site_of
 from initlint.signal import Point
 from initlint.signal.profile import sections
@@ -13,6 +13,8 @@ from initlint.signal.profile import sections
 FAR = 32
 #: The layers named are the fewest that together explain this share of what all layers contribute.
 EXPLAINED = 0.9
+#: A factor 2 of a second moment at each product, the first that counts (DESIGN, severity).
+_AMPLIFIES = 2.0
 
 
 def writers(context: Context, index: int, roles: Sequence[str] = ()) -> list[ParameterFacts]:
@@ -77,6 +79,23 @@ def contributors(context: Context, measure: Callable[[Point], float]) -> list[Pa
         if parameter is not None and parameter not in chosen:
             chosen.append(parameter)
     return chosen
+
+
+def scale_of(context: Context, layer: Layer) -> list[ParameterFacts]:
+    """The parameters that set the scale of a layer's weight: its own, or the matrices of what generates it.
+
+    Of a weight made by a hypernetwork from an embedding the embedding is the least to blame: what multiplies it are
+    matrices, and those that amplify whichever axis is their input are too large for a generator.
+    """
+    own = context.parameter(layer.weight)
+    node = context.facts.nodes[layer.nodes[0]] if layer.nodes else None
+    if node is not None and "expr" in node.attrs and own is not None and len(own.shape) < 2:
+        roles = [name for role, name in node.parameters.items() if role.startswith("weight")]
+        made = [p for name in roles if (p := context.parameter(name)) is not None and len(p.shape) == 2]
+        loud = [p for p in made if p.stats is not None and min(p.shape) * p.stats.second > _AMPLIFIES]
+        if loud:
+            return loud
+    return [own] if own is not None else []
 
 
 def judged(context: Context) -> bool:

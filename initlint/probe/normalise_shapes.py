@@ -20,6 +20,8 @@ def reshape(b: Builder, c: Call) -> Value:
     source = b.signal(c.value(0, "input"), c)
     if source is None:
         return Unknown(f"{c.name} of no tensor")
+    if c.name == "broadcast_tensors":
+        return _broadcast(b, c)
     if c.meta.value_kind == "tuple":
         return _tuple(b, c, "reshape", source, {})
     shape_in, shape_out = b.nodes[source].shape, c.meta.shape
@@ -30,6 +32,22 @@ def reshape(b: Builder, c: Call) -> Value:
     signal = b.emit(c, "reshape", (source,), attrs=attrs, roles=_moved(b, c, source))
     _follow_rows(b, c, source, signal)
     return signal
+
+
+def _broadcast(b: Builder, c: Call) -> Value:
+    """Each of several tensors repeated to their common shape: the mean and the deviation of a distribution."""
+    given = c.args[0].values if len(c.args) == 1 and isinstance(c.args[0], Items) else c.args
+    values: list[Value] = []
+    for value, meta in zip(given, c.meta.elements, strict=False):
+        source = b.signal(value, c)
+        if source is None:
+            values.append(Unknown("broadcast_tensors of no tensor"))
+            continue
+        shape = b.nodes[source].shape
+        more = {"kind": c.name, "kept": share(meta.shape, shape)}
+        roles = axes.broadcast(b.roles[source], None, len(meta.shape)) if meta.shape is not None else None
+        values.append(b.emit(c, "reshape", (source,), attrs=more, meta=meta, roles=roles))
+    return Items(tuple(values))
 
 
 def _moved(b: Builder, c: Call, source: int) -> axes.Roles | None:

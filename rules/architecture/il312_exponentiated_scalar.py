@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,12 +11,16 @@ from initlint.facts import ModelFacts, ParameterFacts
 from initlint.findings import Severity
 from initlint.rule import Context, Outcome, Rule, bad, good, site_of
 
+#: A logarithm is taken in the line.
+_LOGARITHM = re.compile(r"\blog(?:10|2|it)?\(")
+
 
 class ExponentiatedScalar(Rule):
     """A parameter initialised to 1, the neutral factor, is used through exp, where 0 is neutral.
 
     ## What it does
-    Finds scalar or per-channel parameters that are filled with exactly 1 and read only through `exp`.
+    Finds scalar or per-channel parameters that are filled with exactly 1 and read only through `exp`. Another positive
+    round number there (0.8), which is no logarithm of anything, is a note.
 
     ## Why is this bad?
     exp(1) = 2.718 is neither neutral nor the temperature of any paper. CLIP's logit scale starts at
@@ -46,6 +51,7 @@ class ExponentiatedScalar(Rule):
     sources = ("https://github.com/huggingface/transformers/pull/13436", "Radford et al. 2021 (CLIP), section 2.5")
 
     def check(self, context: Context) -> Iterator[Outcome]:
+        yield from self._not_a_logarithm(context)
         for parameter in context.facts.parameters:
             if _all_ones(parameter) and _only_through_exp(context.facts, parameter.name):
                 yield self.finding(
@@ -60,9 +66,36 @@ class ExponentiatedScalar(Rule):
                     topic="value",
                 )
 
+    def _not_a_logarithm(self, context: Context) -> Iterator[Outcome]:
+        """A positive round number under exp, which no logarithm gives: a value where its logarithm was meant."""
+        for parameter in context.facts.parameters:
+            value = _round_number(parameter)
+            if value is not None and _only_through_exp(context.facts, parameter.name):
+                yield self.finding(
+                    context,
+                    f"`{parameter.name}` starts at {value:g} and is exponentiated in the forward: {math.exp(value):.3g}"
+                    f" is used, where log({value:g}) would give {value:g}",
+                    parameters=[parameter.name],
+                    severity=Severity.NOTE,
+                    site=site_of(parameter),
+                    expected={"value": math.log(value), "factor": value},
+                    actual={"value": value, "factor": math.exp(value)},
+                    effect=f"the forward uses {math.exp(value) / value:.3g} times the number that the code sets",
+                    fix=f"nn.Parameter(torch.full(shape, math.log({value:g})))",
+                    topic="value",
+                )
+
     @bad
     def logit_scale_one() -> Any:
         return _matcher(1.0)
+
+    @bad
+    def deviation_for_its_logarithm() -> Any:
+        return _matcher(0.8)
+
+    @good
+    def negative_exponent() -> Any:
+        return _matcher(-0.5)
 
     @good
     def logit_scale_log() -> Any:
@@ -80,16 +113,37 @@ def _all_ones(parameter: ParameterFacts) -> bool:
     )
 
 
+def _round_number(parameter: ParameterFacts) -> float | None:
+    """The one positive number of at most two digits, other than 1, that the code filled a parameter with.
+
+    Logarithms of the numbers that people choose are not round (log 100 is 4.605), and exponents that they choose
+    themselves are mostly negative (-0.5 for a standard deviation of 0.6); so this is a note.
+    """
+    stats, write = parameter.stats, parameter.last
+    if parameter.kind != "parameter" or len(parameter.shape) > 1 or stats is None or not stats.count:
+        return None
+    if stats.minimum != stats.maximum or stats.mean <= 0 or stats.mean == 1 or write is None or write.random:
+        return None
+    rounded = float(f"{stats.mean:.2g}")
+    site = write.site
+    logged = site is not None and _LOGARITHM.search(site.text) is not None
+    return rounded if math.isclose(stats.mean, rounded, rel_tol=1e-6) and not logged else None
+
+
 def _only_through_exp(facts: ModelFacts, name: str) -> bool:
     """Whether every reader of the parameter is exp (possibly folded into an expression of parameters)."""
     readers = [node for node in facts.nodes if name in node.parameters.values()]
-    if not readers:
+    parameter = next((p for p in facts.parameters if p.name == name), None)
+    if not readers or parameter is None or parameter.stats is None:
         return False
+    raised = math.exp(2 * parameter.stats.mean) if abs(parameter.stats.mean) < 300 else math.inf
     for node in readers:
         if node.op != "parameter":
             return False
         second = node.attrs.get("second")
-        folded = "expr" in node.attrs and isinstance(second, (int, float)) and abs(second - math.e**2) < 1e-4
+        folded = (
+            "expr" in node.attrs and isinstance(second, (int, float)) and math.isclose(second, raised, rel_tol=1e-4)
+        )
         users = [n for n in facts.nodes if node.index in n.inputs]
         direct = bool(users) and all(n.op == "activation" and n.attrs.get("fn") == "exp" for n in users)
         if not folded and not direct:

@@ -14,6 +14,8 @@ from initlint.rule import Context, Outcome, Rule, bad, good, site_of
 _RELATIVE = 0.1
 # From half of the identity's norm on, corners of the image move by half of its size.
 _SCRAMBLED = 0.5
+#: Reshapes that exchange the last two axes of a batch of matrices.
+_TRANSPOSES = ("transpose", "swapaxes", "permute", "mT", "T", "t")
 
 
 class TransformNotIdentity(Rule):
@@ -22,7 +24,7 @@ class TransformNotIdentity(Rule):
     ## What it does
     Finds layers whose output is added to a constant identity matrix (flattened or not) and whose weight is not zero,
     and layers whose output becomes the grid of a spatial transformer (`affine_grid`) and whose bias is not the
-    identity (1, 0, 0, 0, 1, 0) or whose weight is not small.
+    identity (1, 0, 0, 0, 1, 0), in the layout in which it is read, or whose weight is not small.
 
     ## Why is this bad?
     Adding the identity says that the transform should start as one. A default-initialised last layer adds a random
@@ -110,14 +112,17 @@ class TransformNotIdentity(Rule):
             if layer is None or layer.weight in told:
                 continue
             told.add(layer.weight)
-            outcome = self._judge_grid(context, layer, matrix[1], matrix[2], added=added)
+            turned = _turned(facts, node.inputs[0])
+            outcome = self._judge_grid(context, layer, matrix[1], matrix[2], added=added, turned=turned)
             if outcome is not None:
                 yield outcome
 
-    def _judge_grid(self, context: Context, layer: Layer, rows: int, columns: int, *, added: bool) -> Outcome | None:
-        """``added``: the forward adds the identity itself."""
+    def _judge_grid(
+        self, context: Context, layer: Layer, rows: int, columns: int, *, added: bool, turned: bool
+    ) -> Outcome | None:
+        """``added``: the forward adds the identity itself. ``turned``: it transposes what the layer gives."""
         weight, bias = context.parameter(layer.weight), context.parameter(layer.bias) if layer.bias else None
-        held = True if added else _identity_bias(bias, rows, columns)
+        held = True if added else _identity_bias(bias, rows, columns, turned)
         moments = context.signal.built[layer.nodes[-1]]
         if weight is None or weight.stats is None or held is None:
             return None
@@ -132,6 +137,9 @@ class TransformNotIdentity(Rule):
             clause = f"starts {relative:.2g} times the identity's norm away from it"
         elif bias is None or bias.stats is None or bias.stats.second == 0:
             clause = "starts at zero instead of the identity: every pixel samples the centre"
+        elif _identity_bias(bias, rows, columns, not turned):
+            layout = f"{columns} x {rows}" if turned else f"{rows} x {columns}"
+            clause = f"has the identity in its bias by the other layout: it is read as {layout}"
         else:
             clause = "has no identity in its bias: the grid shrinks to a spot around the centre"
         guilty = bias if bias is not None and not held else weight
@@ -150,6 +158,10 @@ class TransformNotIdentity(Rule):
             else "layer.weight.data.zero_(); layer.bias.data.copy_(torch.eye(3, 4).flatten())",
             topic="convention",
         )
+
+    @bad
+    def identity_in_the_other_layout() -> Any:
+        return _spatial(identity=True, turned=True)
 
     @bad
     def grid_from_zero() -> Any:
@@ -204,20 +216,39 @@ def _writer(facts: ModelFacts, index: int) -> Layer | None:
     return by_node[index]
 
 
-def _identity_bias(bias: ParameterFacts | None, rows: int, columns: int) -> bool | None:
-    """Whether a bias is the flattened identity (rows x columns), by its moments; ``None`` where it is not known."""
+def _identity_bias(bias: ParameterFacts | None, rows: int, columns: int, turned: bool = False) -> bool | None:
+    """Whether a bias is the flattened identity (rows x columns), by its moments; ``None`` where it is not known.
+
+    ``turned``: stored as columns x rows.
+    """
     if bias is None:
         return False
     stats, entries = bias.stats, rows * columns
     if stats is None or bias.shape != (entries,):
         return None
-    # ones on the diagonal and zeros elsewhere have mean = second = rows / entries, and so has no other start in use;
-    # a small shift or zoom of it is as good
+    # ones on the diagonal and zeros elsewhere have mean = second = rows / entries; a small shift or zoom is as good
     share = rows / entries
-    thirds = stats.chunks.get("3", ())
-    if columns == 3 and rows == 2 and len(thirds) == 3 and thirds[1].second > _SCRAMBLED**2:
-        return False  # (1, 0, 0, 0, 1, 0) has nothing in its middle third
-    return abs(stats.mean / share - 1) < _SCRAMBLED and abs(stats.second / share - 1) < _SCRAMBLED
+    if not (abs(stats.mean / share - 1) < _SCRAMBLED and abs(stats.second / share - 1) < _SCRAMBLED):
+        return False
+    # where they are show the parts of the bias: (1, 0, 0, 0, 1, 0) has nothing in its middle third
+    wide = rows if turned else columns
+    ones = [i * wide + i for i in range(rows)]
+    for count, parts in stats.chunks.items():
+        size = entries // int(count) if int(count) and entries % int(count) == 0 else 0
+        for at, part in enumerate(parts if size else ()):
+            inside = sum(at * size <= one < (at + 1) * size for one in ones)
+            if abs(part.mean * size - inside) > _SCRAMBLED:
+                return False
+    return True
+
+
+def _turned(facts: ModelFacts, index: int) -> bool:
+    """Whether what a layer gives is transposed on its way here."""
+    node, turned = facts.nodes[index], False
+    while node.op in ("reshape", "identity", "select", "add") and node.inputs:
+        turned ^= node.op == "reshape" and node.attrs.get("kind") in _TRANSPOSES
+        node = facts.nodes[node.inputs[0]]
+    return turned
 
 
 def _beside_identity(facts: ModelFacts, index: int, rows: int, columns: int) -> Layer | None:
@@ -240,7 +271,7 @@ def _q(bias: ParameterFacts | None) -> float:
     return bias.stats.second if bias is not None and bias.stats is not None else 0.0
 
 
-def _spatial(identity: bool) -> Any:
+def _spatial(identity: bool, turned: bool = False) -> Any:
     import torch
     import torch.nn.functional as F
     from torch import nn
@@ -257,7 +288,8 @@ def _spatial(identity: bool) -> Any:
                 last.get_parameter("bias").data.copy_(torch.eye(2, 3).flatten())
 
         def forward(self, x: torch.Tensor) -> torch.Tensor:
-            theta = self.locate(x).view(-1, 2, 3)
+            theta = self.locate(x)
+            theta = theta.view(-1, 3, 2).transpose(1, 2) if turned else theta.view(-1, 2, 3)
             grid = F.affine_grid(theta, list(x.shape), align_corners=False)
             return self.head(F.grid_sample(x, grid, align_corners=False).flatten(1))
 

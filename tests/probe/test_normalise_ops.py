@@ -50,6 +50,8 @@ CASES: list[tuple[str, Callable[..., Any], dict[str, Any], tuple[int, ...], list
     ("add parameter", lambda s, x: x + s.w, {"w": P(6)}, X, ["parameter", "add"], {}),
     ("mul parameter", lambda s, x: s.w * x, {"w": P(6)}, X, ["parameter", "mul"], {}),
     ("expression", lambda s, x: x * s.w.exp(), {"w": P(1)}, X, ["parameter", "mul"], {}),
+    ("broadcast", lambda s, x: torch.broadcast_tensors(x, F.relu(x))[1], {}, X, ["activation", "reshape"],
+     {"kind": "broadcast_tensors"}),
     ("buffer", lambda s, x: x + s.w, {"w": torch.randn(6)}, X, ["parameter", "add"], {}),
     ("random", lambda s, x: x + torch.randn_like(x), {}, X, ["constant", "add"], {}),
     ("linear", lambda s, x: s.a(x), {"a": nn.Linear(6, 5)}, X, ["linear"], {"layout": "out_in"}),
