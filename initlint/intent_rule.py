@@ -19,6 +19,8 @@ from initlint.theory.schemes import Requested, requested
 
 #: A factor 2 of the second moment counts where there is evidence of a mistake (DESIGN, section 4).
 _COUNTS = 2.0
+#: A share of the second moment that the depth profile's first threshold for Adam calls collapsed (DESIGN, section 4).
+_COLLAPSED = 1e-6
 #: Gates of torch's recurrent layers, stacked along axis 0.
 _GATES = {"lstm": 4, "gru": 3, "rnn": 1}
 
@@ -108,8 +110,10 @@ def _behind_a_shut_branch(context: Context, changes: Mapping[str, Nominal]) -> b
     if signal.sweeps is None or signal.sweeps[0] is signal.sweeps[1]:
         return False
     then = propagate(context.facts, {**confirmed(context.facts), **changes}).built
-    pairs = [(signal.built[i], then[i]) for i in signal.trunk]
-    second = [(a.q, b.q) for a, b in pairs] + [(a.dependent, b.dependent) for a, b in pairs]
+    pairs = [(signal.built[i], then[i]) for i in signal.trunk if signal.built[i].q > 0 and then[i].q > 0]
+    second = [(a.q, b.q) for a, b in pairs]
+    # a class token sees the input through such branches alone: how little there is of it at first is their design
+    second += [(a.dependent, b.dependent) for a, b in pairs if max(a.dependent / a.q, b.dependent / b.q) > _COLLAPSED]
     return all(1 / _COUNTS < a / b < _COUNTS for a, b in second if a > 0 and b > 0)
 
 

@@ -17,6 +17,8 @@ from initlint.signal.verdict import mistake
 
 # From three layers on that are initialised one by one, one left out is an oversight and no division into two kinds.
 _MOST = 3
+# A list of blocks has two of them at least.
+_LISTED = 2
 _WHY = {
     "early": ("it did not exist yet when this ran", "initialise at the end of __init__, when all layers exist"),
     "cut": ("this ends the loop in its first round", "move it behind the loop"),
@@ -36,7 +38,8 @@ class LayerMissed(Rule):
     Finds weights at PyTorch's default beside layers of the same operation that one init statement of the model
     reached, where the record shows the slip: the statement ran for this layer too but wrote another one
     (`self.proj` in the place of the argument); `apply` or the loop ran before the layer existed, was left in its first
-    round, or visited direct children only.
+    round, or visited direct children only. As a note, a layer that a loop over one list of blocks sets to zero, in
+    blocks of the same class in another list.
 
     ## Why is this bad?
     The layer starts from another distribution than its designer says: several times larger or smaller than its kin,
@@ -90,6 +93,10 @@ class LayerMissed(Rule):
         yield from self._pasted(context)
         yield from self._packed(context)
         yield from self._forgotten(context)
+        for statement in context.facts.statements:
+            passed = _other_lists(context, statement)
+            if passed:
+                yield self._list_passed_over(context, statement, passed)
 
     def _pasted(self, context: Context) -> Iterator[Outcome]:
         """The same statement twice for the same parameters, while their like elsewhere was forgotten."""
@@ -161,6 +168,25 @@ class LayerMissed(Rule):
             actual={"initialised": len(others)},
             effect=verdict.effect,
             fix=f"initialise {left.name} with the others",
+            topic="reach",
+        )
+
+    def _list_passed_over(self, context: Context, statement: InitStatement, passed: list[ParameterFacts]) -> Outcome:
+        """A loop that closes the blocks of one list, while blocks of the same class in another list stay open."""
+        kept = passed[0].last.site if passed[0].last is not None else None
+        more = f" and {len(passed) - 1} more keep" if len(passed) > 1 else " keeps"
+        return self.finding(
+            context,
+            f"{statement.op} closes `{statement.parameters[0]}` in all blocks of one list, and `{passed[0].name}`{more}"
+            " what the sweep before gave both: blocks of this class in another list are not visited",
+            parameters=[p.name for p in passed],
+            severity=Severity.NOTE,  # one half of a model may be meant to start open
+            site=statement.site,
+            related=[Related(kept.file, kept.line, "wrote it last")] if kept is not None else [],
+            expected={"blocks_closed": len(statement.parameters) + len(passed)},
+            actual={"blocks_closed": len(statement.parameters)},
+            effect=context.effect({p.name: Nominal(0.0, 0.0) for p in passed}),
+            fix="loop over the blocks of both lists",
             topic="reach",
         )
 
@@ -352,6 +378,30 @@ def _same_args(first: InitStatement, second: InitStatement) -> bool:
 def _default(parameter: ParameterFacts) -> bool:
     known = parameter.kind == "parameter" and parameter.provenance == "recorded"
     return known and parameter.last is not None and parameter.last.origin == "torch"
+
+
+def _other_lists(context: Context, statement: InitStatement) -> list[ParameterFacts]:
+    """The same weight in blocks of other lists, where a statement sets that of all blocks of its lists to zero."""
+    written = [p for name in statement.parameters if (p := context.parameter(name)) is not None]
+    zeros = bool(written) and all(p.stats is not None and p.stats.zeros == p.stats.count for p in written)
+    if not zeros or len(written) < _LISTED or any(len(p.shape) < 2 for p in written):
+        return []
+    classes = {m.name: m.cls for m in context.facts.modules if m.library == "user"}
+    for depth in range(1, written[0].name.count(".") + 1):  # the smallest block that is one of a list
+        blocks = {p.name.rsplit(".", depth)[0] for p in written}
+        inner = {p.name.split(".", p.name.count(".") + 1 - depth)[-1] for p in written}
+        kinds = {classes.get(block, "") for block in blocks}
+        lists = {block.rpartition(".")[0] for block in blocks if block.rpartition(".")[2].isdigit()}
+        if len(inner) != 1 or len(kinds) != 1 or "" in kinds or not lists:
+            continue
+        alike = [name for name, cls in classes.items() if cls in kinds and name.rpartition(".")[2].isdigit()]
+        own = [name for name in alike if name.rpartition(".")[0] in lists]
+        beside = [name for name in alike if name not in own]
+        left = [p for name in beside if (p := context.parameter(f"{name}.{next(iter(inner))}")) is not None]
+        swept = {w.site for p in written for w in p.writes[:-1] if w.site is not None}
+        same = all(p.last is not None and p.last.random and p.last.site in swept for p in left)
+        return left if set(own) == blocks and len(left) >= _LISTED and same else []
+    return []
 
 
 def _class(context: Context, parameter: ParameterFacts | None) -> tuple[str, str]:
