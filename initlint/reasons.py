@@ -119,8 +119,8 @@ def formula_misplaced(case: Case) -> Found | None:
     found = misapplied(case.layer, case.parameter.shape, case.asked)
     if found is None or not all(counts(shape, found.count) for shape in case.alike if found.count):
         return None
-    # of 3 x 3 taps one axis may be left out of a count, or be in it twice: a factor 3 that no 3 or 6 stands for
-    if found.third and 3 in case.parameter.shape[2:] and not _THREES.search(case.text):
+    # of 3 x 3 x 3 taps one axis may be left out of a count: a factor 3 that no 3 or 6 stands for
+    if found.third and 3 in case.parameter.shape[4:] and not _THREES.search(case.text):
         return None
     return found.reason, found.clause, found.line, found.variance
 
