@@ -1,4 +1,4 @@
-"""IL329: what a layer predicts is exponentiated, and starts orders of magnitude apart."""
+"""IL327: what a layer predicts is exponentiated, and starts orders of magnitude apart."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class WideExponent(Rule):
     - https://github.com/rlworkgroup/garage/issues/255
     """
 
-    code = "IL329"
+    code = "IL327"
     name = "wide-exponent"
     family = "architecture"
     severity = Severity.WARNING
