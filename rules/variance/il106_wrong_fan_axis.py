@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+import re
+from collections.abc import Callable, Iterator
 from typing import Any
 
+from initlint.facts import Layer, ParameterFacts, Write
 from initlint.findings import Severity
-from initlint.rule import bad, good
+from initlint.rule import Context, Outcome, bad, by_cause, good, site_of
+from initlint.signal import Nominal
+from initlint.signal.verdict import mistake
 from initlint.suspect_rule import SuspectRule
+from initlint.theory.miscounts import EXACT, SMALL
+
+# Functions that draw anew in each forward.
+_DRAWS = re.compile(r"\b(rand\w*|normal\w*|gumbel\w*)\(")
 
 
 class WrongFanAxis(SuspectRule):
@@ -43,6 +52,7 @@ class WrongFanAxis(SuspectRule):
     - https://github.com/apple/axlearn/pull/907
     - https://github.com/kenshohara/3D-ResNets-PyTorch/issues/23 (two of three axes of a kernel)
     - https://github.com/udacity/deep-reinforcement-learning/issues/14 (outputs for inputs)
+    - Fortunato et al. 2018, Noisy Networks for Exploration, section 3.2, arXiv:1706.10295
     """
 
     code = "IL106"
@@ -55,6 +65,45 @@ class WrongFanAxis(SuspectRule):
     )
     reason = "fan_axis"
     kind = "mistake"
+
+    def check(self, context: Context) -> Iterator[Outcome]:
+        yield from super().check(context)
+        found = {
+            sigma.name: (sigma, layer)
+            for layer in context.facts.layers
+            if (sigma := context.parameter(layer.weight)) is not None and _by_outputs(context, layer, sigma)
+        }
+        for group in by_cause(sigma for sigma, _ in found.values()).values():
+            yield self._noise(context, [found[sigma.name] for sigma in group])
+
+    def _noise(self, context: Context, group: list[tuple[ParameterFacts, Layer]]) -> Outcome:
+        sigma, layer = group[0]
+        held, inputs, outputs = (sigma.stats.mean if sigma.stats else 0.0), layer.fan_in or 1.0, layer.fan_out or 1.0
+        right = held * math.sqrt(outputs / inputs)
+        effect = context.effect({p.name: Nominal(right, 0.0) for p, _ in group})
+        return self.finding(
+            context,
+            f"`{sigma.name}`"
+            + (f" and {len(group) - 1} more" if len(group) > 1 else "")
+            + f" scales noise by {held:.4g}, which is {held * math.sqrt(outputs):.2g} over the root of the {outputs:g}"
+            f" outputs: the root of the {inputs:g} inputs keeps the noise of the outputs the same for every width",
+            parameters=[p.name for p, _ in group],
+            severity=mistake(effect, context.signal, context.settings.optimizer, context.facts.dtype),
+            site=site_of(sigma),
+            expected={"sigma": right},
+            actual={"sigma": held, "ratio": held / right},
+            effect=effect,
+            fix=f"nn.init.constant_(sigma, {held * math.sqrt(outputs):.2g} / math.sqrt(in_features))",
+            topic="scale",
+        )
+
+    @bad
+    def noise_by_outputs() -> Any:
+        return _noisy(by_inputs=False)
+
+    @good
+    def noise_by_inputs() -> Any:
+        return _noisy(by_inputs=True)
 
     @bad
     def stacked_relations() -> Any:
@@ -148,3 +197,50 @@ def _mixed_kernels(init: Callable[[Any, tuple[int, ...]], object]) -> Any:
             return torch.relu(y.view_as(x))
 
     return nn.Sequential(*(Mixed() for _ in range(4))), (torch.randn(2, 8, 12, 12),)
+
+
+def _by_outputs(context: Context, layer: Layer, sigma: ParameterFacts) -> bool:
+    """Whether a constant multiplies noise, and is a round number over the root of the outputs, not of the inputs."""
+    stats, inputs, outputs = sigma.stats, layer.fan_in or 0.0, layer.fan_out or 0.0
+    constant = stats is not None and stats.distinct == 1 and stats.mean > 0 and sigma.requires_grad
+    if layer.kind != "linear" or not constant or min(inputs, outputs) <= SMALL or inputs == outputs:
+        return False
+    held = stats.mean if stats is not None else 0.0
+    if _round(held) or _round(held * math.sqrt(inputs)) or not _round(held * math.sqrt(outputs)):
+        return False
+    made = [str(context.facts.nodes[index].attrs.get("expr", "")) for index in layer.nodes]
+    return any(_DRAWS.search(text) or _drawn(context, text) for text in made)
+
+
+def _drawn(context: Context, made: str) -> bool:
+    """Whether a buffer that was drawn at random is part of a weight: noise that a method draws anew."""
+    buffers = [p for p in context.facts.parameters if p.kind == "buffer" and p.name in made and p.last is not None]
+    return any(p.last and (p.last.random or any(_DRAWS.match(f"{f}(") for f in _chain(p.last))) for p in buffers)
+
+
+def _chain(write: Write) -> list[str]:
+    """The functions that made the values which a write copied."""
+    chain = write.args.get("chain")
+    return [str(function) for function in chain] if isinstance(chain, list | tuple) else []
+
+
+def _round(value: float) -> bool:
+    return math.isclose(float(f"{value:.2g}"), value, rel_tol=EXACT)
+
+
+def _noisy(*, by_inputs: bool) -> Any:
+    import torch
+    import torch.nn.functional as F
+    from torch import nn
+
+    class Noisy(nn.Module):
+        def __init__(self, inputs: int, outputs: int) -> None:
+            super().__init__()
+            self.mean = nn.Linear(inputs, outputs)
+            self.sigma = nn.Parameter(torch.full((outputs, inputs), 0.5 / (inputs if by_inputs else outputs) ** 0.5))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            noise = torch.outer(torch.randn(self.sigma.shape[0]), torch.randn(self.sigma.shape[1]))
+            return F.linear(x, self.mean.weight + self.sigma * noise, self.mean.bias)
+
+    return nn.Sequential(nn.Linear(16, 128), nn.ReLU(), Noisy(128, 6)), (torch.randn(8, 16),)
