@@ -186,6 +186,7 @@ def embedding(b: Builder, c: Call) -> Value:
 def embedding_bag(b: Builder, c: Call) -> Value:
     """``F.embedding_bag(input, weight, offsets, max_norm, norm_type, scale_grad, mode, ..., padding_idx)``."""
     options = {"mode": c.plain(6, "mode", "mean"), "offsets": c.value(2, "offsets")}
+    options |= _sample_weights(b, c.value(8, "per_sample_weights"))
     return emit_embedding(b, c, c.value(0, "input"), c.value(1, "weight"), c.plain(10, "padding_idx"), options)
 
 
@@ -202,6 +203,7 @@ def emit_embedding(
     mode = options.get("mode")
     if mode:
         attrs |= {"mode": mode, "bag": _bag(b, index, c)}
+        attrs |= {key: value for key, value in options.items() if key.startswith("weigh")}
     attrs["max_norm"] = options.get("max_norm")
     if tensor.is_meta:
         attrs["nominal"] = True
@@ -217,6 +219,19 @@ def emit_embedding(
     if tensor.ndim == 2 and rank and math.prod(c.meta.shape or ()) <= 1 << 21:
         b.rows[signal.index] = torch.arange(shape[1]).expand(c.meta.shape or ())
     return signal
+
+
+def _sample_weights(b: Builder, weights: Value | None) -> dict[str, float]:
+    """Mean and second moment of what each entry of a bag is multiplied with, where something is."""
+    if isinstance(weights, Static) and isinstance(weights.value, torch.Tensor) and weights.value.numel():
+        values = weights.value.double()
+        return (
+            {}
+            if values.is_meta
+            else {"weigh_mean": float(values.mean()), "weigh_second": float(values.square().mean())}
+        )
+    got = b.node(weights).measured if isinstance(weights, Signal) else None
+    return {} if got is None or not got.finite else {"weigh_mean": got.mean, "weigh_second": got.second}
 
 
 def _bag(b: Builder, index: int | None, c: Call) -> float | None:

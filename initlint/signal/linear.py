@@ -157,7 +157,10 @@ def embedding(node: Node, xs: tuple[State, ...], scene: Scene) -> State:
     differs = min(differs, second - mean * mean if second > mean * mean else second)
     bag, mode = max(number(node, "bag", 1.0), 1.0), text(node, "mode")
     if mode == "sum":
-        second, mean, differs = bag * differs + bag**2 * (second - differs), bag * mean, bag * differs
+        # (entries may be weighed: by interpolation, by frequency)
+        weight, square = number(node, "weigh_mean", 1.0), number(node, "weigh_second", 1.0)
+        own, common = bag * square * differs, (bag * weight) ** 2 * (second - differs)
+        second, mean, differs = own + common, bag * weight * mean, own
     elif mode == "mean":
         second, differs = second - differs + differs / bag, differs / bag
     size = scene.layout(node.index)

@@ -82,3 +82,27 @@ def test_the_largest_of_a_softmax(spread: float, total: int, kept: int):
 def test_the_largest_of_gaussian_scores():
     y = largest(state(5.0, 1.0, 4.0, 4.0), 8, 2)  # N(1, 4): means of the two largest of eight 1.42 and 0.85
     assert y.m == pytest.approx(1.0 + 2.0 * (1.4236 + 0.8522) / 2, rel=0.05)
+
+
+class Interpolated(nn.Module):
+    """Positions read off a table between its rows: a bag of four with the weights of an interpolation."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table = nn.Parameter(torch.randn(64, 32))
+        self.head = nn.Linear(32, 10)
+
+    def forward(self, x, places, shares):
+        return self.head(x + F.embedding_bag(places, self.table, mode="sum", per_sample_weights=shares))
+
+
+def test_entries_of_a_bag_may_be_weighed():
+    from initlint.probe import pipeline
+
+    torch.manual_seed(0)
+    inputs = torch.randn(16, 32), torch.randint(0, 64, (16, 4)), torch.rand(16, 4).softmax(-1)
+    facts = pipeline.analyse_live(Interpolated(), inputs, ProbeOptions(seed=1, measure=True))
+    signal = propagate(facts)
+    bag = next(node for node in facts.nodes if node.op == "embedding")
+    assert bag.measured is not None
+    assert abs(0.5 * math.log10(signal.built[bag.index].q / bag.measured.second)) < 0.05  # a plain sum of four: 0.6
