@@ -8,6 +8,7 @@ from itertools import accumulate
 from operator import add, itemgetter, mul, sub
 from typing import NamedTuple
 
+from initlint.facts import Node
 from initlint.records import dataclass
 from initlint.signal.moments import SMALLEST, Grad, State
 from initlint.signal.scene import Scene
@@ -212,8 +213,13 @@ def _ends(scene: Scene, trunk: Sequence[int]) -> tuple[int, int]:
 
     A single one is the head if all other layers, those of residual blocks, come before it. Where there is no head, the
     factors that the output as a whole is multiplied with (a temperature) are common to all gradients and not counted.
+    Fixed transforms of the data (buffers: a cosine transform, a filter bank) are no layers: no gradient trains them.
     """
     weighted = [index for index in trunk if scene.nodes[index].op in WEIGHTED]
+    trained = next((n.index for n in scene.nodes if n.op in WEIGHTED and not _transforms(scene, n)), 0)
+    if any(scene.nodes[index].op in WEIGHTED for index in range(trained)):  # such transforms come first
+        first = next((index for index in trunk if index >= trained), 0)
+        return first, weighted[-1] if weighted and weighted[-1] > first else _before_factors(scene, trunk)
     if not weighted:
         return 0, _before_factors(scene, trunk)
     if len(weighted) == 1:
@@ -221,6 +227,12 @@ def _ends(scene: Scene, trunk: Sequence[int]) -> tuple[int, int]:
         alone = not others or max(others) > weighted[0]
         return (weighted[0], _before_factors(scene, trunk)) if alone else (trunk[0], weighted[0])
     return weighted[0], weighted[-1]
+
+
+def _transforms(scene: Scene, node: Node) -> bool:
+    """Whether a layer's weight is a buffer."""
+    weight = next((p for p in scene.facts.parameters if p.name == node.parameters.get("weight")), None)
+    return weight is not None and weight.kind == "buffer"
 
 
 def _before_factors(scene: Scene, trunk: Sequence[int]) -> int:
