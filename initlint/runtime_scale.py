@@ -10,11 +10,14 @@ from initlint.theory.schemes import Requested
 
 #: Factors of the second moment closer to 1 than this are padding and rounding in the count of inputs, no scaling.
 _SAME = 1.5
+#: Functions that a weight is passed through to be positive (Agarwal et al. 2021, section 3: exp of N(4, 0.5)).
+_POSITIVE = ("exp", "exp2", "softplus", "sigmoid")
 
 
 def run_time_factor(facts: ModelFacts, layer: Layer, parameter: ParameterFacts) -> float | None:
-    """The second moment of the weight as used over that of the parameter; ``None``: its scale cancels.
+    """The second moment of the weight as used over that of the parameter.
 
+    ``None``: its scale cancels, or it is the argument of a function whose values are the weight (a logarithm of it).
     Karras et al. 2018, section 4.1: N(0, 1) parameters, times He's constant at run time.
     """
     for index in layer.nodes:
@@ -22,7 +25,7 @@ def run_time_factor(facts: ModelFacts, layer: Layer, parameter: ParameterFacts) 
         if "expr" not in node.attrs or node.parameters.get("weight") not in (parameter.name, *parameter.aliases):
             continue
         degree = node.attrs.get("weight_degree")
-        if degree == 0:
+        if degree == 0 or (degree is None and _curved(str(node.attrs["expr"]), node.parameters["weight"])):
             return None
         stats, operator = parameter.stats, node.operator
         if degree != 1 or stats is None or operator is None or stats.second <= 0 or operator.gain <= 0:
@@ -30,6 +33,11 @@ def run_time_factor(facts: ModelFacts, layer: Layer, parameter: ParameterFacts) 
         factor = operator.gain / (operator.fan_in * stats.second)
         return factor if not 1 / _SAME < factor < _SAME else 1.0
     return 1.0
+
+
+def _curved(expression: str, name: str) -> bool:
+    """Whether the weight is a positive function of the parameter: what is drawn is its logarithm or the like."""
+    return any(f"{function}({name}" in expression for function in _POSITIVE)
 
 
 def as_used(asked: Requested | None, factor: float) -> Requested | None:

@@ -63,6 +63,7 @@ EXPECTED: Mapping[str, Mapping[str, tuple[str, str]]] = {
         "BareZero": ("IL317", "warning"),
         "Repeat": ("IL318", "warning"),
         "LoopCopy": ("IL318", "warning"),
+        "BigRouter": ("IL326", "warning"),
     },
     "transforms": {
         "Default": ("IL313", "warning"),
