@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from statistics import NormalDist
 from typing import Any
 
-from initlint.facts import ParameterFacts
+from initlint.facts import Node, ParameterFacts
 from initlint.findings import Severity
 from initlint.rule import Context, Outcome, Rule, bad, good, site_of
 from initlint.signal import Nominal
 from initlint.signal.diagnostics import saturated_cells, saturation
+from initlint.theory import activations
 from initlint.upstream import by_site, judged
 
 # THEORY 6.2: a warning from 25 % of the units, an error from 75 %. A note from 10 %: Glorot's own scheme keeps tanh's
@@ -20,6 +21,8 @@ _NOTE, _WARNING, _ERROR = 0.10, 0.25, 0.75
 _BOUNDED = frozenset({"tanh", "sigmoid", "softsign", "hardtanh", "hardsigmoid", "erf", "arctan"})
 # The bias of a gate or of a prior moves these on purpose; it is no saturation by scale.
 _GATES = frozenset({"sigmoid", "hardsigmoid"})
+# A hard gate is flat from three on (PyTorch's definition): a bias beyond leaves no gradient at all to move it back.
+_HARD, _EDGE = frozenset({"hardsigmoid"}), 3.0
 
 
 class SaturatedUnits(Rule):
@@ -27,9 +30,10 @@ class SaturatedUnits(Rule):
 
     ## What it does
     Predicts the distribution of the inputs of tanh, sigmoid, softsign, erf and the like and reports the share that lies
-    where the slope is below 7 % of its maximum (|x| > 2 for tanh, 4 for sigmoid). A sigmoid that a bias shifts on
-    purpose (a gate that starts open or closed, a prior) is left alone. Of `nn.RNN`, `nn.LSTM` and `nn.GRU` the
-    candidate's tanh is looked at, without the biases, and the finding is a warning at most.
+    where the slope is below 7 % of its maximum (|x| > 2 for tanh, 4 for sigmoid), unless the traced run showed inputs
+    of another size. A sigmoid that a bias shifts on purpose (a gate that starts open or closed, a prior) is left alone,
+    but for a hard one beyond its edge. Of `nn.RNN`, `nn.LSTM` and `nn.GRU` the candidate's tanh is looked at, without
+    the biases, and the finding is a warning at most.
 
     ## Why is this bad?
     A saturated unit passes almost no gradient and says only the sign of its input. Networks that start
@@ -63,14 +67,16 @@ class SaturatedUnits(Rule):
         if not judged(context) or signal.scene is None or signal.sweeps is None:
             return
         states, nodes = signal.sweeps[0].states, context.facts.nodes
-        shares = saturation(signal.scene, states)
+        shares = {i: share for i, share in saturation(signal.scene, states).items() if not _refuted(nodes, i)}
         chosen = [(i, s) for i, s in shares.items() if s >= _NOTE and _by_scale(context, i) and not _blind(context, i)]
         for parameters, share, index in by_site(context, chosen, roles=("weight", "bias")):
             x = states[signal.scene.nodes[index].inputs[0]]
             where = nodes[index].label or str(nodes[index].attrs.get("fn"))
             shifting = _shifting(parameters, x.m) if x.m * x.m > x.v else []
-            if shifting:
-                yield self._shifted(context, shifting, share, x.m, f"the units of `{where}`")
+            spreading = [] if shifting else _spreading(parameters, x.v)
+            if shifting or spreading:
+                how = f"shifts their inputs to {x.m:.3g}" if shifting else f"spreads their inputs to std {x.v**0.5:.3g}"
+                yield self._moved(context, shifting or spreading, share, how, f"the units of `{where}`")
                 continue
             yield self._report(context, parameters, share, x.q, f"the units of `{where}`")
         cells = [(i, s) for i, s in saturated_cells(signal.scene, states).items() if s >= _NOTE]
@@ -106,17 +112,17 @@ class SaturatedUnits(Rule):
             why="Where the activation is flat its derivative, and with it the gradient, is close to zero.",
         )
 
-    def _shifted(self, context: Context, biases: list[ParameterFacts], share: float, mean: float, what: str) -> Outcome:
-        """Units that their biases push to one side."""
+    def _moved(self, context: Context, biases: list[ParameterFacts], share: float, how: str, what: str) -> Outcome:
+        """Units that their biases push to one side, or to both."""
         more = f" and {len(biases) - 1} more" if len(biases) > 1 else ""
         return self.finding(
             context,
-            f"{share:.0%} of {what} start saturated: `{biases[0].name}`{more} shifts their inputs to {mean:.3g}",
+            f"{share:.0%} of {what} start saturated: `{biases[0].name}`{more} {how}",
             parameters=[p.name for p in biases],
             severity=Severity.ERROR if share > _ERROR else Severity.WARNING if share > _WARNING else Severity.NOTE,
             site=site_of(biases[0]),
-            expected={"saturated_share": 0.05, "mean": 0.0},
-            actual={"saturated_share": share, "mean": mean},
+            expected={"saturated_share": 0.05, "bias": 0.0},
+            actual={"saturated_share": share, "bias": biases[0].stats.second ** 0.5 if biases[0].stats else None},
             effect=context.effect({p.name: Nominal(0.0, 0.0) for p in biases}),
             fix="nn.init.zeros_(bias)",
             topic="bias",
@@ -144,6 +150,10 @@ class SaturatedUnits(Rule):
         return model
 
     @bad
+    def hard_gate_beyond_its_edge() -> Any:
+        return _gated("hardsigmoid", 4.0)
+
+    @bad
     def unit_normal_gates() -> Any:
         import torch
         from torch import nn
@@ -165,19 +175,11 @@ class SaturatedUnits(Rule):
 
     @good
     def gate_that_starts_closed() -> Any:
-        import torch
-        from torch import nn
+        return _gated("sigmoid", -6.0)
 
-        class Gated(nn.Module):
-            def __init__(self) -> None:
-                super().__init__()
-                self.gate, self.value = nn.Linear(32, 32), nn.Linear(32, 32)
-                nn.init.constant_(self.gate.bias, -6.0)
-
-            def forward(self, x: torch.Tensor) -> torch.Tensor:
-                return x + torch.sigmoid(self.gate(x)) * self.value(x)
-
-        return Gated()
+    @good
+    def hard_gate_that_starts_nearly_open() -> Any:
+        return _gated("hardsigmoid", 2.0)
 
 
 def _blind(context: Context, index: int) -> bool:
@@ -199,6 +201,25 @@ def _shifting(parameters: list[ParameterFacts], mean: float) -> list[ParameterFa
     return [p for p in biases if p.stats is not None and p.stats.mean / mean >= 0.5]
 
 
+def _spreading(parameters: list[ParameterFacts], variance: float) -> list[ParameterFacts]:
+    """Biases that make at least half of the variance of the units' inputs."""
+    biases = [p for p in parameters if p.stats is not None and len(p.shape) == 1]
+    return [p for p in biases if p.stats is not None and p.stats.var >= 0.5 * variance]
+
+
+def _refuted(nodes: Sequence[Node], index: int) -> bool:
+    """Whether the units were not saturated in the run that was traced, on the same weights and inputs.
+
+    Recurrences written out by hand add up over time what the propagation takes for independent.
+    """
+    node = nodes[index]
+    seen = nodes[node.inputs[0]].measured
+    if seen is None or not seen.finite:
+        return False
+    fn = str(node.attrs.get("fn"))
+    return activations.saturation(fn, node.attrs, seen.mean, max(0.0, seen.second - seen.mean**2)) < _NOTE
+
+
 def _by_scale(context: Context, index: int) -> bool:
     """Whether the spread of the inputs saturates the units, not a bias that is the same for all of them."""
     signal, node = context.signal, context.facts.nodes[index]
@@ -208,4 +229,22 @@ def _by_scale(context: Context, index: int) -> bool:
     x = signal.sweeps[0].states[signal.scene.nodes[index].inputs[0]]
     if x.undetermined or x.q <= 0:
         return False
-    return fn not in _GATES or x.m * x.m <= x.v
+    return fn not in _GATES or x.m * x.m <= x.v or (fn in _HARD and abs(x.m) > _EDGE)
+
+
+def _gated(gate: str, bias: float) -> Any:
+    import torch
+    from torch import nn
+
+    class Gated(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.gate, self.value = nn.Linear(32, 32), nn.Linear(32, 32)
+            nn.init.normal_(self.gate.weight, std=1e-2)
+            nn.init.constant_(self.gate.bias, bias)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            opened = torch.sigmoid if gate == "sigmoid" else nn.functional.hardsigmoid
+            return x + opened(self.gate(x)) * self.value(x)
+
+    return Gated()
