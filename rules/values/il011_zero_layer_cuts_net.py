@@ -10,6 +10,7 @@ from initlint.findings import Severity
 from initlint.rule import Context, Outcome, Rule, bad, by_cause, good, site_of
 from initlint.signal.liveness import cuts_input, zero_of
 from initlint.suspect_rule import hands_on, leads_only_to
+from initlint.wiring import reached, transparent
 
 _WEIGHTY = ("linear", "conv", "conv_transpose", "matmul", "bilinear")
 
@@ -20,7 +21,8 @@ class ZeroLayerCutsNet(Rule):
     ## What it does
     Finds weights that are exactly zero and without which no input reaches any output. The last layer of a net is
     exempt (a zero head is a choice), and so is everything that a residual connection goes around, but for zeros that
-    only norms read: what closes a branch that ends in a norm is the norm's gain.
+    only norms read: what closes a branch that ends in a norm is the norm's gain. And zeros, with their
+    bias, that are divided by their own length.
 
     ## Why is this bad?
     The net outputs the same for every input, and nothing before the layer receives a gradient in the first step. With
@@ -56,6 +58,7 @@ class ZeroLayerCutsNet(Rule):
         if not zeros or facts.loaded:
             return
         yield from self._normalised(context, zeros)
+        yield from self._lengths(context, zeros)
         cutting = [layer.weight for layer in facts.layers if layer.weight in zeros and self._cuts(context, layer)]
         chosen = [p for name in dict.fromkeys(cutting) if (p := context.parameter(name)) is not None]
         for group in by_cause(chosen).values():
@@ -97,6 +100,32 @@ class ZeroLayerCutsNet(Rule):
                 topic="value",
             )
 
+    def _lengths(self, context: Context, zeros: set[str]) -> Iterator[Outcome]:
+        """Zeros, biases included, that are divided by their own length (``F.normalize``)."""
+        found = [
+            layer.weight
+            for layer in context.facts.layers
+            if layer.weight in zeros
+            and layer.kind in _WEIGHTY
+            and _silent_bias(context, layer)
+            and any(_by_length(node) for at in layer.nodes for node in reached(context.facts, at, transparent))
+        ]
+        chosen = [p for name in dict.fromkeys(found) if (p := context.parameter(name)) is not None]
+        for group in by_cause(p for p in chosen if p.requires_grad).values():
+            yield self.finding(
+                context,
+                f"`{group[0].name}`"
+                + (f" and {len(group) - 1} more are" if len(group) > 1 else " is")
+                + " all zeros, and what it writes is divided by its own length",
+                parameters=[p.name for p in group],
+                site=site_of(group[0]),
+                expected={"zero_share": 0.0},
+                actual={"zero_share": 1.0},
+                effect="there is no direction to start from, and the gradient is multiplied by 1 / eps",
+                fix="bias.copy_(direction)  # a zero weight is right beside a bias that says where to start",
+                topic="value",
+            )
+
     def _cuts(self, context: Context, layer: Layer) -> bool:
         # a weight that is also the output, or feeds it only through a bounded function, is a zero head
         ends = layer.head or layer.consumer in ("output", "loss", "softmax")
@@ -126,6 +155,14 @@ class ZeroLayerCutsNet(Rule):
         middle = nn.Linear(32, 32)
         nn.init.zeros_(middle.weight)
         return nn.Sequential(nn.Linear(16, 32), nn.SELU(), middle, nn.SELU(), nn.Linear(32, 4))
+
+    @bad
+    def zero_length() -> Any:
+        return _direction(start=0.0)
+
+    @good
+    def direction_to_start_from() -> Any:
+        return _direction(start=1.0)
 
     @bad
     def zero_in_front_of_a_norm() -> Any:
@@ -188,3 +225,30 @@ def _branch(closed_by_norm: bool) -> Any:
             return self.head((x + self.norm(self.conv(x))).mean((2, 3)))
 
     return Residual(), (torch.randn(4, 3, 8, 8),)
+
+
+def _silent_bias(context: Context, layer: Layer) -> bool:
+    bias = context.parameter(layer.bias) if layer.bias else None
+    return bias is None or (bias.stats is not None and bias.stats.second == 0.0)
+
+
+def _by_length(node: Node) -> bool:
+    return node.op == "norm" and node.attrs.get("kind") == "l2"
+
+
+def _direction(start: float) -> Any:
+    import torch
+    from torch import nn
+
+    class Direction(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body, self.out, self.score = nn.Linear(16, 32), nn.Linear(32, 3), nn.Linear(32, 4)
+            nn.init.zeros_(self.out.weight)
+            nn.init.constant_(self.out.bias, start)
+
+        def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            h = torch.relu(self.body(x))
+            return nn.functional.normalize(self.out(h), dim=-1), self.score(h)
+
+    return Direction()
