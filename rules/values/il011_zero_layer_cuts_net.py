@@ -76,53 +76,50 @@ class ZeroLayerCutsNet(Rule):
 
     def _normalised(self, context: Context, zeros: set[str]) -> Iterator[Outcome]:
         """Zeros that nothing but norms read, with other paths beside them (a residual sum, a skip of a U-Net)."""
-        found = [
-            layer.weight
-            for layer in context.facts.layers
-            if layer.weight in zeros
-            and layer.kind in _WEIGHTY
-            and not cuts_input(context.facts, {layer.weight})
-            and _only_norms_read(context, layer)
-        ]
-        chosen = [p for name in dict.fromkeys(found) if (p := context.parameter(name)) is not None]
-        for group in by_cause(p for p in chosen if p.requires_grad).values():
-            yield self.finding(
-                context,
-                f"`{group[0].name}`"
-                + (f" and {len(group) - 1} more are" if len(group) > 1 else " is")
-                + " all zeros in front of a norm, which divides by a standard deviation of zero",
-                parameters=[p.name for p in group],
-                site=site_of(group[0]),
-                expected={"zero_share": 0.0},
-                actual={"zero_share": 1.0},
-                effect="the norm gives the same for every input, and multiplies the gradient by 1 / sqrt(eps)",
-                fix="nn.init.zeros_(norm.weight)  # a branch that starts closed has its zeros in the norm's gain",
-                topic="value",
-            )
+        yield from self._divided(
+            context,
+            [
+                layer.weight
+                for layer in self._zero(context, zeros)
+                if not cuts_input(context.facts, {layer.weight}) and _only_norms_read(context, layer)
+            ],
+            "all zeros in front of a norm, which divides by a standard deviation of zero",
+            "the norm gives the same for every input, and multiplies the gradient by 1 / sqrt(eps)",
+            "nn.init.zeros_(norm.weight)  # a branch that starts closed has its zeros in the norm's gain",
+        )
 
     def _lengths(self, context: Context, zeros: set[str]) -> Iterator[Outcome]:
         """Zeros, biases included, that are divided by their own length (``F.normalize``)."""
-        found = [
-            layer.weight
-            for layer in context.facts.layers
-            if layer.weight in zeros
-            and layer.kind in _WEIGHTY
-            and _silent_bias(context, layer)
-            and any(_by_length(node) for at in layer.nodes for node in reached(context.facts, at, transparent))
-        ]
-        chosen = [p for name in dict.fromkeys(found) if (p := context.parameter(name)) is not None]
+        yield from self._divided(
+            context,
+            [
+                layer.weight
+                for layer in self._zero(context, zeros)
+                if _silent_bias(context, layer)
+                and any(_by_length(node) for at in layer.nodes for node in reached(context.facts, at, transparent))
+            ],
+            "all zeros, and what it writes is divided by its own length",
+            "there is no direction to start from, and the gradient is multiplied by 1 / eps",
+            "bias.copy_(direction)  # a zero weight is right beside a bias that says where to start",
+        )
+
+    def _zero(self, context: Context, zeros: set[str]) -> list[Layer]:
+        return [layer for layer in context.facts.layers if layer.weight in zeros and layer.kind in _WEIGHTY]
+
+    def _divided(self, context: Context, names: list[str], what: str, effect: str, fix: str) -> Iterator[Outcome]:
+        """Zeros that are divided by a size of their own, which is zero."""
+        chosen = [p for name in dict.fromkeys(names) if (p := context.parameter(name)) is not None]
         for group in by_cause(p for p in chosen if p.requires_grad).values():
+            more = f" and {len(group) - 1} more are" if len(group) > 1 else " is"
             yield self.finding(
                 context,
-                f"`{group[0].name}`"
-                + (f" and {len(group) - 1} more are" if len(group) > 1 else " is")
-                + " all zeros, and what it writes is divided by its own length",
+                f"`{group[0].name}`{more} {what}",
                 parameters=[p.name for p in group],
                 site=site_of(group[0]),
                 expected={"zero_share": 0.0},
                 actual={"zero_share": 1.0},
-                effect="there is no direction to start from, and the gradient is multiplied by 1 / eps",
-                fix="bias.copy_(direction)  # a zero weight is right beside a bias that says where to start",
+                effect=effect,
+                fix=fix,
                 topic="value",
             )
 
