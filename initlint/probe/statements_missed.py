@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
@@ -22,6 +22,9 @@ from initlint.probe.statements_names import Names
 from initlint.probe.statements_near import near_class, near_name
 from initlint.probe.statements_ranges import PARTS, Item, Range, Ranges, loops_left, tensor_at
 from initlint.probe.statements_source import Candidate, Scope, Source, Test
+
+#: Kinds of conditions that tell modules apart by their class or what it has.
+_ON_MODULES = frozenset({"isinstance", "type", "class_name", "hasattr"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +67,7 @@ class Misses:
         self._compiled: dict[tuple[int, int], Condition] = {}  # by expression and scope
         self._passed: dict[tuple[int, int], bool] = {}  # by condition and range: whether anything passes
         self._near: dict[tuple[int, int], bool] = {}
+        self._within: dict[tuple[int, int], bool] = {}  # by two conditions: whether one takes more than the other
         self._mentioned: dict[int, frozenset[str]] = {}  # by expression: the names in it
         self._known: dict[int, tuple[Range, list[str]] | None] = {}  # by candidate
         self._by_tensor: dict[int, str] = {}
@@ -89,7 +93,7 @@ class Misses:
         if leaving and at_once is None:  # on a condition that held before there was anything to initialise
             return Missed(tuple(left), "left", _site(leaving[0][0], *found.place)) if left and found.place else Missed()
         if not left:
-            return self._let_through(candidate, source, hits, resolved, done)
+            return self._let_through(candidate, source, resolved, done)
         if at_once is not None and found.place is not None:
             return Missed(tuple(left), "cut", _site(at_once, *found.place)) if hits.runs() else Missed()
         if found.shallow:
@@ -97,7 +101,7 @@ class Misses:
         return self._early(left, candidate, source, hits, found)
 
     def _let_through(
-        self, candidate: Candidate, source: Source, hits: Hits, resolved: tuple[Range, list[str]], done: set[str]
+        self, candidate: Candidate, source: Source, resolved: tuple[Range, list[str]], done: set[str]
     ) -> Missed:
         """What the conditions should let through and do not."""
         own = next((test.expr for test in candidate.tests if test.positive), None)
@@ -108,7 +112,7 @@ class Misses:
         modes = [("subclass", "type")] if "type" in kinds else []
         if any(self._guards.either(expr, place) for expr in _parts(own)):
             modes.append(("either", "or"))
-        if not hits.runs() and any(test.chain for test in candidate.tests):
+        if any(not test.positive for test in (*candidate.tests, *candidate.exits)):
             modes.append(("alone", "shadowed"))
         for mode, why in modes:
             names = [name for name in self._selected(candidate, source, *resolved, mode=mode) if name not in done]
@@ -211,9 +215,9 @@ class Misses:
     def _selected(
         self, candidate: Candidate, source: Source, found: Range, attributes: list[str], mode: str = ""
     ) -> dict[str, Item]:
-        """The parameters that a statement is for; ``mode`` "alone" asks without the earlier branches of its chain."""
-        around = [test for test in (*candidate.tests, *candidate.exits) if mode != "alone" or not test.chain]
-        tests = [(test, Place(candidate.scope, source)) for test in around]
+        """The parameters that a statement is for; ``mode`` "alone": those that an earlier, wider branch takes."""
+        tests = [(test, Place(candidate.scope, source)) for test in (*candidate.tests, *candidate.exits)]
+        own = [expr for test in candidate.tests if test.positive for expr in _parts(test.expr)]
         tests += [(test, Place(scope, file)) for test, scope, file in found.tests]
         if mode in ("", "alone", "kin") and not all(self._may_pass(test, place, found, mode) for test, place in tests):
             return {}
@@ -223,17 +227,70 @@ class Misses:
             name = None if tensor is None else self._by_tensor.get(id(tensor))
             if name is None or name in selected:
                 continue
-            unsure = False
+            unsure, taken = False, mode != "alone"
             for test, place in tests:
-                answer = self._holds(test, _Asked(item, found, place, mode))
-                if answer is False:
+                asked = _Asked(item, found, place, mode)
+                answer = self._holds(test, asked)
+                if answer is False and mode == "alone" and self._wider(test, own, asked):
+                    taken = True
+                elif answer is False:
                     break
                 unsure = unsure or answer is None
             else:
                 if unsure:
                     return {}
-                selected[name] = item
+                if taken:
+                    selected[name] = item
         return selected
+
+    def _wider(self, test: Test, own: list[ast.expr], asked: _Asked) -> bool:
+        """Whether an earlier branch takes an item by a plain test that is wider than one of the statement's own.
+
+        A wider branch below a narrower one, or one that tells other things apart, leaves out by design.
+        """
+        plain = isinstance(test.expr, ast.Call | ast.Compare) or (
+            isinstance(test.expr, ast.BoolOp) and isinstance(test.expr.op, ast.Or)
+        )
+        earlier = self._condition(test.expr, asked.place)
+        if test.positive or not plain or any(part.kind not in _ON_MODULES for part in earlier.parts):
+            return False
+        later = [self._condition(expr, asked.place) for expr in own if _begins(expr) > _begins(test.expr)]
+        if earlier.kind == "name":
+            return any(self._longer(condition, earlier, asked) for condition in later)
+        module = _module(asked.item)
+        if module is None or earlier.kind not in _ON_MODULES:
+            return False
+        return any(self._narrower(condition, earlier, module) for condition in later)
+
+    def _longer(self, later: Condition, earlier: Condition, asked: _Asked) -> bool:
+        """Whether a test on a name asks for more than an earlier one does: ``"weight_hh" in n``, after ``"weight"``."""
+        if later.kind != "name" or later.subject != earlier.subject or not later.test(Whole(asked.item.name)):
+            return False
+        if not all(any(short in text for short in earlier.values) for text in later.values):
+            return False
+        return self._within_range(later, earlier, [Whole(item.name) for item in asked.found.items])
+
+    def _narrower(self, later: Condition, earlier: Condition, module: nn.Module) -> bool:
+        """Whether a test lets nothing like this module through but what an earlier one takes."""
+        if later.kind not in _ON_MODULES or not later.test(module):
+            return False
+        if earlier.kind == "isinstance" and later.kind in ("isinstance", "type") and later.classes:
+            meant = [cls for cls in later.classes if isinstance(module, cls)]
+            # a class that two lists share is named out of habit in the second
+            single = len(later.classes) == 1 or later.kind == "type"
+            return bool(meant) and all(
+                any(issubclass(cls, base) and (single or cls is not base) for base in earlier.classes) for cls in meant
+            )
+        return self._within_range(later, earlier, self._modules)
+
+    def _within_range(self, later: Condition, earlier: Condition, subjects: Sequence[Any]) -> bool:
+        """Whether an earlier test takes all that a later one would, and more."""
+        key = id(earlier), id(later)
+        if key not in self._within:
+            own = {index for index, item in enumerate(subjects) if later.test(item)}
+            taken = {index for index, item in enumerate(subjects) if earlier.test(item)}
+            self._within[key] = own < taken
+        return self._within[key]
 
     def _may_pass(self, test: Test, place: Place, found: Range, mode: str) -> bool:
         """Whether anything at all passes a condition; settles most branches without asking every module."""
@@ -283,7 +340,7 @@ class Misses:
         item, found = asked.item, asked.found
         if condition.test is unknown:
             return None
-        module = item.value if isinstance(item.value, nn.Module) else None if item.owner is None else item.owner.value
+        module = _module(item)
         widened = asked.mode == "kin" and positive
         if condition.kind == "value":
             idle = widened and condition.test(None) is False
@@ -380,6 +437,17 @@ class Misses:
 def _caller_of(frames: tuple[Noted, ...]) -> Site:
     """The call to be moved: the one in a constructor, where ``apply`` stands in a function of its own."""
     return site(next((frame for frame in frames if frame[0].co_name == "__init__"), frames[0]))
+
+
+def _module(item: Item) -> nn.Module | None:
+    """The module that a condition on a variable is about: a parameter's is the one that it was asked of."""
+    if isinstance(item.value, nn.Module) or item.owner is None:
+        return item.value if isinstance(item.value, nn.Module) else None
+    return item.owner.value if isinstance(item.owner.value, nn.Module) else None
+
+
+def _begins(expr: ast.expr) -> tuple[int, int]:
+    return expr.lineno, expr.col_offset
 
 
 def _parts(expr: ast.expr) -> list[ast.expr]:

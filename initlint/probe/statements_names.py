@@ -216,6 +216,12 @@ def parameters(scope: Scope) -> list[str]:
     return [item.arg for item in (*args.posonlyargs, *args.args, *args.kwonlyargs)]
 
 
+def static(scope: Scope) -> bool:
+    """Whether a function is a static method, which takes no ``self``."""
+    decorators = getattr(scope.node, "decorator_list", [])
+    return any(isinstance(item, ast.Name) and item.id == "staticmethod" for item in decorators)
+
+
 def bound(name: str, scope: Scope, call: ast.Call) -> ast.expr | None:
     """The expression that a call passes for a parameter, ``None`` when it is left to the default."""
     for keyword in call.keywords:
@@ -224,7 +230,7 @@ def bound(name: str, scope: Scope, call: ast.Call) -> ast.expr | None:
     if scope.node is None:
         return None
     positional = [item.arg for item in (*scope.node.args.posonlyargs, *scope.node.args.args)]
-    if scope.cls and isinstance(call.func, ast.Attribute):
+    if scope.cls and isinstance(call.func, ast.Attribute) and not static(scope):
         positional = positional[1:]
     if name in positional:
         index = positional.index(name)

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from initlint.probe.provenance_words import words
-from initlint.probe.statements_names import Names, bound, parameters
+from initlint.probe.statements_names import Names, bound, parameters, static
 from initlint.probe.statements_source import Scope, Source, Test
 
 if TYPE_CHECKING:
@@ -306,9 +306,7 @@ def _holder(name: str, scope: Scope) -> Scope | None:
 
 def _self(scope: Scope) -> str:
     names = parameters(scope)
-    decorators = getattr(scope.node, "decorator_list", [])
-    static = any(isinstance(item, ast.Name) and item.id == "staticmethod" for item in decorators)
-    return "" if static or not names else names[0]
+    return "" if static(scope) or not names else names[0]
 
 
 def _statement_of(iterable: ast.expr, scope: Scope) -> ast.For | ast.AsyncFor | None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from itertools import pairwise
 from typing import Any
@@ -10,10 +11,11 @@ from typing import Any
 from initlint.diagnosis import suspects
 from initlint.facts import InitStatement, ParameterFacts
 from initlint.findings import Related, Severity
-from initlint.intent_rule import judged, owners, still_default
+from initlint.intent_rule import asked_for, judged, owners, still_default
 from initlint.rule import Context, Outcome, Rule, bad, good
 from initlint.signal import Nominal
 from initlint.signal.verdict import mistake
+from initlint.theory.schemes import requested
 
 # From three layers on that are initialised one by one, one left out is an oversight and no division into two kinds.
 _MOST = 3
@@ -25,7 +27,7 @@ _WHY = {
     "left": ("the loop is left here before it comes to any of them", "write `continue`, which goes on with the next"),
     "type": ("comparing the type leaves out subclasses", "use isinstance"),
     "or": ("`isinstance(m, A or B)` tests A alone", "write isinstance(m, (A, B))"),
-    "shadowed": ("an earlier branch of the same chain takes it", "test for the special case first"),
+    "shadowed": ("an earlier branch takes it, as the test there is wider", "test for the special case first"),
     "idle": ("this does nothing: it is neither called nor consumed", "call it: add the parentheses, or write a loop"),
     "children": ("the loop visits direct children only, and this lies deeper", "loop over self.modules()"),
 }
@@ -35,11 +37,11 @@ class LayerMissed(Rule):
     """A layer keeps PyTorch's default although its kin were initialised by the model's own function.
 
     ## What it does
-    Finds weights at PyTorch's default beside layers of the same operation that one init statement of the model
-    reached, where the record shows the slip: the statement ran for this layer too but wrote another one
-    (`self.proj` in the place of the argument); `apply` or the loop ran before the layer existed, was left in its first
-    round, or visited direct children only. As a note, a layer that a loop over one list of blocks sets to zero, in
-    blocks of the same class in another list.
+    Finds weights at PyTorch's default beside layers of the same operation that one init statement of the model reached,
+    where the record shows the slip: the statement ran for this layer too but wrote another one (`self.proj` in the
+    place of the argument); `apply` or the loop ran before the layer existed, was left in its first round, or visited
+    direct children only. A layer whose own branch stands below one that tests for its base class, which takes it first.
+    As a note, a layer that a loop over one list of blocks sets to zero, in blocks of the same class in another list.
 
     ## Why is this bad?
     The layer starts from another distribution than its designer says: several times larger or smaller than its kin,
@@ -255,9 +257,12 @@ class LayerMissed(Rule):
     def _unreached(self, context: Context, why: str, statements: list[InitStatement]) -> Outcome:
         """What a loop or ``apply`` over the modules should have reached and did not."""
         names = list(dict.fromkeys(name for s in statements for name in _unmet(context, s)))
-        verdict = judged(context, owners(statements, names))
+        meant = owners(statements, names)
+        shadowed = why == "shadowed"
+        verdict = judged(context, meant, choice=not shadowed)  # what a branch of its own names is not left by choice
         reason, remedy = _WHY[why]
-        kept = "another init" if why == "shadowed" else "PyTorch's default"
+        effect = _started(context, meant) or verdict.effect if shadowed else verdict.effect
+        kept = "PyTorch's default" if still_default(context, names[:1]) else "another init"
         more = f" and {len(names) - 1} more keep" if len(names) > 1 else " keeps"
         return self.finding(
             context,
@@ -268,7 +273,7 @@ class LayerMissed(Rule):
             related=[Related(s.site.file, s.site.line, "does not reach it") for s in statements[:3]],
             expected={"reached": len(names)},
             actual={"reached": 0},
-            effect=verdict.effect,
+            effect=effect,
             fix=remedy,
             topic="reach",
         )
@@ -342,6 +347,52 @@ class LayerMissed(Rule):
 
         return Projector()
 
+    @bad
+    def base_class_first() -> Any:
+        import torch
+        from torch import nn
+
+        class Residual(nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                self.inner = nn.Conv2d(8, 16, 3, stride=2, padding=1)
+                self.outer = nn.ConvTranspose2d(16, 8, 2, stride=2)
+                self.apply(self._init_weights)
+
+            def _init_weights(self, module: nn.Module) -> None:
+                if isinstance(module, nn.modules.conv._ConvNd):
+                    nn.init.kaiming_normal_(module.weight)
+                elif isinstance(module, nn.ConvTranspose2d):
+                    nn.init.zeros_(module.weight)
+
+            def forward(self, x: torch.Tensor) -> torch.Tensor:
+                return x + self.outer(torch.relu(self.inner(x)))
+
+        return Residual()
+
+    @good
+    def special_case_first() -> Any:
+        import torch
+        from torch import nn
+
+        class Residual(nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                self.inner = nn.Conv2d(8, 16, 3, stride=2, padding=1)
+                self.outer = nn.ConvTranspose2d(16, 8, 2, stride=2)
+                self.apply(self._init_weights)
+
+            def _init_weights(self, module: nn.Module) -> None:
+                if isinstance(module, nn.ConvTranspose2d):
+                    nn.init.zeros_(module.weight)
+                elif isinstance(module, nn.modules.conv._ConvNd):
+                    nn.init.kaiming_normal_(module.weight)
+
+            def forward(self, x: torch.Tensor) -> torch.Tensor:
+                return x + self.outer(torch.relu(self.inner(x)))
+
+        return Residual()
+
     @good
     def the_argument() -> Any:
         import torch
@@ -365,9 +416,41 @@ class LayerMissed(Rule):
 
 
 def _unmet(context: Context, statement: InitStatement) -> list[str]:
-    """What a statement missed and nobody else gave a value; an earlier branch of its own chain did give one."""
-    shadowed = statement.missed_why == "shadowed"
-    return list(statement.missed) if shadowed else still_default(context, statement.missed)
+    """What a statement missed and nobody else gave a value, or an earlier branch gave another one than it would."""
+    if statement.missed_why != "shadowed":
+        return still_default(context, statement.missed)
+    found = (context.parameter(name) for name in statement.missed)
+    return [p.name for p in found if p is not None and _taken(context, statement, p)]
+
+
+def _taken(context: Context, statement: InitStatement, parameter: ParameterFacts) -> bool:
+    """Whether the branches before a statement, in its own function, had the last word, and said something else."""
+    last, at = parameter.last, statement.missed_at
+    if last is None or last.origin == "torch":
+        return bool(still_default(context, [parameter.name]))
+    own = (statement.site.file, statement.site.function)
+    before = [s for s in last.stack or (last.site,) if s is not None and (s.file, s.function) == own]
+    if at is None or not before or before[0].line >= at.line:
+        return False  # set elsewhere, or further down: that would have replaced what the statement gives
+    earlier = context.statement_at(last.site)
+    if earlier is not None and earlier.site.text == statement.site.text:
+        return False
+    given, asked = requested(last, parameter.shape), asked_for(context, statement, parameter)
+    if given is None or asked is None:
+        return True
+    alike = math.isclose(given.mean, asked.mean) and math.isclose(given.std, asked.std)
+    return not (alike and given.family == asked.family)
+
+
+def _started(context: Context, meant: Mapping[str, InitStatement]) -> str:
+    """The effect where the counterfactual is no distribution to compare with: zeros, or what cannot be told."""
+    found = {name: p for name in meant if (p := context.parameter(name)) is not None}
+    asked = [asked_for(context, meant[name], p) for name, p in found.items()]
+    if any(item is not None and (item.mean or item.std) for item in asked):
+        return ""
+    if not all(asked):
+        return "these parameters start with what the earlier branch gives all of its kind"
+    return "these parameters were to start at zero: what they scale takes part from the first step"
 
 
 def _same_args(first: InitStatement, second: InitStatement) -> bool:

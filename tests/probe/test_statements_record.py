@@ -560,3 +560,62 @@ def test_values_that_are_used_are_not_lost(tmp_path: Path) -> None:
     )
     assert all(s.lost == 0 for s in record.statements)
     assert find(record, "zeros_").parameters == ("layers.0.weight", "layers.1.weight")
+
+
+SHADOWED = """
+class Zero(nn.Linear):
+    pass
+
+class Model(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.a = {first}(4, 4)
+        self.b = Zero(4, 4)
+        for m in self.modules():
+            self.init(m)
+
+    @staticmethod
+    def init(m):
+        if {earlier}:
+            nn.init.xavier_uniform_(m.weight)
+            {leave}
+        {word} {later}:
+            nn.init.normal_(m.weight, std=0.5)
+"""
+
+
+@pytest.mark.parametrize(("word", "leave"), [("elif", "pass"), ("if", "return")])
+@pytest.mark.parametrize(
+    "later",
+    [
+        "isinstance(m, Zero)",
+        "type(m) is Zero",
+        "m.__class__.__name__ == 'Zero'",
+        "isinstance(m, Zero) and m.bias is not None",
+        "isinstance(m, (Zero, nn.Embedding))",
+    ],
+)
+def test_a_branch_below_that_of_the_base_class_is_shadowed(tmp_path: Path, later: str, word: str, leave: str) -> None:
+    body = SHADOWED.format(first="nn.Linear", earlier="isinstance(m, nn.Linear)", later=later, word=word, leave=leave)
+    statement = find(record_of(tmp_path, body), "std=0.5")
+    assert (statement.missed, statement.missed_why) == (("b.weight",), "shadowed")
+    assert statement.missed_at is not None
+    assert later in statement.missed_at.text
+
+
+@pytest.mark.parametrize(
+    ("first", "earlier", "later"),
+    [
+        ("nn.Linear", "isinstance(m, Zero)", "isinstance(m, nn.Linear)"),  # the special case first
+        ("Zero", "isinstance(m, Zero)", "isinstance(m, nn.Linear)"),  # of which the model has nothing else
+        ("nn.Linear", "isinstance(m, nn.Linear)", "isinstance(m, nn.LayerNorm)"),  # the model has none
+        ("nn.Linear", "isinstance(m, nn.Linear) and m.bias is not None", "isinstance(m, nn.Linear)"),
+        ("nn.Linear", "isinstance(m, (nn.Linear, nn.Conv2d))", "isinstance(m, (nn.Linear, nn.Embedding))"),
+    ],
+)
+@pytest.mark.parametrize(("word", "leave"), [("elif", "pass"), ("if", "return")])
+def test_a_branch_for_the_rest_is_not_shadowed(
+    tmp_path: Path, first: str, earlier: str, later: str, word: str, leave: str
+) -> None:
+    body = SHADOWED.format(first=first, earlier=earlier, later=later, word=word, leave=leave)
+    assert not any(s.missed for s in record_of(tmp_path, body).statements)
