@@ -47,8 +47,8 @@ def of_kernels(facts: ModelFacts, layer: Layer) -> Layer:
 
 def _convolution(facts: ModelFacts, layer: Layer) -> Node | None:
     """The convolution that takes the output of a linear layer, reshaped, as its kernel."""
-    if layer.kind not in ("linear", "matmul") or len(layer.nodes) != 1:
-        return None
+    if layer.kind not in ("linear", "matmul") or len(layer.nodes) != 1 or layer.nodes[0] >= len(facts.nodes):
+        return None  # (facts may come without a graph)
     ways = {layer.nodes[0]}
     for node in reached(facts, layer.nodes[0], transparent):
         kernel = node.inputs[1] if len(node.inputs) > 1 else None
