@@ -33,11 +33,12 @@ def of_kernels(facts: ModelFacts, layer: Layer) -> Layer:
     shares = before.op == "softmax" or (before.op == "activation" and before.attrs.get("fn") in _SHARES)
     behind = reached(facts, convolution.index, lambda n: n.op in _BEHIND)
     activation = next((n for n in behind if n.op == "activation"), None)
+    fan = float(terms) if shares else layer.fan_in * terms
     return replace(
         layer,
         layout="kernels",
-        fan_in=float(terms) if shares else layer.fan_in * terms,
-        fan_out=None,
+        fan_in=fan,
+        fan_out=fan,  # of the forward alone: how many outputs one input reaches is not known of a kernel made anew
         torch_fans=None,
         blocks=(),
         activation=str(activation.attrs.get("fn")) if activation is not None else None,

@@ -9,6 +9,7 @@ from fractions import Fraction
 from initlint.findings import Edit
 from initlint.fix.scope import Scope, grouped, module_of
 from initlint.fix.source import Change, InitCall
+from initlint.kernels import of_kernels
 
 #: Ratios of variances whose root is written as a formula: those of packed projections are (E + kE) / 2E.
 _DENOMINATOR, _EXACT = 12, 1e-6
@@ -63,7 +64,7 @@ def fan_axis(scope: Scope) -> tuple[Edit, ...]:
     call = scope.call()
     if call is None or not scope.layers:
         return ()
-    layouts = {layer.layout for layer in scope.layers}
+    layouts = {of_kernels(scope.facts, layer).layout for layer in scope.layers}
     named = call.op.startswith(("kaiming", "xavier"))
     if named and all(layout.startswith("stacked") for layout in layouts):
         return each_part(scope, call, scope.source.text(call.target), "matrix")
