@@ -50,8 +50,8 @@ REASONS = (
 #: THEORY 3.3: allowed band of F var E[phi^2] around 1 rather than naming the scheme.
 _BAND = 2.0
 
-#: What a formula has and a number has not.
-_COMPUTES = re.compile(r"sqrt|\*\*|/")
+#: What a formula has and a number has not: a call with one is completed where it stands.
+COMPUTES = re.compile(r"sqrt|\*\*|/")
 
 #: Reasons that lie in a formula, and say nothing where it gives a suitable variance all the same.
 _MISAPPLIED = ("variance_as_std", "misapplied_formula")
@@ -116,7 +116,7 @@ def _suspects(facts: ModelFacts) -> tuple[Suspect, ...]:
         text = texts.of(parameter)
         suspect = _suspect(read, parameter, factor, given, depth, text) if factor is not None else None
         formula_only = suspect is not None and suspect.reason == "misapplied_formula"
-        if formula_only and factor is not None and not _COMPUTES.search(text):
+        if formula_only and factor is not None and not COMPUTES.search(text):
             others[parameter.name] = _suspect(read, parameter, factor, None, depth, text)
         if suspect is not None and suspect.reason == "other_activation" and _several(facts, layer):
             continue

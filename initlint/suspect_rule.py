@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import ClassVar
 
-from initlint.diagnosis import Suspect, grouped, suspects
+from initlint.diagnosis import COMPUTES, Suspect, grouped, suspects
 from initlint.facts import Node
 from initlint.findings import Related, Severity
 from initlint.rule import Context, Outcome, Rule, site_of
@@ -26,10 +25,6 @@ _FORMULAS = ("grouped_fan", "fan_axis", "variance_as_std", "misapplied_formula")
 
 #: Those of which a root is missing or too many; a wrong count stands where it is counted.
 _ROOTS = ("variance_as_std", "misapplied_formula")
-#: A root or a quotient in the call itself: the formula is completed there.
-_COMPUTES = re.compile(r"sqrt|\*\*|/")
-
-
 #: What is said of a scale that a norm takes out again.
 _HIDDEN = "no effect on the signal: a norm that follows cancels the scale"
 
@@ -85,7 +80,7 @@ class SuspectRule(Rule):
         wrote = site_of(worst.parameter)
         # a formula by hand is to be mended where it is computed; a call of nn.init where it stands
         named = worst.wrote is not None and worst.wrote.op.startswith(("kaiming", "xavier"))
-        completed = worst.reason in _ROOTS and wrote is not None and _COMPUTES.search(wrote.text)
+        completed = worst.reason in _ROOTS and wrote is not None and COMPUTES.search(wrote.text)
         here = named or worst.reason not in _FORMULAS or completed
         site = wrote if here else context.computed_at(wrote)
         related = [Related(wrote.file, wrote.line, "used here")] if wrote is not None and site != wrote else []

@@ -47,8 +47,6 @@ _ATTEMPTS = 80
 # Cost of a later candidate and of a later repair, in repairs: the search takes the cheapest attempt first.
 _NEXT = 0.6
 _RANK = 0.15
-
-
 # Elements of an input beyond which trying is too slow: two clips of 16 frames of 224x224 are within.
 _LARGEST_INPUT = 5_000_000
 # Share of the model from which on no further combination of inputs is tried (poolers may stay unread).
