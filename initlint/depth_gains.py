@@ -11,7 +11,7 @@ from initlint.theory.record import stated
 from initlint.wiring import reached, source, transparent
 
 # The record holds numbers as Python computed them: only rounding separates a gain from its formula.
-_EXACT = 1e-4
+EXACT = 1e-4
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +27,7 @@ class Part:
     @property
     def plain(self) -> bool:
         """Whether it has Xavier's std itself."""
-        return math.isclose(self.gain, 1.0, rel_tol=_EXACT)
+        return math.isclose(self.gain, 1.0, rel_tol=EXACT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,14 +99,14 @@ def known_gain(gain: float, writers: int) -> str | None:
             "(9 N)^-1/4 of T-Fixup's decoder": (9 * depth) ** -0.25,
         }
         for name, value in formulas.items():
-            if math.isclose(gain, value, rel_tol=_EXACT):
+            if math.isclose(gain, value, rel_tol=EXACT):
                 return f"{name} for N = {depth:g}"
     return None
 
 
 def round_number(value: float) -> bool:
     """Whether a number may have been chosen as it stands, or is a gain of another kind."""
-    return float(f"{value:.2g}") == value or any(math.isclose(value, g, rel_tol=_EXACT) for g in _USUAL)
+    return float(f"{value:.2g}") == value or any(math.isclose(value, g, rel_tol=EXACT) for g in _USUAL)
 
 
 #: Gains of calculate_gain, and of thirds.

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from initlint.depth_gains import Branches, Part, branches, known_gain, round_number
+from initlint.depth_gains import EXACT, Branches, Part, branches, known_gain, round_number
 from initlint.findings import Related, Severity
 from initlint.rule import Context, Outcome, Rule, bad, by_cause, good, site_of
 from initlint.signal import Effect, Nominal
@@ -64,7 +64,7 @@ class DepthGain(Rule):
         if found is None:
             return
         inside = [*found.values, *found.writers, *found.inner]
-        swapped = [p for p in inside if p.skip > 1 and math.isclose(p.gain, p.skip, rel_tol=1e-4)]
+        swapped = [p for p in inside if p.skip > 1 and math.isclose(p.gain, p.skip, rel_tol=EXACT)]
         inverse = [p for p in inside if p.gain > 1 and p not in swapped and known_gain(1 / p.gain, found.count)]
         chosen = {round(p.gain, 9) for p in found.selectors}
         if swapped and not round_number(swapped[0].gain):
@@ -108,7 +108,7 @@ class DepthGain(Rule):
         gain = scaled.pop()
         kept = [p for kind in kinds for p in kind if all(other.plain for other in kind)]
         others = [p for kind in kinds for p in kind if p not in kept]
-        if len(kept) < 2 or not all(math.isclose(p.gain, gain, rel_tol=1e-4) for p in others):
+        if len(kept) < 2 or not all(math.isclose(p.gain, gain, rel_tol=EXACT) for p in others):
             return
         first, other = kept[0].parameter, others[0].parameter
         message = (
