@@ -14,6 +14,12 @@ from initlint.signal.propagate import Signal
 SGD = (4.0, 6.0)
 #: The same for Adam, whose steps do not scale with the gradient: 1e6 costs points, 1e9 stops it (THEORY 6.1).
 ADAM = (6.0, 9.0)
+#: The least ratio that costs accuracy with either optimizer. Where a mistake that the record proves passes it, nobody
+#: chose it, and the room that the thresholds above leave for designs is not needed. At 1e3 (ten layers, weights twice
+#: too large) SGD loses 27 points and Adam 7, at 3e3 over twenty layers 18 and 10 (THEORY 6.1).
+COSTS = 3.0
+#: A ratio of 10 is harmless (THEORY 6.1): what the mistake itself adds has to be more.
+HARMLESS = 1.0
 #: A mistake counts from a factor 2 of the second moment, a scheme for another activation from 100 (DESIGN, section 4).
 MISTAKE = math.log10(2.0)
 MISMATCH = 2.0
@@ -53,6 +59,13 @@ def distance(effect: Effect, signal: Signal, optimizer: str = "adam", dtype: str
     return capped(harm, signal) or Severity.NOTE
 
 
+def costs(effect: Effect, signal: Signal) -> bool:
+    """Whether these values bring about a profile that costs accuracy, which the expected ones would not have."""
+    before = effect.before or signal.spans
+    now, then = (max((span.value for span in spans.values()), default=0.0) for spans in (before, effect.after))
+    return not effect.hidden and now >= COSTS > then and now - then > HARMLESS
+
+
 def harmed(effect: Effect, signal: Signal, optimizer: str) -> Severity | None:
     """The depth verdict, if these values are what brings it about: with the expected ones it would be milder."""
     now, then = depth(effect.before or signal.spans, optimizer), depth(effect.after, optimizer)
@@ -65,7 +78,7 @@ def mistake(effect: Effect, signal: Signal, optimizer: str = "adam", dtype: str 
     """A mistake with evidence: warning from a factor 2 unless hidden, error where training is harmed."""
     if effect.hidden:
         return Severity.NOTE
-    if broken(effect, signal, optimizer):
+    if broken(effect, signal, optimizer) or costs(effect, signal):
         return capped(Severity.ERROR, signal)
     smaller = effect.log10 <= 0 and effect.local <= 0
     if smaller and (effect.head or effect.branch):

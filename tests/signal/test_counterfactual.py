@@ -235,6 +235,10 @@ def test_distance_only_counts_what_the_values_bring_about(healthy):
         (made(0.4, head=True), Severity.WARNING),
         (made(-0.4, branch=True), Severity.NOTE),
         (made(5.0, hidden=True), Severity.NOTE),
+        (made(2.9), Severity.WARNING),
+        (made(3.1), Severity.ERROR),  # 1e3 costs accuracy, and a proven mistake is nobody's choice
+        (made(3.1, wanted=2.5), Severity.WARNING),  # a factor below 10 is harmless
+        (made(3.5, wanted=3.1), Severity.WARNING),  # no better with the values expected
         (made(9.5), Severity.ERROR),
         (made(0.4, dead=0.7), Severity.ERROR),
         (made(0.4, saturated=0.8), Severity.ERROR),
