@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from initlint.facts import Node, Plain
 from initlint.probe.pair_graph import TRANSPARENT, Graph
@@ -29,6 +29,8 @@ PRIORITY = (
 )
 #: Bounded functions whose output, multiplied with a signal, is a gate and not a hidden unit.
 GATES = frozenset(("sigmoid", "hardsigmoid", "tanh", "softmax", "hardtanh"))
+#: Relative difference of the second moment from the squared mean below which all values are one (float32 sums).
+_ONE_VALUE = 1e-5
 #: A walk that branches more often than this is cut; real models stay far below.
 STEPS = 2000
 
@@ -56,22 +58,41 @@ def consumers(graph: Graph, start: int) -> tuple[Consumer, ...]:
     """Every consumer of the output of node ``start``, in execution order."""
     found: list[Consumer] = []
     seen: set[int] = set()
-    stack: list[tuple[int, tuple[str, ...], float]] = [(start, (), 1.0)]
+    stack: list[tuple[int, tuple[str, ...], float, float]] = [(start, (), 1.0, 1.0)]
     steps = 0
     while stack and steps < STEPS:
-        index, path, factor = stack.pop()
+        index, path, factor, learned = stack.pop()
         for user in graph.users[index]:
             steps += 1
             node = graph.nodes[user]
             verdict = _consume(graph, start, index, node, path, factor)
             if verdict is not None:
-                found.append(verdict)
+                found.append(replace(verdict, factor=factor * learned) if verdict.activation else verdict)
             elif user not in seen:
                 seen.add(user)
                 times = node.attrs.get("factor", 1.0) if node.op == "scale" else 1.0
                 more = factor * times if isinstance(times, (int, float)) else factor
-                stack.append((user, (*path, node.label), more))
+                stack.append((user, (*path, node.label), more, learned * _learned(graph, index, node)))
     return tuple(sorted(found, key=order))
+
+
+def _learned(graph: Graph, source: int, node: Node) -> float:
+    """The one value of the parameter or buffer that a signal is multiplied by (a frequency that is learned), or 1.
+
+    A gate that starts at zero, or one of many values, is no factor that a weight could be divided by.
+    """
+    if node.op not in ("mul", "div"):
+        return 1.0
+    for index in graph.others(node, source):
+        other = graph.nodes[index]
+        while other.op in ("reshape", "select", "identity") and len(other.inputs) == 1:
+            other = graph.nodes[other.inputs[0]]
+        mean, second = other.attrs.get("mean"), other.attrs.get("second")
+        if other.op != "parameter" or not isinstance(mean, float) or not isinstance(second, float) or not mean:
+            continue
+        if abs(second - mean * mean) <= _ONE_VALUE * second:
+            return mean if node.op == "mul" else 1 / mean
+    return 1.0
 
 
 def _consume(

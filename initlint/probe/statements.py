@@ -167,9 +167,12 @@ def _describe(candidate: Candidate, source: Source, view: _View) -> list[InitSta
             missed_why=missed.why,
             missed_at=missed.at,
         )
-    if statement.lost and not statement.affected and candidate.op == "assign":
-        # what a function computes and hands back to ``apply``: meant for the layers that its conditions select
-        statement = replace(statement, affected=view.meant.never_called(candidate, source))
+    if statement.lost and candidate.op == "assign":
+        # a name that a loop binds stood for that loop's parameters, whatever the value was computed from; what a
+        # function computes and hands back to ``apply`` was meant for the layers that its conditions select
+        meant = view.meant.through_loop(candidate, source)
+        meant = meant or statement.affected or view.meant.never_called(candidate, source)
+        statement = replace(statement, affected=meant)
     found = [statement, *_by_call_site(statement, candidate, source, hits, view)]
     found += _handed_tensors(statement, candidate, source, view)
     return found + _idle_names(statement, candidate, source, view)

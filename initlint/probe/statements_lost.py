@@ -43,6 +43,7 @@ def lost_values(
         if isinstance(target, ast.Name) and target.id in tensors and _computes(item.value):
             end = (item.end_lineno or 0, item.end_col_offset or 0)
             later = [load for load in loads.get(target.id, ()) if (load.lineno, load.col_offset) >= end]
+            later = [load for load in later if not _bound_anew(load, item, inside)]
             if bool(later) == returned and all(id(load) in handed for load in later):
                 yield (_stood_for(target, inside) if returned else target), item.value
         elif (
@@ -73,11 +74,37 @@ def _tensors(inside: list[ast.AST]) -> set[str]:
     """Names that stand for parameters: of loops over them, of ``w = layer.weight.data``, ``getattr(m, "weight")``."""
     found = {name for name, value in _assignments(inside) if _of_layer(value)}
     for item in inside:
-        if isinstance(item, ast.For) and _method(item.iter) in _PARAMETERS:
-            last = item.target.elts[-1] if isinstance(item.target, ast.Tuple) else item.target
-            if isinstance(last, ast.Name):
-                found.add(last.id)
+        if isinstance(item, ast.For):
+            found.update(name for name, _ in looped(item))
     return found
+
+
+def looped(loop: ast.For) -> Iterator[tuple[str, ast.expr]]:
+    """Names that a loop binds to parameters, each with the expression whose parameters they are.
+
+    ``p`` and ``self.body`` of ``for n, p in self.body.named_parameters()``; both names of a loop over a ``zip``.
+    """
+    pairs = [(loop.target, loop.iter)]
+    while pairs:
+        target, iterable = pairs.pop()
+        called = iterable.func.id if isinstance(iterable, ast.Call) and isinstance(iterable.func, ast.Name) else ""
+        if isinstance(iterable, ast.Call) and isinstance(target, ast.Tuple) and called in ("zip", "enumerate"):
+            targets = target.elts if called == "zip" else target.elts[1:]
+            pairs += list(zip(targets, iterable.args, strict=False))
+        elif isinstance(iterable, ast.Call) and isinstance(iterable.func, ast.Attribute):
+            last = target.elts[-1] if isinstance(target, ast.Tuple) else target
+            if iterable.func.attr in _PARAMETERS and isinstance(last, ast.Name):
+                yield last.id, iterable.func.value
+
+
+def _bound_anew(load: ast.Name, item: ast.Assign, inside: list[ast.AST]) -> bool:
+    """Whether another loop gives the name a new value before it is read there."""
+    for loop in inside:
+        if isinstance(loop, ast.For) and any(name == load.id for name, _ in looped(loop)):
+            within = [set(map(id, ast.walk(part))) for part in loop.body]
+            if any(id(load) in part for part in within) and not any(id(item) in part for part in within):
+                return True
+    return False
 
 
 def _of_layer(value: ast.expr) -> bool:

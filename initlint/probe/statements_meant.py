@@ -10,6 +10,7 @@ import torch
 from initlint.facts import Guard, Plain
 from initlint.probe.statements_conditions import Condition
 from initlint.probe.statements_guards import Guards, Place, Subjects
+from initlint.probe.statements_lost import looped
 from initlint.probe.statements_names import Names
 from initlint.probe.statements_near import kin
 from initlint.probe.statements_source import Candidate, Scope, Source
@@ -41,6 +42,18 @@ class Meant:
             return ()
         direct = self._through_self(candidate.target, candidate.scope, source)
         return direct if direct else self._selected(candidate, source)
+
+    def through_loop(self, candidate: Candidate, source: Source) -> tuple[str, ...]:
+        """All that the loop around an assignment goes through, if it is the loop that binds its target."""
+        target, scope = candidate.target, candidate.scope
+        if not isinstance(target, ast.Name) or scope.node is None:
+            return ()
+        loops = [loop for loop in ast.walk(scope.node) if isinstance(loop, ast.For)]
+        around = [loop for loop in loops if any(part is candidate.node for part in ast.walk(loop))]
+        owners = [owner for loop in around for name, owner in looped(loop) if name == target.id]
+        modules = self._members(owners[-1], scope, source) if owners else []
+        tensors = [tensor for item in modules if isinstance(item, torch.nn.Module) for tensor in item.parameters()]
+        return tuple(dict.fromkeys(self._by_tensor[id(t)] for t in tensors if id(t) in self._by_tensor))
 
     def other_than_tested(self, candidate: Candidate, source: Source, written: tuple[str, ...]) -> tuple[str, ...]:
         """For ``if isinstance(module, T): init(self.proj.weight)``: the same parameter of all tested modules."""
@@ -93,18 +106,22 @@ class Meant:
 
     def _through_self(self, target: ast.expr, scope: Scope, source: Source) -> tuple[str, ...]:
         """``self.head.bias`` on the instances of the class that the model has."""
+        found = self._members(target, scope, source)
+        return tuple(self._by_tensor[id(value)] for value in found if id(value) in self._by_tensor)
+
+    def _members(self, target: ast.expr, scope: Scope, source: Source) -> list[Any]:
+        """``self.head`` of each instance that the model has of the class around a function."""
         path = _attribute_path(target)
         owner = self._names.owner(scope)
-        if len(path) < 2 or owner is None or path[0] != owner[1]:
-            return ()
+        if not path or owner is None or path[0] != owner[1]:
+            return []
         found = []
         for instance in self._names.instances(source.path, owner[0]):
             value: Any = instance
             for part in path[1:]:
                 value = _member(value, part)
-            if isinstance(value, torch.Tensor) and id(value) in self._by_tensor:
-                found.append(self._by_tensor[id(value)])
-        return tuple(found)
+            found.append(value)
+        return found
 
     def _selected(self, candidate: Candidate, source: Source) -> tuple[str, ...]:
         """The target's parameter in all modules that satisfy the conditions on classes."""

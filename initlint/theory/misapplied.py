@@ -24,7 +24,7 @@ GAINS = (math.sqrt(2.0), 5.0 / 3.0, math.sqrt(2.0 / (1 + 0.01**2)), math.sqrt(2.
 class Misapplied:
     """A formula in the wrong place: the variance that was meant, and what was done."""
 
-    reason: str  # "variance_as_std" | "misapplied_formula"
+    reason: str  # "variance_as_std" | "misapplied_formula" | "other_activation"
     variance: float
     clause: str
     line: str
@@ -43,8 +43,11 @@ class _Formula:
 
 def misapplied(layer: Layer, shape: tuple[int, ...], asked: Requested) -> Misapplied | None:
     """What formula a recorded draw takes for another, or ``None``."""
-    if asked.mean or asked.std <= 0 or _in_place(layer, shape, asked):
+    if asked.mean or asked.std <= 0:
         return None
+    sine = _of_sine(layer, asked)
+    if sine is not None or _in_place(layer, shape, asked):
+        return sine
     unbracketed = next(_unbracketed(layer, shape, asked), None)
     if unbracketed is not None:
         return unbracketed
@@ -105,6 +108,30 @@ def _of_std(layer: Layer, shape: tuple[int, ...], std: float) -> Iterator[Misapp
         best = next((f for f in formulas if f.text == "2 / fan_in"), formulas[0])
         clause = f"the std {std:.4g} is a gain that is not divided by the root of a fan"
         yield Misapplied("misapplied_formula", best.variance, clause, _normal(best), 0.0)
+
+
+def _of_sine(layer: Layer, asked: Requested) -> Misapplied | None:
+    """A SIREN's bound sqrt(6 / fan_in) / omega for another omega than the sine is given (Sitzmann et al. 2020, 3.2).
+
+    Published frequencies are whole numbers (30, 25, 10): a bound that is the root divided by one says which was meant.
+    """
+    fan, bound, omega = layer.fan_in or 0.0, asked.bound_high, abs(layer.pre_scale)
+    if (
+        layer.activation != "sin"
+        or fan <= _SMALL
+        or asked.family != "uniform"
+        or not bound
+        or asked.bound_low != -bound
+    ):
+        return None
+    meant = round(math.sqrt(6 / fan) / bound)
+    if meant < 2 or not _same(meant * bound, math.sqrt(6 / fan)) or _same(meant, omega) or not omega:
+        return None
+    clause = (
+        f"the bound {bound:.4g} is (6 / fan_in) ** 0.5 / {meant}, for sin({meant} x); here sin({omega:g} x) follows"
+    )
+    right = _Formula(2 / (fan * omega**2), f"2 / (fan_in * {omega:g}**2)" if omega != 1 else "2 / fan_in", fan)
+    return Misapplied("other_activation", right.variance, clause, _uniform(right), 0.0)
 
 
 def _unbracketed(layer: Layer, shape: tuple[int, ...], asked: Requested) -> Iterator[Misapplied]:

@@ -21,7 +21,8 @@ class SchemeForAnotherActivation(SuspectRule):
 
     ## What it does
     Pairs each layer with its downstream activation and compares the scheme that the code chose: Xavier before a
-    rectifier, Kaiming before tanh or sigmoid, anything but LeCun before SELU. The severity follows from what the
+    rectifier, Kaiming before tanh or sigmoid, anything but LeCun before SELU, a SIREN's bound for another frequency
+    than the sine has. The severity follows from what the
     whole net makes of it: nothing in three layers or before a norm, much in twenty.
 
     ## Why is this bad?
@@ -45,6 +46,7 @@ class SchemeForAnotherActivation(SuspectRule):
     - He et al. 2015, section 2.2 (Xavier stalls at 30 layers)
     - Glorot and Bengio 2010, eq. 12 and 16
     - Klambauer et al. 2017 (SELU)
+    - Sitzmann et al. 2020, section 3.2 (SIREN)
     """
 
     code = "IL104"
@@ -75,6 +77,14 @@ class SchemeForAnotherActivation(SuspectRule):
             layers += [linear, nn.ReLU()]
         return nn.Sequential(*layers)
 
+    @bad
+    def sines_of_another_frequency() -> Any:
+        return _sines(written=30.0, used=1.0)
+
+    @good
+    def sines_of_their_frequency() -> Any:
+        return _sines(written=30.0, used=30.0)
+
     @good
     def kaiming_before_relu() -> Any:
         from torch import nn
@@ -86,3 +96,24 @@ class SchemeForAnotherActivation(SuspectRule):
             nn.init.zeros_(linear.bias)
             layers += [linear, nn.ReLU()]
         return nn.Sequential(*layers)
+
+
+def _sines(written: float, used: float) -> Any:
+    import torch
+    from torch import nn
+
+    class Sine(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.omega = nn.Parameter(torch.tensor(used))  # learned, as in several published variants
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.sin(self.omega * x)
+
+    layers: list[nn.Module] = []
+    for i, width in enumerate((2, 64, 64)):
+        linear = nn.Linear(width, 64)
+        bound = 1 / width if i == 0 else (6 / width) ** 0.5 / written
+        nn.init.uniform_(linear.weight, -bound, bound)
+        layers += [linear, Sine()]
+    return nn.Sequential(*layers, nn.Linear(64, 1))
