@@ -15,13 +15,14 @@ import importlib.util
 import json
 import math
 import os
+import random
 import re
 import resource
 import signal
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,8 @@ LARGEST = 80_000_000
 MODEST, WIDEST = 120_000_000, 300_000_000
 #: Tokens of a vocabulary that is cut, and the side of images (a multiple of patches of 14, 16 and 32).
 VOCABULARY, CUT_IMAGE = 1000, 224
+#: Its name, how it is built, and its inputs.
+Model = tuple[str, Callable[[], Any], Any]
 # Wall seconds allowed for a processor second: a machine shared by many.
 _WALL = 8
 
@@ -55,9 +58,7 @@ def smallest(models: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [spec for spec in models if best[spec["kind"]] is spec]
 
 
-def specs(
-    zoo: str, shared: Path, limit: int, per_file: bool = False, own: bool = False
-) -> Iterator[tuple[str, Callable[[], Any], Any]]:
+def specs(zoo: str, shared: Path, limit: int, per_file: bool = False, own: bool = False) -> Iterator[Model]:
     """(name, build, inputs) for each model; inputs ``None`` where initlint is to infer them; ``own`` widths or tiny ones."""
     if zoo == "shared":
         for file in [*sorted((shared / "classics").glob("m*.py")), *sorted((shared / "bugs").glob("*/*.py"))][:limit]:
@@ -119,6 +120,8 @@ class Tiny:
         makers: tuple[tuple[str, Callable[[], Any]], ...] = (
             ("in proportion, few layers", lambda: divided(kind(), layers=2)),
             ("in proportion", lambda: divided(kind())),
+            ("fewer heads, few layers", lambda: divided(kind(), layers=2, fewer=True)),
+            ("fewer heads", lambda: divided(kind(), fewer=True)),
             ("all layers", lambda: self.enumerated.shrink(kind, deep)),
             ("few layers", lambda: self.enumerated.shrink(kind, few)),
             ("default", lambda: self.enumerated.shrink(kind, {})),
@@ -206,15 +209,24 @@ _NO_WIDTH = re.compile(
     r"image|patch_size|patches|kernel|vocab|position|window|mel|sampl|length|stride|factor|feature_size|chunk|block|crop|grid|batch|"
     r"^num_|^n_|num_channels|in_channels|in_chans|_id$|_index$|step|layer_idx|bins|tokens|queries|temporal|drop|levels"
 )
-_LAYERS = re.compile(r"^(num_hidden_layers|n_layers?|num_layers|(en|de)coder_layers|num_(en|de)coder_layers)$")
+_LAYERS = re.compile(r"^(depth|num_hidden_layers|n_layers?|num_layers|(en|de)coder_layers|num_(en|de)coder_layers)$")
+_HEADS = re.compile(r"^heads?$|(^|_)n_heads?$|_heads$")
+_EXPERTS, _FEW_EXPERTS = re.compile(r"(num|n)_(local_|routed_)?experts$"), 8
+_OF_A_HEAD = re.compile(r"head_dim|d_head|d_kv|head_size|qk_|v_head|rope|rotary|state")
+# The divisor of parts of a configuration that have no heads.
+_FEWEST_HEADS = 8
 # Narrower than this nothing is divided; a head keeps at least four columns.
 _NARROW, _HEAD = 32, 4
 
 
-def divided(config: Any, layers: int | None = None) -> Any:
-    """A configuration with all widths divided by one power of two: what was a sum or a multiple of others stays so."""
+def divided(config: Any, layers: int | None = None, fewer: bool = False) -> Any:
+    """A configuration with all widths divided by one power of two: what was a sum or a multiple of others stays so.
+
+    With ``fewer`` the numbers of heads are divided too, the widths of a head stay, and there are fewer experts.
+    """
     parts = list(_parts(config))
-    by = next(n for n in (32, 16, 8, 4, 2, 1) if all(_divisible(part, n) for part in parts))
+    fits = _fewer_heads if fewer else _divisible
+    by = next(n for n in (32, 16, 8, 4, 2, 1) if all(fits(part, n) for part in parts))
     for part in parts:
         for name, value in list(vars(part).items()):
             if layers is not None and _LAYERS.match(name) and isinstance(value, int) and value > layers:
@@ -226,9 +238,19 @@ def divided(config: Any, layers: int | None = None) -> Any:
                 setattr(part, name, 128)
             elif name.endswith(("token_id", "token_index")) and isinstance(value, int) and value >= 128:
                 setattr(part, name, 96 + sum(map(ord, name)) % 31)
-            elif _is_width(name):
+            elif fewer and _EXPERTS.search(name) and isinstance(value, int):
+                setattr(part, name, min(value, _FEW_EXPERTS))
+            elif fewer and _HEADS.search(name):
+                setattr(part, name, value // by if isinstance(value, int) else value)
+            elif _is_width(name) and not (fewer and _OF_A_HEAD.search(name)):
                 setattr(part, name, _over(value, by))
     return consistent(config)
+
+
+def _fewer_heads(config: Any, by: int) -> bool:
+    """Whether all numbers of heads are multiples of a divisor; one part with none must keep its widths' heads."""
+    counts = [v for n, v in vars(config).items() if _HEADS.search(n) and isinstance(v, int)]
+    return all(v % by == 0 for v in counts) if counts else by <= _FEWEST_HEADS
 
 
 def _parts(config: Any) -> Iterator[Any]:
@@ -319,6 +341,11 @@ def consistent(config: Any) -> Any:
         width = hidden // heads
     if not isinstance(width, int):
         return config
+    try:
+        if width == type(config)().head_dim:  # heads of the architecture's own width: all that depends on it fits
+            return config
+    except Exception:  # no defaults, or none of the kind
+        pass
     if isinstance(getattr(config, "rotary_dim", None), int):
         config.rotary_dim = min(config.rotary_dim, width)
     for name in ("rope_parameters", "rope_scaling"):
@@ -504,6 +531,12 @@ def runs(build: Callable[[], Any], inputs: Any) -> bool:
         return False
 
 
+def drawn(models: Iterable[Model], count: int, seed: int, apart: set[str]) -> list[Model]:
+    """A random sample of the models that are not among those of earlier runs."""
+    rest = [model for model in models if model[0] not in apart]
+    return random.Random(seed).sample(rest, min(count, len(rest)))
+
+
 def load(files: list[Path]) -> list[dict[str, Any]]:
     """Lines of earlier runs; the last line of a model counts."""
     found: dict[str, dict[str, Any]] = {}
@@ -556,6 +589,9 @@ def main() -> int:
         default="tiny",
         help="transformers: width 32, or the default configuration's",
     )
+    parser.add_argument("--sample", type=int, help="only so many models, drawn with --seed")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--apart", type=Path, nargs="*", default=[], help="none that these earlier runs have")
     parser.add_argument("--per-file", action="store_true", help="timm: the smallest variant of each model file")
     parser.add_argument("--again", action="store_true", help="also the models that --out has already")
     parser.add_argument("--summary", type=Path, nargs="*")
@@ -575,6 +611,8 @@ def main() -> int:
     if folder is not None:
         folder.mkdir(parents=True, exist_ok=True)
     models = specs(arguments.zoo, arguments.shared, arguments.limit, arguments.per_file, arguments.widths == "own")
+    if arguments.sample is not None:
+        models = drawn(models, arguments.sample, arguments.seed, {m["name"] for m in load(arguments.apart)})
     for index, (name, build, inputs) in enumerate(models):
         if (wanted and name not in wanted) or index % arguments.every != arguments.first % arguments.every:
             continue

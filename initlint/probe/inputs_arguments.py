@@ -13,7 +13,7 @@ from initlint.probe.inputs_absent import absent
 # How code says that an argument it declares optional is needed after all.
 _DEMAND = re.compile(r"\b(must|have to|has to|needs?|required?|requires|specify|provided?|expected|missing)\b", re.I)
 # "either input_ids or inputs_embeds": both at once would be refused.
-_EITHER = re.compile(r"\b(either|exactly one|one of)\b", re.I)
+_EITHER = re.compile(r"\b(either|exactly (?:one|1)|one of)\b", re.I)
 
 
 @dataclass(frozen=True, slots=True)

@@ -56,11 +56,11 @@ def furthest(failed: Iterable[Failed]) -> list[Failed]:
     return sorted(failed, key=lambda f: -len(f.graph.nodes))[:_DRAFTS]
 
 
-def all_arguments(model: nn.Module, drafts: Sequence[Failed]) -> list[Argument]:
+def all_arguments(model: nn.Module, drafts: Sequence[Failed], others: Iterable[str] = ()) -> list[Argument]:
     """Arguments that a call may have: those that are needed, in order, then those with a default."""
     found = needed(model)
     names = {a.name for a in found}
     found += [a for a in optional(model) if a.name not in names]
     names.update(a.name for a in found)
-    rest = dict.fromkeys(n for failed in drafts for n in failed.guesses if n not in names)
+    rest = dict.fromkeys(n for n in (*(n for failed in drafts for n in failed.guesses), *others) if n not in names)
     return [*found, *(Argument(name, True, "") for name in rest)]

@@ -23,6 +23,7 @@ from initlint.errors import ProbeError
 from initlint.probe import symbolic
 from initlint.probe.entrance import NO_FORWARD, has_forward
 from initlint.probe.inputs_arguments import Argument, demanded, needed
+from initlint.probe.inputs_docs import described, described_guesses, expected, grids, is_grid
 from initlint.probe.inputs_drafts import Given, all_arguments, furthest, noted, noted_tensor, takes
 from initlint.probe.inputs_failed import Assignment, Failed, missing_key
 from initlint.probe.inputs_leads import first_layers, leads
@@ -47,8 +48,9 @@ _ATTEMPTS = 80
 # Cost of a later candidate and of a later repair, in repairs: the search takes the cheapest attempt first.
 _NEXT = 0.6
 _RANK = 0.15
-# Elements of an input beyond which trying is too slow: two clips of 16 frames of 224x224 are within.
-_LARGEST_INPUT = 5_000_000
+# Elements of inputs beyond which trying is too slow: two clips of 16 frames of 224x224 are within, and three pairs of
+# images of 896x448.
+_LARGEST_INPUT = 8_000_000
 # Share of the model from which on no further combination of inputs is tried (poolers may stay unread).
 _REACHED = 0.9
 # Repairs taken up from one failed attempt.
@@ -117,6 +119,7 @@ class _Search:
         self._drafts: list[Failed] = []
         self._given: Given = {}
         self._leads: tuple[int, dict[str, list[Guess]]] | None = None  # of symbolic tracing, for a number of samples
+        self._docs = described(model)
 
     @property
     def hint(self) -> str:
@@ -157,7 +160,7 @@ class _Search:
     def general(self, batch: int) -> Found | None:
         """Candidates of the layers, repairs of failed attempts first; ``None`` when the budget is spent."""
         self._origin = "inferred"
-        arguments = all_arguments(self.model, self._drafts)
+        arguments = all_arguments(self.model, self._drafts, self._docs)
         required = needed(self.model)
         first = self._assignments(required, batch) if required else iter([Assignment()])
         if batch < _SAMPLES and len(required) == 1 and (simple := _simplest(self.model, required[0], batch)):
@@ -165,7 +168,7 @@ class _Search:
             first = itertools.chain([simple], first)
         order = itertools.count()
         queue: list[tuple[float, int, Assignment]] = []
-        for cost, guesses in self._declared(required, batch):
+        for cost, guesses in itertools.chain(self._declared(required, batch), self._described(required, batch)):
             heapq.heappush(queue, (cost, next(order), guesses))
         for failed in furthest(self._drafts):
             for cost, guesses in self._mended(failed, required, batch):
@@ -206,6 +209,22 @@ class _Search:
             guess, only = declared
             yield -1.0 if only else _NEXT / 2, {required[0].name: guess}
 
+    def _described(self, required: list[Argument], batch: int) -> Iterator[tuple[float, Assignment]]:
+        """What the docstring says: arguments that it does not call optional, in the shapes that it gives."""
+        names = expected(self._docs, required)
+        said = described_guesses(self.model, self._docs, names, batch)
+        if not said:
+            return
+        known = {a.name: a for a in all_arguments(self.model, (), self._docs)}
+        options = self._options([known[n] for n in names], batch)
+        first = {n: said[n][0] if n in said and not _conventional(said[n][0]) else options[n][0] for n in names}
+        surely = all(n in said and said[n][1] for n in names)
+        yield (_NEXT / 2 if surely else 1.5 * _NEXT), first
+        for index in range(2):
+            for name in names:
+                if index < len(options[name]) and options[name][index] != first[name]:
+                    yield 2.0 * _NEXT + _RANK * index, {**first, name: options[name][index]}
+
     def _mended(self, failed: Failed, required: list[Argument], batch: int) -> Iterator[tuple[float, Assignment]]:
         """What to try after a failed attempt, with the cost of each: what it lacks first, then other sizes."""
         lacking = [a for a in required if a.name not in failed.guesses]
@@ -234,10 +253,17 @@ class _Search:
         if self._leads is None or self._leads[0] != batch:
             self._leads = batch, _symbolic_leads(self.model, batch)
         found = _options(self.model, arguments, batch, self._leads[1])
+        said = described_guesses(self.model, self._docs, [a.name for a in arguments], batch)
         for argument in arguments:
             made = library_values(self.model, argument.name, batch, self.seed)
             guesses = [noted_tensor(argument.name, value, self._given) for value in made]
-            found[argument.name] = list(dict.fromkeys([*guesses, *found[argument.name]]))
+            others = found[argument.name]
+            if argument.name in said and others[0].kind != "scalar":
+                guess, surely = said[argument.name]
+                if is_grid(argument.name, guess):
+                    self._given[argument.name, guess] = grids(guess.shape)
+                others = [guess, *others] if surely else [*others[:1], guess, *others[1:]]
+            found[argument.name] = list(dict.fromkeys([*guesses, *others]))
         return found
 
     def _try(self, arguments: list[Argument], guesses: Assignment) -> Found | Failed:
@@ -318,6 +344,11 @@ class _Search:
         reached = sum(n.op in ("call_module", "get_attr") for n in nodes), len(nodes)
         if reached[0] and reached > self._reached:
             self._reached, self.best = reached, found
+
+
+def _conventional(guess: Guess) -> bool:
+    """Whether a docstring says less than the conventions of a library: which indices are no special tokens."""
+    return guess.kind == "ids"
 
 
 def _refuses(recorder: Recorder) -> bool:

@@ -17,6 +17,9 @@ Call = tuple[tuple[Any, ...], dict[str, Any]]
 
 _TARGET_TOKENS = 8
 _PATCH_MASKS = frozenset({"pixel_attention_mask", "attention_mask"})
+# Larger images take long, and networks of convolutions do with smaller ones: those are tried first, a multiple of every
+# usual stride. Who has a position for each patch refuses them at once.
+_LARGE_IMAGE, _SMALLER, _STRIDE = 384, 256, 32
 # Keys under which composite configurations keep the parts that know sizes.
 _PARTS = ("vision_config", "backbone_config", "audio_config", "text_config", "encoder", "decoder", "perceiver_config")
 
@@ -60,6 +63,13 @@ def declared_image(model: nn.Module, batch: int) -> tuple[Guess, bool] | None:
             fixed = bool(isinstance(config, Mapping) and config.get("fixed_input_size"))
             return Guess("image", (batch, *size)), fixed
     return None
+
+
+def _reduced(side: int) -> int:
+    """A side of at most ``_SMALLER``: the half, the quarter and so on of a larger one, as far as it is a multiple."""
+    while side > _SMALLER:
+        side = -(-side // (2 * _STRIDE)) * _STRIDE
+    return side
 
 
 def _dummy(model: nn.Module) -> dict[str, Any]:
@@ -174,6 +184,8 @@ class _Maker:
         plain = torch.randn(self.batch, channels, *sides)
         clip = torch.randn(self.batch, frames, channels, *sides) if frames else None
         found = [clip, plain] if clip is not None else [plain]
+        if clip is None and max(sides) > _LARGE_IMAGE:
+            found = [torch.randn(self.batch, channels, *(_reduced(n) for n in sides)), plain]
         return [*found, plain[:, None]] if "input_ids" in self.names else found  # one image in each text
 
     def clips(self) -> list[torch.Tensor]:

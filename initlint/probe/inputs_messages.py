@@ -24,7 +24,11 @@ _RANK = re.compile(
 _LETTER = re.compile(r"subscript \w+ has size (\d+) for operand \d+ which does not broadcast .*seen size (\d+)")
 # ``text[image_mask] = image``: more vectors than places for them.
 _PLACES = re.compile(r"value tensor of shape \[(\d+)[\d, ]*\] cannot be broadcast to indexing result of shape \[(\d+)")
-_VIEW = re.compile(r"shape '\[([-\d, ]+)\]' is invalid for input of size")
+_VIEW = re.compile(r"shape '\[([-\d, ]+)\]' is invalid for input of size (\d+)")
+# ``mask[..., None].repeat`` or ``expand(n, -1, -1)`` of a tensor with fewer axes.
+_FEWER_AXES = re.compile(r"in a leading, non-existing dimension|number of sizes provided .* must be greater or equal")
+# "image size (128*64) doesn't match model (896*448)"
+_SIDES = re.compile(r"(\d+) ?[*x×] ?(\d+)\D+(\d+) ?[*x×] ?(\d+)")
 
 
 def by_shapes(attempt: Failed) -> Iterator[Assignment]:
@@ -68,7 +72,15 @@ def by_shapes(attempt: Failed) -> Iterator[Assignment]:
             }
     found = _VIEW.search(text)
     if found is not None:
-        yield from _viewed(attempt, [n for n in numbers_in(found[1]) if n > 0])
+        yield from _viewed(attempt, numbers_in(found[1]), int(found[2]))
+    if _FEWER_AXES.search(text):
+        for name in feeders(attempt):
+            guess = attempt.guesses[name]
+            if guess.kind in ("mask", "ids"):  # a mask of texts and images: one image
+                yield changed(attempt, name, guess.resized((*guess.shape, 1)))
+    found = _SIDES.search(text) if attempt.failure is None else None
+    if found is not None:
+        yield from _in_proportion(attempt, (int(found[1]), int(found[2])), (int(found[3]), int(found[4])))
     found = _SPLIT.search(text)
     if found is not None:
         for name in feeders(attempt):
@@ -97,10 +109,48 @@ def _named_shape(guess: Guess, words: list[str]) -> tuple[int, ...] | None:
     return tuple(sizes)
 
 
-def _viewed(attempt: Failed, sizes: list[int]) -> Iterator[Assignment]:
+def _viewed(attempt: Failed, shape: tuple[int, ...], have: int) -> Iterator[Assignment]:
     """``x.view(-1, 784)``: samples of as many elements as the known sizes multiply to."""
+    sizes = [n for n in shape if n > 0]
+    whole = len(sizes) == len(shape)
+    batch = max((g.shape[0] for g in attempt.guesses.values() if g.shape), default=1)
+    if whole and batch > 1 and math.prod(sizes) == have * batch:  # what is viewed has no axis of samples
+        yield {n: g.resized((1, *g.shape[1:])) if g.shape[:1] == (batch,) else g for n, g in attempt.guesses.items()}
+    yield from _mapped(attempt, shape)
+    inner = sizes[1:] if whole and sizes[:1] == [batch] else sizes
     for name in feeders(attempt):
         guess = attempt.guesses[name]
-        if guess.shape and guess.high is None:
-            yield changed(attempt, name, Guess("features", (guess.shape[0], math.prod(sizes)), guess.dtype))
-            yield changed(attempt, name, Guess("other", (guess.shape[0], *sizes), guess.dtype))
+        if guess.kind == "mask" and len(guess.shape) == 2:
+            yield changed(attempt, name, guess.resized((guess.shape[0], math.prod(inner))))
+        elif guess.shape and guess.high is None:
+            yield changed(attempt, name, Guess("features", (guess.shape[0], math.prod(inner)), guess.dtype))
+            yield changed(attempt, name, Guess("other", (guess.shape[0], *inner), guess.dtype))
+
+
+def _mapped(attempt: Failed, shape: tuple[int, ...]) -> Iterator[Assignment]:
+    """``tokens.view(batch, -1, 64, 64)``: images whose patches are as many as the map has places."""
+    failure = attempt.failure
+    seen = failure.shapes[0] if failure is not None and failure.shapes else ()
+    if len(shape) < 3 or shape[-1] <= 1 or shape[-2] <= 1:
+        return
+    places = shape[-1] * shape[-2]
+    for name in feeders(attempt):
+        guess = attempt.guesses[name]
+        axes = spatial(guess) if guess.kind == "image" else ()
+        for have in dict.fromkeys(n for n in seen[1:] if n > 1 and n != places):
+            factor = math.sqrt(places / have)
+            sides = {a: round(guess.shape[a] * factor) for a in axes}
+            if axes and all(n * n * have == guess.shape[a] ** 2 * places for a, n in sides.items()):
+                yield changed(attempt, name, guess.resized(tuple(sides.get(i, n) for i, n in enumerate(guess.shape))))
+
+
+def _in_proportion(attempt: Failed, have: tuple[int, int], want: tuple[int, int]) -> Iterator[Assignment]:
+    """All images with the sides that turn the sizes that the model saw into those that it wants."""
+    fixed: Assignment = {}
+    for name, guess in attempt.guesses.items():
+        axes = spatial(guess)
+        if len(axes) == 2 and all(guess.shape[a] * w % h == 0 for a, h, w in zip(axes, have, want, strict=True) if h):
+            sides = {a: guess.shape[a] * w // h for a, h, w in zip(axes, have, want, strict=True) if h}
+            fixed[name] = guess.resized(tuple(sides.get(i, n) or n for i, n in enumerate(guess.shape)))
+    if fixed:
+        yield {**attempt.guesses, **fixed}

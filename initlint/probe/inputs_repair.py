@@ -59,8 +59,8 @@ _LONGEST = 16_384
 _LARGEST_TUPLE = 4
 #: A convolution called as a function, whose weight is computed first (weight standardisation).
 _CHANNELS = re.compile(r"expected input\[[\d, ]+\] to have (\d+) channels, but got (\d+) channels")
-# "length 8000 is not a multiple of 1920", "must be divisible by 14"
-_MULTIPLE = re.compile(r"(?:multiple of|divisible by)\D{0,12}(\d+)", re.IGNORECASE)
+# "length 8000 is not a multiple of 1920", "must be divisible by 14", "a multiple of `n_window * 2` (100), but got 128"
+_MULTIPLE = re.compile(r"(?:multiple of|divisible by)\D{0,12}\d[^.,;]*", re.IGNORECASE)
 _UNPACK = re.compile(r"(?:not enough|too many) values to unpack \(expected(?: at least)? (\d+)(?:, got (\d+))?")
 
 
@@ -130,6 +130,8 @@ def _dtypes(attempt: Failed, root: nn.Module) -> Iterator[Assignment]:
         for name in names:
             if attempt.guesses[name].high != classes:
                 shape = attempt.guesses[name].shape
+                if attempt.guesses[name].high is not None or not attempt.guesses[name].dtype.is_floating_point:
+                    yield changed(attempt, name, replace(attempt.guesses[name], high=classes))
                 yield changed(attempt, name, Guess("ids", shape[:1], torch.int64, classes))
                 yield changed(attempt, name, Guess("ids", shape[:2], torch.int64, classes))
     if _OTHER_FLOAT.search(text):
@@ -315,10 +317,12 @@ def _by_rank(attempt: Failed) -> Iterator[Assignment]:
 def _by_demand(attempt: Failed) -> Iterator[Assignment]:
     """The model's own check of its inputs failed: the sizes that the message names, then the usual ones."""
     found = _MULTIPLE.search(str(attempt.error))
-    if found is not None and int(found[1]) > 1:
+    steps = {int(n) for n in re.findall(r"\d+", found[0])} if found is not None else set()
+    said = {int(n) for n in re.findall(r"\d+", str(attempt.error))} - steps
+    for step in sorted(n for n in steps if n > 1)[::-1]:
         for name, guess in attempt.guesses.items():
             if guess.shape and guess.high is None:
-                yield changed(attempt, name, _rounded(guess, int(found[1])))
+                yield changed(attempt, name, _rounded(guess, step, said))
     numbers = [int(n) for n in re.findall(r"\d+", str(attempt.error))]
     for name, guess in attempt.guesses.items():
         axes = spatial(guess)
@@ -336,7 +340,8 @@ def _by_demand(attempt: Failed) -> Iterator[Assignment]:
         yield from _resized(attempt, name)
 
 
-def _rounded(guess: Guess, step: int) -> Guess:
-    """The axes of positions (or the last one) rounded up to a multiple."""
-    axes = spatial(guess) or (len(guess.shape) - 1,)
+def _rounded(guess: Guess, step: int, said: set[int]) -> Guess:
+    """The axes of a size that the message names (else those of positions, or the last) rounded up to a multiple."""
+    axes = tuple(i for i, n in enumerate(guess.shape) if i and n in said and n % step)
+    axes = axes or spatial(guess) or (len(guess.shape) - 1,)
     return guess.resized(tuple(-(-n // step) * step if i in axes else n for i, n in enumerate(guess.shape)))

@@ -17,6 +17,9 @@ from initlint.probe.normalise_edit import Editor
 #: A constant added to a statistic up to this is an epsilon, not part of the function.
 EPSILON = 1e-1
 
+#: What may stand between x and its norm. Behind anything else lies the rest of the model, which need not be walked.
+_DESCRIBED = frozenset({"identity", "reshape", "reduce", "activation", "scale", "shift", "sub", "mul"})
+
 
 @dataclass(frozen=True, slots=True)
 class Term:
@@ -105,6 +108,8 @@ def term(editor: Editor, index: int, terms: dict[int, Term | None]) -> Term | No
 
 
 def _describe(editor: Editor, node: Node, terms: dict[int, Term | None]) -> Term | None:
+    if node.op not in _DESCRIBED:
+        return None
     gained = _gained(editor, node, terms)
     if gained is not None:
         return gained

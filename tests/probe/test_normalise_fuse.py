@@ -244,3 +244,15 @@ def test_equalised_weight_has_degree_one() -> None:
     node = nodes[1]
     assert node.attrs["weight_degree"] == 1.0
     assert node.operator.gain == pytest.approx(float(held["w"].detach().square().sum(1).mean()) * 2 / 12, rel=1e-5)
+
+
+def test_what_no_norm_is_made_of_is_not_walked_in_deep_models() -> None:
+    """A product with another signal's statistic: is it a norm? Behind the first sum there is nothing to look for."""
+
+    def deep(s: Any, x: torch.Tensor) -> torch.Tensor:
+        for _ in range(700):
+            x = x + x * torch.rsqrt(x.tanh().pow(2).mean(-1, keepdim=True) + 1e-6) * 1e-3
+        return rms(s, x)
+
+    nodes, _ = traced(Call(deep), torch.randn(X))
+    assert sum(n.op == "norm" for n in nodes) == 1
