@@ -215,7 +215,7 @@ def offset_of(static: Static) -> float | None:
 
 
 def value_moments(tensor: torch.Tensor) -> dict[str, Any]:
-    """``mean`` and ``second`` of the finite values; ``masked``: share of -inf or very negative ones."""
+    """``mean`` and ``second`` of the finite values, ``sign`` if all have one; ``masked``: share of -inf, or nearly."""
     if tensor.is_meta or not tensor.numel():
         return {}
     values = tensor.detach()
@@ -231,6 +231,9 @@ def value_moments(tensor: torch.Tensor) -> dict[str, Any]:
         values = values[kept]
     if values.numel():
         attrs |= {"mean": float(values.mean()), "second": float(torch.mean(values * values))}
+        sign = 1 if bool((values >= 0).all()) else -1 if bool((values <= 0).all()) else 0
+        if sign and attrs["second"]:
+            attrs["sign"] = sign
     return attrs
 
 

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from initlint.facts import Node
 from initlint.signal.curves import Curve, curve, function_of, named
+from initlint.signal.decay import decay, hangs_on_its_tail
 from initlint.signal.moments import Grad, NoRuleError, State, bounded, kept_ties, state, tied
 from initlint.signal.order import maximum
 from initlint.signal.rectified import POSITIVE, active, below, through
@@ -89,7 +90,7 @@ def activation(node: Node, xs: tuple[State, ...], scene: Scene) -> State:
     x = xs[0]
     if x.positive and text(node, "fn") == "relu" and not node.table:
         return replace(x, ties=tied(x, node.inputs[0]))
-    shape, _ = through(function_of(node), x)
+    shape, _ = _through(node, x)
     y = apply(shape, x, width_of(node.index, x, scene), channels=scene.layout(node.index).channels)
     # nearly homogeneous functions keep channels of unequal scale unequal
     kept = x.harmonic if 0.8 < shape.shape.elastic < 1.25 else 1.0
@@ -106,7 +107,7 @@ def activation_back(node: Node, xs: tuple[State, ...], y: State, g: Grad, scene:
         won = min(g.won, g.p) if g.window >= EVERYWHERE else 0.0
         kept = won + (g.p - won) * active(x)
         return (g._replace(p=kept, won=kept, window=EVERYWHERE, t=g.t * kept / g.p, parts=()),)
-    shape, lit = through(function_of(node), x)
+    shape, lit = _through(node, x)
     form = shape.shape
     width = width_of(node.index, x, scene)
     p = bounded(g.p * shape.slope)
@@ -125,6 +126,16 @@ def activation_back(node: Node, xs: tuple[State, ...], y: State, g: Grad, scene:
         return (Grad(p, 0.0, noise, seen, active=lit, across=across, near=near),)
     along = min(max(g.t, 0.0), g.p) * shape.slope * form.tilt
     return (Grad(p, g.t * shape.kernel(x.e), noise, seen, along=along, active=lit, across=across, near=near),)
+
+
+def _through(node: Node, x: State) -> tuple[Curve, float]:
+    """The function as the signal sees it, and what ``through`` says of the gradient."""
+    if text(node, "fn") == "exp" and not node.table:
+        if x.negative and x.m < 0.0 < x.v:
+            return decay(x.m, x.v), 0.0
+        if hangs_on_its_tail(x.v):
+            raise NoRuleError(f"{node.label or node.op}: its moments rest on a tail that no tensor has")
+    return through(function_of(node), x)
 
 
 def glu(node: Node, xs: tuple[State, ...], scene: Scene) -> State:
@@ -182,7 +193,8 @@ def scaled(x: State, factor: float, source: int) -> State:
         e=bounded(x.e * square),
         u=bounded(x.u * square),
         ties=tied(x, source, factor),
-        positive=x.positive and factor > 0,
+        positive=(x.positive and factor > 0) or (x.negative and factor < 0),
+        negative=(x.negative and factor > 0) or (x.positive and factor < 0),
         mix=tuple((weight, m * factor, v * square) for weight, m, v in x.mix),
     )
 
@@ -218,6 +230,7 @@ def shift(node: Node, xs: tuple[State, ...], scene: Scene) -> State:
         m=x.m + value,
         ties=tied(x, node.inputs[0]),
         positive=x.positive and value >= 0,
+        negative=x.negative and value <= 0,
         mix=tuple((weight, m + value, v) for weight, m, v in x.mix),
     )
 

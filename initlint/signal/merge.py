@@ -241,7 +241,9 @@ def mul(node: Node, xs: tuple[State, ...], scene: Scene) -> State:
         q = factor * factor * (3.0 * v * v + 6.0 * m2 * v + m2 * m2)
         slope = 4.0 * factor * factor * base.q
         return state(q, factor * base.q, slope * base.d, slope * base.e, slope * base.u, kind="post", like=(a, b))
-    found = replace(times(a, b), positive=a.positive and b.positive)
+    alike = (a.positive and b.positive) or (a.negative and b.negative)
+    opposed = (a.positive and b.negative) or (a.negative and b.positive)
+    found = replace(times(a, b), positive=alike, negative=opposed)
     main = 0 if b.kind == "constant" else 1 if a.kind == "constant" else None
     if main is None:
         return found

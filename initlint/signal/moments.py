@@ -88,6 +88,7 @@ class State:
     centred: bool = False  # weights whose rows sum to zero (weight standardisation)
     parts: tuple[tuple[float, State], ...] = ()  # segments along positions (share of positions, state), see parts.py
     positive: bool = False  # has no negative values
+    negative: bool = False  # has no positive values
     mix: Mixture = ()  # a sum with a rectified signal, as a mixture of Gaussians (see rectified.py)
     turns: tuple[str, int] = ("", 0)  # a kernel W, and how often 1 + W was applied (see merge.again)
     isometric: bool = False  # came through an orthogonal matrix: norms do not fluctuate

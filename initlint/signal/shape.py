@@ -43,7 +43,8 @@ def source_value(node: Node, xs: tuple[State, ...], scene: Scene) -> State:
     apart = max(q - m * m, 0.0) if varied else 0.0
     if varied and "alike" in node.attrs:
         apart = min(apart, q * (1.0 - max(number(node, "alike"), 0.0)))
-    return state(q, m, 0.0, apart, apart, kind="constant")
+    sign = number(node, "sign")
+    return replace(state(q, m, 0.0, apart, apart, kind="constant"), positive=sign > 0, negative=sign < 0)
 
 
 def none_back(node: Node, xs: tuple[State, ...], y: State, g: Grad, scene: Scene) -> tuple[Grad, ...]:

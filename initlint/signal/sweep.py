@@ -10,6 +10,7 @@ from typing import TypeVar
 
 from initlint.facts import Node
 from initlint.signal import near, parts
+from initlint.signal.decay import never_positive
 from initlint.signal.moments import Grad, Moments, NoRuleError, Shares, State, bounded, state
 from initlint.signal.opaque import measured
 from initlint.signal.scene import Scene
@@ -59,6 +60,8 @@ def forward_one(node: Node, states: Sequence[State], scene: Scene) -> State:
     except (ArithmeticError, ValueError, IndexError) as error:
         found = _instead(node, xs, scene, f"{node.label or node.op}: {type(error).__name__} in its moments")
     found = _known(node, xs, found, scene)
+    if never_positive(node, xs) and not found.negative:
+        found = replace(found, negative=True)
     if found.overruled:  # handed on by a rule that changes a copy of its input
         found = replace(found, overruled=False)
     if found.undetermined is None and _contradicted(node, xs, found, scene):
