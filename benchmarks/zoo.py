@@ -143,8 +143,8 @@ class Wide:
     """Builds a transformers model at the widths of its own default configuration, with few layers and a small vocabulary.
 
     Starts such as N(0, .02) are meant for those widths: in a configuration of width 32 they are six times too small.
-    Four layers where that is at most ``MODEST`` parameters, else two; nothing larger than ``WIDEST``. Experts are fewer too,
-    and images smaller: neither is the width of a layer.
+    Four layers where that is at most ``MODEST`` parameters, else two; nothing larger than ``WIDEST``; all layers where
+    no fewer build. Experts are fewer too, and images smaller: neither is the width of a layer.
     """
 
     def __init__(self, enumerated: Any, spec: dict[str, Any], rules: dict[str, int]) -> None:
@@ -169,25 +169,27 @@ class Wide:
         why = []
         for name in self.spec["classes"][:2]:
             for sides in (CUT_IMAGE, None):
-                for layers in (4, 2):
+                for layers in (4, 2, None):
+                    depth = f"{layers} layers" if layers else "all layers"
                     try:
                         config = own_widths(self.enumerated, self.spec["name"], self.rules, layers, sides)
-                        spec = {**self.spec, "cls": name, "cfg": config, "cfg_tag": f"own widths, {layers} layers"}
+                        spec = {**self.spec, "cls": name, "cfg": config, "cfg_tag": f"own widths, {depth}"}
                         with torch.device("meta"):
                             size = sum(p.numel() for p in self.enumerated.build(spec).parameters())
                     except Exception as error:  # does not build from such a configuration
                         why.append(f"{name}: {type(error).__name__}: {str(error)[:80]}")
                         continue
-                    if size <= (MODEST if layers > 2 else WIDEST):
+                    if size <= (WIDEST if layers == 2 else MODEST):
                         yield spec
                         break
-                    why.append(f"{name}: {size / 1e6:.0f} M parameters with {layers} layers")
+                    why.append(f"{name}: {size / 1e6:.0f} M parameters with {depth}")
         raise RuntimeError("; ".join(why) or "no other")
 
 
-def own_widths(enumerated: Any, name: str, rules: dict[str, int], layers: int, side: int | None) -> Any:
-    """The default configuration of an architecture with fewer layers, experts and tokens, and smaller images."""
+def own_widths(enumerated: Any, name: str, rules: dict[str, int], layers: int | None, side: int | None) -> Any:
+    """The default configuration of an architecture with fewer layers (all: None), experts, tokens, and smaller images."""
     few = {k: layers for k in rules if ("layer" in k and k != "vocab_size") or k in ("depth", "num_blocks")}
+    few = {k: v for k, v in few.items() if v is not None}
     few |= {k: v for k, v in rules.items() if "expert" in k and "size" not in k}
     few |= {"n_group": 1, "topk_group": 1, "moe_topk": 2, "first_k_dense_replace": 1, "vocab_size": VOCABULARY}
     if side is not None:
