@@ -113,7 +113,7 @@ def _added(context: Context, node: Node) -> Iterator[str]:
             yield parameter.name
 
 
-def _encoder(axes: tuple[int, int]) -> Any:
+def _encoder(axes: tuple[int, ...]) -> Any:
     import torch
     from torch import nn
 
