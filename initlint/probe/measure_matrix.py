@@ -51,11 +51,8 @@ def block_gram_residual(
         return None
     if few is None and energies is not None and rows <= columns:
         few = energies[:8].tolist()
-    if few:  # the first rows of a random matrix settle it
-        mean = sum(few) / len(few)
-        apart = max(abs(e / mean - 1) for e in few) if mean > 0 else 0.0
-        if apart > 2 * ENERGY_SPREAD:  # twice, for these are not all of the rows
-            return apart
+    if few and (apart := unequal(few)):  # the first rows of a random matrix settle it
+        return apart
     if rows <= columns:
         known = energies
     elif column_energies is not None:
@@ -74,6 +71,13 @@ def block_gram_residual(
             return apart
         known = _row_energies(matrix)
     return _residual(matrix, known)
+
+
+def unequal(few: Sequence[float]) -> float:
+    """How far apart the energies of some of the rows are, where that is too far for an orthogonal matrix; else 0."""
+    mean = sum(few) / len(few)
+    apart = max(max(few) / mean - 1, 1 - min(few) / mean) if mean > 0 else 0.0
+    return apart if apart > 2 * ENERGY_SPREAD else 0.0  # twice, for these are not all of the rows
 
 
 def _row_energies(matrix: torch.Tensor) -> torch.Tensor:

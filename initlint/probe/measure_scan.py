@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Iterable
+from bisect import bisect_left
+from collections.abc import Iterable, Sequence
 from itertools import pairwise
 
 import torch
 
-from initlint.facts import Chunk
-from initlint.probe.measure_matrix import block_gram_residual
 from initlint.probe.measure_units import Fingerprint, raw_bytes
 
-#: Elements of a block: 512 KB of float32. Smaller blocks stay in the cache better but pay torch's 3 us for each
-#: call more often; on cores with 512 KB to 2 MB of second-level cache this is the flat minimum.
-BLOCK = 1 << 17
+#: Elements of a block: 768 KB of float32. Smaller blocks stay in the cache better but pay torch's 2 us for each of
+#: five calls more often; on cores with 1 to 2 MB of second-level cache it is flat between half of this and twice this.
+BLOCK = 3 << 16
 #: Statistics by column need two more reductions for each block; beyond this they are not worth it.
 COLUMN_LIMIT = 1 << 20
 #: Energies of so many rows settle whether a random matrix could be orthogonal.
@@ -25,129 +24,123 @@ FIRST = 1 << 10
 
 
 def boundaries(rows: int, columns: int, parts: Iterable[int]) -> list[tuple[int, int]]:
-    """Ranges of rows of at most ``BLOCK`` elements that never cross the border of a part."""
+    """Ranges of rows of at most ``BLOCK`` elements that never cross the border of a part, of nearly equal sizes."""
     cuts = {0, rows}
     for n in parts:
         cuts.update(rows * i // n for i in range(1, n))
-    ordered, step = sorted(cuts), max(1, BLOCK // columns)
+    most = max(1, BLOCK // columns)
     blocks: list[tuple[int, int]] = []
-    for start, stop in pairwise(ordered):
+    for start, stop in pairwise(sorted(cuts)):
+        step = math.ceil((stop - start) / math.ceil((stop - start) / most))
         blocks.extend((first, min(first + step, stop)) for first in range(start, stop, step))
     return blocks
 
 
 class Scan:
-    """The per-row and per-block results of the pass.
+    """What one pass over each of several matrices of one shape leaves.
 
     The first kernel brings a block into the cache. ``mv`` does so, since it reads several rows at a time, which memory
     serves at 1.2 times the speed of one stream; the others then run at 30 to 60 GB/s. Kernels that are slower there
-    than memory is (``aminmax``, ``var_mean``) are avoided.
+    than memory is (``aminmax``, ``var_mean``) are avoided, and what can wait until all matrices were read is left out:
+    between two blocks a small operation finds its own code gone from the caches.
+
+    Attributes:
+        totals, energies: sums and sums of squares of the rows of each matrix.
+        by_column: totals and energies of the columns of each matrix, or ``None`` for large ones.
+        leads: the first columns of each matrix, where it is taller than wide, else ``None``.
     """
 
-    def __init__(self, matrix: torch.Tensor, blocks: list[tuple[int, int]]) -> None:
-        rows, columns = matrix.shape
-        self.rows, self.columns, self.blocks = rows, columns, blocks
-        self.matrix = matrix
-        wanted = matrix.numel() <= COLUMN_LIMIT
-        self.column_energies = torch.zeros(columns, dtype=torch.float64) if wanted else None
-        self.column_totals = torch.zeros(columns, dtype=torch.float64) if wanted else None
-        self.words: list[torch.Tensor] = []  # of each block
-        self.fingerprint = Fingerprint()
-        totals, norms = torch.empty(rows), torch.empty(rows)
-        lows, bits = self._pass(matrix, totals, norms, wanted)
+    def __init__(self, matrices: Sequence[torch.Tensor], blocks: list[tuple[int, int]], *, tall: bool = False) -> None:
+        self.matrices, self.blocks = matrices, blocks
+        self.rows, self.columns = rows, columns = matrices[0].shape
+        count = len(matrices)
+        self.totals, norms = torch.empty(count, rows), torch.empty(count, rows)
+        self.leads = torch.empty(count, rows, min(FEW, columns)) if tall else None
+        self._sizes = [stop - start for start, stop in blocks]
+        self._ones = torch.ones(columns)
+        self._lows: list[torch.Tensor] = []
+        self._bits: list[torch.Tensor] = []
+        self._words: list[torch.Tensor] = []
+        self._prints = [Fingerprint() for _ in matrices]  # for matrices whose blocks do not begin at a word
+        wanted = rows * columns <= COLUMN_LIMIT
+        by_column = torch.empty(2, count, len(blocks), columns) if wanted else None
+        self._scratch = torch.empty(max(self._sizes), columns) if wanted else torch.empty(0)
+        for index in range(count):
+            self._pass(index, norms[index], None if by_column is None else by_column[:, index])
+        self.by_column = None if by_column is None else torch.sum(by_column, 2, dtype=torch.float64)
         self.raw_energies = norms if wanted else norms.square_()  # these are norms yet
-        self.energies, self.totals = self.raw_energies.double(), totals.double()
-        self.least_energy = float(self.energies.min())
-        self.lows = torch.stack(lows).tolist()
-        self.highs = self._highs(torch.stack(bits))
+        self.energies = self.raw_energies.double()
+        shape = (count, len(blocks))
+        self.lows: list[list[float]] = torch.stack(self._lows).view(shape).tolist()
+        self.highs = self._highs(torch.stack(self._bits).view(shape))
 
-    def _pass(
-        self, matrix: torch.Tensor, totals: torch.Tensor, norms: torch.Tensor, wanted: bool
-    ) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
-        """Read every block once; the minimum and the largest bit pattern of each come back."""
-        sizes = [stop - start for start, stop in self.blocks]
-        ones, words = torch.ones(self.columns), _words(matrix, sizes)
-        scratch = torch.empty(max(sizes), self.columns) if wanted else torch.empty(0)
-        lows, bits = [], []
-        for index, (block, total, norm) in enumerate(
-            zip(*(torch.split(tensor, sizes) for tensor in (matrix, totals, norms)), strict=True)
-        ):
+    def _pass(self, index: int, norms: torch.Tensor, by_column: torch.Tensor | None) -> None:
+        """Read every block of a matrix once."""
+        matrix, sizes = self.matrices[index], self._sizes
+        words, ones = _words(matrix, sizes), self._ones
+        leads = None if self.leads is None else torch.split(self.leads[index], sizes)
+        if by_column is not None:
+            totals_by, energies_by = (part.unbind() for part in by_column)
+        parts = zip(*(torch.split(tensor, sizes) for tensor in (matrix, self.totals[index], norms)), strict=True)
+        for k, (block, total, norm) in enumerate(parts):
             exact = block if block.dtype == torch.float32 else block.float()
             torch.mv(exact, ones, out=total)
-            if self.column_energies is None or self.column_totals is None:
-                torch.linalg.vector_norm(exact, dim=1, out=norm)
-            else:
-                self.column_totals += torch.sum(exact, 0)
-                square = scratch[: sizes[index]]
+            if by_column is not None:
+                torch.sum(exact, 0, out=totals_by[k])
+                square = self._scratch[: sizes[k]]
                 torch.mul(exact, exact, out=square)
                 torch.sum(square, 1, out=norm)
-                self.column_energies += torch.sum(square, 0)
+                torch.sum(square, 0, out=energies_by[k])
+            else:
+                torch.linalg.vector_norm(exact, dim=1, out=norm)
             # Bit patterns of floats that are not negative are in the order of the floats, and the maximum of integers
             # takes half the time, for it need not look for NaN. (A NaN shows in the minimum or as the largest pattern.)
-            bits.append(torch.amax(exact.view(torch.int32)))
-            lows.append(torch.amin(exact))
+            self._bits.append(torch.amax(exact.view(torch.int32)))
+            self._lows.append(torch.amin(exact))
             if words is None:
-                self.fingerprint.add(block)
+                self._prints[index].add(block)
             else:
-                self.words.append(torch.sum(words[index]))
-        return lows, bits
+                self._words.append(torch.sum(words[k]))
+            if leads is not None:
+                leads[k].copy_(block[:, :FEW])
 
-    def _highs(self, bits: torch.Tensor) -> list[float]:
+    def _highs(self, bits: torch.Tensor) -> list[list[float]]:
         """The maximum of each block, from the largest bit pattern where there is a value that is not negative."""
-        highs: list[float] = bits.view(torch.float32).tolist()
-        for index in torch.nonzero(bits < 0)[:, 0].tolist():
-            start, stop = self.blocks[index]
-            highs[index] = float(torch.amax(self.matrix[start:stop].float()))
+        highs: list[list[float]] = bits.view(torch.float32).tolist()
+        for index, k in torch.nonzero(bits < 0).tolist():
+            start, stop = self.blocks[k]
+            highs[index][k] = float(torch.amax(self.matrices[index][start:stop].float()))
         return highs
 
-    def signature(self) -> tuple[object, ...]:
+    def signatures(self) -> list[tuple[object, ...]]:
         """What identifies the contents: sums of bit patterns, each row's energy in their order, the first values."""
-        words = raw_bytes(torch.stack(self.words)) if self.words else b""
-        first = self.matrix.reshape(-1)[:FIRST]
-        return (words, *self.fingerprint.value(), raw_bytes(self.raw_energies), raw_bytes(first.contiguous()))
+        words = torch.stack(self._words).view(len(self.matrices), -1) if self._words else torch.empty(0)
+        firsts = torch.stack([matrix.reshape(-1)[:FIRST] for matrix in self.matrices])
+        return [
+            (
+                raw_bytes(words[index]) if self._words else b"",
+                *self._prints[index].value(),
+                raw_bytes(self.raw_energies[index]),
+                raw_bytes(firsts[index]),
+            )
+            for index in range(len(self.matrices))
+        ]
 
-    def range(self) -> tuple[float, float]:
-        """Minimum and maximum; not finite when any value is not."""
-        low, high = min(self.lows), max(self.highs)
-        finite = all(map(math.isfinite, self.lows)) and all(map(math.isfinite, self.highs))
-        return (low, high) if finite else (math.nan, math.nan)
+    def range(self, index: int) -> tuple[float, float]:
+        """Minimum and maximum of a matrix; not finite when any value is not."""
+        lows, highs = self.lows[index], self.highs[index]
+        finite = all(map(math.isfinite, lows)) and all(map(math.isfinite, highs))
+        return (min(lows), max(highs)) if finite else (math.nan, math.nan)
 
-    def few(self, first: int, stop: int) -> list[float]:
-        """Energies of the first rows of a part, or of the first columns where it is taller than wide."""
-        if stop - first <= self.columns:
-            return self.raw_energies[first : min(stop, first + FEW)].tolist()
-        return self._lead[first:stop].sum(0).tolist()
+    def parts(self, index: int, n: int) -> tuple[list[float], list[float]]:
+        """The minimum and the maximum of each of n equal parts of axis 0."""
+        borders = [bisect_left(self._starts, i * self.rows // n) for i in range(n + 1)]
+        lows = [min(self.lows[index][a:b]) for a, b in pairwise(borders)]
+        return lows, [max(self.highs[index][a:b]) for a, b in pairwise(borders)]
 
     @functools.cached_property
-    def _lead(self) -> torch.Tensor:
-        """Squares of the first columns."""
-        return self.matrix[:, :FEW].float().square()
-
-    def chunks(self, n: int, matrix: torch.Tensor, inner: tuple[int, ...] | None = None) -> tuple[Chunk, ...]:
-        """Statistics of ``n`` equal parts of axis 0; ``inner`` is the shape of one expert."""
-        step = self.rows // n
-        count = step * self.columns
-        means = self.totals.view(n, -1).sum(1).tolist()
-        seconds = self.energies.view(n, -1).sum(1).tolist()
-        found = []
-        for i in range(n):
-            first, stop = i * step, (i + 1) * step
-            inside = [k for k, (a, _) in enumerate(self.blocks) if first <= a < stop]
-            part = matrix[first:stop] if inner is None else matrix[first:stop].reshape(inner)
-            found.append(
-                Chunk(
-                    mean=means[i] / count,
-                    second=seconds[i] / count,
-                    minimum=min(self.lows[k] for k in inside),
-                    maximum=max(self.highs[k] for k in inside),
-                    gram_residual=block_gram_residual(
-                        part,
-                        self.energies[first:stop] if inner is None else None,
-                        few=self.few(first, stop) if inner is None else None,
-                    ),
-                )
-            )
-        return tuple(found)
+    def _starts(self) -> list[int]:
+        return [first for first, _ in self.blocks]
 
 
 def _words(matrix: torch.Tensor, sizes: list[int]) -> tuple[torch.Tensor, ...] | None:

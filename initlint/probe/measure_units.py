@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import hashlib
+from collections.abc import Sequence
 
 import torch
 
@@ -15,28 +16,37 @@ COMPARE_LIMIT = 1 << 24
 HASH_LIMIT = 1 << 18
 #: An odd multiplier with well-mixed bits (2^64 / golden ratio), to join two integers into one key.
 MIX = -7046029254386353131
+#: From so many on torch sorts integers by their digits, which takes a quarter of the time.
+RADIX = 1 << 15
 #: Width of the stripes whose bit patterns are summed; a multiple of any vector register.
 STRIPES = 512
 
 
 def units(energies: torch.Tensor, totals: torch.Tensor, duplicates: int) -> Units:
     """``Units`` from each slice's sum of squares and sum."""
-    e, t = energies.double(), totals.double()
-    count, mean, low = e.numel(), e.mean(), e.min()
-    centred = e - mean
-    # torch.var takes ten times as long as a difference and a product
-    sums = torch.stack((mean, low, e.max(), torch.dot(centred, centred), t.sum(), torch.dot(t, t))).tolist()
-    return Units(
-        count=count,
-        duplicates=duplicates,
-        zeros=int((e == 0).sum()) if sums[1] == 0 else 0,
-        energy_mean=sums[0],
-        energy_min=sums[1],
-        energy_max=sums[2],
-        energy_var=sums[3] / count,
-        total_mean=sums[4] / count,
-        total_second=sums[5] / count,
-    )
+    return units_of_all(energies.double()[None], totals.double()[None], [duplicates])[0]
+
+
+def units_of_all(energies: torch.Tensor, totals: torch.Tensor, duplicates: Sequence[int]) -> list[Units]:
+    """``Units`` of several tensors: each has a row of sums of squares and a row of sums, in float64."""
+    count = energies.shape[1]
+    mean = energies.mean(1, keepdim=True)
+    centred = energies - mean  # torch.var takes ten times as long as a difference and a product
+    sums = torch.stack(
+        (
+            mean[:, 0],
+            energies.amin(1),
+            energies.amax(1),
+            (centred * centred).mean(1),
+            totals.mean(1),
+            (totals * totals).mean(1),
+        ),
+        1,
+    ).tolist()
+    return [
+        Units(count, repeated, int((energies[i] == 0).sum()) if line[1] == 0 else 0, *line)
+        for i, (repeated, line) in enumerate(zip(duplicates, sums, strict=True))
+    ]
 
 
 def row_duplicates(matrix: torch.Tensor, one: torch.Tensor, other: torch.Tensor) -> int:
@@ -49,11 +59,9 @@ def row_duplicates(matrix: torch.Tensor, one: torch.Tensor, other: torch.Tensor)
     rows = matrix.shape[0]
     if rows < 2:
         return 0
-    key = one.double().view(torch.int64) * MIX + other.double().view(torch.int64)
-    ordered = torch.sort(key).values
-    if not bool((ordered[1:] == ordered[:-1]).any()):
+    if not may_repeat(one.double()[None], other.double()[None]):
         return 0
-    _, inverse, counts = torch.unique(key, return_inverse=True, return_counts=True)
+    _, inverse, counts = torch.unique(_key(one, other), return_inverse=True, return_counts=True)
     candidates = torch.nonzero(counts[inverse] > 1)[:, 0]
     if candidates.numel() == 0:
         return 0
@@ -63,27 +71,49 @@ def row_duplicates(matrix: torch.Tensor, one: torch.Tensor, other: torch.Tensor)
     return int(candidates.numel() - torch.unique(chosen, dim=0).shape[0])
 
 
-def digest_of(values: torch.Tensor, signature: tuple[object, ...] = ()) -> str:
-    """A hash of shape, dtype and content of a contiguous tensor.
+def may_repeat(one: torch.Tensor, other: torch.Tensor) -> list[int]:
+    """Of several tensors, each a row of pairs of float64 numbers, those in which a pair occurs twice.
 
-    Up to ``HASH_LIMIT`` bytes every byte is hashed. For larger tensors the content is replaced by
-    ``Fingerprint`` (or ``signature``, where the pass over the blocks has made it already), for a
-    cryptographic hash runs at a tenth of the memory's speed.
+    Certain of the others; of these but for the chance that keys of 64 bits collide.
     """
+    keys = _key(one, other)
+    if keys.numel() > RADIX // 2:  # halves of keys settle most cases, for all tensors in one go
+        mixed = keys + torch.arange(keys.shape[0])[:, None] * MIX
+        halves = (mixed >> 32).int().view(-1)
+        filled = torch.arange(max(0, RADIX - halves.numel()), dtype=torch.int32)
+        ordered = torch.sort(torch.cat((halves, filled))).values
+        if not bool((ordered[1:] == ordered[:-1]).any()):
+            return []
+    ordered = torch.sort(keys, 1).values
+    return torch.nonzero((ordered[:, 1:] == ordered[:, :-1]).any(1))[:, 0].tolist()
+
+
+def _key(one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
+    """One integer of two floats."""
+    return one.double().view(torch.int64) * MIX + other.double().view(torch.int64)
+
+
+def digest_of(shape: tuple[int, ...], dtype: torch.dtype, signature: tuple[object, ...]) -> str:
+    """A hash of shape, dtype and what stands for the content."""
     hasher = hashlib.blake2b(digest_size=16)
-    hasher.update(repr((tuple(values.shape), str(values.dtype))).encode())
+    hasher.update(repr((shape, str(dtype))).encode())
     for part in signature:
         hasher.update(part if isinstance(part, bytes) else repr(part).encode())
-    if not signature:
-        raw = values.reshape(-1).view(torch.uint8)
-        if raw.numel() <= HASH_LIMIT:
-            hasher.update(raw_bytes(raw))
-        else:
-            fingerprint = Fingerprint()
-            for start in range(0, values.numel(), 1 << 17):
-                fingerprint.add(values.reshape(-1)[start : start + (1 << 17)])
-            hasher.update(repr(fingerprint.value()).encode())
     return hasher.hexdigest()
+
+
+def contents(values: torch.Tensor) -> tuple[object, ...]:
+    """What stands for the content of a contiguous tensor: every byte, or the ``Fingerprint`` of many.
+
+    A cryptographic hash runs at a tenth of the memory's speed.
+    """
+    raw = values.reshape(-1).view(torch.uint8)
+    if raw.numel() <= HASH_LIMIT:
+        return (raw_bytes(raw),)
+    fingerprint = Fingerprint()
+    for start in range(0, values.numel(), 1 << 17):
+        fingerprint.add(values.reshape(-1)[start : start + (1 << 17)])
+    return (repr(fingerprint.value()),)
 
 
 class Fingerprint:

@@ -344,12 +344,16 @@ def _record_of_live(model: nn.Module) -> Record | None:
     return replace(record, parameters=tuple(replace(p, provenance="unknown") for p in record.parameters))
 
 
-def measured(model: nn.Module, record: Record) -> Iterator[ParameterFacts]:
+def measured(model: nn.Module, record: Record) -> list[ParameterFacts]:
     """The recorded parameters with statistics of their values."""
-    for fact in record.parameters:
-        tensor, groups = tensor_of(model, fact.name)
-        has_values = tensor is not None and not tensor.is_meta
-        yield replace(fact, stats=_stats(tensor, groups)) if tensor is not None and has_values else fact
+    from initlint.probe.measure import measure_all
+
+    with torch.no_grad():
+        found = measure_all([tensor_of(model, fact.name) for fact in record.parameters])
+    return [
+        replace(fact, stats=stats) if stats is not None else fact
+        for fact, stats in zip(record.parameters, found, strict=True)
+    ]
 
 
 def tensor_of(model: nn.Module, name: str) -> tuple[torch.Tensor | None, int]:

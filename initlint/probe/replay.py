@@ -18,6 +18,7 @@ from torch import nn
 
 from initlint.facts import Chunk, ParameterFacts, TensorStats, Units
 from initlint.probe import measure as measuring
+from initlint.probe import measure_exact
 from initlint.theory.record import Segment, segments, stated
 from initlint.theory.sampling import Requested
 from initlint.theory.torch_init import truncated
@@ -92,7 +93,7 @@ def _marked(stats: TensorStats, **changes: object) -> TensorStats:
 def _constant(fact: ParameterFacts, value: float, dtype: torch.dtype, groups: int) -> TensorStats:
     """Exact: only the shape is needed."""
     rounded = float(torch.tensor(value, dtype=dtype)) if dtype.is_floating_point else float(value)
-    found = measuring._constant(torch.empty(fact.shape, dtype=dtype, device="meta"), rounded, groups)
+    found = measure_exact.constant(torch.empty(fact.shape, dtype=dtype, device="meta"), rounded, groups)
     return dataclasses.replace(found, sampled=True)
 
 
@@ -170,7 +171,7 @@ def _chunks(
 ) -> dict[str, tuple[Chunk, ...]]:
     """Moments of n equal parts of axis 0, from the segments that they overlap."""
     found = {}
-    for n in measuring._parts(tuple(shape), groups):
+    for n in measure_exact.parts_of(tuple(shape), groups):
         step = shape[0] // n
         found[str(n)] = tuple(_chunk(stats, parts, i * step, (i + 1) * step) for i in range(n))
     return found

@@ -12,10 +12,11 @@ from hypothesis import strategies as st
 from torch import nn
 
 from initlint.facts import TensorStats
-from initlint.probe.measure import EXACT_LIMIT, measure
+from initlint.probe.measure import BATCH, EXACT_LIMIT, measure, measure_all
 from initlint.probe.measure_scan import boundaries
 
-LARGE = (400, 300)  # above EXACT_LIMIT
+LARGE = (400, 300)  # above EXACT_LIMIT and above what is counted exactly
+MEDIUM = (90, 70)  # a little above EXACT_LIMIT
 
 
 def stats_of(tensor: torch.Tensor, groups: int = 1) -> TensorStats:
@@ -260,6 +261,58 @@ def test_orthogonality_of_many_rows(orthogonal: bool) -> None:
         assert stats.gram_residual < 1e-4
     else:
         assert 1e-2 < stats.gram_residual <= residual * 1.001, "a lower bound"
+
+
+def test_tensors_of_one_shape_are_measured_together_as_each_alone() -> None:
+    torch.manual_seed(4)
+    usual = [torch.randn(LARGE) * s for s in (0.1, 1.0, 10.0)]
+    repeated, gone = usual[0].clone(), usual[1].clone()
+    repeated[7], repeated[9] = repeated[2], 0.0
+    gone[3, 5] = math.nan
+    shaped = [torch.randn(MEDIUM), torch.randn(9), torch.randn(20, 30, 3, 3), torch.full(LARGE, 0.5), torch.arange(9)]
+    tensors = [*usual, repeated, gone, *shaped, torch.randn(LARGE).t(), torch.empty(0, 4)]
+    given = [(tensor, 1) for tensor in tensors]
+    assert measure_all([*given, (None, 1), (torch.empty(3, 3, device="meta"), 1)]) == [
+        *map(measure, tensors),
+        None,
+        None,
+    ]
+    assert measure_all(given)[3].rows.duplicates == 1
+
+
+def test_more_tensors_than_a_batch_holds() -> None:
+    tensors = [torch.full((80, 80), float(i)) for i in range(BATCH + 5)]
+    tensors[3] = torch.randn(80, 80)
+    found = measure_all([(tensor, 1) for tensor in tensors])
+    assert [stats.mean for stats in found if stats.distinct == 1] == [float(i) for i in range(BATCH + 5) if i != 3]
+
+
+@pytest.mark.parametrize("rows", [200, 20_000])
+def test_a_repeated_row_among_many_tensors(rows: int) -> None:
+    """Both ways of looking for equal keys: of few rows, and of so many that integers are sorted by their digits."""
+    torch.manual_seed(5)
+    tensors = [torch.randn(rows, 33) for _ in range(4)]
+    tensors[2][rows - 1] = tensors[2][0]
+    found = measure_all([(tensor, 1) for tensor in tensors])
+    assert [stats.rows.duplicates for stats in found] == [0, 0, 1, 0]
+
+
+def test_a_stray_zero_is_counted_in_a_tensor_of_middle_size() -> None:
+    x = torch.rand(250, 250) + 0.5
+    x[123, 45] = 0.0
+    assert stats_of(x).zeros == 1
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_histogram_of_a_sample_is_that_of_the_whole(dtype: torch.dtype) -> None:
+    torch.manual_seed(6)
+    x = torch.rand(600, 768).to(dtype)
+    histogram = stats_of(x).histogram
+    total = sum(histogram.counts)
+    assert total > 5000
+    assert histogram.edges[0] == float(x.min())
+    assert histogram.edges[-1] == float(x.max())
+    assert all(abs(count / total - 1 / 24) < 0.012 for count in histogram.counts)  # 5 standard errors of a bin
 
 
 def test_a_maximum_below_zero_is_found() -> None:
