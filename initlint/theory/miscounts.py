@@ -27,8 +27,8 @@ GAINS = (1.0, 2.0, 1 / 3, 25 / 9, 2 / (1 + 0.01**2), 2 / (1 + 0.1**2), 2 / (1 + 
 _THIRD = 1 / 3
 #: A weight that acts this often is unrolled time: cells take 1 / sqrt(hidden) for all their matrices (torch.nn.LSTM).
 _UNROLLED = 3
-#: The same for the mean of fan_in and fan_out: Xavier with the gains of linear, ReLU and tanh.
-MEAN_GAINS = (1.0, 2.0, 25 / 9)
+#: The same for the mean of fan_in and fan_out: Xavier with the gains of linear, ReLU, tanh and leaky ReLU.
+MEAN_GAINS = (1.0, 2.0, 25 / 9, 2 / (1 + 0.01**2), 2 / (1 + 0.2**2))
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,6 +178,7 @@ def _by_hand(layer: Layer, shape: tuple[int, ...]) -> Iterator[Miscount]:
         # the outputs' count, torch_in, is He's backward mode; what no mode gives is the inputs without the stride
         clause = f"counts {shape[0]} x {taps} inputs without the stride; each output sums {fan_in:.4g}"
         yield Miscount("fan_axis", shape[0] * taps / layer.groups, fan_in, clause)
+        yield from _sums(shape, fan_in, torch_in + shape[0] * taps / layer.groups)
         if layer.groups > 1:
             clause = f"counts the outputs of all {layer.groups} groups"
             yield Miscount("grouped_fan", torch_in * layer.groups, torch_in, clause)
@@ -216,6 +217,17 @@ def _conv(layer: Layer, shape: tuple[int, ...], torch_in: int, torch_out: int) -
         if layer.groups == 1:
             clause = f"counts the {torch_out} outputs: 1 / sqrt(n) is PyTorch's bound for the {torch_in} inputs"
             yield Miscount("fan_axis", torch_out, torch_in, clause)
+    yield from _sums(shape, torch_in, torch_in + torch_out / layer.groups)
+
+
+def _sums(shape: tuple[int, ...], inputs: float, both: float) -> Iterator[Miscount]:
+    """All axes added where those of the kernel multiply: right for a matrix, which has no kernel."""
+    if len(shape) > 2:
+        total = sum(shape)
+        clause = f"adds all axes of {shape}, {total}, for fan_in + fan_out {both:g}"
+        yield Miscount("fan_axis", total / 2, both / 2, clause)
+        clause = f"adds the axes {' + '.join(map(str, shape[1:]))} = {sum(shape[1:])} for fan_in {inputs:g}"
+        yield Miscount("fan_axis", sum(shape[1:]), inputs, clause)
 
 
 def _parts_of(kernel: tuple[int, ...]) -> Iterator[tuple[str, int]]:
@@ -245,10 +257,14 @@ def _stacked(layer: Layer, shape: tuple[int, ...]) -> Iterator[Miscount]:
         count = shape[first] + shape[second]
         clause = f"adds the axes {shape[first]} and {shape[second]} of {shape} for fan_in + fan_out {fan_in + own:g}"
         yield Miscount("fan_axis", count / 2, (fan_in + own) / 2, clause)
+    yield from _sums(shape, fan_in, fan_in + own)
 
 
 def counts(shape: Sequence[int], count: float) -> bool:
-    """Whether a count can be made of the axes of a shape: a product of some, or the sum (or its half) of two such."""
+    """Whether a count can be made of the axes of a shape: a product of some, the sum (or its half) of two such or of
+    all axes."""
+    if count in (sum(shape), sum(shape) / 2, sum(shape[1:])):
+        return True
     axes = range(len(shape))
     chosen = [c for size in range(1, len(shape) + 1) for c in itertools.combinations(axes, size)]
     products = {float(math.prod(shape[i] for i in c)) for c in chosen}

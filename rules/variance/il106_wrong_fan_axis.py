@@ -25,8 +25,8 @@ class WrongFanAxis(SuspectRule):
     ## What it does
     Finds weights whose std comes from the wrong dimension: transposed convolutions (stored in, out), matrices used
     as `x @ W` (in, out), stacked weights of experts or relations, which nn.init takes for one convolution, rows of a
-    matrix that hold whole kernels, kernels of which an axis is left out, PyTorch's 1 / sqrt(fan_in) over the outputs,
-    and code tables scaled by the number of entries.
+    matrix that hold whole kernels, kernels of which an axis is left out or added where it multiplies, PyTorch's
+    1 / sqrt(fan_in) over the outputs, and code tables scaled by the number of entries.
 
     ## Why is this bad?
     nn.init assumes (out, in, kernel...). In any other layout fan_in and fan_out change places or multiply with the
@@ -52,6 +52,7 @@ class WrongFanAxis(SuspectRule):
     - https://github.com/apple/axlearn/pull/907
     - https://github.com/kenshohara/3D-ResNets-PyTorch/issues/23 (two of three axes of a kernel)
     - https://github.com/udacity/deep-reinforcement-learning/issues/14 (outputs for inputs)
+    - https://github.com/LeelaChessZero/lczero-training/pull/43 (the axes of a kernel added)
     - Fortunato et al. 2018, Noisy Networks for Exploration, section 3.2, arXiv:1706.10295
     """
 
@@ -142,6 +143,14 @@ class WrongFanAxis(SuspectRule):
             nn.init.uniform_(weight, -(weight.size(1) ** -0.5), weight.size(1) ** -0.5)
         return model
 
+    @bad
+    def all_axes_added() -> Any:
+        return _tower(sum)
+
+    @good
+    def axes_of_the_kernel_multiplied() -> Any:
+        return _tower(lambda shape: math.prod(shape[2:]) * (shape[0] + shape[1]))
+
     @good
     def each_relation() -> Any:
         import torch
@@ -197,6 +206,19 @@ def _mixed_kernels(init: Callable[[Any, tuple[int, ...]], object]) -> Any:
             return torch.relu(y.view_as(x))
 
     return nn.Sequential(*(Mixed() for _ in range(4))), (torch.randn(2, 8, 12, 12),)
+
+
+def _tower(count: Callable[[tuple[int, ...]], int]) -> Any:
+    """Convolutions drawn by Glorot's formula, with this count for fan_in + fan_out."""
+    import torch
+    from torch import nn
+
+    layers: list[nn.Module] = []
+    for inputs, outputs in ((12, 32), (32, 40), (40, 32)):
+        conv = nn.Conv2d(inputs, outputs, 3, padding=1)
+        nn.init.normal_(conv.weight, std=math.sqrt(2 / count(tuple(conv.weight.shape))))
+        layers += [conv, nn.ReLU()]
+    return nn.Sequential(*layers, nn.Flatten(), nn.Linear(32 * 64, 8)), (torch.randn(2, 12, 8, 8),)
 
 
 def _by_outputs(context: Context, layer: Layer, sigma: ParameterFacts) -> bool:

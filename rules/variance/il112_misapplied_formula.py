@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from typing import Any
 
 from initlint.findings import Severity
@@ -14,8 +16,9 @@ class MisappliedFormula(SuspectRule):
 
     ## What it does
     Compares the recorded std of a normal and the recorded bound of a uniform distribution with the formulas of He,
-    Glorot and LeCun for the layer's fans. A std that equals a uniform bound to rounding, a bound that equals a std, a
-    root of a root, or a bare gain is a formula in the wrong place. Numbers that stand in the call are left alone.
+    Glorot and LeCun for the layer's fans, with and without a gain in front. A std that equals a uniform bound to
+    rounding, a bound that equals a std, a root of a root, a bare gain, or a formula whose brackets are missing is a
+    formula in the wrong place. Numbers that stand in the call are left alone.
 
     ## Why is this bad?
     A uniform distribution of bound b has the std b / sqrt(3): std and bound confused change the variance by a factor 3
@@ -76,6 +79,14 @@ class MisappliedFormula(SuspectRule):
             layers += [linear, nn.ReLU()]
         return nn.Sequential(*layers, nn.Linear(96, 4))
 
+    @bad
+    def brackets_missing_behind_a_gain() -> Any:
+        return _autoencoder(lambda fan_in, fan_out: 2 / fan_in + fan_out)
+
+    @good
+    def brackets_behind_a_gain() -> Any:
+        return _autoencoder(lambda fan_in, fan_out: 2 / (fan_in + fan_out))
+
     @good
     def bound_as_bound() -> Any:
         import math
@@ -89,3 +100,16 @@ class MisappliedFormula(SuspectRule):
             nn.init.uniform_(linear.weight, -bound, bound)
             layers += [linear, nn.ReLU()]
         return nn.Sequential(*layers, nn.Linear(96, 4))
+
+
+def _autoencoder(variance: Callable[[int, int], float]) -> Any:
+    """Tanh layers whose std is tanh's gain times the root of a variance."""
+    from torch import nn
+
+    layers: list[nn.Module] = []
+    for fan_in, fan_out in ((80, 64), (64, 48), (48, 24), (24, 48), (48, 80)):
+        linear = nn.Linear(fan_in, fan_out)
+        std = nn.init.calculate_gain("tanh") * math.sqrt(variance(fan_in, fan_out))
+        nn.init.normal_(linear.weight, 0.0, std)
+        layers += [linear, nn.Tanh()]
+    return nn.Sequential(*layers[:-1])

@@ -98,3 +98,69 @@ def test_counts_are_products_and_sums_of_axes() -> None:
     assert counts((4, 64, 8), 32.0)
     assert counts((4, 64, 8), 72.0)
     assert not counts((4, 64, 8), 100.0)
+
+
+GLOROT = 2 / (52 + 84)
+BEHIND_GAINS = [
+    (normal(0, 5 / 3 * math.sqrt(2 / 52 + 84)), "misapplied_formula", 25 / 9 * GLOROT),
+    (normal(0, math.sqrt(2) * math.sqrt(2 / 52 + 84)), "misapplied_formula", 2 * GLOROT),
+    (uniform(-5 / 3 * math.sqrt(6 / 84 + 52), 5 / 3 * math.sqrt(6 / 84 + 52)), "misapplied_formula", 25 / 9 * GLOROT),
+    (normal(0, 5 / 3 * GLOROT), "variance_as_std", 25 / 9 * GLOROT),
+    (normal(0, math.sqrt(2) / 52), "variance_as_std", 2 / 52),
+    (normal(0, 5 / 3 * GLOROT**0.25), "misapplied_formula", 25 / 9 * GLOROT),
+    (normal(0, 5 / 3 * math.sqrt(6 / (52 + 84))), "misapplied_formula", 25 / 9 * GLOROT),
+    (uniform(-5 / 3 * GLOROT * 3, 5 / 3 * GLOROT * 3), "variance_as_std", 25 / 9 * GLOROT),
+    (uniform(-5 / 3 * math.sqrt(GLOROT), 5 / 3 * math.sqrt(GLOROT)), "misapplied_formula", 25 / 9 * GLOROT),
+    (uniform(-5 / 3 / math.sqrt(52), 5 / 3 / math.sqrt(52)), "misapplied_formula", 25 / 9 / 52),
+]
+
+
+@pytest.mark.parametrize(("asked", "reason", "variance"), BEHIND_GAINS)
+def test_formula_behind_a_gain(asked: object, reason: str, variance: float) -> None:
+    found = misapplied(layer("linear", fan_in=52, fan_out=84), (84, 52), asked)  # type: ignore[arg-type]
+    assert found is not None
+    assert (found.reason, found.variance) == (reason, pytest.approx(variance))
+
+
+@pytest.mark.parametrize(
+    "std",
+    [
+        5 / 3 * math.sqrt(GLOROT),
+        math.sqrt(2 * GLOROT),
+        math.sqrt(2 / (1 + 0.01**2)) * math.sqrt(1 / 52),
+    ],
+)
+def test_a_gain_in_its_place(std: float) -> None:
+    assert misapplied(layer("linear", fan_in=52, fan_out=84), (84, 52), normal(0, std)) is None
+
+
+def test_roots_of_powers_of_two_tell_no_gain() -> None:
+    assert misapplied(layer("linear", fan_in=256, fan_out=256), (256, 256), normal(0, math.sqrt(2) / 256)) is None
+
+
+def conv(inputs: int, reached: int) -> Layer:
+    return layer("conv", fan_in=8.5 * inputs, fan_out=8.5 * reached, torch_fans=(9 * inputs, 9 * reached))
+
+
+@pytest.mark.parametrize(("shape", "wrong"), [((32, 12, 3, 3), True), ((32, 32, 1, 1), False)])
+def test_all_axes_of_a_kernel_added(shape: tuple[int, ...], wrong: bool) -> None:
+    taps = shape[2] * shape[3]
+    kernel = layer("conv", fan_in=shape[1] * taps, fan_out=shape[0] * taps, torch_fans=(shape[1] * taps, 32 * taps))
+    found = by_hand(kernel, shape, 2 / sum(shape))
+    assert (found is not None) == wrong
+    if found is not None:
+        assert (found.reason, found.right) == ("fan_axis", (12 + 32) * 9 / 2)
+
+
+def test_axes_of_the_inputs_added() -> None:
+    found = by_hand(conv(40, 96), (96, 40, 3, 3), 2 / 46)
+    assert found is not None
+    assert (found.used, found.right) == (46, 360)
+    assert counts((96, 40, 3, 3), 46)
+
+
+@pytest.mark.parametrize("value", [2 / 3 * 3 * 96, 2 / 96 * 3 * 3, 2 / 3 * 3 * 40])
+def test_a_product_without_brackets(value: float) -> None:
+    found = misapplied(conv(40, 96), (96, 40, 3, 3), normal(0, math.sqrt(value)))
+    assert found is not None
+    assert found.variance == pytest.approx(2 / (9 * (40 if "fan_in" in found.line else 96)))
