@@ -11,8 +11,8 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
-from initlint.asked import drawn_alike, nominal_second
-from initlint.facts import Layer, ModelFacts, ParameterFacts, Write
+from initlint.asked import drawn_alike, named, nominal_second
+from initlint.facts import Layer, ModelFacts, ParameterFacts, Site, Write
 from initlint.kernels import of_kernels
 from initlint.reasons import (
     Case,
@@ -55,6 +55,8 @@ COMPUTES = re.compile(r"sqrt|\*\*|/")
 
 #: Reasons that lie in a formula, and say nothing where it gives a suitable variance all the same.
 _MISAPPLIED = ("variance_as_std", "misapplied_formula")
+#: Reasons that lie in a count of inputs or outputs.
+_COUNTED = ("grouped_fan", "fan_axis")
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,7 +162,8 @@ class _Texts:
 
     def of(self, parameter: ParameterFacts) -> str:
         site = parameter.last.site if parameter.last is not None else None
-        return f"{site.text}\n{self._values.get((site.file, site.line), '')}" if site is not None else ""
+        passed = parameter.computed.text if parameter.computed is not None else ""
+        return f"{site.text}\n{self._values.get((site.file, site.line), '')}\n{passed}" if site is not None else ""
 
 
 def _several(facts: ModelFacts, layer: Layer) -> bool:
@@ -355,11 +358,23 @@ def _other_counts(facts: ModelFacts) -> Iterator[float]:
 
 def grouped(found: tuple[Suspect, ...], reason: str) -> Mapping[tuple[str, int], list[Suspect]]:
     """Suspects of one reason by the line that is to be mended."""
-    from initlint.rule import site_of
-
     groups: dict[tuple[str, int], list[Suspect]] = {}
     for suspect in found:
         if suspect.reason == reason:
-            site = site_of(suspect.parameter)
+            site = at_fault(suspect)
             groups.setdefault((site.file, site.line) if site else ("", 0), []).append(suspect)
     return groups
+
+
+def at_fault(suspect: Suspect) -> Site | None:
+    """Where a suspect is to be mended: a formula by hand where it is computed, a count where it is counted, else the
+    call that wrote the weight."""
+    from initlint.rule import site_of
+
+    computed = suspect.parameter.computed
+    wrote = site_of(suspect.parameter)
+    if computed is None or named(suspect.wrote):
+        return wrote
+    if suspect.reason in _MISAPPLIED:
+        return computed.formula or wrote
+    return (computed.count or wrote) if suspect.reason in _COUNTED else wrote

@@ -142,6 +142,15 @@ CONVERSIONS = frozenset({"to", "half", "float", "double", "bfloat16", "type", "c
 
 
 @dataclass(frozen=True, slots=True)
+class Computed:
+    """Where the numbers that a parameter's last write was given are computed, as the source tells."""
+
+    formula: Site | None = None  # the first expression, from the write on, with a root, a power or a quotient
+    count: Site | None = None  # the expression that counts inputs or outputs
+    text: str = ""  # the lines that the numbers pass, up to the formula
+
+
+@dataclass(frozen=True, slots=True)
 class ParameterFacts:
     """A parameter or buffer of the built model, how it was written and what it holds."""
 
@@ -164,6 +173,7 @@ class ParameterFacts:
     sources: tuple[str, ...] = ()  # for a generated weight: the parameters it is computed from
     replica: str = ""  # in several processes: "identical_shards" | "differing_replicas" | "" (as they should be)
     origin: str = ""  # how a generated weight is made: "weight_norm" | "spectral_norm" | "orthogonal" | class name
+    computed: Computed | None = None  # for weights that user code wrote
 
     @property
     def last(self) -> Write | None:

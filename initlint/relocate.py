@@ -42,6 +42,9 @@ def shown(file: str, directory: str) -> str:
 def _sites(facts: ModelFacts) -> Iterator[Site]:
     for parameter in facts.parameters:
         yield from _present(parameter.created)
+        if parameter.computed is not None:
+            yield from _present(parameter.computed.formula)
+            yield from _present(parameter.computed.count)
         for write in parameter.writes:
             yield from _present(write.site)
             yield from write.stack

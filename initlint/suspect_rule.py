@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import ClassVar
 
-from initlint.diagnosis import COMPUTES, Suspect, grouped, suspects
-from initlint.facts import Node
+from initlint.diagnosis import Suspect, at_fault, grouped, suspects
+from initlint.facts import Node, Site
 from initlint.findings import Related, Severity
 from initlint.rule import Context, Outcome, Rule, site_of
 from initlint.signal import Effect, Nominal
@@ -19,12 +19,8 @@ from initlint.wiring import reached, users
 _SILENT = math.log10(1.05)
 
 
-#: Reasons that lie in the formula of a std or bound.
-_FORMULAS = ("grouped_fan", "fan_axis", "variance_as_std", "misapplied_formula")
-
-
-#: Those of which a root is missing or too many; a wrong count stands where it is counted.
-_ROOTS = ("variance_as_std", "misapplied_formula")
+#: How many of the calls that use a formula are named.
+_USES = 4
 #: What is said of a scale that a norm takes out again.
 _HIDDEN = "no effect on the signal: a norm that follows cancels the scale"
 
@@ -77,13 +73,9 @@ class SuspectRule(Rule):
         count = len(group)
         names = f"`{worst.parameter.name}`" + (f" and {count - 1} more" if count > 1 else "")
         off = f"{ratio:.3g}x the std expected" if ratio >= 1 else f"{1 / ratio:.3g}x too small a std"
-        wrote = site_of(worst.parameter)
-        # a formula by hand is to be mended where it is computed; a call of nn.init where it stands
-        named = worst.wrote is not None and worst.wrote.op.startswith(("kaiming", "xavier"))
-        completed = worst.reason in _ROOTS and wrote is not None and COMPUTES.search(wrote.text)
-        here = named or worst.reason not in _FORMULAS or completed
-        site = wrote if here else context.computed_at(wrote)
-        related = [Related(wrote.file, wrote.line, "used here")] if wrote is not None and site != wrote else []
+        site = at_fault(worst)
+        written = {(at.file, at.line): at for s in group if (at := site_of(s.parameter)) is not None}
+        related = [Related(at.file, at.line, "used here") for at in [*written.values()][:_USES] if not _same(at, site)]
         related += [
             Related(s.layer.site.file, s.layer.site.line, f"{s.layer.name} is constructed here")
             for s in group[:3]
@@ -106,6 +98,10 @@ class SuspectRule(Rule):
             fix=worst.remedy or None,
             topic="scale",
         )
+
+
+def _same(one: Site, other: Site | None) -> bool:
+    return other is not None and (one.file, one.line) == (other.file, other.line)
 
 
 def leads_only_to(

@@ -68,7 +68,7 @@ class Sites:
 def make_record(recorder: Recorder, model: torch.nn.Module) -> Record:
     """All facts of the record; reads the model, changes nothing."""
     from initlint.probe.record_repeats import streams, with_repeats
-    from initlint.probe.statements import init_statements, read_code
+    from initlint.probe.statements import init_statements, read_code, with_computed
 
     with torch._C.DisableTorchFunction(), torch.no_grad():
         places = Sites()
@@ -81,6 +81,7 @@ def make_record(recorder: Recorder, model: torch.nn.Module) -> Record:
         generated = find_generated(model, histories)
         parameters += generated_weights(recorder, generated, histories, places)
         code = read_code(recorder, model)
+        parameters = with_computed(recorder, model, parameters, code)
         modules = with_repeats(module_facts(recorder, model, places), recorder, model, code.sources)
         statements = init_statements(recorder, model, Fates(model, histories, generated), code)
         reseeds = (*_reseeds(recorder, places), *streams(code.sources, code.codes, model))

@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from initlint.facts import Guard, InitStatement, Plain, Site
+from initlint.facts import Guard, InitStatement, ParameterFacts, Plain, Site
 from initlint.probe.provenance_ops import SIGNATURES
 from initlint.probe.provenance_patches import Applied
 from initlint.probe.provenance_store import Event
 from initlint.probe.record_lost import Fates
 from initlint.probe.sites import make_site, span
-from initlint.probe.statements_files import model_classes, read_sources, seen_codes
+from initlint.probe.statements_files import model_classes, read_sources, read_user_file, seen_codes
 from initlint.probe.statements_guards import Guards, Place, subjects_of
 from initlint.probe.statements_handed import Impossible
 from initlint.probe.statements_match import Hits, Matcher
@@ -30,6 +30,7 @@ from initlint.probe.statements_names import UNKNOWN, Names, bound, parameters
 from initlint.probe.statements_ranges import Ranges
 from initlint.probe.statements_reach import Reach
 from initlint.probe.statements_source import Call, Candidate, Scope, Source
+from initlint.probe.statements_values import Values
 
 if TYPE_CHECKING:
     from initlint.probe.provenance import Recorder
@@ -82,12 +83,8 @@ def read_code(recorder: Recorder, model: torch.nn.Module) -> Code:
 
 def init_statements(recorder: Recorder, model: torch.nn.Module, fates: Fates, code: Code) -> tuple[InitStatement, ...]:
     """All statements that look like an initialisation, in source order."""
-    classes, codes, sources = code.classes, code.codes, code.sources
-    instances: dict[str, list[Any]] = {}
-    for module in model.modules():
-        for key in classes.get(type(module), ()):
-            instances.setdefault(key, []).append(module)
-    names = Names(sources, recorder.seen, instances, recorder.namespaces)
+    codes, sources = code.codes, code.sources
+    names, instances = _names(recorder, model, code)
     subjects = subjects_of(model)
     guards = Guards(names, subjects)
     applied = _applied(recorder)
@@ -109,6 +106,25 @@ def init_statements(recorder: Recorder, model: torch.nn.Module, fates: Fates, co
         for candidate in view.matcher.candidates(source):
             found += _describe(candidate, source, view)
     return tuple(sorted(found, key=lambda item: (item.site.file, item.site.line, item.site.column or 0)))
+
+
+def with_computed(
+    recorder: Recorder, model: torch.nn.Module, parameters: list[ParameterFacts], code: Code
+) -> list[ParameterFacts]:
+    """The parameters, each with where the numbers of its last write are computed."""
+    values = Values(_names(recorder, model, code)[0], code.sources, lambda path: read_user_file(recorder, path))
+    return [
+        parameter if (found := values.of(parameter)) is None else replace(parameter, computed=found)
+        for parameter in parameters
+    ]
+
+
+def _names(recorder: Recorder, model: torch.nn.Module, code: Code) -> tuple[Names, dict[str, list[Any]]]:
+    instances: dict[str, list[Any]] = {}
+    for module in model.modules():
+        for key in code.classes.get(type(module), ()):
+            instances.setdefault(key, []).append(module)
+    return Names(code.sources, recorder.seen, instances, recorder.namespaces), instances
 
 
 def _call_counts(recorder: Recorder, codes: list[Any]) -> dict[tuple[str, int], int]:

@@ -72,6 +72,11 @@ def read_sources(recorder: Recorder, classes: dict[type, tuple[str, ...]], codes
     return found
 
 
+def read_user_file(recorder: Recorder, path: str) -> Source | None:
+    """One file of the user's, whether or not anything in it looks like an initialisation."""
+    return _read(path, whatever=True) if recorder.origins.of(path) == USER else None
+
+
 def seen_codes(recorder: Recorder) -> list[Any]:
     """Code objects of all user functions that were seen running or passed to ``Module.apply``."""
     stacks = [event.frames for event in recorder.log.events]
@@ -83,12 +88,12 @@ def seen_codes(recorder: Recorder) -> list[Any]:
     return list(codes.values())
 
 
-def _read(path: str) -> Source | None:
+def _read(path: str, *, whatever: bool = False) -> Source | None:
     try:
         with open(path, encoding="utf-8") as handle:
             text = handle.read(_SIZE + 1)
     except (OSError, UnicodeDecodeError):
         return None
-    if len(text) > _SIZE or not _CLUES.search(text):
+    if len(text) > _SIZE or not (whatever or _CLUES.search(text)):
         return None
     return read(path, text)

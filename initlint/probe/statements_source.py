@@ -42,6 +42,7 @@ class Scope:
     cls: str = ""  # qualified name of the class whose method it is
     assigned: dict[str, list[ast.expr]] = field(default_factory=dict)  # local name -> what it was assigned
     loops: dict[str, tuple[ast.expr, int | None]] = field(default_factory=dict)  # loop variable -> iterable, position
+    unpacked: dict[str, list[tuple[ast.expr, int]]] = field(default_factory=dict)  # ``a, b = f()``: value, position
 
     @property
     def first_line(self) -> int:
@@ -103,6 +104,10 @@ class Source:
     returned: set[int] = field(default_factory=set)  # ids of expressions that a return statement hands out
     multiplied: list[tuple[Scope, ast.BinOp]] = field(default_factory=list)  # ``[layer] * n``
     seedings: list[tuple[Scope, ast.Call]] = field(default_factory=list)  # ``RandomState(0)``, ``seed(0)``
+    attributes: dict[tuple[str, str], list[tuple[Scope, ast.expr]]] = field(
+        default_factory=dict
+    )  # class and attribute -> what its methods assign to ``self.attribute``
+    tree: ast.Module | None = None
 
     _lines: list[bytes] = field(default_factory=list)
 
@@ -125,7 +130,7 @@ def read(path: str, text: str) -> Source | None:
         tree = ast.parse(text)
     except (SyntaxError, ValueError):
         return None
-    source = Source(path, text, imports=_bindings(tree), imported=frozenset(_imports(tree)))
+    source = Source(path, text, imports=_bindings(tree), imported=frozenset(_imports(tree)), tree=tree)
     _Walker(source).run(tree)
     return source
 
@@ -273,7 +278,15 @@ class _Walker:
         for target in targets:
             if isinstance(target, ast.Name) and node.value is not None and not isinstance(node, ast.AugAssign):
                 scope.assigned.setdefault(target.id, []).append(node.value)
-            elif isinstance(target, ast.Attribute) and target.attr == "data":
+            elif isinstance(target, ast.Tuple) and node.value is not None:
+                for position, item in enumerate(target.elts):
+                    if isinstance(item, ast.Name):
+                        scope.unpacked.setdefault(item.id, []).append((node.value, position))
+            elif _of_self(target, scope) and isinstance(target, ast.Attribute) and node.value is not None:
+                self._source.attributes.setdefault((scope.cls, target.attr), []).append((scope, node.value))
+            if isinstance(target, ast.Name | ast.Tuple):
+                continue
+            if isinstance(target, ast.Attribute) and target.attr == "data":
                 self._add("copy_", target.value, target, scope, tests, node)
             elif isinstance(target, ast.Subscript) and parameter_like(target.value, strict=True):
                 self._add("setitem", target.value, target, scope, tests, node)
@@ -368,6 +381,16 @@ class _Walker:
         self._source.candidates.append(
             Candidate(op, target, node, scope, tests, whole, result_unused, self._exits, self._idle)
         )
+
+
+def _of_self(target: ast.expr, scope: Scope) -> bool:
+    """Whether a method assigns to an attribute of its instance."""
+    first = scope.node.args.args[:1] if scope.node is not None and scope.cls else []
+    return (
+        isinstance(target, ast.Attribute)
+        and isinstance(target.value, ast.Name)
+        and any(item.arg == target.value.id for item in first)
+    )
 
 
 def _exits(node: ast.If) -> tuple[Test, ...]:

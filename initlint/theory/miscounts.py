@@ -150,6 +150,9 @@ def by_hand(layer: Layer, shape: Sequence[int], second: float, alike: Sequence[S
         wrong = found.used > SMALL and found.right > 0 and factor(found.used / found.right)
         if wrong and formula(second, found.used) and all(counts(other, found.used) for other in alike):
             return found if not formula(second, found.right) else None
+    added = next(_axes_added(layer, tuple(shape), second), None)
+    if added is not None and factor(added.used / added.right) and all(counts(other, added.used) for other in alike):
+        return added
     return None
 
 
@@ -178,7 +181,6 @@ def _by_hand(layer: Layer, shape: tuple[int, ...]) -> Iterator[Miscount]:
         # the outputs' count, torch_in, is He's backward mode; what no mode gives is the inputs without the stride
         clause = f"counts {shape[0]} x {taps} inputs without the stride; each output sums {fan_in:.4g}"
         yield Miscount("fan_axis", shape[0] * taps / layer.groups, fan_in, clause)
-        yield from _sums(shape, fan_in, torch_in + shape[0] * taps / layer.groups)
         if layer.groups > 1:
             clause = f"counts the outputs of all {layer.groups} groups"
             yield Miscount("grouped_fan", torch_in * layer.groups, torch_in, clause)
@@ -217,17 +219,22 @@ def _conv(layer: Layer, shape: tuple[int, ...], torch_in: int, torch_out: int) -
         if layer.groups == 1:
             clause = f"counts the {torch_out} outputs: 1 / sqrt(n) is PyTorch's bound for the {torch_in} inputs"
             yield Miscount("fan_axis", torch_out, torch_in, clause)
-    yield from _sums(shape, torch_in, torch_in + torch_out / layer.groups)
 
 
-def _sums(shape: tuple[int, ...], inputs: float, both: float) -> Iterator[Miscount]:
-    """All axes added where those of the kernel multiply: right for a matrix, which has no kernel."""
-    if len(shape) > 2:
-        total = sum(shape)
-        clause = f"adds all axes of {shape}, {total}, for fan_in + fan_out {both:g}"
-        yield Miscount("fan_axis", total / 2, both / 2, clause)
-        clause = f"adds the axes {' + '.join(map(str, shape[1:]))} = {sum(shape[1:])} for fan_in {inputs:g}"
-        yield Miscount("fan_axis", sum(shape[1:]), inputs, clause)
+def _axes_added(layer: Layer, shape: tuple[int, ...], second: float) -> Iterator[Miscount]:
+    """All axes added where those of the kernel multiply: right for a matrix, which has no kernel.
+
+    Sums of sizes that are powers of two are sizes again: one that a product of axes gives as well tells nothing.
+    """
+    if len(shape) < 3 or not formula(second, sum(shape) / 2, MEAN_GAINS):
+        return
+    if any(formula(second, product) for product in _products(shape)):
+        return
+    both = (layer.fan_in or 1.0) + outputs(layer, shape)
+    if layer.kind in ("conv", "conv_transpose"):
+        both = (shape[0] / layer.groups + shape[1]) * math.prod(shape[2:])
+    clause = f"adds all axes of {shape}, {sum(shape)}, for fan_in + fan_out {both:g}"
+    yield Miscount("fan_axis", sum(shape) / 2, both / 2, clause)
 
 
 def _parts_of(kernel: tuple[int, ...]) -> Iterator[tuple[str, int]]:
@@ -257,18 +264,22 @@ def _stacked(layer: Layer, shape: tuple[int, ...]) -> Iterator[Miscount]:
         count = shape[first] + shape[second]
         clause = f"adds the axes {shape[first]} and {shape[second]} of {shape} for fan_in + fan_out {fan_in + own:g}"
         yield Miscount("fan_axis", count / 2, (fan_in + own) / 2, clause)
-    yield from _sums(shape, fan_in, fan_in + own)
 
 
 def counts(shape: Sequence[int], count: float) -> bool:
     """Whether a count can be made of the axes of a shape: a product of some, the sum (or its half) of two such or of
     all axes."""
-    if count in (sum(shape), sum(shape) / 2, sum(shape[1:])):
+    if count in (sum(shape), sum(shape) / 2):
         return True
+    products = _products(shape)
+    return count in products or any(count in (a + b, (a + b) / 2) for a in products for b in products)
+
+
+def _products(shape: Sequence[int]) -> set[float]:
+    """All that axes of a shape multiply to."""
     axes = range(len(shape))
     chosen = [c for size in range(1, len(shape) + 1) for c in itertools.combinations(axes, size)]
-    products = {float(math.prod(shape[i] for i in c)) for c in chosen}
-    return count in products or any(count in (a + b, (a + b) / 2) for a in products for b in products)
+    return {float(math.prod(shape[i] for i in c)) for c in chosen}
 
 
 def formula(second: float, fan: float, gains: Sequence[float] = GAINS) -> bool:

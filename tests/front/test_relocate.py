@@ -4,7 +4,18 @@ from __future__ import annotations
 
 import os
 
-from initlint.facts import InitStatement, Layer, ModelFacts, ModuleFacts, Node, ParameterFacts, Reseed, Site, Write
+from initlint.facts import (
+    Computed,
+    InitStatement,
+    Layer,
+    ModelFacts,
+    ModuleFacts,
+    Node,
+    ParameterFacts,
+    Reseed,
+    Site,
+    Write,
+)
 from initlint.relocate import relocate, shown
 
 
@@ -36,6 +47,7 @@ def test_every_place_of_a_model_is_renamed() -> None:
                 "w",
                 created=site(),
                 writes=(Write("x", 0, site=site(), stack=(site(),)),),
+                computed=Computed(site(), site()),
             ),
         ),
         modules=(ModuleFacts("", "A", created=site()), ModuleFacts("b", "B")),

@@ -323,3 +323,49 @@ def test_a_norm_behind_the_next_layer_hides_the_count() -> None:
     found = [f for f in initlint.check(separable, inputs=(torch.randn(2, 3, 16, 16),)).findings if f.code == "IL105"]
     assert found
     assert all(f.severity == Severity.NOTE for f in found)
+
+
+def by_outputs(linear: nn.Linear) -> tuple[float, float]:
+    count = linear.weight.size(0)
+    limit = 1 / math.sqrt(count)
+    return -limit, limit
+
+
+def std_as_bound(linear: nn.Linear) -> tuple[float, float]:
+    count = linear.weight.size(1)
+    limit = math.sqrt(2 / count)
+    return -limit, limit
+
+
+class Wide(nn.Module):
+    """Layers that are drawn in a line each, with bounds from one helper."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second, self.head = nn.Linear(8, 400), nn.Linear(400, 300), nn.Linear(300, 2)
+        self.reset()
+
+    def reset(self) -> None:
+        self.first.weight.data.uniform_(*by_outputs(self.first))
+        self.second.weight.data.uniform_(*by_outputs(self.second))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(torch.relu(self.second(torch.relu(self.first(x)))))
+
+
+class Narrow(Wide):
+    """The same with a std in the bound's place."""
+
+    def reset(self) -> None:
+        self.first.weight.data.uniform_(*std_as_bound(self.first))
+        self.second.weight.data.uniform_(*std_as_bound(self.second))
+
+
+@pytest.mark.parametrize(("build", "code", "line"), [(Wide, "IL106", "count = "), (Narrow, "IL112", "limit = ")])
+def test_one_finding_at_the_line_of_the_helper(build: type[nn.Module], code: str, line: str) -> None:
+    result = initlint.check(build, inputs=(torch.randn(16, 8),), seed=0)
+    (found,) = [f for f in result.findings if f.code == code]
+    assert found.parameters == ("first.weight", "second.weight")
+    assert found.site is not None
+    assert found.site.text.startswith(line)
+    assert len([place for place in found.related if place.role == "used here"]) == 2
