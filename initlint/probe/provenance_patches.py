@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import fnmatch
 import functools
+import re
 import sys
 import weakref
 from dataclasses import dataclass
@@ -10,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from initlint.probe.provenance_matching import Matchings
 from initlint.probe.sites import Noted, user_frames
 
 if TYPE_CHECKING:
@@ -44,6 +47,7 @@ class Patches:
         self.applied: dict[int, Any] = {}  # id of code -> code of functions that were passed to Module.apply
         self.calls: dict[int, int] = {}  # id of code -> how many modules it was applied to
         self.roots: dict[int, list[Applied]] = {}  # id of code -> the outermost calls of apply that it was passed to
+        self.matchings = Matchings(recorder.origins)
         self._forks: list[int] = []
         self._saved: list[tuple[Any, str, Any]] = []
 
@@ -55,6 +59,9 @@ class Patches:
             self._seeding(name)
         self._states()
         self._from_numpy()
+        for owner, names in ((re, ("match", "search", "fullmatch")), (fnmatch, ("fnmatch", "fnmatchcase"))):
+            for name in names:
+                self._replace(owner, name, self.matchings.noting(owner.__dict__[name]))
 
     def undo(self) -> None:
         """Put the original functions back, unless user code replaced them meanwhile."""

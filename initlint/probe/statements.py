@@ -8,6 +8,7 @@ the model. Nothing is traced for this: recorded frames carry exact source positi
 from __future__ import annotations
 
 import ast
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
@@ -27,6 +28,7 @@ from initlint.probe.statements_match import Hits, Matcher
 from initlint.probe.statements_meant import Meant
 from initlint.probe.statements_missed import Misses
 from initlint.probe.statements_names import UNKNOWN, Names, bound, parameters
+from initlint.probe.statements_patterns import Patterns
 from initlint.probe.statements_ranges import Ranges
 from initlint.probe.statements_reach import Reach
 from initlint.probe.statements_source import Call, Candidate, Scope, Source
@@ -62,6 +64,7 @@ class _View:
     names: Names
     meant: Meant
     misses: Misses
+    patterns: Patterns
     impossible: Impossible
     calls: dict[tuple[str, int], int]  # (file, first line of a function) -> how often it was called
 
@@ -98,6 +101,7 @@ def init_statements(recorder: Recorder, model: torch.nn.Module, fates: Fates, co
         names,
         Meant(model, names, guards, subjects),
         misses,
+        Patterns(model, recorder.patches.matchings),
         Impossible(names, ranges, misses, paths),
         _call_counts(recorder, codes),
     )
@@ -191,7 +195,7 @@ def _describe(candidate: Candidate, source: Source, view: _View) -> list[InitSta
         statement = replace(statement, affected=meant)
     found = [statement, *_by_call_site(statement, candidate, source, hits, view)]
     found += _handed_tensors(statement, candidate, source, view)
-    return found + _idle_names(statement, candidate, source, view)
+    return found + _idle_names(statement, candidate, source, view) + _idle_patterns(statement, candidate, source, view)
 
 
 def _recorded(candidate: Candidate, source: Source, hits: Hits, view: _View) -> InitStatement:
@@ -271,18 +275,22 @@ def _site(node: ast.AST, source: Source, scope: Scope) -> Site:
 
 
 def _arguments(
-    candidate: Candidate, source: Source, names: Names, call: tuple[Call, Source] | None = None
+    candidate: Candidate,
+    source: Source,
+    names: Names,
+    call: tuple[Call, Source] | None = None,
+    known: Mapping[str, Plain] | None = None,
 ) -> tuple[dict[str, Plain], bool]:
     """Arguments of the statement that can be evaluated without running it, and whether these are all.
 
-    ``call``: as this call of the function around it passes them on.
+    ``call``: as this call of the function around it passes them on. ``known``: values that variables had.
     """
     node = candidate.node
     if not isinstance(node, ast.Call):
         return {}, False
     method = isinstance(node.func, ast.Attribute) and node.func.value is candidate.target
-    known = _POSITIONS.get(candidate.op) or tuple(key for key, _ in SIGNATURES.get(candidate.op, ()))
-    exprs = list(zip(known, node.args[0 if method else 1 :], strict=False))
+    ordered = _POSITIONS.get(candidate.op) or tuple(key for key, _ in SIGNATURES.get(candidate.op, ()))
+    exprs = list(zip(ordered, node.args[0 if method else 1 :], strict=False))
     exprs += [(keyword.arg, keyword.value) for keyword in node.keywords if keyword.arg not in (None, "tensor")]
     found: dict[str, Plain] = {}
     for name, expr in exprs:
@@ -291,6 +299,8 @@ def _arguments(
             passed = bound(expr.id, candidate.scope, call[0].node)
             default = names.default(expr.id, candidate.scope, source)
             values = default if passed is None else names.values(passed, call[0].scope, call[1])
+        if known is not None and isinstance(expr, ast.Name) and expr.id in known:
+            values = [known[expr.id]]
         if name and len(values) == 1 and isinstance(values[0], bool | int | float | str):
             found[name] = values[0]
     return found, len(found) == len(exprs)
@@ -350,6 +360,29 @@ def _idle_names(statement: InitStatement, candidate: Candidate, source: Source, 
         for guard in view.guards.unmatched_names(expr, Place(candidate.scope, source)):
             site = _site(expr, source, candidate.scope)
             found.append(replace(statement, site=site, runs=0, parameters=(), affected=(), guards=(guard,)))
+    return found
+
+
+def _idle_patterns(statement: InitStatement, candidate: Candidate, source: Source, view: _View) -> list[InitStatement]:
+    """One entry for each pattern that names were tested against and that none of them matched."""
+    found = []
+    for idle in view.patterns.idle(candidate, source):
+        guard = Guard("name", source.segment(idle.test), (idle.pattern,), 0, idle.test.lineno)
+        args, settled = _arguments(candidate, source, view.names, known=idle.known)
+        found.append(
+            replace(
+                statement,
+                runs=0,
+                reached=True,
+                parameters=(),
+                guards=(guard,),
+                affected=idle.names,
+                args=args,
+                settled=settled,
+                missed=(),
+                missed_at=None,
+            )
+        )
     return found
 
 

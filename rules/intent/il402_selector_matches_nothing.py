@@ -22,8 +22,9 @@ class SelectorMatchesNothing(Rule):
     ## What it does
     Evaluates the conditions around init statements (isinstance checks, comparisons of parameter and class names,
     names of schemes) against the modules and parameters that the model has. Reports one that matches nothing while
-    layers of the same operation stay at PyTorch's default, and a branch for the chosen scheme that does nothing. A
-    prior for the head of one name, in a loop over names of which none is that one, where a head feeds a sigmoid.
+    layers of the same operation stay at PyTorch's default, and a branch for the chosen scheme that does nothing.
+    Patterns (`re`, `fnmatch`) that would match names without what wrappers put into them, or without their beginning.
+    A prior for the head of one name, in a loop over names of which none is that one, where a head feeds a sigmoid.
 
     ## Why is this bad?
     `isinstance(m, nn.Conv2d)` in a 3-D model and a name filter from another model fail without a sign: the
@@ -48,6 +49,7 @@ class SelectorMatchesNothing(Rule):
     ## References
     - https://github.com/SCIInstitute/ShapeWorks/issues/1900
     - https://github.com/cchallu/nbeatsx/issues/1
+    - https://github.com/Modalities/modalities/pull/460 (names behind a wrapper)
     """
 
     code = "IL402"

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import fnmatch
 import importlib.util
+import re
 import textwrap
 from pathlib import Path
 
@@ -619,3 +621,51 @@ def test_a_branch_for_the_rest_is_not_shadowed(
 ) -> None:
     body = SHADOWED.format(first=first, earlier=earlier, later=later, word=word, leave=leave)
     assert not any(s.missed for s in record_of(tmp_path, body).statements)
+
+
+PATTERNS = """
+        import re
+        import json
+        from fnmatch import fnmatchcase
+
+        class Wrapper(nn.Module):
+            def __init__(self, module):
+                super().__init__()
+                self.inner = module
+
+        class Model(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.embed = nn.Linear(4, 4)
+                self.blocks = nn.ModuleList([Wrapper(nn.Linear(4, 4)) for _ in range(2)])
+                json.loads('{"embed.weight": 1}')
+                for pattern, std in {"embed.weight": 0.1, r"blocks\\.\\d\\.weight": 0.2, "conv.weight": 0.3}.items():
+                    for name, p in self.named_parameters():
+                        if not re.fullmatch(pattern, name):
+                            continue
+                        nn.init.normal_(p, std=std)
+        """
+
+
+def test_patterns_that_match_nothing(tmp_path: Path) -> None:
+    record = record_of(tmp_path, PATTERNS)
+    ran, idle = [s for s in record.statements if s.op == "normal_"]
+    assert (ran.runs, ran.parameters) == (1, ("embed.weight",))
+    assert (idle.runs, idle.affected, idle.args) == (
+        0,
+        ("blocks.0.inner.weight", "blocks.1.inner.weight"),
+        {"std": 0.2},
+    )
+    assert [(g.kind, g.values, g.matched) for g in idle.guards] == [("name", (r"blocks\.\d\.weight",), 0)]
+
+
+def test_matching_functions_are_put_back() -> None:
+    before = re.fullmatch, fnmatch.fnmatch
+    with Recorder() as recorder:
+        assert re.fullmatch is not before[0]
+        assert re.fullmatch("a+", "aa")
+        assert fnmatch.fnmatch("a.weight", "*.weight")
+        assert textwrap.dedent("  a") == "a"  # uses re itself
+    assert (re.fullmatch, fnmatch.fnmatch) == before
+    patterns = [list(m.patterns) for m in recorder.patches.matchings.found.values()]
+    assert patterns == [[("a+", 0)], [("*.weight", 0)]]
