@@ -9,7 +9,7 @@ from typing import Any
 
 from initlint.facts import ModelFacts, ParameterFacts
 from initlint.findings import Severity
-from initlint.rule import Context, Outcome, Rule, bad, good, site_of
+from initlint.rule import Context, Outcome, Rule, bad, by_cause, good, site_of
 
 #: A logarithm is taken in the line.
 _LOGARITHM = re.compile(r"\blog(?:10|2|it)?\(")
@@ -52,38 +52,53 @@ class ExponentiatedScalar(Rule):
 
     def check(self, context: Context) -> Iterator[Outcome]:
         yield from self._not_a_logarithm(context)
-        for parameter in context.facts.parameters:
-            if _all_ones(parameter) and _only_through_exp(context.facts, parameter.name):
-                yield self.finding(
-                    context,
-                    f"`{parameter.name}` starts at 1 and is exponentiated in the forward: the factor is e = 2.718",
-                    parameters=[parameter.name],
-                    site=site_of(parameter),
-                    expected={"value": math.log(1 / 0.07), "factor": 1 / 0.07},
-                    actual={"value": 1.0, "factor": math.e},
-                    effect="a factor of 2.718 where 1 (value 0) or a temperature such as 1/0.07 was meant",
-                    fix="nn.Parameter(torch.tensor(math.log(1 / 0.07)))  # or zeros for a neutral factor",
-                    topic="value",
-                )
+        ones = [p for p in context.facts.parameters if _all_ones(p) and _only_through_exp(context.facts, p.name)]
+        for group in by_cause(ones).values():
+            first = group[0]
+            # one number for the whole model is a temperature; one for each head or channel a factor that is learned
+            single = math.prod(first.shape) == 1
+            value = math.log(1 / 0.07) if single else 0.0
+            yield self.finding(
+                context,
+                f"`{first.name}`"
+                + (f" and {len(group) - 1} more start" if len(group) > 1 else " starts")
+                + " at 1; the forward takes exp of it: the factor is e = 2.718",
+                parameters=[p.name for p in group],
+                site=site_of(first),
+                expected={"value": value, "factor": math.exp(value)},
+                actual={"value": 1.0, "factor": math.e},
+                effect="a factor of 2.718 where 1 (value 0) or a temperature such as 1/0.07 was meant",
+                fix="nn.Parameter(torch.tensor(math.log(1 / 0.07)))  # or zeros for a neutral factor"
+                if single
+                else f"nn.Parameter(torch.zeros({', '.join(map(str, first.shape))}))",
+                topic="value",
+            )
 
     def _not_a_logarithm(self, context: Context) -> Iterator[Outcome]:
         """A positive round number under exp, which no logarithm gives: a value where its logarithm was meant."""
-        for parameter in context.facts.parameters:
-            value = _round_number(parameter)
-            if value is not None and _only_through_exp(context.facts, parameter.name):
-                yield self.finding(
-                    context,
-                    f"`{parameter.name}` starts at {value:g} and is exponentiated in the forward: {math.exp(value):.3g}"
-                    f" is used, where log({value:g}) would give {value:g}",
-                    parameters=[parameter.name],
-                    severity=Severity.NOTE,
-                    site=site_of(parameter),
-                    expected={"value": math.log(value), "factor": value},
-                    actual={"value": value, "factor": math.exp(value)},
-                    effect=f"the forward uses {math.exp(value) / value:.3g} times the number that the code sets",
-                    fix=f"nn.Parameter(torch.full(shape, math.log({value:g})))",
-                    topic="value",
-                )
+        round_ones = {
+            p.name: value
+            for p in context.facts.parameters
+            if (value := _round_number(p)) is not None and _only_through_exp(context.facts, p.name)
+        }
+        found = [p for p in context.facts.parameters if p.name in round_ones]
+        for group in by_cause(found).values():
+            first, value = group[0], round_ones[group[0].name]
+            yield self.finding(
+                context,
+                f"`{first.name}`"
+                + (f" and {len(group) - 1} more start" if len(group) > 1 else " starts")
+                + f" at {value:g}; the forward takes exp of it: {math.exp(value):.3g} is used,"
+                f" where log({value:g}) would give {value:g}",
+                parameters=[p.name for p in group],
+                severity=Severity.NOTE,
+                site=site_of(first),
+                expected={"value": math.log(value), "factor": value},
+                actual={"value": value, "factor": math.exp(value)},
+                effect=f"the forward uses {math.exp(value) / value:.3g} times the number that the code sets",
+                fix=f"nn.Parameter(torch.full(shape, math.log({value:g})))",
+                topic="value",
+            )
 
     @bad
     def logit_scale_one() -> Any:
@@ -92,6 +107,14 @@ class ExponentiatedScalar(Rule):
     @bad
     def deviation_for_its_logarithm() -> Any:
         return _matcher(0.8)
+
+    @bad
+    def temperature_of_each_head() -> Any:
+        return _heads(1.0)
+
+    @good
+    def neutral_temperature_of_each_head() -> Any:
+        return _heads(0.0)
 
     @good
     def negative_exponent() -> Any:
@@ -102,11 +125,16 @@ class ExponentiatedScalar(Rule):
         return _matcher(math.log(1 / 0.07))
 
 
+def _along_one_axis(parameter: ParameterFacts) -> bool:
+    """Whether a parameter is a number, or one for each head, channel or unit, whatever axes it is broadcast over."""
+    return sum(size > 1 for size in parameter.shape) <= 1
+
+
 def _all_ones(parameter: ParameterFacts) -> bool:
     stats = parameter.stats
     return (
         parameter.kind == "parameter"
-        and len(parameter.shape) <= 1
+        and _along_one_axis(parameter)
         and stats is not None
         and stats.count > 0
         and stats.minimum == stats.maximum == 1.0
@@ -120,7 +148,7 @@ def _round_number(parameter: ParameterFacts) -> float | None:
     themselves are mostly negative (-0.5 for a standard deviation of 0.6); so this is a note.
     """
     stats, write = parameter.stats, parameter.last
-    if parameter.kind != "parameter" or len(parameter.shape) > 1 or stats is None or not stats.count:
+    if parameter.kind != "parameter" or not _along_one_axis(parameter) or stats is None or not stats.count:
         return None
     if stats.minimum != stats.maximum or stats.mean <= 0 or stats.mean == 1 or write is None or write.random:
         return None
@@ -165,3 +193,25 @@ def _matcher(value: float) -> Any:
             return self.scale.exp() * self.left(a) @ self.right(b).t()
 
     return Matcher()
+
+
+def _heads(value: float) -> Any:
+    import torch
+    import torch.nn.functional as F
+    from torch import nn
+
+    class ChannelAttention(nn.Module):
+        """Attention between channels, of unit length, with a learned temperature for each head."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.to_qkv, self.to_out = nn.Linear(32, 96), nn.Linear(32, 32)
+            self.temperature = nn.Parameter(torch.full((4, 1, 1), value))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            q, k, v = self.to_qkv(x).unflatten(-1, (3, 4, 8)).permute(2, 0, 3, 4, 1)
+            q, k = F.normalize(q, dim=-1) * self.temperature.exp(), F.normalize(k, dim=-1)
+            mixed = (q @ k.transpose(-1, -2)).softmax(-1) @ v
+            return self.to_out(mixed.permute(0, 3, 1, 2).flatten(2))
+
+    return ChannelAttention(), (torch.randn(2, 20, 32),)

@@ -69,13 +69,16 @@ class WrongFanAxis(SuspectRule):
 
     def check(self, context: Context) -> Iterator[Outcome]:
         yield from super().check(context)
-        found = {
+        noisy = {
             sigma.name: (sigma, layer)
             for layer in context.facts.layers
-            if (sigma := context.parameter(layer.weight)) is not None and _by_outputs(context, layer, sigma)
+            if (sigma := context.parameter(layer.weight)) is not None and _strength(context, layer, sigma)
         }
-        for group in by_cause(sigma for sigma, _ in found.values()).values():
-            yield self._noise(context, [found[sigma.name] for sigma in group])
+        for group in by_cause(sigma for sigma, _ in noisy.values()).values():
+            members = [noisy[sigma.name] for sigma in group]
+            found = members if _follows_outputs(members) else [m for m in members if _by_outputs(m[1], m[0])]
+            if found:
+                yield self._noise(context, found)
 
     def _noise(self, context: Context, group: list[tuple[ParameterFacts, Layer]]) -> Outcome:
         sigma, layer = group[0]
@@ -90,7 +93,7 @@ class WrongFanAxis(SuspectRule):
             f" outputs: the root of the {inputs:g} inputs keeps the noise of the outputs the same for every width",
             parameters=[p.name for p, _ in group],
             severity=mistake(effect, context.signal, context.settings.optimizer, context.facts.dtype),
-            site=site_of(sigma),
+            site=context.computed_at(site_of(sigma)),
             expected={"sigma": right},
             actual={"sigma": held, "ratio": held / right},
             effect=effect,
@@ -105,6 +108,14 @@ class WrongFanAxis(SuspectRule):
     @good
     def noise_by_inputs() -> Any:
         return _noisy(by_inputs=True)
+
+    @bad
+    def noise_by_outputs_of_two_heads() -> Any:
+        return _dueling(by_inputs=False)
+
+    @good
+    def noise_by_inputs_of_two_heads() -> Any:
+        return _dueling(by_inputs=True)
 
     @bad
     def stacked_relations() -> Any:
@@ -221,23 +232,60 @@ def _tower(count: Callable[[tuple[int, ...]], int]) -> Any:
     return nn.Sequential(*layers, nn.Flatten(), nn.Linear(32 * 64, 8)), (torch.randn(2, 12, 8, 8),)
 
 
-def _by_outputs(context: Context, layer: Layer, sigma: ParameterFacts) -> bool:
-    """Whether a constant multiplies noise, and is a round number over the root of the outputs, not of the inputs."""
-    stats, inputs, outputs = sigma.stats, layer.fan_in or 0.0, layer.fan_out or 0.0
+def _strength(context: Context, layer: Layer, sigma: ParameterFacts) -> bool:
+    """Whether a trainable constant multiplies noise that is drawn for a linear layer."""
+    stats = sigma.stats
     constant = stats is not None and stats.distinct == 1 and stats.mean > 0 and sigma.requires_grad
-    if layer.kind != "linear" or not constant or min(inputs, outputs) <= SMALL or inputs == outputs:
-        return False
-    held = stats.mean if stats is not None else 0.0
-    if _round(held) or _round(held * math.sqrt(inputs)) or not _round(held * math.sqrt(outputs)):
+    if layer.kind != "linear" or not constant or not layer.fan_in or not layer.fan_out:
         return False
     made = [str(context.facts.nodes[index].attrs.get("expr", "")) for index in layer.nodes]
-    return any(_DRAWS.search(text) or _drawn(context, text) for text in made)
+    return any(_DRAWS.search(text) or _drawn(context, sigma, text) for text in made)
 
 
-def _drawn(context: Context, made: str) -> bool:
-    """Whether a buffer that was drawn at random is part of a weight: noise that a method draws anew."""
-    buffers = [p for p in context.facts.parameters if p.kind == "buffer" and p.name in made and p.last is not None]
-    return any(p.last and (p.last.random or any(_DRAWS.match(f"{f}(") for f in _chain(p.last))) for p in buffers)
+def _follows_outputs(members: list[tuple[ParameterFacts, Layer]]) -> bool:
+    """Whether the values that one line gives to several layers follow the root of their outputs, and nothing else.
+
+    One value of a small layer (0.5 for one output, 0.25 for four) may be anything. Two that differ by the root of the
+    ratio of the outputs to rounding, while the inputs do not, are no chance.
+    """
+    held = [
+        (p.stats.mean, layer.fan_in, layer.fan_out)
+        for p, layer in members
+        if p.stats and layer.fan_in and layer.fan_out
+    ]
+    by_inputs = [value * math.sqrt(inputs) for value, inputs, _ in held]
+    by_outputs = [value * math.sqrt(outputs) for value, _, outputs in held]
+    return _same(by_outputs) and not _same(by_inputs) and not _same([value for value, *_ in held])
+
+
+def _same(values: list[float]) -> bool:
+    return all(math.isclose(value, values[0], rel_tol=EXACT) for value in values)
+
+
+def _by_outputs(layer: Layer, sigma: ParameterFacts) -> bool:
+    """Whether a constant is a round number over the root of the outputs, not of the inputs."""
+    inputs, outputs = layer.fan_in or 0.0, layer.fan_out or 0.0
+    if min(inputs, outputs) <= SMALL or inputs == outputs:
+        return False
+    held = sigma.stats.mean if sigma.stats is not None else 0.0
+    return not (_round(held) or _round(held * math.sqrt(inputs))) and _round(held * math.sqrt(outputs))
+
+
+def _drawn(context: Context, sigma: ParameterFacts, made: str) -> bool:
+    """Whether a buffer that was drawn at random is part of a weight: noise that a method draws anew.
+
+    What is made of buffers alone (the product of a row and a column of noise) is a constant of the trace: it is told
+    by the buffers of the module, vectors of the weight's two sizes.
+    """
+    drawn = [p for p in context.facts.parameters if p.kind == "buffer" and p.last is not None and _random(p.last)]
+    if any(p.name in made for p in drawn):
+        return True
+    own = {p.shape for p in drawn if p.module == sigma.module}
+    return "constant" in made and all((size,) in own for size in sigma.shape)
+
+
+def _random(write: Write) -> bool:
+    return write.random or any(_DRAWS.match(f"{function}(") for function in _chain(write))
 
 
 def _chain(write: Write) -> list[str]:
@@ -266,3 +314,43 @@ def _noisy(*, by_inputs: bool) -> Any:
             return F.linear(x, self.mean.weight + self.sigma * noise, self.mean.bias)
 
     return nn.Sequential(nn.Linear(16, 128), nn.ReLU(), Noisy(128, 6)), (torch.randn(8, 16),)
+
+
+def _dueling(*, by_inputs: bool) -> Any:
+    """Two small heads with factorised noise that a method draws (Fortunato et al. 2018, eq. 10)."""
+    import torch
+    import torch.nn.functional as F
+    from torch import nn
+
+    class Noisy(nn.Module):
+        row: torch.Tensor
+        column: torch.Tensor
+
+        def __init__(self, inputs: int, outputs: int) -> None:
+            super().__init__()
+            self.mean = nn.Linear(inputs, outputs)
+            self.sigma = nn.Parameter(torch.full((outputs, inputs), 0.4 / (inputs if by_inputs else outputs) ** 0.5))
+            self.register_buffer("row", torch.zeros(inputs))
+            self.register_buffer("column", torch.zeros(outputs))
+            self.draw()
+
+        def draw(self) -> None:
+            for noise in (self.row, self.column):
+                drawn = torch.randn(noise.shape)
+                noise.copy_(drawn.sign() * drawn.abs().sqrt())
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            noise = torch.outer(self.column, self.row)
+            return F.linear(x, self.mean.weight + self.sigma * noise, self.mean.bias)
+
+    class Dueling(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body, self.value, self.advantage = nn.Linear(16, 128), Noisy(128, 1), Noisy(128, 4)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            h = torch.relu(self.body(x))
+            advantage = self.advantage(h)
+            return self.value(h) + advantage - advantage.mean(-1, keepdim=True)
+
+    return Dueling(), (torch.randn(8, 16),)
