@@ -106,6 +106,8 @@ def _suspects(facts: ModelFacts) -> tuple[Suspect, ...]:
         gates = _gates(layer, parameter) if parameter is not None and parameter.name not in seen else None
         if gates is not None:
             found.append(gates)
+        elif parameter is not None and parameter.name not in seen and layer.kind == "recurrent":
+            found += _packed_mean(layer, parameter)
         if parameter is None or parameter.name in seen or not _judged(layer, parameter):
             continue
         seen.add(parameter.name)
@@ -248,6 +250,19 @@ def _gates(layer: Layer, parameter: ParameterFacts) -> Suspect | None:
     return Suspect(layer, parameter, "fused_fan", second, expected, None, evidence, line, write)
 
 
+def _packed_mean(layer: Layer, parameter: ParameterFacts) -> Iterator[Suspect]:
+    """A matrix of a packed recurrent layer that is drawn around a mean."""
+    stats = parameter.stats
+    if not _trained(parameter) or stats is None or stats.distinct is not None or len(parameter.shape) != 2:
+        return
+    second, asked = nominal_second(parameter)
+    write = parameter.last if parameter.provenance == "recorded" else None
+    shifted = mean_shifted(Case(layer, parameter, write, asked, second, None))
+    if shifted is not None:
+        reason, evidence, remedy, target = shifted
+        yield Suspect(layer, parameter, reason, second, target, None, evidence, remedy, write)
+
+
 def _factors(facts: ModelFacts, layer: Layer, by_name: Mapping[str, ParameterFacts]) -> Iterator[Layer]:
     """The layer; of a weight made from several parameters those that are stacks of its matrix (R-GCN's bases)."""
     node = facts.nodes[layer.nodes[0]] if layer.nodes else None
@@ -279,15 +294,24 @@ def _judged(layer: Layer, parameter: ParameterFacts) -> bool:
     stats = parameter.stats
     return (
         layer.kind in ("linear", "conv", "conv_transpose", "matmul", "bilinear", "embedding")
-        and parameter.kind == "parameter"
+        and _trained(parameter)
+        and stats is not None
+        and stats.distinct is None  # constants and zeros are matters of symmetry and of zero products
+        and bool(layer.fan_in)
+    )
+
+
+def _trained(parameter: ParameterFacts) -> bool:
+    """Whether a parameter is trained as it is, from values that were written."""
+    stats = parameter.stats
+    return (
+        parameter.kind == "parameter"
         and parameter.requires_grad
         and not parameter.generated
         and parameter.uninitialised == 0
         and stats is not None
         and stats.count > 1
         and not stats.nans
-        and stats.distinct is None  # constants and zeros are matters of symmetry and of zero products
-        and bool(layer.fan_in)
     )
 
 

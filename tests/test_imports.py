@@ -36,6 +36,7 @@ LAYERS: tuple[frozenset[str], ...] = (
             "policies",
             "expressions",
             "kernels",
+            "coherence",
             "roles",
             *(path.stem for path in PACKAGE.glob("*_rule.py")),
         }

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
-from initlint.diagnosis import Suspect
+from initlint.coherence import coherence
+from initlint.diagnosis import Suspect, suspects
 from initlint.facts import ParameterFacts
 from initlint.findings import Finding, Severity
 from initlint.rule import Context, Outcome, bad, by_cause, good, site_of
 from initlint.signal import Effect, Nominal
-from initlint.signal.verdict import intent
+from initlint.signal.verdict import HARMLESS, UNROLLED, intent, thresholds
 from initlint.suspect_rule import SuspectRule
+from initlint.theory.coherence import Coherence
 
 # THEORY 6.1: a ratio of second moments of 10 is harmless.
 _HARMLESS = 10.0
+# One matrix over time: from a gain g of 2 on, x = tanh(g x) is solved by g x = 1.9, where tanh counts as saturated
+# (IL207). Below 1 what the units share dies out, in between it stays in the working range.
+_RUNS_AWAY = 2.0
 # Norms that subtract the mean over channels, and with it what all units have in common.
 _CENTRE_UNITS = ("layer", "group")
 
@@ -29,7 +36,9 @@ class NonzeroWeightMean(SuspectRule):
 
     ## Why is this bad?
     A common mean in all weights adds up over the inputs: after a rectifier the mean part grows with fan_in while
-    the random part grows with its root, and all units say the same.
+    the random part grows with its root, and all units say the same. A matrix that acts at each step of a sequence, or
+    one layer after the other, multiplies what all units share by |mean| times fan_in each time: tanh units end up
+    equal, at their bounds.
 
     ## Example
     ```python
@@ -89,11 +98,24 @@ class NonzeroWeightMean(SuspectRule):
             topic="scale",
         )
 
+    def judge(self, context: Context, group: list[Suspect]) -> Outcome | None:
+        # the one that the message names is the one whose mean does most
+        chains = {s.parameter.name: x.beyond for s in group if (x := _chain(context, s)) is not None}
+        told = [_told(context, s) for s in group]
+        return super().judge(context, sorted(told, key=lambda s: -chains.get(s.parameter.name, 0.0)))
+
     def level(self, context: Context, group: list[Suspect], effect: Effect) -> Severity:
         found = super().level(context, group, effect)
-        if found is Severity.NOTE and sum(_alike(context, s) for s in group) >= 2:
+        chains = [(s, x) for s in group if (x := _chain(context, s)) is not None]
+        worst, _ = thresholds(context.settings.optimizer)
+        if any(not _unrolled(s, x) and min(x.whole, x.beyond) >= worst for s, x in chains):
+            return Severity.ERROR
+        if found is Severity.NOTE and (chains or sum(_alike(context, s) for s in group) >= 2):
             return Severity.WARNING
-        return found
+        # what one matrix does over time is a warning at most (DESIGN, section 4)
+        over_time = {s.parameter.name for s, x in chains if _unrolled(s, x)}
+        recurrent = all(s.layer.kind == "recurrent" or s.parameter.name in over_time for s in group)
+        return min(found, Severity.WARNING) if recurrent else found
 
     @bad
     def uniform_from_zero() -> Any:
@@ -124,6 +146,39 @@ class NonzeroWeightMean(SuspectRule):
         layer = nn.Linear(16, 16)
         nn.init.trunc_normal_(layer.bias, mean=4.0, std=0.5)
         return nn.Sequential(layer, nn.Tanh(), nn.Linear(16, 4))
+
+    @bad
+    def recurrent_matrix_from_zero() -> Any:
+        return _unrolled_net(0.0, 0.1)
+
+    @bad
+    def packed_recurrent_matrix_from_zero() -> Any:
+        return _packed_net(0.0, 0.1)
+
+    @bad
+    def deep_tanh_net_from_zero() -> Any:
+        from torch import nn
+
+        layers: list[nn.Module] = []
+        for _ in range(6):
+            linear = nn.Linear(128, 128)
+            nn.init.uniform_(linear.weight, 0.0, 0.1)
+            nn.init.zeros_(linear.bias)
+            layers += [linear, nn.Tanh()]
+        return nn.Sequential(*layers, nn.Linear(128, 4))
+
+    @good
+    def centred_recurrent_matrix() -> Any:
+        return _unrolled_net(-0.1, 0.1)
+
+    @good
+    def centred_packed_recurrent_matrix() -> Any:
+        return _packed_net(-0.1, 0.1)
+
+    @good
+    def recurrent_mean_that_dies_out() -> Any:
+        """Positive, but what the units share halves at each step."""
+        return _unrolled_net(0.0, 0.01)
 
     @good
     def bounds_around_the_mean() -> Any:
@@ -176,6 +231,39 @@ def _cut_off(parameter: ParameterFacts) -> bool:
     return not low - 2 * std <= mean <= high + 2 * std  # type: ignore[operator]
 
 
+def _chain(context: Context, suspect: Suspect) -> Coherence | None:
+    """What all units share, where the mean of this weight makes it grow beyond what independent units would do.
+
+    ``None`` where it does not come to a ratio of ``HARMLESS``, or where one matrix that acts again and again does not
+    amplify it: there the input of each step outweighs what is left of earlier ones.
+    """
+    drawn = {
+        s.parameter.name: (s.layer.fan_in, s.parameter.stats.mean, s.parameter.stats.var)
+        for s in suspects(context.facts)
+        if s.reason == "nonzero_mean" and s.parameter.stats and s.layer.fan_in
+    }
+    found = coherence(context.facts, drawn).get(suspect.parameter.name)
+    if found is None or found.beyond < HARMLESS:
+        return None
+    return None if _unrolled(suspect, found) and found.gain < _RUNS_AWAY else found
+
+
+def _unrolled(suspect: Suspect, chain: Coherence) -> bool:
+    """Whether the chain is one matrix over time."""
+    return chain.steps >= UNROLLED and (suspect.layer.kind == "recurrent" or len(suspect.layer.nodes) >= UNROLLED)
+
+
+def _told(context: Context, suspect: Suspect) -> Suspect:
+    """The suspect with what its mean does over the chain in its evidence."""
+    chain, stats, fan = _chain(context, suspect), suspect.parameter.stats, suspect.layer.fan_in
+    if chain is None or stats is None or not fan:
+        return suspect
+    means, own = fan * abs(stats.mean), math.sqrt(fan * stats.var)
+    where = f"each of {chain.steps} steps" if _unrolled(suspect, chain) else f"each of {chain.steps} layers"
+    more = f"; what all units share is multiplied by |mean| x {fan:g} = {means:.3g} at {where}, the rest by {own:.2g}"
+    return replace(suspect, evidence=suspect.evidence + more)
+
+
 def _alike(context: Context, suspect: Suspect) -> bool:
     """Whether a norm that follows keeps what the mean does: units that say the same, layer after layer.
 
@@ -187,3 +275,40 @@ def _alike(context: Context, suspect: Suspect) -> bool:
         return False
     t = suspect.actual / suspect.expected - 1.0
     return (suspect.layer.fan_in or 1.0) * t * t / (1.0 + t) > _HARMLESS
+
+
+def _unrolled_net(low: float, high: float) -> Any:
+    import torch
+    from torch import nn
+
+    class Unrolled(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inputs, self.hidden, self.head = nn.Linear(16, 128), nn.Linear(128, 128, bias=False), nn.Linear(128, 5)
+            nn.init.uniform_(self.hidden.weight, low, high)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            state = x.new_zeros(x.shape[0], 128)
+            for step in x.unbind(1):
+                state = torch.tanh(self.inputs(step) + self.hidden(state))
+            return self.head(state)
+
+    return Unrolled(), (torch.randn(4, 8, 16),)
+
+
+def _packed_net(low: float, high: float) -> Any:
+    import torch
+    from torch import nn
+
+    class Packed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.rnn, self.head = nn.RNN(16, 128, batch_first=True), nn.Linear(128, 5)
+            for name, parameter in self.rnn.named_parameters():
+                if "weight" in name:
+                    nn.init.uniform_(parameter, low, high)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.head(self.rnn(x)[0][:, -1])
+
+    return Packed(), (torch.randn(4, 8, 16),)
