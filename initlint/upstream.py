@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from initlint.facts import Layer, ParameterFacts
 from initlint.rule import Context, site_of
-from initlint.signal import Point
+from initlint.signal import Nominal, Point, Signal, confirmed, propagate
 from initlint.signal.profile import sections
+from initlint.wiring import TRANSPARENT
 
 #: Steps from a node to the layers that write it: norms and layers stop the walk, so that it is short in any net.
 FAR = 32
 #: The layers named are the fewest that together explain this share of what all layers contribute.
 EXPLAINED = 0.9
+#: Ops whose output is as large as their largest input, up to a factor that does not depend on it.
+_HOMOGENEOUS = TRANSPARENT | {"add", "sub", "scale", "cat", "stack"}
 #: A factor 2 of a second moment at each product, the first that counts (DESIGN, severity).
 _AMPLIFIES = 2.0
 
@@ -79,6 +82,32 @@ def contributors(context: Context, measure: Callable[[Point], float]) -> list[Pa
         if parameter is not None and parameter not in chosen:
             chosen.append(parameter)
     return chosen
+
+
+def loudest(context: Context, index: int) -> tuple[ParameterFacts, int] | None:
+    """The table or weight that sets the scale of the signal at a node, and the node that reads it.
+
+    Of a sum it is the largest term. ``None`` behind what sets a scale of its own (norms, bounded functions, softmax).
+    """
+    if context.signal.sweeps is None:
+        return None
+    nodes, states = context.facts.nodes, context.signal.sweeps[0].states
+    for _ in range(FAR):
+        node = nodes[index]
+        name = node.parameters.get("value" if node.op == "parameter" else "weight", "")
+        if name:
+            parameter = context.parameter(name)
+            scaled = node.op in ("embedding", "linear", "conv", "parameter") and "expr" not in node.attrs
+            return (parameter, index) if parameter is not None and scaled else None
+        if node.op not in _HOMOGENEOUS or not node.inputs:
+            return None
+        index = max(node.inputs, key=lambda i: states[i].q)
+    return None
+
+
+def with_moments(context: Context, changes: Mapping[str, Nominal]) -> Signal:
+    """The signal of the whole net with other moments of some parameters."""
+    return propagate(context.facts, {**confirmed(context.facts), **changes}, context.actual)
 
 
 def scale_of(context: Context, layer: Layer) -> list[ParameterFacts]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 from initlint.facts import Node, ParameterFacts
@@ -11,7 +12,7 @@ from initlint.findings import Severity
 from initlint.rule import Context, Outcome, Rule, bad, good, site_of
 from initlint.signal import Nominal
 from initlint.signal.spread import logit_spread
-from initlint.upstream import judged, writers
+from initlint.upstream import judged, loudest, with_moments, writers
 
 # THEORY 5.5: softmax over T Gaussian logits freezes at std sqrt(2 ln T); one speaks of it from 0.6 of that.
 _NOTE = 0.6
@@ -30,7 +31,8 @@ class AttentionEntropyCollapse(Rule):
 
     ## Why is this bad?
     Beyond that spread a few keys, chosen at random, get all the weight whatever the length: gradients through softmax
-    vanish and training diverges or stalls (Zhai et al. 2023). The usual cause is a missing 1 / sqrt(d).
+    vanish and training diverges or stalls (Zhai et al. 2023). The usual cause is a missing 1 / sqrt(d), or an
+    embedding of N(0, 1) that is multiplied by sqrt(d) and read without a norm.
 
     ## Example
     ```python
@@ -60,22 +62,50 @@ class AttentionEntropyCollapse(Rule):
         signal = context.signal
         if not judged(context) or signal.scene is None or signal.sweeps is None:
             return
-        guilty: list[ParameterFacts] = []
-        worst, at, freezing, count = 0.0, -1, 1.0, 0
+        found: dict[int, _Spread] = {}
         for index, (spread, keys) in logit_spread(signal.scene, signal.sweeps[0].states).items():
             critical = math.sqrt(2 * math.log(max(keys, _FEWEST_KEYS)))
-            if keys < 2 or spread < _NOTE * critical:
-                continue
-            count += 1
-            guilty += [p for p in _projections(context, index) if p not in guilty]
-            if spread > worst:
-                worst, at, freezing = spread, index, critical
-        if at < 0:
+            if keys >= 2 and spread >= _NOTE * critical:
+                found[index] = (spread, critical)
+        if not found:
             return
-        yield self._report(context, guilty, worst, at, freezing, count)
+        worst = max(found, key=lambda index: found[index][0])
+        cause = None if _unscaled(context.facts.nodes[worst]) else _loud_input(context, worst, found)
+        if cause is not None:
+            yield self._input(context, cause, worst, found[worst])
+            found = {index: value for index, value in found.items() if index not in cause.mended}
+        if not found:
+            return
+        worst = max(found, key=lambda index: found[index][0])
+        guilty = list(dict.fromkeys(p.name for index in found for p in _projections(context, index)))
+        parameters = [p for name in guilty if (p := context.parameter(name)) is not None]
+        yield self._report(context, parameters, *found[worst], worst, len(found))
+
+    def _input(self, context: Context, cause: _Cause, at: int, spread: _Spread) -> Outcome:
+        """The projections are as they should be; what they read is too large."""
+        node, parameter, second = context.facts.nodes[at], cause.parameter, cause.second
+        assert parameter.stats is not None
+        held, right = math.sqrt(parameter.stats.second), math.sqrt(second)
+        factor = f", multiplied by {cause.factor:.4g}" if cause.factor != 1.0 else ""
+        label = node.label or node.op
+        effect = context.effect({parameter.name: Nominal(0.0, second)})
+        told = f"with a std of {right:.3g} in place of {held:.3g} the logits have std {cause.then:.3g}"
+        return self.finding(
+            context,
+            f"`{parameter.name}` of std {held:.3g}{factor} makes what `{label}` reads {cause.read:.3g} in size: the"
+            f" logits have std {spread[0]:.3g} between keys; softmax over them is nearly one-hot from {spread[1]:.2g}",
+            parameters=[parameter.name],
+            severity=Severity.WARNING if spread[0] > spread[1] else Severity.NOTE,
+            site=site_of(parameter),
+            expected={"std": right, "logit_std": cause.then, "critical": spread[1]},
+            actual={"std": held, "logit_std": spread[0], "attentions": len(cause.mended)},
+            effect=replace(effect, sentence=told),
+            fix=f"nn.init.normal_({parameter.name}, std={right:.3g})",
+            topic="scale",
+        )
 
     def _report(
-        self, context: Context, guilty: list[ParameterFacts], spread: float, at: int, critical: float, count: int
+        self, context: Context, guilty: list[ParameterFacts], spread: float, critical: float, at: int, count: int
     ) -> Outcome:
         node = context.facts.nodes[at]
         unscaled = _unscaled(node)
@@ -106,11 +136,74 @@ class AttentionEntropyCollapse(Rule):
 
         return _attention(1.0), (torch.randn(2, 32, 256),)
 
+    @bad
+    def table_scaled_up_and_left_at_one() -> Any:
+        return _translator(1.0)
+
+    @good
+    def table_scaled_up_and_drawn_small() -> Any:
+        return _translator(64**-0.5)
+
     @good
     def scaled_products() -> Any:
         import torch
 
         return _attention(256**-0.5), (torch.randn(2, 32, 256),)
+
+
+#: Std of the logits between keys, and the one from which softmax is nearly one-hot.
+_Spread = tuple[float, float]
+
+
+@dataclass(frozen=True, slots=True)
+class _Cause:
+    """A parameter that makes the input of attentions too large, and what another scale of it would do."""
+
+    parameter: ParameterFacts
+    second: float  # of its entries, for an input of unit size
+    factor: float  # by which the forward multiplies it
+    read: float  # size of what the projections read
+    then: float  # std of the logits with an input of unit size
+    mended: frozenset[int]  # the attentions whose logits it spreads
+
+
+def _loud_input(context: Context, at: int, found: Mapping[int, _Spread]) -> _Cause | None:
+    """What makes the input of an attention so large that its logits spread, by putting in its place what is of unit
+    size: the projections alone would not spread them."""
+    sweeps = context.signal.sweeps
+    if sweeps is None:
+        return None
+    states = sweeps[0].states
+    for index in _inputs(context, at):
+        loud = loudest(context, index)
+        size = states[index].q
+        if loud is None or size <= 1.0:
+            continue
+        parameter, reads = loud
+        stats = parameter.stats
+        if stats is None or stats.second <= 0 or not parameter.requires_grad or parameter.kind != "parameter":
+            continue
+        second = stats.second / size
+        then = with_moments(context, {parameter.name: Nominal(0.0, second)})
+        if then.scene is None or then.sweeps is None:
+            continue
+        spreads = logit_spread(then.scene, then.sweeps[0].states)
+        mended = {i for i, (_, critical) in found.items() if i in spreads and spreads[i][0] < _NOTE * critical}
+        if at in mended:
+            factor = next((x.pre_scale for x in context.layers_of(parameter.name) if reads in x.nodes), 1.0)
+            return _Cause(parameter, second, factor, math.sqrt(size), spreads[at][0], frozenset(mended))
+    return None
+
+
+def _inputs(context: Context, at: int) -> list[int]:
+    """The nodes that the projections of queries and keys read."""
+    node = context.facts.nodes[at]
+    if node.op == "mha":
+        return list(dict.fromkeys(node.inputs[:2]))
+    weights = {p.name for p in _projections(context, at)}
+    layers = [layer for name in weights for layer in context.layers_of(name) if layer.weight == name]
+    reading = sorted((i for layer in layers for i in layer.nodes if i < at), reverse=True)
+    return list(dict.fromkeys(i for index in reading for i in context.facts.nodes[index].inputs[:1]))
 
 
 def _projections(context: Context, index: int) -> list[ParameterFacts]:
@@ -161,3 +254,26 @@ def _attention(scale: float) -> Any:
             return torch.softmax(q @ k.transpose(-2, -1) * scale, dim=-1) @ v
 
     return Attention()
+
+
+def _translator(std: float) -> Any:
+    import math
+
+    import torch
+    from torch import nn
+
+    class Translator(nn.Module):
+        """Vaswani et al. 2017, section 3.4: the embedding is multiplied by the root of its size; norms come last."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.tokens, self.head = nn.Embedding(40, 64), nn.Linear(64, 40)
+            nn.init.normal_(self.tokens.weight, std=std)
+            self.layers = nn.TransformerEncoder(
+                nn.TransformerEncoderLayer(64, 4, 128, batch_first=True), 2, enable_nested_tensor=False
+            )
+
+        def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+            return self.head(self.layers(self.tokens(tokens) * math.sqrt(64)))
+
+    return Translator(), (torch.randint(0, 40, (2, 20)),)
