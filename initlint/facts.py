@@ -418,6 +418,17 @@ class Reseed:
 
 
 @dataclass(frozen=True, slots=True)
+class FocalLoss:
+    """A focal loss with a sigmoid in the source of a model: a call of it, or the function where nothing calls it."""
+
+    site: Site
+    summed: bool = False  # the losses of all positions are added up (and divided by the number of positives)
+    owner: str = ""  # class whose method calls it, "" for a function
+    callee: str | None = None  # what made its prediction, as a path in the owner; "" the owner itself, None unknown
+    output: int | None = None  # which of the outputs of that
+
+
+@dataclass(frozen=True, slots=True)
 class Rebuild:
     """What a further build found (``--thorough``)."""
 
@@ -449,6 +460,7 @@ class ModelFacts:
     trace: TraceFacts = field(default_factory=TraceFacts)
     inputs: tuple[InputFacts, ...] = ()
     reseeds: tuple[Reseed, ...] = ()
+    focal: tuple[FocalLoss, ...] = ()
     rebuilds: tuple[Rebuild, ...] = ()
     dtype: str = "float32"
     device: str = "cpu"  # "cpu" | "meta"

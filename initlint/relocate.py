@@ -67,6 +67,8 @@ def _sites(facts: ModelFacts) -> Iterator[Site]:
             yield from _present(place)
     for reseed in facts.reseeds:
         yield from _present(reseed.site)
+    for loss in facts.focal:
+        yield loss.site
 
 
 def _present(site: Site | None) -> tuple[Site, ...]:

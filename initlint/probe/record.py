@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from initlint.facts import InitStatement, ModuleFacts, ParameterFacts, Reseed, Site
+from initlint.facts import FocalLoss, InitStatement, ModuleFacts, ParameterFacts, Reseed, Site
 from initlint.probe.provenance import is_lazy
 from initlint.probe.provenance_store import FULL, Store, fingerprint, region_of
 from initlint.probe.record_generated import find_generated, generated_weights
@@ -30,6 +30,7 @@ class Record:
     modules: tuple[ModuleFacts, ...]
     statements: tuple[InitStatement, ...] = ()
     reseeds: tuple[Reseed, ...] = ()
+    focal: tuple[FocalLoss, ...] = ()
     notes: tuple[str, ...] = ()
 
 
@@ -67,8 +68,10 @@ class Sites:
 
 def make_record(recorder: Recorder, model: torch.nn.Module) -> Record:
     """All facts of the record; reads the model, changes nothing."""
+    from initlint.probe.focal import focal_losses
     from initlint.probe.record_repeats import streams, with_repeats
     from initlint.probe.statements import init_statements, read_code, with_computed
+    from initlint.probe.statements_files import model_texts
 
     with torch._C.DisableTorchFunction(), torch.no_grad():
         places = Sites()
@@ -85,8 +88,10 @@ def make_record(recorder: Recorder, model: torch.nn.Module) -> Record:
         modules = with_repeats(module_facts(recorder, model, places), recorder, model, code.sources)
         statements = init_statements(recorder, model, Fates(model, histories, generated), code)
         reseeds = (*_reseeds(recorder, places), *streams(code.sources, code.codes, model))
+        root = type(model).__qualname__
+        focal = [f for path, text, own in model_texts(code.classes) for f in focal_losses(path, text, own, root)]
         notes = _notes(recorder)
-    return Record(tuple(parameters), modules, statements, reseeds, notes)
+    return Record(tuple(parameters), modules, statements, reseeds, tuple(focal), notes)
 
 
 def held_tensors(model: torch.nn.Module) -> Iterator[Held]:

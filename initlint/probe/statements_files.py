@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import linecache
 import re
 import sys
+from collections.abc import Iterator
 from types import FunctionType
 from typing import TYPE_CHECKING, Any
 
@@ -75,6 +77,19 @@ def read_sources(recorder: Recorder, classes: dict[type, tuple[str, ...]], codes
 def read_user_file(recorder: Recorder, path: str) -> Source | None:
     """One file of the user's, whether or not anything in it looks like an initialisation."""
     return _read(path, whatever=True) if recorder.origins.of(path) == USER else None
+
+
+def model_texts(classes: dict[type, tuple[str, ...]]) -> Iterator[tuple[str, str, tuple[str, ...]]]:
+    """The files that define the classes of a model: path, text, and the qualified names of those classes."""
+    files: dict[str, dict[str, None]] = {}
+    for keys in classes.values():
+        for key in keys:
+            path, _, name = key.rpartition(":")
+            files.setdefault(path, {})[name] = None
+    for path in list(files)[:_FILES]:
+        text = "".join(linecache.getlines(path))
+        if text:
+            yield path, text, tuple(files[path])
 
 
 def seen_codes(recorder: Recorder) -> list[Any]:
