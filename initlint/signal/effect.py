@@ -206,8 +206,8 @@ def sentence(effect: Effect, scene: Scene) -> str:
     """The effect in words, with the number that matters most."""
     if effect.hidden:
         return "no effect on the signal: a norm that follows cancels the scale, or other layers dominate"
-    parts = {"dependent": effect.dependent, "forward": effect.forward, "gradient": effect.gradient}
-    kind = max(parts, key=lambda name: abs(parts[name]))
+    parts = {"forward": effect.forward, "gradient": effect.gradient, "dependent": effect.dependent}
+    kind = max(parts, key=lambda name: round(abs(parts[name]), 6))  # rounding errors do not choose between equal ones
     value = parts[kind]
     if abs(effect.loss) >= 0.5 and abs(value) < 2.0:
         more = "above" if effect.loss > 0 else "below"
