@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
@@ -9,6 +10,9 @@ if TYPE_CHECKING:
     from concurrent.futures import Future, ThreadPoolExecutor
 
     from initlint.engine import Analysis, Judged
+
+#: Seconds after which a thread that runs rules lets the other one go on.
+SWITCH = 0.0005
 
 
 class Ahead:
@@ -23,6 +27,7 @@ class Ahead:
     def __init__(self, judge: Callable[[Analysis], Sequence[Judged]]) -> None:
         self._judge = judge
         self._pool: ThreadPoolExecutor | None = None
+        self._switch = sys.getswitchinterval()
         self._started: dict[int, Future[Sequence[Judged]]] = {}  # by the identity of the analysis
 
     def __enter__(self) -> Ahead:
@@ -31,12 +36,15 @@ class Ahead:
     def __exit__(self, *_: object) -> None:
         if self._pool is not None:
             self._pool.shutdown(cancel_futures=True)
+            sys.setswitchinterval(self._switch)
 
     def submit(self, analysis: Analysis) -> None:
         """Begin with a target; the caller keeps the analysis until it has asked for the result."""
         if self._pool is None:
             from concurrent.futures import ThreadPoolExecutor  # a cached check does without
 
+            # Who talks to the worker must not wait 5 ms for each message while rules run: targets would idle.
+            sys.setswitchinterval(SWITCH)
             self._pool = ThreadPoolExecutor(1, "initlint-rules")
         self._started[id(analysis)] = self._pool.submit(self._judge, analysis)
 

@@ -86,6 +86,7 @@ class Pool:
         self.versions: dict[str, str] | None = None
         self.counter = 0
         self.started_at = 0.0
+        self.looked_at = 0.0  # when limits were last compared with what is used
         self.errors = scratch()  # what the worker itself writes to stderr: a file, since nobody reads meanwhile
 
     def __enter__(self) -> Pool:
@@ -122,11 +123,14 @@ class Pool:
         parts = Parts(jobs)
         finished: dict[int, ProbeResult] = {}
         position = counted = 0
+        unread: list[Running] = []  # ended, their results not put together yet
         report = on_event or (lambda _: None)
         while position < len(jobs):
+            # First of all the next one is started: reading what the last one found takes a while.
             while waiting and len(self.running) < self.options.parallel and self.starting is None:
                 index, job = waiting[-1]
-                if job.target.covered and any(not other.job.target.covered for other in self.running.values()):
+                whole = any(not other.job.target.covered for other in self.running.values())
+                if job.target.covered and (whole or unread):
                     break
                 waiting.pop()
                 job = parts.settle(job)
@@ -136,19 +140,21 @@ class Pool:
                     continue
                 self.start()
                 self._submit(index, job, report)
+            for done in unread:
+                finished[done.index] = done.result()
+                parts.add(finished[done.index])
             while position in finished:
                 yield finished.pop(position)
                 position += 1
-            if self.running:
-                for done in self._step():
-                    again = done.retry()
-                    if again is not None:
-                        waiting.append((done.index, again))
-                        continue
-                    finished[done.index] = done.result()
-                    parts.add(finished[done.index])
-                    counted += 1
-                    report(Event("done", done.job.target.text, len(jobs), counted))
+            unread = []
+            for done in self._step() if self.running else ():
+                again = done.retry()
+                if again is not None:
+                    waiting.append((done.index, again))
+                    continue
+                unread.append(done)
+                counted += 1
+                report(Event("done", done.job.target.text, len(jobs), counted))
 
     def close(self) -> None:
         """Kill what runs and end the worker."""
@@ -208,7 +214,9 @@ class Pool:
         now = time.monotonic()
         if self.versions is None and now - self.started_at > START_LIMIT:
             raise self._broken()
-        self._enforce(now)
+        if now - self.looked_at > POLL:
+            self.looked_at = now
+            self._enforce(now)
         # One that has said all is not waited for: the kernel takes a while to free the memory of a large model.
         ended = [running for running in self.running.values() if running.ended is not None or running.state.done]
         for running in ended:

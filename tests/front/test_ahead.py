@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 
 import pytest
@@ -53,3 +54,13 @@ def test_a_run_judged_ahead_is_the_run_judged_afterwards() -> None:
         run = engine.run(results, Config(), [], judging=ahead)
     assert run == engine.run(results, Config(), [])
     assert [model.facts.name for model in run.models] == ["a", "b", "c"]
+
+
+def test_a_thread_that_runs_rules_gives_way_soon_and_only_as_long_as_it_is_there() -> None:
+    usual = sys.getswitchinterval()
+    one = analysis("one")
+    with Ahead(lambda _: []) as ahead:
+        ahead.submit(one)
+        assert sys.getswitchinterval() < usual
+        assert ahead(one) == []
+    assert sys.getswitchinterval() == usual

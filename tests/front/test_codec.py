@@ -163,3 +163,8 @@ def test_places_that_are_equal_are_one_object() -> None:
     assert first is not second
     assert first == second
     assert first.site is second.site
+
+
+def test_equal_strings_are_decoded_to_one_object() -> None:
+    models = [from_plain(ModelFacts, json.loads('{"name": "Net of many", "target": "t", "file": "f"}')) for _ in "ab"]
+    assert models[0].name is models[1].name

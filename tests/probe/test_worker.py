@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from initlint.probe.outcome import Event, ProbeResult
+from initlint.probe.running import Running
 
 ROOT = Path(__file__).resolve().parents[2]
 IMPORTS = "import ctypes, os, sys, torch\nfrom torch import nn\n"
@@ -222,6 +223,20 @@ def test_progress_is_reported(analyse: Analyse) -> None:
         ("start", "b.py", 0),
         ("done", "b.py", 2),
     ]
+
+
+def test_the_next_one_starts_before_the_last_result_is_read(analyse: Analyse, monkeypatch: pytest.MonkeyPatch) -> None:
+    events: list[Event] = []
+    seen: list[int] = []
+    read = Running.result
+
+    def reading(self: Running) -> ProbeResult:
+        seen.append(sum(event.kind == "start" for event in events))
+        return read(self)
+
+    monkeypatch.setattr(Running, "result", reading)
+    analyse(*("a.py", "b.py", "c.py"), files=dict.fromkeys(("a.py", "b.py", "c.py"), FINE), events=events, jobs=1)
+    assert seen == [2, 3, 3]
 
 
 def test_two_at_a_time_come_in_order(analyse: Analyse) -> None:
