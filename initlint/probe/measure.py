@@ -24,6 +24,9 @@ EXACT_LIMIT = 1 << 12
 #: So many tensors of one shape are measured together, and so many elements, for they may be copies.
 BATCH, BATCH_ELEMENTS = 32, 1 << 25
 
+#: The same for a single slice of axis 0, which no pass cuts by its axes: tables of positions (1, n, dim), and few.
+SINGLE_LIMIT = 1 << 16
+
 _BLOCKWISE = (torch.float32, torch.float16, torch.bfloat16)
 
 
@@ -85,7 +88,8 @@ def _measured(batch: list[torch.Tensor], groups: int) -> list[TensorStats]:
     if count == 0:
         empty = TensorStats(count=0, mean=0.0, second=0.0, var=0.0, kurtosis=None, minimum=0.0, maximum=0.0)
         return [empty] * len(batch)
-    if count > EXACT_LIMIT and batch[0].dtype in _BLOCKWISE:
+    single = batch[0].ndim > 2 and batch[0].shape[0] == 1
+    if count > (SINGLE_LIMIT if single else EXACT_LIMIT) and batch[0].dtype in _BLOCKWISE:
         return measure_blocks(batch, groups)
     return [_small(values, groups) for values in batch]
 

@@ -318,3 +318,11 @@ def test_the_histogram_of_a_sample_is_that_of_the_whole(dtype: torch.dtype) -> N
 def test_a_maximum_below_zero_is_found() -> None:
     x = -torch.rand(LARGE) - 0.5
     assert (stats_of(x).minimum, stats_of(x).maximum) == (float(x.min()), float(x.max()))
+
+
+def test_rows_of_a_table_of_positions_are_compared() -> None:
+    table = torch.randn(1, 9, 96).repeat(1, 8, 1)
+    stats = measure(table)
+    assert stats is not None
+    assert stats.columns is not None
+    assert (stats.columns.count, stats.columns.duplicates) == (72, 63)
