@@ -9,11 +9,14 @@ from typing import Any
 
 from initlint.facts import Node, ParameterFacts
 from initlint.findings import Severity
+from initlint.reasons import fits
 from initlint.rule import Context, Outcome, Rule, bad, good, site_of
 from initlint.signal import Nominal
 from initlint.signal.diagnostics import saturated_cells, saturation
+from initlint.suspect_rule import inside_branch
 from initlint.theory import activations
 from initlint.upstream import by_site, judged
+from initlint.wiring import users
 
 # THEORY 6.2: a warning from 25 % of the units, an error from 75 %. A note from 10 %: Glorot's own scheme keeps tanh's
 # inputs below unit variance, where 4.6 % lie beyond 2, and less than twice that is nobody's fault.
@@ -21,6 +24,8 @@ _NOTE, _WARNING, _ERROR = 0.10, 0.25, 0.75
 _BOUNDED = frozenset({"tanh", "sigmoid", "softsign", "hardtanh", "hardsigmoid", "erf", "arctan"})
 # The bias of a gate or of a prior moves these on purpose; it is no saturation by scale.
 _GATES = frozenset({"sigmoid", "hardsigmoid"})
+# Inputs of about unit variance; twice that is the factor from which a mistake counts (DESIGN, section 4).
+_UNIT = 2.0
 # A hard gate is flat from three on (PyTorch's definition): a bias beyond leaves no gradient at all to move it back.
 _HARD, _EDGE = frozenset({"hardsigmoid"}), 3.0
 
@@ -33,7 +38,8 @@ class SaturatedUnits(Rule):
     where the slope is below 7 % of its maximum (|x| > 2 for tanh, 4 for sigmoid), unless the traced run showed inputs
     of another size. A sigmoid that a bias shifts on purpose (a gate that starts open or closed, a prior) is left alone,
     but for a hard one beyond its edge. Of `nn.RNN`, `nn.LSTM` and `nn.GRU` the candidate's tanh is looked at, without
-    the biases, and the finding is a warning at most.
+    the biases, and the finding is a warning at most. Less than three quarters is a note where the weights have a scheme
+    for the unit or write a residual branch, or where a sigmoid gates the unit.
 
     ## Why is this bad?
     A saturated unit passes almost no gradient and says only the sign of its input. Networks that start
@@ -78,7 +84,8 @@ class SaturatedUnits(Rule):
                 how = f"shifts their inputs to {x.m:.3g}" if shifting else f"spreads their inputs to std {x.v**0.5:.3g}"
                 yield self._moved(context, shifting or spreading, share, how, f"the units of `{where}`")
                 continue
-            yield self._report(context, parameters, share, x.q, f"the units of `{where}`")
+            most = Severity.NOTE if _bearable(context, parameters, share, index) else Severity.ERROR
+            yield self._report(context, parameters, share, x.q, f"the units of `{where}`", most=most)
         cells = [(i, s) for i, s in saturated_cells(signal.scene, states).items() if s >= _NOTE]
         for parameters, share, index in by_site(context, cells):
             # the reciprocal of P(|z| > 2 / std): what the share says of the inputs
@@ -174,12 +181,60 @@ class SaturatedUnits(Rule):
         return model
 
     @good
+    def glorot_with_the_gain_of_tanh() -> Any:
+        from torch import nn
+
+        model = nn.Sequential(nn.Linear(128, 64), nn.Tanh(), nn.Linear(64, 48), nn.Tanh(), nn.Linear(48, 4))
+        for module in model:
+            if isinstance(module, nn.Linear):
+                nn.init.xavier_normal_(module.weight, gain=nn.init.calculate_gain("tanh"))
+        return model
+
+    @good
     def gate_that_starts_closed() -> Any:
         return _gated("sigmoid", -6.0)
 
     @good
     def hard_gate_that_starts_nearly_open() -> Any:
         return _gated("hardsigmoid", 2.0)
+
+
+def _bearable(context: Context, parameters: list[ParameterFacts], share: float, index: int) -> bool:
+    """Whether saturation short of an error is what a scheme for the unit brings about, or is learned around.
+
+    Xavier with tanh's gain of 5/3 on inputs of unit variance puts 23 % beyond 2, more where a layer narrows. The
+    gradients of the other layers pass a residual branch by. A sigmoid that multiplies the unit (WaveNet, DiffWave)
+    gets its full gradient from a saturated one.
+    """
+    weights = [p for p in parameters if p.stats is not None and len(p.shape) > 1]
+    if share > _ERROR or not weights:
+        return False
+    around = _gated_unit(context, index) or all(inside_branch(context, p.name) for p in weights)
+    return around or all(_suits(context, p) for p in weights)
+
+
+def _gated_unit(context: Context, index: int) -> bool:
+    """Whether all that reads a unit is its product with a sigmoid."""
+    nodes = context.facts.nodes
+    readers = [nodes[user] for user in users(context.facts)[index]]
+    partners = [[nodes[i] for i in node.inputs if i != index] for node in readers if node.op == "mul"]
+    return (
+        bool(readers)
+        and len(partners) == len(readers)
+        and all(
+            partner.op == "activation" and partner.attrs.get("fn") in _GATES for found in partners for partner in found
+        )
+    )
+
+
+def _suits(context: Context, parameter: ParameterFacts) -> bool:
+    """Whether a weight has the variance of a scheme for its unit, and inputs of the unit variance that it is for."""
+    layers, sweeps = context.layers_of(parameter.name), context.signal.sweeps
+    if not layers or parameter.stats is None or sweeps is None:
+        return False
+    nodes = [context.facts.nodes[index] for layer in layers for index in layer.nodes]
+    within = all(sweeps[0].states[node.inputs[0]].q <= _UNIT for node in nodes if node.inputs)
+    return within and all(fits(layer, parameter.stats.second) for layer in layers)
 
 
 def _blind(context: Context, index: int) -> bool:

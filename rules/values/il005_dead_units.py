@@ -107,6 +107,27 @@ class DeadUnits(Rule):
 
         return Mixer()
 
+    @good
+    def triangles_of_one_matrix() -> Any:
+        import torch
+        from torch import nn
+
+        class Invertible(nn.Module):
+            mask: torch.Tensor
+
+            def __init__(self) -> None:
+                super().__init__()
+                lower, upper = torch.randn(8, 8).tril(-1) * 0.3, torch.randn(8, 8).triu(1) * 0.3
+                self.lower, self.upper = nn.Parameter(lower), nn.Parameter(upper)
+                self.register_buffer("mask", torch.ones(8, 8).triu(1))
+
+            def forward(self, x: torch.Tensor) -> torch.Tensor:
+                one = torch.eye(8)
+                weight = (self.lower * self.mask.T + one) @ (self.upper * self.mask + one)
+                return torch.nn.functional.linear(x, weight)
+
+        return Invertible()
+
 
 def _dead_share(context: Context, parameter: ParameterFacts) -> tuple[float, str] | None:
     stats = parameter.stats
@@ -138,6 +159,9 @@ def _dead_rows(
         return None  # rows of a table are items, not units; a padding row is IL304's
     if not stats.rows or not 0 < stats.rows.zeros < stats.rows.count:
         return None
+    nodes = [context.facts.nodes[index] for layer in layers for index in layer.nodes]
+    if any("weight_1" in node.parameters or " + " in str(node.attrs.get("expr")) for node in nodes):
+        return None  # one factor or term of several that make the matrix (the triangles of an LU): no row is a unit
     if any(write.op in ("eye_", "sparse_") for write in parameter.writes):
         return None  # rectangular identities and sparse schemes have zero rows by definition
     share = stats.rows.zeros / stats.rows.count

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,6 +11,9 @@ from initlint.facts import ModelFacts, ParameterFacts, Site
 from initlint.findings import Related, Severity
 from initlint.rule import Context, Outcome, Rule, bad, good, site_of
 from initlint.signal.identity import parallel_twins, repeated_calls
+
+# Multiples of one float32 draw agree to a few units of 6e-8; two different draws never to this in four numbers.
+_ROUNDING = 1e-4
 
 
 class IdenticalLayers(Rule):
@@ -190,6 +194,22 @@ class IdenticalLayers(Rule):
         return nn.Sequential(Half(), nn.ReLU(), Half())
 
     @good
+    def functions_of_one_draw() -> Any:
+        import torch
+        from torch import nn
+
+        class Polar(nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                size, angle = torch.rand(8, 8), torch.rand(8, 8) * 6.28
+                self.real, self.imaginary = nn.Parameter(size * angle.cos()), nn.Parameter(size * angle.sin())
+
+            def forward(self, x: torch.Tensor) -> torch.Tensor:
+                return torch.cat([x @ self.real, x @ self.imaginary], -1)
+
+        return Polar()
+
+    @good
     def frozen_target() -> Any:
         import copy
 
@@ -251,9 +271,36 @@ def _equal_tensors(facts: ModelFacts, twins: frozenset[tuple[str, str]]) -> Iter
             told.update(p.name for p in group)
             yield group
     # one draw from one state of the generator with another std: equal up to a factor, which no hash of content shows
-    for group in by_draw.values():
-        if len({p.storage for p in group}) > 1 and not told.intersection(p.name for p in group):
-            yield group
+    for drawn in by_draw.values():
+        for group in _proportional(drawn):
+            if len({p.storage for p in group}) > 1 and not told.intersection(p.name for p in group):
+                yield group
+
+
+def _proportional(group: list[ParameterFacts]) -> Iterator[list[ParameterFacts]]:
+    """Those of a group that are one another's multiples: what a factor leaves alone is the same for all of them.
+
+    Different functions of one draw (its modulus times a cosine here, a sine there) are as different as they look.
+    """
+    alike: list[list[ParameterFacts]] = []
+    for parameter in group:
+        own = next((known for known in alike if _same_form(known[0], parameter)), None)
+        if own is None:
+            alike.append([parameter])
+        else:
+            own.append(parameter)
+    yield from (known for known in alike if len(known) > 1)
+
+
+def _same_form(one: ParameterFacts, other: ParameterFacts) -> bool:
+    """Whether kurtosis, and mean and extremes in units of the spread, are equal to the rounding of float32 sums."""
+    forms = []
+    for stats in (one.stats, other.stats):
+        if stats is None or stats.kurtosis is None or stats.var <= 0:
+            return False
+        ends = (stats.mean, stats.minimum, stats.maximum)
+        forms.append((stats.kurtosis, *(value / math.sqrt(stats.var) for value in ends)))
+    return all(math.isclose(a, b, rel_tol=_ROUNDING, abs_tol=_ROUNDING) for a, b in zip(*forms, strict=True))
 
 
 def _causes(classes: list[list[ParameterFacts]]) -> list[list[list[ParameterFacts]]]:
