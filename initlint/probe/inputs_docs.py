@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+import math
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -32,6 +33,7 @@ _OPTIONAL = re.compile(r"\boptional\b", re.IGNORECASE)
 _INTEGER = re.compile(r"LongTensor|IntTensor|int64|int32|torch\.long")
 _BOOLEAN = re.compile(r"BoolTensor|torch\.bool\b|\bbool tensor", re.IGNORECASE)
 
+_POSITIONS = re.compile(r"position|coord")
 _BATCH = re.compile(r"^(batch\w*|bs|bsz|b|n|num_(images|videos|audios|images_or_videos|samples))$")
 _LENGTH = re.compile(r"(^|_)(len|length|seq|seqlen|tokens?|time|steps?|frames|patches|t|l|s)(_|$)")
 _HEIGHT, _WIDTH = re.compile(r"^(h|height|image_height)$"), re.compile(r"^(w|width|image_width)$")
@@ -83,6 +85,12 @@ def described_guesses(
     return {name: (_guess(name, docs[name], sizes), sizes.known(docs[name].shape)) for name in listed}
 
 
+def agrees(doc: Described, guess: Guess) -> bool:
+    """Whether a guess has the axes that a docstring gives: as many, samples first, and the numbers that it names."""
+    fits = len(doc.shape) == len(guess.shape) and bool(_BATCH.match(doc.shape[0].lower()))
+    return fits and all(int(w) == n for w, n in zip(doc.shape, guess.shape, strict=True) if w.isdecimal())
+
+
 def expected(docs: Mapping[str, Described], needed: list[Argument]) -> list[str]:
     """The arguments that a call should have: those without a default, and those described and not called optional."""
     required = [n for n, d in docs.items() if not d.optional]
@@ -94,9 +102,16 @@ def grids(shape: tuple[int, ...]) -> torch.Tensor:
     return torch.tensor([1, GRID, GRID][-shape[-1] :]).expand(shape).contiguous()
 
 
-def is_grid(name: str, guess: Guess) -> bool:
-    """Whether an argument holds the grids of patches of images."""
-    return _is_grid(name) and len(guess.shape) == 2 and guess.shape[-1] in (2, 3)
+def placed(name: str, guess: Guess) -> torch.Tensor | None:
+    """Values that are no random indices: the grids of patches of images, and the places of patches in a grid."""
+    shape = guess.shape
+    if _is_grid(name) and len(shape) == 2 and shape[-1] in (2, 3):
+        return grids(shape)
+    if _POSITIONS.search(name) and len(shape) == 3 and shape[-1] == 2 and not guess.dtype.is_floating_point:
+        columns = math.isqrt(shape[1] - 1) + 1
+        places = torch.arange(shape[1])
+        return torch.stack([places % columns, places // columns], -1).expand(shape).contiguous()
+    return None
 
 
 #: Rows and columns of a grid of patches: a multiple of the 2x2 patches that are merged.

@@ -23,7 +23,7 @@ from initlint.errors import ProbeError
 from initlint.probe import symbolic
 from initlint.probe.entrance import NO_FORWARD, has_forward
 from initlint.probe.inputs_arguments import Argument, demanded, needed
-from initlint.probe.inputs_docs import described, described_guesses, expected, grids, is_grid
+from initlint.probe.inputs_docs import agrees, described, described_guesses, expected, placed
 from initlint.probe.inputs_drafts import Given, all_arguments, furthest, noted, noted_tensor, takes
 from initlint.probe.inputs_failed import Assignment, Failed, missing_key
 from initlint.probe.inputs_leads import first_layers, leads
@@ -217,13 +217,20 @@ class _Search:
             return
         known = {a.name: a for a in all_arguments(self.model, (), self._docs)}
         options = self._options([known[n] for n in names], batch)
-        first = {n: said[n][0] if n in said and not _conventional(said[n][0]) else options[n][0] for n in names}
-        surely = all(n in said and said[n][1] for n in names)
+        usual = {n: self._usual(n, batch) for n in names}
+        fitting = {n: [g for g in usual[n] if n not in said or agrees(self._docs[n], g)] for n in names}
+        first = {n: (fitting[n] or [said[n][0] if n in said else options[n][0]])[0] for n in names}
+        surely = all(fitting[n] or (n in said and said[n][1]) for n in names)
         yield (_NEXT / 2 if surely else 1.5 * _NEXT), first
-        for index in range(2):
-            for name in names:
-                if index < len(options[name]) and options[name][index] != first[name]:
-                    yield 2.0 * _NEXT + _RANK * index, {**first, name: options[name][index]}
+        for name in names:
+            for other in [*fitting[name], *options[name][:1]]:
+                if other != first[name]:
+                    yield 2.0 * _NEXT, {**first, name: other}
+
+    def _usual(self, name: str, batch: int) -> list[Guess]:
+        """What a library puts under a name."""
+        made = library_values(self.model, name, batch, self.seed)
+        return [noted_tensor(name, value, self._given) for value in made]
 
     def _mended(self, failed: Failed, required: list[Argument], batch: int) -> Iterator[tuple[float, Assignment]]:
         """What to try after a failed attempt, with the cost of each: what it lacks first, then other sizes."""
@@ -255,13 +262,13 @@ class _Search:
         found = _options(self.model, arguments, batch, self._leads[1])
         said = described_guesses(self.model, self._docs, [a.name for a in arguments], batch)
         for argument in arguments:
-            made = library_values(self.model, argument.name, batch, self.seed)
-            guesses = [noted_tensor(argument.name, value, self._given) for value in made]
+            guesses = self._usual(argument.name, batch)
             others = found[argument.name]
             if argument.name in said and others[0].kind != "scalar":
                 guess, surely = said[argument.name]
-                if is_grid(argument.name, guess):
-                    self._given[argument.name, guess] = grids(guess.shape)
+                known = placed(argument.name, guess)
+                if known is not None:
+                    self._given[argument.name, guess] = known
                 others = [guess, *others] if surely else [*others[:1], guess, *others[1:]]
             found[argument.name] = list(dict.fromkeys([*guesses, *others]))
         return found
@@ -344,11 +351,6 @@ class _Search:
         reached = sum(n.op in ("call_module", "get_attr") for n in nodes), len(nodes)
         if reached[0] and reached > self._reached:
             self._reached, self.best = reached, found
-
-
-def _conventional(guess: Guess) -> bool:
-    """Whether a docstring says less than the conventions of a library: which indices are no special tokens."""
-    return guess.kind == "ids"
 
 
 def _refuses(recorder: Recorder) -> bool:

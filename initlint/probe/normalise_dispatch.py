@@ -111,6 +111,7 @@ HANDLERS: Mapping[str, Handler] = {
     "neg": elementwise.negative,
     "where": elementwise.where,
     "masked_fill": elementwise.masked_fill,
+    "scatter": elementwise.scatter,
     "lerp": elementwise.lerp,
     "glu": elementwise.glu,
     "linear": products.linear,

@@ -10,6 +10,7 @@ import torch
 
 from initlint.probe import normalise_axes as axes
 from initlint.probe.normalise_builder import Builder, Call, value_moments
+from initlint.probe.normalise_opaque import opaque
 from initlint.probe.normalise_tables import ACTIVATIONS, INTEGER, spec_arguments
 from initlint.probe.normalise_values import Items, Signal, Static, Unknown, Value
 
@@ -231,6 +232,21 @@ def masked_fill(b: Builder, c: Call) -> Value:
     share = _share_true(b, c.value(1, "mask"), c)
     inputs = [i for i in (source, other) if i is not None]
     return _mix(b, c, inputs, None if share is None else 1.0 - share)
+
+
+def scatter(b: Builder, c: Call) -> Value:
+    """``scores.new_full(shape, -inf).scatter(1, chosen, values)``: the chosen values, everything else masked."""
+    base, source = b.signal(c.value(0, "input"), c), b.signal(c.value(3, "src"), c)
+    shapes = [b.nodes[i].shape for i in (base, source) if i is not None]
+    if len(shapes) < 2 or None in shapes or c.value(4, "reduce") is not None or not _wholly_masked(b, base):
+        return opaque(b, c)
+    places, values = (math.prod(shape or ()) for shape in shapes)
+    return _mix(b, c, [i for i in (source, base) if i is not None], values / places if places else None)
+
+
+def _wholly_masked(b: Builder, index: int | None) -> bool:
+    share = b.nodes[index].attrs.get("masked") if index is not None else None
+    return isinstance(share, float) and share == 1.0
 
 
 def _mix(b: Builder, c: Call, inputs: list[int], share: float | None) -> Value:

@@ -18,6 +18,7 @@ from initlint.probe.inputs import Inputs
 from initlint.probe.measure_units import row_duplicates
 from initlint.probe.recorded_output import map_output
 from initlint.probe.recorded_state import preserved, seeded, set_mode
+from initlint.probe.traced import tensors_in
 
 #: Gradients that differ by less than this of their size are equal: rounding of sums in float32 leaves 1e-6, more after
 #: steps that carry it on. Units that are told apart at all differ by far more.
@@ -43,6 +44,7 @@ def equal_slices(model: nn.Module, inputs: Inputs | None, seed: int) -> tuple[Eq
     named = {name: p for name, p in model.named_parameters() if not torch.nn.parameter.is_lazy(p)}
     if (
         inputs is None
+        or _says_nothing(inputs)
         or any(p.is_meta for p in named.values())
         or sum(p.numel() for p in named.values()) > _SMALL_MODEL
     ):
@@ -159,6 +161,12 @@ def _shared(gradient: torch.Tensor, axis: int, groups: tuple[torch.Tensor, ...])
         runs = torch.cat([torch.zeros(1, dtype=torch.long), (~step).long().cumsum(0)])
         parts = (order[runs == run] for run in torch.nonzero(torch.bincount(runs) > 1).flatten())
         yield from parts
+
+
+def _says_nothing(inputs: Inputs) -> bool:
+    """Whether indices are all zero: what they look up cannot be told apart by them."""
+    indices = [t for t in tensors_in((inputs.args, dict(inputs.kwargs))) if t.dtype in (torch.int32, torch.int64)]
+    return any(t.numel() > 1 and not bool(t.any()) for t in indices)
 
 
 def _gradients(

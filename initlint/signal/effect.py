@@ -225,6 +225,8 @@ def sentence(effect: Effect, scene: Scene) -> str:
     first, last = (place(scene, i) for i in (span.first, span.last))
     start, end = (first, last) if kind != "gradient" else (last, first)
     rest = "about equal" if wanted is None or wanted.raw < 0.5 else f"{fold(wanted.raw)}-fold"
+    if wanted is not None and wanted.raw >= 0.5 and wanted.shrinks != span.shrinks:
+        rest = f"it {'shrinks' if wanted.shrinks else 'grows'} {rest}"
     return f"{what} {verb} {fold(span.raw)}-fold from {start} to {end} (expected: {rest})"
 
 

@@ -18,6 +18,10 @@ from initlint.upstream import judged, loudest, with_moments, writers
 _NOTE = 0.6
 # Models are traced with short sequences; real ones are longer, and the critical spread grows (slowly) with length.
 _FEWEST_KEYS = 64
+# What stands between a norm and the products: layouts, factors, rotary positions (sums of products with tables).
+_KEEPING = frozenset(
+    {"identity", "reshape", "select", "scale", "mul", "add", "sub", "cat", "dropout", "parameter", "constant"}
+)
 # The scale that is missing when logits are q . k without 1 / sqrt(d): a factor of at least 2 in std from d = 4.
 _UNSCALED = 2.0
 
@@ -45,11 +49,14 @@ class AttentionEntropyCollapse(Rule):
     ```
 
     ## Known problems
-    T5 leaves the factor out and divides the std of its query matrix instead; this is seen and right.
+    T5 leaves the factor out and divides the std of its query matrix instead; this is seen and right. Where a norm
+    stands behind both queries and keys, the spread is a temperature that somebody chose and that no initial weight
+    moves: a note.
 
     ## References
     - Zhai et al. 2023, Stabilizing Transformer Training by Preventing Attention Entropy Collapse, arXiv:2303.06296
     - Vaswani et al. 2017, section 3.2.1
+    - Dehghani et al. 2023, Scaling Vision Transformers to 22 Billion Parameters, section 2 (norms of queries and keys)
     """
 
     code = "IL211"
@@ -79,7 +86,8 @@ class AttentionEntropyCollapse(Rule):
         worst = max(found, key=lambda index: found[index][0])
         guilty = list(dict.fromkeys(p.name for index in found for p in _projections(context, index)))
         parameters = [p for name in guilty if (p := context.parameter(name)) is not None]
-        yield self._report(context, parameters, *found[worst], worst, len(found))
+        chosen = all(_chosen(context, index) for index in found)
+        yield self._report(context, parameters, *found[worst], worst, len(found), chosen=chosen)
 
     def _input(self, context: Context, cause: _Cause, at: int, spread: _Spread) -> Outcome:
         """The projections are as they should be; what they read is too large."""
@@ -105,12 +113,20 @@ class AttentionEntropyCollapse(Rule):
         )
 
     def _report(
-        self, context: Context, guilty: list[ParameterFacts], spread: float, critical: float, at: int, count: int
+        self,
+        context: Context,
+        guilty: list[ParameterFacts],
+        spread: float,
+        critical: float,
+        at: int,
+        count: int,
+        *,
+        chosen: bool,
     ) -> Outcome:
         node = context.facts.nodes[at]
         unscaled = _unscaled(node)
         # where the factor 1 / sqrt(d) is plainly missing, the spread is nobody's choice
-        severity = Severity.WARNING if spread > critical or unscaled else Severity.NOTE
+        severity = Severity.WARNING if (spread > critical or unscaled) and not chosen else Severity.NOTE
         more = f" ({count} attentions)" if count > 1 else ""
         cause = "; the products are not divided by sqrt(d)" if unscaled else ""
         changes = {p.name: Nominal(0.0, p.stats.second / spread) for p in guilty if p.stats and len(p.shape) > 1}
@@ -143,6 +159,24 @@ class AttentionEntropyCollapse(Rule):
     @good
     def table_scaled_up_and_drawn_small() -> Any:
         return _translator(64**-0.5)
+
+    @good
+    def chosen_temperature() -> Any:
+        """Queries and keys are normalised: weights do not move the logits, and the factor is a choice."""
+        import torch
+        from torch import nn
+
+        class Attention(nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                self.q, self.k, self.v = nn.Linear(256, 256), nn.Linear(256, 256), nn.Linear(256, 256)
+                self.of_q, self.of_k = nn.RMSNorm(256), nn.RMSNorm(256)
+
+            def forward(self, x: torch.Tensor) -> torch.Tensor:
+                q, k, v = self.of_q(self.q(x)), self.of_k(self.k(x)), self.v(x)
+                return nn.functional.scaled_dot_product_attention(q, k, v, scale=0.5)
+
+        return Attention(), (torch.randn(2, 32, 256),)
 
     @good
     def scaled_products() -> Any:
@@ -206,20 +240,49 @@ def _inputs(context: Context, at: int) -> list[int]:
     return list(dict.fromkeys(i for index in reading for i in context.facts.nodes[index].inputs[:1]))
 
 
-def _projections(context: Context, index: int) -> list[ParameterFacts]:
-    """The weights that make queries and keys."""
+def _chosen(context: Context, index: int) -> bool:
+    """Whether norms behind queries and keys leave the spread to a factor in the code."""
+    nodes = context.facts.nodes
+    sources = _factors(context, index)
+    return len(sources) >= 2 and all(_normalised(nodes, i) for i in sources)
+
+
+def _factors(context: Context, index: int) -> list[int]:
+    """The nodes of queries and keys; none for ``mha``, which projects them itself."""
     nodes = context.facts.nodes
     node = nodes[index]
     if node.op == "mha":
+        return []
+    if node.op == "attention":
+        return list(node.inputs[:2])
+    product = _product(nodes, node)
+    return list(product.inputs) if product else []
+
+
+def _normalised(nodes: tuple[Node, ...], index: int) -> bool:
+    """Whether a signal is a norm's output, turned, scaled and rotated by what is no weight."""
+    todo, seen = [index], {index}
+    normed = False
+    while todo:
+        node = nodes[todo.pop()]
+        if node.op == "norm":
+            normed = True
+            continue
+        if node.op not in _KEEPING:
+            return False
+        todo += [i for i in node.inputs if i not in seen]
+        seen.update(node.inputs)
+    return normed
+
+
+def _projections(context: Context, index: int) -> list[ParameterFacts]:
+    """The weights that make queries and keys."""
+    node = context.facts.nodes[index]
+    if node.op == "mha":
         names = [n for role, n in node.parameters.items() if role in ("in_proj", "q_proj", "k_proj")]
         return [p for name in names if (p := context.parameter(name)) is not None]
-    if node.op == "attention":
-        sources = list(node.inputs[:2])
-    else:
-        product = _product(nodes, node)
-        sources = list(product.inputs) if product else []
     found: list[ParameterFacts] = []
-    for source in sources:
+    for source in _factors(context, index):
         found += [p for p in writers(context, source, roles=("weight",)) if p not in found]
     return found
 

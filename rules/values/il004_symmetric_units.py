@@ -135,7 +135,8 @@ class SymmetricUnits(Rule):
         }
         for group in by_cause(constant).values():
             names = {p.name for p in group}
-            blind = [p for p in group if any(layer.kind == "embedding" for layer in context.layers_of(p.name))]
+            tables = [p for p in group if any(layer.kind == "embedding" for layer in context.layers_of(p.name))]
+            blind = [p for p in tables if not _shifts(context, p)]
             one_rank = [p for p in group if any(_mixes(context, layer) for layer in context.layers_of(p.name))]
             if not names & stuck and not blind and not one_rank:
                 continue
@@ -269,6 +270,27 @@ class SymmetricUnits(Rule):
         return Picked(), (torch.randn(4, 6, 16),)
 
     @good
+    def constant_positions_that_are_added() -> Any:
+        """Every position is shifted by the same vector, as by zeros; positions get gradients of their own."""
+        import torch
+        from torch import nn
+
+        class Patches(nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                self.patch, self.head = nn.Linear(12, 16), nn.Linear(16, 4)
+                self.rows, self.columns = nn.Embedding(5, 16), nn.Embedding(5, 16)
+                nn.init.ones_(self.rows.weight)
+                nn.init.ones_(self.columns.weight)
+
+            def forward(self, x: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
+                x = self.patch(x) + (self.rows(places[..., 0]) + self.columns(places[..., 1]))
+                return self.head(torch.relu(x).mean(1))
+
+        places = torch.cartesian_prod(torch.arange(3), torch.arange(3)).expand(4, -1, -1)
+        return Patches(), (torch.randn(4, 9, 12), places)
+
+    @good
     def constant_head_only() -> Any:
         from torch import nn
 
@@ -335,6 +357,32 @@ def _told_apart(context: Context, layer: Layer) -> bool:
     """Whether the matrix that works has unequal rows though the parameter has one value: it is multiplied by noise."""
     operators = [context.facts.nodes[node].operator for node in layer.nodes]
     return any(operator is not None and operator.energy_spread > _SPREAD for operator in operators)
+
+
+def _shifts(context: Context, table: ParameterFacts) -> bool:
+    """Whether a table's vectors are only added to signals of the inputs: equal ones shift those, as zeros would.
+
+    Tables of positions and types are often zero at first; their items get gradients of their own.
+    """
+    looked_up = {node for layer in context.layers_of(table.name) for node in layer.nodes}
+    own: set[int] = set(looked_up)
+    live: set[int] = set()  # nodes that depend on the table alone, and on the inputs
+    added = False
+    for node in context.facts.nodes:
+        if node.index in looked_up:
+            continue
+        if node.op == "input" or live.intersection(node.inputs):
+            live.add(node.index)
+        if not own.intersection(node.inputs):
+            continue
+        others = [i for i in node.inputs if i not in own and context.facts.nodes[i].op not in ("parameter", "constant")]
+        if not others:
+            own.add(node.index)
+        elif node.op == "add" and live.intersection(others):
+            added = True
+        else:
+            return False
+    return added and not own.intersection(context.facts.outputs)
 
 
 def _equal_units(context: Context, layer: Layer) -> bool:

@@ -201,3 +201,17 @@ def test_the_model_is_left_as_it_was() -> None:
     assert float(model.steps) == 0.0
     assert torch.equal(state, torch.random.get_rng_state())
     assert [n.attrs["mean"] for n in nodes if n.op == "parameter"] == [2.0]
+
+
+def test_scores_scattered_into_a_mask_are_what_counts() -> None:
+    """A router's chosen scores among -inf: the sigmoid behind sees the scores, and nothing that is saturated."""
+
+    def routed(s: Any, x: torch.Tensor) -> torch.Tensor:
+        scores = x @ s.w
+        best, chosen = scores.topk(1, dim=-1)
+        return torch.full_like(scores, float("-inf")).scatter(1, chosen, best).sigmoid()
+
+    nodes, _ = traced(Call(routed, w=P(6, 5)), torch.randn(8, 6))
+    mixed = next(n for n in nodes if n.op == "where")
+    assert mixed.attrs["share"] == pytest.approx(0.2)
+    assert not any(n.op == "opaque" for n in nodes)
