@@ -22,6 +22,10 @@ from initlint.probe.traced import MARKERS, Traced, meta_of, tensors_in
 #: Factors of the observed inputs at which an op is asked: two decades around the operating point.
 SCALES = (0.1, 0.3, 0.6, 1.0, 1.6, 3.0, 10.0)
 
+#: The same for ops with large results, of which each answer takes seconds: what lies between is interpolated.
+FEW_SCALES = (0.3, 1.0, 3.0)
+_LARGE = 4_000_000
+
 # Grid of a table: dense near zero where activations bend, reaching far enough that they are
 # straight (or saturated) beyond. x = sinh(t): |x| up to 50.
 _POINTS = 321
@@ -135,6 +139,8 @@ def response_of(traced: Traced, node: fx.Node, *, scales: Sequence[float] = SCAL
     called = _call_of(traced, node, seed)
     if called is None:
         return None
+    if meta_of(node).shape is not None and math.prod(meta_of(node).shape or ()) > _LARGE:
+        scales = [s for s in FEW_SCALES if s in scales]
     with preserved(traced.root):
         return response(*called, scales=scales, seed=seed)
 
