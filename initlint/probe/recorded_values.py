@@ -31,7 +31,7 @@ def describe(value: Any, batch: int | None, *, measure: bool) -> Meta:
     if isinstance(value, torch.Tensor):
         meta = Meta(shape=_shape(value), dtype=dtype_name(value.dtype))
         meta.batch = 0 if batch is not None and value.dim() > 0 and value.shape[0] == batch else None
-        if measure:
+        if measure and not under_vmap(value):
             meta.measured, meta.positions = _measured(value, meta.batch)
         return meta
     if isinstance(value, (tuple, list)) and not isinstance(value, torch.Size):
@@ -39,6 +39,11 @@ def describe(value: Any, batch: int | None, *, measure: bool) -> Meta:
     if isinstance(value, dict):
         return Meta(value_kind="tuple", elements=tuple(describe(v, batch, measure=measure) for v in value.values()))
     return Meta(value_kind="other")
+
+
+def under_vmap(value: Any) -> bool:
+    """Whether a tensor is one of ``vmap``'s, whose values nobody can read."""
+    return isinstance(value, torch.Tensor) and bool(torch._C._functorch.is_batchedtensor(value))
 
 
 def _shape(value: torch.Tensor) -> tuple[int, ...] | None:

@@ -12,6 +12,8 @@ import torch.nn.functional as F
 from torch import fx, nn
 from torch.utils.checkpoint import checkpoint
 
+from initlint.probe import inputs as finding
+from initlint.probe import trace as tracing
 from initlint.probe.recorded import Recorder
 from initlint.probe.traced import custom_backward, merge_view, meta_of, unknown_source, view_again
 
@@ -339,3 +341,25 @@ def test_meta_runs_answer_questions_about_values():
         x = torch.empty(4, 8)
     recorder = record(model, x, measure=False, answers=True)
     assert meta_of(named(recorder.graph, "fc")).shape == (1, 8)
+
+
+def test_a_function_under_vmap_is_not_looked_into() -> None:
+    """Masks made position by position: nobody can read a value there, and the forward passes as it does unwatched."""
+
+    class Masked(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.embed, self.lengths = nn.Linear(6, 8), (4, 7)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            if x.sum() > 1e9:  # no symbolic trace gets past this
+                raise RuntimeError("not finite")
+            there = torch.ones(x.shape[:2], dtype=torch.int64)
+            seen = torch.vmap(lambda row: torch.vmap(lambda at: (at * there[0, 0]) <= row)(torch.arange(9)))
+            mask = seen(torch.arange(9)).float()
+            return mask @ self.embed(x)
+
+    found = finding.find(Masked(), {"example_inputs": lambda: (torch.randn(3, 9, 6),)}, (), seed=0)
+    traced = tracing.trace(Masked(), found, seed=0)
+    assert traced.ran
+    assert traced.coverage == 1.0
