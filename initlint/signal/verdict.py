@@ -62,8 +62,10 @@ def distance(effect: Effect, signal: Signal, optimizer: str = "adam", dtype: str
 def costs(effect: Effect, signal: Signal) -> bool:
     """Whether these values bring about a profile that costs accuracy, which the expected ones would not have."""
     before = effect.before or signal.spans
-    now, then = (max((span.value for span in spans.values()), default=0.0) for spans in (before, effect.after))
-    return not effect.hidden and now >= COSTS > then and now - then > HARMLESS
+    if effect.hidden or any(span.value >= COSTS for span in effect.after.values()):
+        return False
+    pairs = [(now, effect.after.get(key)) for key, now in before.items() if now.value >= COSTS]
+    return any(then is None or now.shrinks != then.shrinks or now.value - then.value > HARMLESS for now, then in pairs)
 
 
 def harmed(effect: Effect, signal: Signal, optimizer: str) -> Severity | None:

@@ -249,6 +249,11 @@ def test_mistake(effect, expected, healthy):
     assert mistake(effect, healthy) is expected
 
 
+def test_a_mistake_that_turns_the_direction_counts_from_end_to_end(healthy):
+    turned = {"forward": Span(2.5, 2.5, 0.0, 0, 1, shrinks=False), "gradient": Span(), "dependent": Span()}
+    assert mistake(replace(made(3.1), after=turned), healthy) is Severity.ERROR
+
+
 @pytest.mark.parametrize(("value", "expected"), [(1.9, Severity.NOTE), (2.1, Severity.WARNING), (9.5, Severity.ERROR)])
 def test_mismatch(value, expected, healthy):
     assert mismatch(made(value), healthy) is expected
