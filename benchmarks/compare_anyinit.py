@@ -89,7 +89,8 @@ def own_row(model: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> Row:
     errors = []
     for node in {index for layer in facts.layers for index in layer.nodes}:
         measured, found = facts.nodes[node].measured, signal.built[node]
-        if measured is not None and measured.second > 0 and found.q > 0 and not found.undetermined:
+        known = measured is not None and _positive(measured.second) and _positive(found.q)
+        if measured is not None and known and not found.undetermined:
             errors.append(_off(found.q, measured.second))
     return Row(errors, seconds)
 
