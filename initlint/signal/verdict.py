@@ -60,12 +60,15 @@ def distance(effect: Effect, signal: Signal, optimizer: str = "adam", dtype: str
 
 
 def costs(effect: Effect, signal: Signal) -> bool:
-    """Whether these values bring about a profile that costs accuracy, which the expected ones would not have."""
+    """Whether these values bring about a profile that costs accuracy, which the expected ones would not have.
+
+    The ratios as they are: the mistake is proven, so that chance need not be ruled out first.
+    """
     before = effect.before or signal.spans
-    if effect.hidden or any(span.value >= COSTS for span in effect.after.values()):
+    if effect.hidden or any(span.raw >= COSTS for span in effect.after.values()):
         return False
-    pairs = [(now, effect.after.get(key)) for key, now in before.items() if now.value >= COSTS]
-    return any(then is None or now.shrinks != then.shrinks or now.value - then.value > HARMLESS for now, then in pairs)
+    pairs = [(now, effect.after.get(key)) for key, now in before.items() if now.raw >= COSTS]
+    return any(then is None or now.shrinks != then.shrinks or now.raw - then.raw > HARMLESS for now, then in pairs)
 
 
 def harmed(effect: Effect, signal: Signal, optimizer: str) -> Severity | None:
