@@ -13,9 +13,10 @@ from initlint.facts import InitStatement, ParameterFacts, Write
 from initlint.findings import Severity
 from initlint.records import dataclass
 from initlint.rule import Context
-from initlint.signal import Effect, Nominal, confirmed, propagate
+from initlint.signal import Effect, Nominal
 from initlint.signal.verdict import intent
 from initlint.theory.schemes import Requested, requested
+from initlint.upstream import with_moments
 
 #: A factor 2 of the second moment counts where there is evidence of a mistake (DESIGN, section 4).
 _COUNTS = 2.0
@@ -109,7 +110,7 @@ def _behind_a_shut_branch(context: Context, changes: Mapping[str, Nominal]) -> b
     signal = context.signal
     if signal.sweeps is None or signal.sweeps[0] is signal.sweeps[1]:
         return False
-    then = propagate(context.facts, {**confirmed(context.facts), **changes}).built
+    then = with_moments(context, changes).built
     pairs = [(signal.built[i], then[i]) for i in signal.trunk if signal.built[i].q > 0 and then[i].q > 0]
     second = [(a.q, b.q) for a, b in pairs]
     # a class token sees the input through such branches alone: how little there is of it at first is their design

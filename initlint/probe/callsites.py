@@ -10,7 +10,7 @@ import textwrap
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
-from initlint.probe.names import Definition, statements
+from initlint.probe.names import Definition, called, statements
 from initlint.probe.scan import Scan, file_of, scan_tree
 
 # A repository with more text than this is searched near the file only: a second of reading, at most.
@@ -175,7 +175,7 @@ def _parsed(path: str, code: str, offset: int) -> Iterator[Source]:
 def _calls(source: Source, name: str) -> Iterator[CallSite]:
     def visit(node: ast.AST, around: tuple[Definition, ...]) -> Iterator[CallSite]:
         for child in ast.iter_child_nodes(node):
-            if isinstance(child, ast.Call) and _called(child) == name:
+            if isinstance(child, ast.Call) and called(child) == name:
                 yield CallSite(source, child, around)
             inner = (child, *around) if isinstance(child, Definition) else around
             yield from visit(child, inner)
@@ -185,18 +185,12 @@ def _calls(source: Source, name: str) -> Iterator[CallSite]:
     yield from sorted(sites, key=lambda site: any(isinstance(d, ast.ClassDef) for d in site.around))
 
 
-def _called(call: ast.Call) -> str:
-    if isinstance(call.func, ast.Attribute):
-        return call.func.attr
-    return call.func.id if isinstance(call.func, ast.Name) else ""
-
-
 def means(site: CallSite, path: str) -> bool:
     """Whether the called name can be the one defined in ``path``: not when another class of that name is meant."""
     if os.path.samefile(site.source.path, path):
         return True
     scan = scan_of(site.source)
-    name = _called(site.call)
+    name = called(site.call)
     if isinstance(site.call.func, ast.Name):
         if name in scan.definitions:
             return False
@@ -253,7 +247,7 @@ def option_default(site: CallSite, name: str) -> ast.expr | None:
 def _declared_default(where: Sequence[ast.AST], name: str) -> ast.expr | None:
     """The default of the option ``name`` among declarations of argparse, optparse and click."""
     for node in (inner for outer in where for inner in ast.walk(outer)):
-        if not isinstance(node, ast.Call) or _called(node) not in ("add_argument", "add_option", "option", "argument"):
+        if not isinstance(node, ast.Call) or called(node) not in ("add_argument", "add_option", "option", "argument"):
             continue
         flags = [a.value for a in node.args if isinstance(a, ast.Constant) and isinstance(a.value, str)]
         keywords = {k.arg: k.value for k in node.keywords}
@@ -274,7 +268,7 @@ def _declared_default(where: Sequence[ast.AST], name: str) -> ast.expr | None:
 
 def _typer_default(node: ast.expr) -> ast.expr:
     """``3`` for ``typer.Option(3, help=...)``; any other default as it is."""
-    if isinstance(node, ast.Call) and _called(node) in ("Option", "Argument"):
+    if isinstance(node, ast.Call) and called(node) in ("Option", "Argument"):
         given = next((k.value for k in node.keywords if k.arg == "default"), node.args[0] if node.args else None)
         return node if given is None else given
     return node

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from initlint.facts import FocalLoss, Site
-from initlint.probe.names import Definition, dotted
+from initlint.probe.names import Definition, called, dotted
 
 #: A file without all of these holds no focal loss.
 _CLUES = (
@@ -66,7 +66,7 @@ def focal_losses(path: str, text: str, models: Iterable[str], root: str) -> Iter
     lines = text.splitlines()
     known = {found.name: found for found in _definitions(tree)}
     made = dict(_instances(tree, known))
-    called: set[str] = set()
+    used: set[str] = set()
     for owner, function in _functions(tree):
         for node in _own(function):
             focal = _called(node, known, made) if isinstance(node, ast.Call) else None
@@ -76,7 +76,7 @@ def focal_losses(path: str, text: str, models: Iterable[str], root: str) -> Iter
                 or (owner, function.name) == (focal.owner, focal.function)
             ):
                 continue
-            called.add(focal.name)
+            used.add(focal.name)
             if owner not in models and root not in _classes_made(tree, function):
                 continue
             summed = _summed(node, focal, function)
@@ -85,7 +85,7 @@ def focal_losses(path: str, text: str, models: Iterable[str], root: str) -> Iter
             yield FocalLoss(where, summed, owner, callee, output)
     for focal in known.values():
         of_another = bool(focal.owner) and not _is_class(focal) and focal.owner not in models
-        if focal.name not in called and focal.line and not of_another:
+        if focal.name not in used and focal.line and not of_another:
             where = Site(path, focal.line, None, focal.function, lines[focal.line - 1].strip())
             yield FocalLoss(where, bool(focal.summed))
 
@@ -128,7 +128,7 @@ def _definitions(tree: ast.Module) -> Iterator[_Focal]:
 def _computes(function: _Function) -> tuple[int, str] | None:
     """The line of (1 - p) ** gamma in a function that also holds a binary cross entropy, and its prediction."""
     calls = [node for node in _own(function) if isinstance(node, ast.Call)]
-    names = {dotted(call.func).rpartition(".")[2] or getattr(call.func, "attr", "") for call in calls}
+    names = {called(call) for call in calls}
     if names.intersection(_SOFTMAX) or not names.intersection((*_ENTROPIES, *_MODULES, "log")):
         return None
     entropy = bool(names.intersection((*_ENTROPIES, *_MODULES)))
@@ -191,7 +191,7 @@ def _assigned(function: ast.AST) -> dict[str, ast.expr]:
 
 def _prediction_of(call: ast.Call, functions: tuple[str, ...] = _ENTROPIES) -> ast.expr | None:
     """What a call takes as the prediction."""
-    name = dotted(call.func).rpartition(".")[2] or getattr(call.func, "attr", "")
+    name = called(call)
     if name not in functions:
         return None
     if isinstance(call.func, ast.Attribute) and not call.args and not call.keywords:

@@ -57,6 +57,19 @@ def root(node: ast.AST) -> str | None:
     return node.id if isinstance(node, ast.Name) else None
 
 
+def called(call: ast.Call) -> str:
+    """The last part of what is called: ``"Linear"`` of ``nn.Linear(...)`` and of ``layers()[0].Linear(...)``."""
+    return call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", "")
+
+
+def own_nodes(node: ast.AST) -> Iterator[ast.AST]:
+    """All nodes of a function's body but those of functions and classes defined in it."""
+    for child in ast.iter_child_nodes(node):
+        if not isinstance(child, Definition | ast.Lambda):
+            yield child
+            yield from own_nodes(child)
+
+
 def dotted(node: ast.AST) -> str:
     """``"torch.nn.Linear"`` for that expression; ``""`` when it is not a dotted name."""
     parts: list[str] = []

@@ -82,9 +82,7 @@ def _scale_operand(graph: Graph, node: Node) -> str | None:
     if len(node.inputs) != 2:
         return None
     for mine, other in (node.inputs, node.inputs[::-1]):
-        source = graph.nodes[mine]
-        while source.op in ("reshape", "select", "identity") and len(source.inputs) == 1:
-            source = graph.nodes[source.inputs[0]]
+        source = graph.held(mine)
         if source.op == "parameter" and not source.attrs.get("buffer") and not graph.fixed[other]:
             return next(iter(source.parameters.values()), None)
     return None

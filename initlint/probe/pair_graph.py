@@ -69,6 +69,13 @@ class Graph:
             rest.remove(source)
         return rest
 
+    def held(self, index: int) -> Node:
+        """What an operand is a view of: a parameter behind its reshapings and selections."""
+        node = self.nodes[index]
+        while node.op in ("reshape", "select", "identity") and len(node.inputs) == 1:
+            node = self.nodes[node.inputs[0]]
+        return node
+
     def stripped(self, index: int) -> int:
         """What an operand comes from, through scalings, norms and rearrangements."""
         while True:

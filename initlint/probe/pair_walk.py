@@ -84,9 +84,7 @@ def _learned(graph: Graph, source: int, node: Node) -> float:
     if node.op not in ("mul", "div"):
         return 1.0
     for index in graph.others(node, source):
-        other = graph.nodes[index]
-        while other.op in ("reshape", "select", "identity") and len(other.inputs) == 1:
-            other = graph.nodes[other.inputs[0]]
+        other = graph.held(index)
         mean, second = other.attrs.get("mean"), other.attrs.get("second")
         if other.op != "parameter" or not isinstance(mean, float) or not isinstance(second, float) or not mean:
             continue

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterator
 
+from initlint.probe.names import own_nodes
 from initlint.probe.provenance_words import words
 
 #: Methods that hand out a model's parameters, by name or not.
@@ -27,7 +28,7 @@ def lost_values(
     ``returned``: those of which nothing but the function's result is made, which has no effect where nobody reads it;
     the target is then the parameter that the name stood for before.
     """
-    inside = list(_inside(node))
+    inside = list(own_nodes(node))
     handed = {id(item.value) for item in inside if isinstance(item, ast.Return) and isinstance(item.value, ast.Name)}
     loads: dict[str, list[ast.Name]] = {}
     for item in inside:
@@ -53,15 +54,6 @@ def lost_values(
             and target.value.id in states - handed_on
         ):
             yield target, item.value
-
-
-def _inside(node: ast.AST) -> Iterator[ast.AST]:
-    """All nodes of a function's body but those of functions and classes defined in it."""
-    for child in ast.iter_child_nodes(node):
-        if isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef | ast.Lambda):
-            continue
-        yield child
-        yield from _inside(child)
 
 
 def _assignments(inside: list[ast.AST]) -> Iterator[tuple[str, ast.expr]]:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from initlint.facts import Computed, ParameterFacts, Site
+from initlint.probe.names import called, own_nodes
 from initlint.probe.provenance_words import words
 from initlint.probe.sites import make_site
 from initlint.probe.statements_names import Names, bound, parameters
@@ -132,7 +133,7 @@ class Values:
         calls = [
             node
             for node in ast.walk(found.node)
-            if isinstance(node, ast.Call) and node.lineno == outer.line and _called(node) == wanted
+            if isinstance(node, ast.Call) and node.lineno == outer.line and called(node) == wanted
         ]
         if len(calls) != 1:
             return None, None
@@ -304,7 +305,7 @@ class Values:
                 return 2
             return 0 if _root(node) in step.source.imported or self._inputs(step, node) else 1
         if isinstance(node, ast.Call):
-            known = _called(node) in _PLAIN | _SIZES | _DRAWS | _IN_PLACE
+            known = called(node) in _PLAIN | _SIZES | _DRAWS | _IN_PLACE
             return 0 if known or self._function(step, node) is not None else 2
         if isinstance(node, ast.Name):
             if node.id in step.scope.unpacked and not self._inputs(step, node):
@@ -334,7 +335,7 @@ class Values:
             yield from self._visit(step, child)
 
     def _visit_call(self, step: _Step, node: ast.Call) -> Iterator[ast.expr]:
-        name = _called(node)
+        name = called(node)
         yield node
         if name in _SIZES and name not in ("view", "reshape", "expand"):
             return
@@ -384,14 +385,14 @@ def _index(source: Source) -> dict[int, list[_Statement]]:
 
 def _filled(step: _Step, name: str) -> list[_Step]:
     """The one draw that fills memory allocated under a name: ``w = torch.empty(n)``, ``w.normal_(0, std)``."""
-    if not isinstance(step.expr, ast.Call) or _called(step.expr) not in _SIZES:
+    if not isinstance(step.expr, ast.Call) or called(step.expr) not in _SIZES:
         return []
     draws = [
         candidate.node
         for candidate in step.source.candidates
         if candidate.scope is step.scope and isinstance(candidate.target, ast.Name) and candidate.target.id == name
     ]
-    calls = [node for node in draws if isinstance(node, ast.Call) and _called(node) in _DRAWS]
+    calls = [node for node in draws if isinstance(node, ast.Call) and called(node) in _DRAWS]
     return [replace(step, expr=calls[0])] if len(calls) == 1 else []
 
 
@@ -399,32 +400,19 @@ def _results(node: Function) -> list[ast.expr]:
     """What a function returns, each return once."""
     if isinstance(node, ast.Lambda):
         return [node.body]
-    found: list[ast.expr] = []
-    todo: list[ast.AST] = list(node.body)
-    while todo:
-        item = todo.pop()
-        if isinstance(item, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda | ast.ClassDef):
-            continue
-        if isinstance(item, ast.Return):
-            found += [item.value] if item.value is not None else []
-        todo += ast.iter_child_nodes(item)
-    return found
+    return [item.value for item in own_nodes(node) if isinstance(item, ast.Return) and item.value is not None]
 
 
 def _computes(node: ast.expr) -> bool:
     if isinstance(node, ast.BinOp):
         return isinstance(node.op, ast.Div | ast.Pow)
-    return isinstance(node, ast.Call) and _called(node) in _ROOTS
+    return isinstance(node, ast.Call) and called(node) in _ROOTS
 
 
 def _site(step: _Step) -> Site:
     expr = step.expr
     where = (expr.lineno, expr.end_lineno or expr.lineno, expr.col_offset, expr.end_col_offset or 0)
     return make_site(step.source.path, where, step.scope.name)
-
-
-def _called(node: ast.Call) -> str:
-    return node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
 
 
 def _function_name(scope: Scope) -> str:

@@ -18,8 +18,8 @@ from initlint.signal.moments import State
 _SUMS = frozenset({"reshape", "select", "identity", "dropout", "pad", "cumsum", "where", "stack", "cat", "reduce"})
 #: The reductions among them.
 _REDUCTIONS = frozenset({"mean", "sum", "max", "min"})
-#: exp of a Gaussian has the second moment exp(2 m + 2 v), from values at 2 standard deviations of x squared, 2 v: no
-#: tensor holds them where that is 5.6 standard deviations away, which one value in 1e8 is.
+#: The second moment of exp(x), x Gaussian of variance v, comes from values around m + 2 v, which is 2 sqrt(v) standard
+#: deviations away. One value in 1e8 lies beyond 5.6 of them: no tensor holds such values.
 RARE = 5.6
 
 

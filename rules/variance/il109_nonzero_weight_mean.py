@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
 from initlint.coherence import coherence
 from initlint.diagnosis import Suspect, suspects
-from initlint.facts import ParameterFacts
+from initlint.facts import ModelFacts, ParameterFacts
 from initlint.findings import Finding, Severity
 from initlint.rule import Context, Outcome, bad, by_cause, good, site_of
 from initlint.signal import Effect, Nominal
@@ -231,18 +231,31 @@ def _cut_off(parameter: ParameterFacts) -> bool:
     return not low - 2 * std <= mean <= high + 2 * std  # type: ignore[operator]
 
 
+#: The facts that were asked about last, and the answer: each suspect of a net asks several times.
+_last: tuple[ModelFacts, Mapping[str, Coherence]] | None = None
+
+
+def _coherent(facts: ModelFacts) -> Mapping[str, Coherence]:
+    """What the units of a net share behind each weight that was drawn around a mean."""
+    global _last
+    known = _last
+    if known is None or known[0] is not facts:
+        drawn = {
+            s.parameter.name: (s.layer.fan_in, s.parameter.stats.mean, s.parameter.stats.var)
+            for s in suspects(facts)
+            if s.reason == "nonzero_mean" and s.parameter.stats and s.layer.fan_in
+        }
+        known = _last = (facts, coherence(facts, drawn))
+    return known[1]
+
+
 def _chain(context: Context, suspect: Suspect) -> Coherence | None:
     """What all units share, where the mean of this weight makes it grow beyond what independent units would do.
 
     ``None`` where it does not come to a ratio of ``HARMLESS``, or where one matrix that acts again and again does not
     amplify it: there the input of each step outweighs what is left of earlier ones.
     """
-    drawn = {
-        s.parameter.name: (s.layer.fan_in, s.parameter.stats.mean, s.parameter.stats.var)
-        for s in suspects(context.facts)
-        if s.reason == "nonzero_mean" and s.parameter.stats and s.layer.fan_in
-    }
-    found = coherence(context.facts, drawn).get(suspect.parameter.name)
+    found = _coherent(context.facts).get(suspect.parameter.name)
     if found is None or found.beyond < HARMLESS:
         return None
     return None if _unrolled(suspect, found) and found.gain < _RUNS_AWAY else found
