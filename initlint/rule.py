@@ -93,13 +93,12 @@ class Context:
         """Predicted moments of every node, forward and backward, for verdicts.
 
         Where the init record states what weights are drawn from, and the values agree, their nominal moments are
-        used, so that no verdict hangs on the draw (DESIGN, section 4).
+        used, and N(0, 1) for inputs that were drawn from it, so that no verdict hangs on the draw (DESIGN, section 4).
         """
         if self._signal is None:
             from initlint.signal import confirmed, propagate
 
-            nominal = confirmed(self.facts)
-            self._signal = propagate(self.facts, nominal, self.actual) if nominal else self.actual
+            self._signal = propagate(self.facts, confirmed(self.facts), self.actual)
         return self._signal
 
     @property

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from initlint.facts import ModelFacts
+from initlint.signal.confirmed import standard_inputs
 from initlint.signal.doubt import doubted
 from initlint.signal.loss import InitLoss, init_loss
 from initlint.signal.moments import Moments, Nominal
@@ -76,7 +77,8 @@ def propagate(facts: ModelFacts, nominal: Mapping[str, Nominal] | None = None, a
 
     Args:
         facts: a traced model; without nodes the result is empty.
-        nominal: moments to use in place of the actual ones, by parameter name (what the record confirms).
+        nominal: moments to use in place of the actual ones, by parameter name (what the record confirms); inputs
+            drawn from N(0, 1) take its moments then, too. None: everything as it was drawn.
         actual: what was found of the same facts without ``nominal``, if it is known already.
     """
     nodes = fuse(facts.nodes)
@@ -87,8 +89,10 @@ def propagate(facts: ModelFacts, nominal: Mapping[str, Nominal] | None = None, a
     known = actual.sweeps if actual is not None else None
     built = known[0] if known is not None else sweep(nodes, scene, outputs)
     overruled = contradicted(built)
-    if nominal:
-        swapped = substituted(nominal, scene)
+    swapped = {} if nominal is None else {**standard_inputs(nodes, facts), **substituted(nominal, scene)}
+    if actual is not None and not swapped:
+        return actual
+    if swapped:
         nodes = tuple(swapped.get(node.index, node) for node in nodes)
         scene = Scene(nodes, facts, overruled)
         built = sweep(nodes, scene, outputs)

@@ -98,7 +98,7 @@ def _chain(bias: float) -> Any:
     from torch import nn
 
     layers: list[nn.Module] = []
-    for _ in range(8):
+    for _ in range(10):
         linear = nn.Linear(64, 64)
         nn.init.kaiming_normal_(linear.weight)
         nn.init.constant_(linear.bias, bias)

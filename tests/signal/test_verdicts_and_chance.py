@@ -144,3 +144,30 @@ def test_a_span_over_an_unknown_part_of_the_trunk_is_no_verdict():
         span = propagate(graph.facts()).spans["gradient"]
         assert span.raw > 8
         assert (span.value > 6) == (op == "activation")
+
+
+def test_the_draw_of_a_standard_input_moves_no_verdict():
+    def ends(second: float, mean: float) -> tuple[float, float]:
+        graph = Graph(batch=32)
+        x = graph.input(16, second=second, mean=mean, correlation=0.02, positions=-0.01)
+        graph.linear(graph.linear(x, 64, 1e-3), 4)
+        facts = graph.facts()
+        return propagate(facts, {}).profile[-1].q, propagate(facts).profile[-1].q
+
+    drawn, again = ends(0.9, 0.05), ends(1.1, -0.1)
+    assert drawn[0] == again[0]
+    assert again[1] - drawn[1] == pytest.approx(math.log10(1.1 / 0.9), abs=1e-3)
+
+
+@pytest.mark.parametrize("given", [{"second": 0.33, "mean": 0.5}, {"second": 1.0, "mean": 0.0, "correlation": 0.6}])
+def test_an_input_that_is_not_standard_stays_as_it_was_given(given):
+    graph = Graph(batch=32)
+    graph.linear(graph.linear(graph.input(16, **given), 64), 4)
+    facts = graph.facts()
+    assert propagate(facts, {}).built[0] == propagate(facts).built[0]
+
+
+def test_a_few_numbers_say_too_little_of_their_law():
+    graph = Graph(batch=4)
+    graph.linear(graph.linear(graph.input(16, second=0.9), 64), 4)
+    assert propagate(graph.facts(), {}).built[0].q == pytest.approx(0.9)
