@@ -17,8 +17,8 @@ DRAWN = frozenset({"normal", "uniform", "truncated", "orthogonal"})
 CENTRED = 1e-3
 #: Standard errors within which a drawn input's moments count as those of N(0, 1): beyond are 6 in 100,000 draws.
 CHANCE = 4.0
-#: What these have to tell apart: of somebody's data a half of the second moment (from 129 elements); what initlint draws
-#: itself is standard or else filled with ones (from 33).
+#: What these have to tell apart: of somebody's data a half of the second moment (from 129 elements); what initlint
+#: draws itself is standard or else filled with ones (from 33).
 KNOWN, OWN = 0.5, 1.0
 #: A standard input, independent between samples and positions.
 STANDARD = {"mean": 0.0, "second": 1.0, "correlation": 0.0, "positions": 0.0}
