@@ -395,6 +395,7 @@ class TraceFacts:
     training: bool = True
     ran: bool = False  # a real forward completed
     equal: tuple[EqualSlices, ...] = ()  # what a real backward, run where slices are equal, shows to stay equal
+    parts: tuple[str, ...] = ()  # children called one by one, where the model itself could not be called
 
 
 @dataclass(frozen=True, slots=True)

@@ -127,6 +127,7 @@ def _model_facts(report: ModelReport) -> tuple[tuple[str, str], ...]:
         ("parameters", f"{parameter_count(facts):,}"),
         ("layers", f"{len(report.rows):,}"),
         ("trace", f"{trace.method}, {_percent(trace.coverage)}{ran}" if known else "none"),
+        ("called part by part", listing(trace.parts) if trace.parts else ""),
         ("inputs", "; ".join(describe_input(entry) for entry in facts.inputs)),
         ("loss at init", describe_loss(report)),
         ("arguments", ", ".join(f"{a.name}={a.value} ({a.origin})" for a in facts.arguments)),

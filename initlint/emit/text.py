@@ -116,6 +116,8 @@ def _facts(report: ModelReport) -> list[tuple[str, str]]:
         # 99.6 % must not read as all
         coverage = "every layer seen" if share >= 1 else f"{min(int(100 * share), 99)} % of the layers seen"
         found.append(("trace", f"{facts.trace.method}, {coverage}{ran}"))
+        if facts.trace.parts:
+            found.append(("called", f"part by part, not as a whole: {clean(listing(facts.trace.parts))}"))
     else:
         found.append(("trace", "none: signals and pairing are not known"))
     if facts.status == "partial" and facts.trace.not_reached:

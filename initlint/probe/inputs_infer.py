@@ -76,8 +76,12 @@ class Found:
     estimating: bool = True
 
 
-def infer(model: nn.Module, *, seed: int, budget: float) -> Found:
+def infer(model: nn.Module, *, seed: int, budget: float, samples: int | None = None) -> Found:
     """Arguments with which the forward passes, else those with which it reaches most layers.
+
+    Args:
+        budget: seconds of this process.
+        samples: how many, where that is not left to the model's size.
 
     Raises:
         ProbeError: no attempt reached a single layer.
@@ -86,7 +90,7 @@ def infer(model: nn.Module, *, seed: int, budget: float) -> Found:
         raise ProbeError(NO_FORWARD, "Name a class or function whose result can be called.")
     # Clips and volumes hold so many positions that two do.
     slow = _is_large(model) or any(isinstance(m, nn.Conv3d) for m in model.modules())
-    batch = 2 if slow else _SAMPLES
+    batch = samples or (2 if slow else _SAMPLES)
     search = _Search(model, seed)
     for training, estimating in ((True, True), (False, True), (False, False)):
         if not training:

@@ -169,7 +169,38 @@ def graph(
     from initlint.probe.entrance import through_training_step
 
     with through_training_step(model):
-        return _graph(model, record, facts, namespace, options, with_inputs=with_inputs)
+        found = _graph(model, record, facts, namespace, options, with_inputs=with_inputs)
+    named = options.inputs_for.get(facts.target) or options.inputs_for.get(facts.name)
+    asked = options.inputs or named or "example_inputs" in namespace
+    if found.status == "analysed" or found.trace.ran or not with_inputs or asked:
+        return found
+    return _by_parts(model, record, facts, options, found)
+
+
+def _by_parts(
+    model: nn.Module, record: Record | None, facts: ModelFacts, options: ProbeOptions, whole: GraphFacts
+) -> GraphFacts:
+    """The graph of a model's parts, each called by itself, where they ran and show no less than was seen of the whole.
+
+    One that has no forward consists of them; of others they remain a part, whose reason says what the whole needs.
+    """
+    try:
+        from initlint.probe import trace as tracing
+        from initlint.probe.entrance import has_forward
+        from initlint.probe.inputs_parts import parts_of, through_parts
+
+        parts = parts_of(model, options.seed)
+        if not parts:
+            return whole
+        with through_parts(model, parts) as given:
+            traced = tracing.trace(model, given, measure=options.measure, seed=options.seed)
+        if not traced.ran or traced.coverage < whole.trace.coverage:
+            return whole
+    except Exception:  # what was seen of the whole stands
+        return whole
+    found = _paired(traced, record, facts, tuple(given.facts), [])
+    found = replace(found, trace=replace(found.trace, parts=tuple(part.path for part in parts)))
+    return found if not has_forward(model) else replace(found, status="partial", reason=whole.reason)
 
 
 def _graph(

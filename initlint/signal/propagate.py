@@ -111,7 +111,8 @@ def propagate(facts: ModelFacts, nominal: Mapping[str, Nominal] | None = None, a
         profile=profile,
         spans=doubted(scene, built.states, spans(profile), path),
         culprits=culprits(scene, profile, guards),
-        init_loss=init_loss(scene, outputs, built.states),
+        # what a part returns goes on into others: no logits
+        init_loss=None if facts.trace.parts else init_loss(scene, outputs, built.states),
         unsupported=_unsupported(scene, built),
         undetermined=sum(x.undetermined is not None for x in built.states),
         numeric=sum(x.numeric for x in built.states),

@@ -1,0 +1,94 @@
+"""A model that cannot be called as a whole is called part by part: each child with inputs of its own."""
+
+from __future__ import annotations
+
+import inspect
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+from initlint.errors import ProbeError
+from initlint.probe.entrance import has_forward
+from initlint.probe.inputs import Inputs, describe
+from initlint.probe.inputs_infer import infer
+
+# Seconds of this process for all parts together, and for one of them.
+_BUDGET = 10.0
+_PART = 3.0
+# A part that cannot be called either is taken apart itself: encoders in a list of a container are three levels down.
+_DEEP = 3
+# Samples for all parts alike: what two or more outputs have in common has to be told from chance.
+_SAMPLES = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A child that can be called: its path, and the names of its positional arguments, then of the keywords."""
+
+    path: str
+    module: nn.Module
+    positional: tuple[str, ...]
+    values: Mapping[str, Any]
+
+
+def parts_of(model: nn.Module, seed: int) -> list[Part]:
+    """The children for which inputs were found, each with these; of others their own children."""
+    until = time.process_time() + _BUDGET
+    return list(_parts(model, "", seed, until, _DEEP))
+
+
+def _parts(model: nn.Module, path: str, seed: int, until: float, deep: int) -> Iterator[Part]:
+    for name, child in model.named_children():
+        if time.process_time() > until:
+            return
+        if next(child.parameters(), None) is None:
+            continue
+        here = f"{path}.{name}" if path else name
+        part = _part(child, here, seed) if has_forward(child) else None
+        if part is not None:
+            yield part
+        elif deep > 1:
+            yield from _parts(child, here, seed, until, deep - 1)
+
+
+def _part(module: nn.Module, path: str, seed: int) -> Part | None:
+    try:
+        found = infer(module, seed=seed, budget=_PART, samples=_SAMPLES)
+    except ProbeError:
+        return None
+    if found.notes or not found.training:
+        return None  # it did not run to its end, or not in train mode, in which all parts are run
+    names = [f"{index}" for index in range(len(found.args))]
+    for index, parameter in enumerate(inspect.signature(module.forward).parameters.values()):
+        if index < len(names) and parameter.kind is not inspect.Parameter.VAR_POSITIONAL:
+            names[index] = parameter.name
+    return Part(path, module, tuple(names), {**dict(zip(names, found.args, strict=True)), **found.kwargs})
+
+
+@contextmanager
+def through_parts(model: nn.Module, parts: list[Part]) -> Iterator[Inputs]:
+    """While active, calling the model calls its parts one by one, with the inputs that are handed out here."""
+    before = vars(model).get("forward")
+    vars(model)["forward"] = _forward(parts)
+    try:
+        yield describe(model, (), {part.path: dict(part.values) for part in parts}, "inferred")
+    finally:
+        vars(model).pop("forward")
+        if before is not None:
+            vars(model)["forward"] = before
+
+
+def _forward(parts: list[Part]) -> Callable[..., tuple[Any, ...]]:
+    def forward(**given: Any) -> tuple[Any, ...]:
+        outputs = []
+        for part in parts:
+            values = dict(given[part.path])
+            args = [values.pop(name) for name in part.positional]
+            outputs.append(part.module(*args, **values))
+        return tuple(outputs)
+
+    return forward

@@ -1,0 +1,101 @@
+"""Models that cannot be called as a whole are called part by part."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from initlint.options import ProbeOptions
+from initlint.probe.pipeline import analyse
+from initlint.signal import propagate
+
+
+def encoder() -> nn.Module:
+    return nn.Sequential(
+        nn.Conv2d(3, 16, 3, padding=1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, 10)
+    )
+
+
+class Container(nn.Module):
+    """Holds what others call: no forward, no training step, no method."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.encoder = encoder()
+        self.decoders = nn.ModuleList([nn.Sequential(nn.Linear(20, 30), nn.Tanh(), nn.Linear(30, 4)) for _ in range(2)])
+
+
+class Session(nn.Module):
+    """Wants an object that nobody can make up, in a way that no tracer follows."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.encoder = encoder()
+        self.head = nn.Linear(10, 4)
+
+    def forward(self, session: Any) -> torch.Tensor:
+        if not session.open:
+            raise RuntimeError("the session is closed")
+        return self.head(self.encoder(session.frames[int(session.current)]))
+
+
+def test_a_container_consists_of_its_parts() -> None:
+    facts = analyse(Container)
+    assert facts.status == "analysed"
+    assert facts.trace.ran
+    assert facts.trace.parts == ("encoder", "decoders.0", "decoders.1")
+    assert [entry.shape for entry in facts.inputs] == [(4, 3, 32, 32), (4, 20), (4, 20)]
+    assert {layer.name: layer.consumer for layer in facts.layers} == {
+        "encoder.0": "activation",
+        "encoder.4": "output",
+        "decoders.0.0": "activation",
+        "decoders.0.2": "output",
+        "decoders.1.0": "activation",
+        "decoders.1.2": "output",
+    }
+    assert "forward" not in vars(Container())
+
+
+def test_what_a_part_returns_is_not_read_as_logits() -> None:
+    assert propagate(analyse(encoder)).init_loss is not None
+    assert propagate(analyse(Container)).init_loss is None
+
+
+def test_parts_of_a_model_with_a_forward_are_a_part_of_it() -> None:
+    facts = analyse(Session)
+    assert facts.status == "partial"
+    assert "session" in facts.reason
+    assert facts.trace.parts == ("encoder", "head")
+    assert {layer.name for layer in facts.layers} == {"encoder.0", "encoder.4", "head"}
+
+
+def test_inputs_that_somebody_gave_are_not_replaced_by_parts() -> None:
+    facts = analyse(Session, options=ProbeOptions(inputs=("session: float32[4,10]",)))
+    assert facts.status == "partial"
+    assert facts.trace.parts == ()
+
+
+def test_a_part_that_fails_is_taken_apart() -> None:
+    class Outer(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = Session()
+            self.table = nn.ParameterDict({"a": torch.zeros(3)})
+
+    facts = analyse(Outer)
+    assert facts.trace.parts == ("inner.encoder", "inner.head")
+    assert facts.trace.not_reached == ("table.a",)
+    assert facts.trace.coverage == pytest.approx(3 / 4)
+
+
+def test_the_model_is_as_before() -> None:
+    model = Container()
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    model.eval()
+    analyse(model)
+    assert not model.training
+    assert vars(model).keys() == vars(Container()).keys()
+    assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
