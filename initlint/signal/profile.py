@@ -99,11 +99,15 @@ def points(
     joins = joined(scene, trunk)
     found: list[Point] = []
     lost_q = lost_d = 0.0
+    leads = True  # what comes before a table in which it is looked up is no signal
     for index in trunk[_prepared(scene, trunk) :]:
-        x, node, part = states[index], scene.nodes[index], joins.get(index, ())
+        x, part = states[index], joins.get(index, ())
+        leads = leads and x.kind in ("index", "constant") and x.d == 0
+        if leads:
+            continue
         taken = _aside(scene, index, part, states)
         lost_q, lost_d = lost_q + taken[0], lost_d + taken[1]
-        if x.undetermined or (x.kind in ("index", "constant") and x.d == 0 and node.op == "input"):
+        if x.undetermined:
             continue
         brought = sum(gain for at, gain in added.items() if index <= at)
         lost = (lost_q, lost_d)

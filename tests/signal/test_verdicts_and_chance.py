@@ -171,3 +171,16 @@ def test_a_few_numbers_say_too_little_of_their_law():
     graph = Graph(batch=4)
     graph.linear(graph.linear(graph.input(16, second=0.9), 64), 4)
     assert propagate(graph.facts(), {}).built[0].q == pytest.approx(0.9)
+
+
+def test_what_is_looked_up_in_a_table_is_no_signal_that_grows():
+    graph = Graph()
+    ids = graph.input(16, kind="index", second=1.0, mean=0.5)
+    prompt = graph.input(4, kind="index", second=400.0, mean=12.0)
+    both = graph.add("cat", ids, prompt, shape=(8, 20))
+    table = graph.add("embedding", both, shape=(8, 20, 64), second=1.0)
+    graph.linear(graph.linear(table, 64), 10)
+    signal = propagate(graph.facts())
+    assert [point.node for point in signal.profile][:1] == [table]
+    assert signal.spans["dependent"].raw < 0.1
+    assert signal.profile[0].q == pytest.approx(0.0)
