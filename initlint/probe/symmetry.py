@@ -27,8 +27,11 @@ _EQUAL = 1e-3
 _NOISE = 1e-6
 #: Slices of fewer elements may agree by chance.
 _LEAST = 4
-#: Beyond this many parameters a further forward and backward is not free.
-_SMALL_MODEL = 20_000_000
+#: Beyond this many parameters a further forward and backward is not free: only small tensors are looked at that are
+#: no layer's (registers, queries, tokens: 300 queries of 256 are 77,000), which nearly always settles that none runs.
+_SMALL_MODEL, _TOKENS = 20_000_000, 1 << 17
+#: Beyond this many, gradients of all parameters in double precision are more than 2 GB.
+_LARGE_MODEL = 200_000_000
 #: Seeds of the cotangents differ from the forward's.
 _OFFSET = 7919
 #: Steps after which nothing is closed any more: a gate, the branch behind it, what that reads.
@@ -42,18 +45,16 @@ _Groups = Mapping[tuple[str, int], tuple[torch.Tensor, ...]]
 def equal_slices(model: nn.Module, inputs: Inputs | None, seed: int) -> tuple[EqualSlices, ...]:
     """What of the model's parameters stays equal."""
     named = {name: p for name, p in model.named_parameters() if not torch.nn.parameter.is_lazy(p)}
-    if (
-        inputs is None
-        or _says_nothing(inputs)
-        or any(p.is_meta for p in named.values())
-        or sum(p.numel() for p in named.values()) > _SMALL_MODEL
-    ):
+    size = sum(p.numel() for p in named.values())
+    meta = any(p.is_meta for p in named.values())
+    if inputs is None or _says_nothing(inputs) or meta or size > _LARGE_MODEL:
         return ()
     with torch.no_grad():
-        plain = _zero_layers(model)
+        plain = _zero_layers(model) if size <= _SMALL_MODEL else frozenset()
+        looked = named if size <= _SMALL_MODEL else _bare(model, named)
         groups: _Groups = {
             (name, axis): found
-            for name, p in named.items()
+            for name, p in looked.items()
             for axis, found in (_repeated(p) if id(p) not in plain else _rows(p))
         }
         closed = {name for name, p in named.items() if id(p) in plain}
@@ -99,6 +100,13 @@ def _zero_layers(model: nn.Module) -> frozenset[int]:
         for p in m.parameters(recurse=False)
         if not torch.nn.parameter.is_lazy(p) and not bool(p.any())
     )
+
+
+def _bare(model: nn.Module, named: Mapping[str, nn.Parameter]) -> dict[str, nn.Parameter]:
+    """Small parameters that are no linear layer's or convolution's."""
+    layers = (m for m in model.modules() if isinstance(m, (nn.Linear, nn.modules.conv._ConvNd)))
+    owned = {id(p) for m in layers for p in m.parameters(recurse=False)}
+    return {name: p for name, p in named.items() if p.numel() <= _TOKENS and id(p) not in owned}
 
 
 def _rows(parameter: nn.Parameter) -> Iterator[tuple[int, tuple[torch.Tensor, ...]]]:
