@@ -74,6 +74,7 @@ def _model(report: ModelReport) -> dict[str, Any]:
             "coverage": facts.trace.coverage,
             "unsupported": list(facts.trace.unsupported),
             "notes": list(facts.trace.notes),
+            "parts": list(facts.trace.parts),
         },
         "inputs": [_input(entry) for entry in facts.inputs],
         "init_loss": None if report.init_loss is None else dict(report.init_loss),
