@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
+
+from initlint.told import told
 
 if TYPE_CHECKING:
     from concurrent.futures import Future, ThreadPoolExecutor
@@ -38,15 +41,25 @@ class Ahead:
             self._pool.shutdown(cancel_futures=True)
             sys.setswitchinterval(self._switch)
 
-    def submit(self, analysis: Analysis) -> None:
-        """Begin with a target; the caller keeps the analysis until it has asked for the result."""
+    def submit(self, analysis: Analysis) -> Analysis:
+        """Begin with a target. The caller keeps what is returned, which has what reports tell of the models, and asks
+        for the result with it; the facts that only the rules read go when these are done."""
         if self._pool is None:
             from concurrent.futures import ThreadPoolExecutor  # a cached check does without
 
             # Who talks to the worker must not wait 5 ms for each message while rules run: targets would idle.
             sys.setswitchinterval(SWITCH)
             self._pool = ThreadPoolExecutor(1, "initlint-rules")
-        self._started[id(analysis)] = self._pool.submit(self._judge, analysis)
+        kept = replace(analysis, models=tuple(map(told, analysis.models)))
+        self._started[id(kept)] = self._pool.submit(self._judged, analysis, kept)
+        return kept
+
+    def _judged(self, analysis: Analysis, kept: Analysis) -> Sequence[Judged]:
+        short = {id(facts): less for facts, less in zip(analysis.models, kept.models, strict=True)}
+        return [
+            replace(model, report=replace(model.report, facts=short.get(id(model.report.facts), model.report.facts)))
+            for model in self._judge(analysis)
+        ]
 
     def __call__(self, analysis: Analysis) -> Sequence[Judged]:
         """The result, which is waited for or made now."""

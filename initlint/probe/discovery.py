@@ -34,6 +34,7 @@ def discover(targets: Sequence[Target], options: ProbeOptions) -> list[Job]:
         if key not in seen:
             seen.add(key)
             jobs.append(examine(target, options))
+    scanning.forget()
     return [job for job in jobs if job.runs or job.not_analysed or not job.target.found]
 
 

@@ -135,6 +135,11 @@ def scan(path: str) -> Scan | None:
     return _scan(path, *_stamp(path))
 
 
+def forget() -> None:
+    """Let go of the syntax trees: twenty times the size of their sources, and of many files once jobs are known."""
+    _scan.cache_clear()
+
+
 def _stamp(path: str) -> tuple[int, int]:
     """What changes when a file does, so that what was read of it before is not used again."""
     try:

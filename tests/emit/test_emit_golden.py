@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
 from collections.abc import Callable
@@ -11,6 +12,7 @@ from emit_sample import healthy, sample, sources
 
 from initlint.emit import FORMATS, Options, emit, render
 from initlint.errors import UsageError
+from initlint.told import told
 
 SUFFIX = {"json": "json", "sarif": "sarif.json", "gitlab": "json", "junit": "xml", "markdown": "md", "html": "html"}
 
@@ -21,6 +23,15 @@ def test_each_format_writes_what_was_agreed(format: str, golden: Callable[[str, 
     if format == "sarif":  # written compactly; a golden file is to be read
         text = json.dumps(json.loads(text), indent=1) + "\n"
     golden(f"{format}.{SUFFIX.get(format, 'txt')}", text)
+
+
+@pytest.mark.parametrize("format", list(FORMATS))
+def test_what_is_left_after_the_rules_is_all_that_is_told(format: str) -> None:
+    run = sample()
+    less = [dataclasses.replace(model, facts=told(model.facts)) for model in run.models]
+    assert any(model.facts != report.facts for model, report in zip(run.models, less, strict=True))
+    options = Options(sources=sources, verbose=1)
+    assert render(format, dataclasses.replace(run, models=tuple(less)), options) == render(format, run, options)
 
 
 @pytest.mark.parametrize(
