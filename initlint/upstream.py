@@ -73,15 +73,15 @@ def contributors(context: Context, measure: Callable[[Point], float]) -> list[Pa
         fall = (measure(before) - measure(end)) / len(layers)
         falls += [(fall, index) for index in layers if "weight" in nodes[index].parameters]
     falls = sorted((f for f in falls if f[0] > 0), key=lambda f: -f[0])
-    whole, so_far, chosen = sum(f for f, _ in falls), 0.0, list[ParameterFacts]()
+    whole, so_far, chosen = sum(f for f, _ in falls), 0.0, dict[str, ParameterFacts]()
     for fall, index in falls:
         if so_far >= EXPLAINED * whole:
             break
         so_far += fall
         parameter = context.parameter(nodes[index].parameters["weight"])
-        if parameter is not None and parameter not in chosen:
-            chosen.append(parameter)
-    return chosen
+        if parameter is not None:
+            chosen.setdefault(parameter.name, parameter)
+    return list(chosen.values())
 
 
 def loudest(context: Context, index: int) -> tuple[ParameterFacts, int] | None:

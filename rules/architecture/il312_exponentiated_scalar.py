@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
-from initlint.facts import ModelFacts, ParameterFacts
+from initlint.facts import ModelFacts, Node, ParameterFacts
 from initlint.findings import Severity
 from initlint.rule import Context, Outcome, Rule, bad, by_cause, good, site_of
+from initlint.wiring import users
 
 #: A logarithm is taken in the line.
 _LOGARITHM = re.compile(r"\blog(?:10|2|it)?\(")
@@ -52,7 +53,7 @@ class ExponentiatedScalar(Rule):
 
     def check(self, context: Context) -> Iterator[Outcome]:
         yield from self._not_a_logarithm(context)
-        ones = [p for p in context.facts.parameters if _all_ones(p) and _only_through_exp(context.facts, p.name)]
+        ones = [p for p in _raised(context.facts) if _all_ones(p)]
         for group in by_cause(ones).values():
             first = group[0]
             # one number for the whole model is a temperature; one for each head or channel a factor that is learned
@@ -78,8 +79,8 @@ class ExponentiatedScalar(Rule):
         """A positive round number under exp, which no logarithm gives: a value where its logarithm was meant."""
         round_ones = {
             p.name: value
-            for p in context.facts.parameters
-            if (value := _round_number(p)) is not None and _only_through_exp(context.facts, p.name)
+            for p in _raised(context.facts)
+            if (value := _round_number(p)) is not None
         }
         found = [p for p in context.facts.parameters if p.name in round_ones]
         for group in by_cause(found).values():
@@ -158,22 +159,26 @@ def _round_number(parameter: ParameterFacts) -> float | None:
     return rounded if math.isclose(stats.mean, rounded, rel_tol=1e-6) and not logged else None
 
 
-def _only_through_exp(facts: ModelFacts, name: str) -> bool:
-    """Whether every reader of the parameter is exp (possibly folded into an expression of parameters)."""
-    readers = [node for node in facts.nodes if name in node.parameters.values()]
-    parameter = next((p for p in facts.parameters if p.name == name), None)
-    if not readers or parameter is None or parameter.stats is None:
+def _raised(facts: ModelFacts) -> list[ParameterFacts]:
+    """The parameters that are read by exp alone (possibly folded into an expression of parameters)."""
+    readers: dict[str, list[Node]] = {}
+    for node in facts.nodes:
+        for name in dict.fromkeys(node.parameters.values()):
+            readers.setdefault(name, []).append(node)
+    return [p for p in facts.parameters if _only_through_exp(facts, p, readers.get(p.name, ()))]
+
+
+def _only_through_exp(facts: ModelFacts, parameter: ParameterFacts, readers: Sequence[Node]) -> bool:
+    if not readers or parameter.stats is None or any(node.op != "parameter" for node in readers):
         return False
     raised = math.exp(2 * parameter.stats.mean) if abs(parameter.stats.mean) < 300 else math.inf
     for node in readers:
-        if node.op != "parameter":
-            return False
         second = node.attrs.get("second")
         folded = (
             "expr" in node.attrs and isinstance(second, (int, float)) and math.isclose(second, raised, rel_tol=1e-4)
         )
-        users = [n for n in facts.nodes if node.index in n.inputs]
-        direct = bool(users) and all(n.op == "activation" and n.attrs.get("fn") == "exp" for n in users)
+        reading = [facts.nodes[index] for index in users(facts)[node.index]]
+        direct = bool(reading) and all(n.op == "activation" and n.attrs.get("fn") == "exp" for n in reading)
         if not folded and not direct:
             return False
     return True

@@ -111,8 +111,10 @@ class IdenticalLayers(Rule):
         for module in context.facts.modules:
             folder = module.name.rpartition(".")[0]
             names = [n for n in (module.name, *module.shared_with) if n.rpartition(".")[0] == folder]
+            if len(names) < 2 or any(module.name.startswith(f"{outer}.") for outer in told):
+                continue
             inside = [p for p in context.facts.parameters if p.name.startswith(f"{module.name}.") and p.requires_grad]
-            if len(names) < 2 or not inside or any(module.name.startswith(f"{outer}.") for outer in told):
+            if not inside:
                 continue
             parallel = [p for p in inside if calls.get(p.name, 0) >= len(names)]
             made, listed = module.created, module.repeated
