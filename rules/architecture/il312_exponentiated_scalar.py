@@ -77,11 +77,7 @@ class ExponentiatedScalar(Rule):
 
     def _not_a_logarithm(self, context: Context) -> Iterator[Outcome]:
         """A positive round number under exp, which no logarithm gives: a value where its logarithm was meant."""
-        round_ones = {
-            p.name: value
-            for p in _raised(context.facts)
-            if (value := _round_number(p)) is not None
-        }
+        round_ones = {p.name: value for p in _raised(context.facts) if (value := _round_number(p)) is not None}
         found = [p for p in context.facts.parameters if p.name in round_ones]
         for group in by_cause(found).values():
             first, value = group[0], round_ones[group[0].name]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from initlint.facts import Layer, ModelFacts, Node
+from initlint.facts import ModelFacts, Node
 from initlint.findings import Severity
 from initlint.rule import Context, Outcome, Rule, bad, by_cause, good, site_of
 from initlint.wiring import reached, transparent
@@ -56,7 +56,7 @@ class TiedRouter(Rule):
         facts = context.facts
         if facts.loaded:
             return
-        found = {}
+        found, varying = {}, _varying(facts)
         for layer in facts.layers:
             parameter = context.parameter(layer.weight)
             stats = parameter.stats if parameter is not None else None
@@ -68,7 +68,7 @@ class TiedRouter(Rule):
                 and stats.distinct == 1
                 and (layer.fan_out or 0) > 1
             )
-            if tied and parameter is not None and any(_chosen(facts, layer, node) for node in layer.nodes):
+            if tied and parameter is not None and any(_chosen(facts, varying, node) for node in layer.nodes):
                 found[parameter.name] = parameter
         for group in by_cause(found.values()).values():
             first = group[0]
@@ -101,7 +101,7 @@ class TiedRouter(Rule):
         return _mixture(0.0, noisy=True), _inputs()
 
 
-def _chosen(facts: ModelFacts, layer: Layer, start: int) -> bool:
+def _chosen(facts: ModelFacts, varying: frozenset[int], start: int) -> bool:
     """Whether the scores reach a choice by rank that selects among something, and nothing breaks the ties before."""
     untouched = {start}
 
@@ -109,7 +109,7 @@ def _chosen(facts: ModelFacts, layer: Layer, start: int) -> bool:
         kept = transparent(node) or node.op in _KEEPS_TIES or node.op == "activation"
         if node.op in ("add", "sub", "mul", "div"):
             others = [i for i in node.inputs if i not in untouched]
-            kept = all(_same_for_all(facts, i) for i in others)
+            kept = varying.isdisjoint(others)
         if kept and not _by_rank(node):
             untouched.add(node.index)
         return kept and not _by_rank(node)
@@ -132,16 +132,13 @@ def _used(facts: ModelFacts, choice: Node) -> bool:
     return False
 
 
-def _same_for_all(facts: ModelFacts, index: int) -> bool:
-    """Whether an operand is a parameter or a constant that is not drawn anew: it breaks ties for all inputs alike."""
-    stack, seen = [index], {index}
-    while stack:
-        node = facts.nodes[stack.pop()]
-        if node.op == "input" or node.attrs.get("random"):
-            return False
-        stack += [i for i in node.inputs if i not in seen]
-        seen.update(node.inputs)
-    return True
+def _varying(facts: ModelFacts) -> frozenset[int]:
+    """Nodes that depend on an input or are drawn anew; parameters and constants break ties for all inputs alike."""
+    found: set[int] = set()
+    for node in facts.nodes:
+        if node.op == "input" or node.attrs.get("random") or not found.isdisjoint(node.inputs):
+            found.add(node.index)
+    return frozenset(found)
 
 
 def _inputs() -> Any:

@@ -59,7 +59,9 @@ class ZeroLayerCutsNet(Rule):
             return
         yield from self._normalised(context, zeros)
         yield from self._lengths(context, zeros)
-        cutting = [layer.weight for layer in facts.layers if layer.weight in zeros and self._cuts(context, layer)]
+        # fewer zeros cut no more: where all of them together do not, which is usual, none is looked at by itself
+        suspects = self._zero(context, zeros) if cuts_input(facts, zeros) else []
+        cutting = [layer.weight for layer in suspects if self._cuts(context, layer)]
         chosen = [p for name in dict.fromkeys(cutting) if (p := context.parameter(name)) is not None]
         for group in by_cause(chosen).values():
             yield self.finding(
@@ -81,7 +83,7 @@ class ZeroLayerCutsNet(Rule):
             [
                 layer.weight
                 for layer in self._zero(context, zeros)
-                if not cuts_input(context.facts, {layer.weight}) and _only_norms_read(context, layer)
+                if _only_norms_read(context, layer) and not cuts_input(context.facts, {layer.weight})
             ],
             "all zeros in front of a norm, which divides by a standard deviation of zero",
             "the norm gives the same for every input, and multiplies the gradient by 1 / sqrt(eps)",
@@ -126,12 +128,7 @@ class ZeroLayerCutsNet(Rule):
     def _cuts(self, context: Context, layer: Layer) -> bool:
         # a weight that is also the output, or feeds it only through a bounded function, is a zero head
         ends = layer.head or layer.consumer in ("output", "loss", "softmax")
-        return (
-            layer.kind in _WEIGHTY
-            and not ends
-            and self._followed(context, layer)
-            and cuts_input(context.facts, {layer.weight})
-        )
+        return not ends and cuts_input(context.facts, {layer.weight}) and self._followed(context, layer)
 
     def _followed(self, context: Context, layer: Layer) -> bool:
         """Whether another layer with weights reads what this one writes; otherwise it is the output, in some form."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from initlint.facts import ParameterFacts
@@ -58,12 +59,15 @@ class OneTableDrownsAnother(Rule):
         if sweeps is None or context.facts.loaded:
             return
         found: dict[str, tuple[ParameterFacts, ParameterFacts, float]] = {}
+        sums: dict[int, list[tuple[ParameterFacts, int]]] = {}  # by node the tables in a sum
         for node in context.facts.nodes:
-            if node.op != "add" or len(node.inputs) != 2:
+            if node.op != "add":
                 continue
-            parts = [part for i in node.inputs for part in _parts(context, i)]
-            for loud, strong in parts:
-                for quiet, weak in parts:
+            sides = [_parts(context, i, sums) for i in dict.fromkeys(node.inputs)]
+            sums[node.index] = [part for side in sides for part in side]
+            # what meets here: the tables of one side have met before
+            for one, other in itertools.permutations(sides, 2):
+                for (loud, strong), (quiet, weak) in itertools.product(one, other):
                     ratio = sweeps[0].states[strong].q / max(sweeps[0].states[weak].q, 1e-300)
                     if _left(loud) and _chosen(quiet) and ratio >= _DROWNED:
                         found[loud.name] = loud, quiet, ratio
@@ -92,12 +96,13 @@ class OneTableDrownsAnother(Rule):
         return _tagger(0.02)
 
 
-def _parts(context: Context, index: int) -> list[tuple[ParameterFacts, int]]:
-    """The tables in a sum, each with the node at which it enters."""
-    enters = index
-    node = source(context.facts, index, SCALED)
+def _parts(
+    context: Context, enters: int, sums: Mapping[int, list[tuple[ParameterFacts, int]]]
+) -> list[tuple[ParameterFacts, int]]:
+    """The tables in an operand of a sum, each with the node at which it enters."""
+    node = source(context.facts, enters, SCALED)
     if node.op == "add":
-        return [part for i in node.inputs for part in _parts(context, i)]
+        return sums[node.index]
     role = {"embedding": "weight", "parameter": "value"}.get(node.op, "")
     table = context.parameter(node.parameters.get(role, ""))
     several = table is not None and sum(size > 1 for size in table.shape) > 1
