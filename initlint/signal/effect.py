@@ -196,8 +196,7 @@ def _largest(values: Sequence[float]) -> float:
 def _only_head(signal: Signal, scene: Scene, nodes: Mapping[int, Node]) -> bool:
     head = signal.init_loss.head if signal.init_loss else None
     if head is None:
-        body = [point.node for point in signal.profile if point.judged]
-        last = max(body, default=-1)
+        last = next((point.node for point in reversed(signal.profile) if point.judged), -1)
         return bool(nodes) and all(index > last for index in nodes)
     return set(nodes) <= {head}
 

@@ -191,11 +191,9 @@ def shifts(
 ) -> dict[int, Shift] | None:
     """By how much the points at these places differ from the profile: log10 of q, q(1-c) and energy.
 
-    None where no gradient arrives any more, or outputs lie on the trunk. What is no layer's doing is worked out for
-    these places alone.
+    None where no gradient arrives any more. What is no layer's doing is worked out for these places alone, and what
+    outputs on the trunk bring in (``Point.added``), which depends on all after it, not at all.
     """
-    if any(point.added for point in profile):
-        return None  # what an output brought in depends on all after it
     found: dict[int, Shift] = {}
     lost_q = lost_d = 0.0
     for place in places:

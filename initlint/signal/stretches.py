@@ -58,7 +58,8 @@ class Stretches:
         self._responses: dict[int, Response | None] = {}
         # a mean over positions or a join moves all points behind it, which is worked out for the last stretch only
         late = not any(aside(scene, point) for point in profile[: self.places[-1].start])
-        self.usable = len(self.spans) >= FEWEST and late and all(point.energy is not None for point in profile)
+        plain = all(point.energy is not None and not point.added for point in profile)
+        self.usable = len(self.spans) >= FEWEST and late and plain
 
     def response(self, at: int) -> Response | None:
         """Of one stretch; None where it has none."""
