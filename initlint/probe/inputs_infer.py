@@ -27,7 +27,7 @@ from initlint.probe.inputs_docs import agrees, described, described_guesses, exp
 from initlint.probe.inputs_drafts import Given, all_arguments, furthest, noted, noted_tensor, takes
 from initlint.probe.inputs_failed import Assignment, Failed, missing_key
 from initlint.probe.inputs_leads import first_layers, leads
-from initlint.probe.inputs_library import declared_image, library_inputs, library_values
+from initlint.probe.inputs_library import declared_images, library_inputs, library_values
 from initlint.probe.inputs_names import by_name
 from initlint.probe.inputs_repair import repairs
 from initlint.probe.inputs_scale import divisors
@@ -208,9 +208,8 @@ class _Search:
 
     def _declared(self, required: list[Argument], batch: int) -> Iterator[tuple[float, Assignment]]:
         """Images of the size that the model was made for: after the first candidate, which is smaller and faster."""
-        declared = declared_image(self.model, batch)
-        if declared is not None and len(required) == 1:
-            guess, only = declared
+        declared, only = declared_images(self.model, batch)
+        for guess in declared if len(required) == 1 else ():
             yield -1.0 if only else _NEXT / 2, {required[0].name: guess}
 
     def _described(self, required: list[Argument], batch: int) -> Iterator[tuple[float, Assignment]]:

@@ -66,6 +66,30 @@ def test_images_have_the_size_that_the_model_declares() -> None:
     assert found.facts[0].shape[1:] == (3, 80, 80)
 
 
+class Patches(nn.Module):
+    """Takes images of any size whose patches pool in threes, and was made for large ones."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.default_cfg = {"input_size": (3, 768, 768)}
+        self.embed, self.head = nn.Linear(768, 8), nn.Linear(8, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if x.dim() != 4:
+            raise ValueError("images of four axes are expected")
+        rows, columns = x.shape[-2] // 16, x.shape[-1] // 16
+        if rows % 3 or columns % 3:
+            raise ValueError("patches do not pool")
+        patches = nn.functional.unfold(x, 16, stride=16).transpose(1, 2)
+        return self.head(self.embed(patches).unflatten(1, (rows, columns)).mean((1, 2)))
+
+
+def test_large_images_are_tried_smaller_where_others_are_taken() -> None:
+    found = inputs.find(Patches(), seed=0)
+    assert not found.notes
+    assert found.facts[0].shape[1:] == (3, 192, 192)
+
+
 class Cast(nn.Module):
     """Several inputs, the second of which is converted before the layer that reads it."""
 
