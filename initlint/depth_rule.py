@@ -28,6 +28,10 @@ class DepthRule(Rule):
     remedy: ClassVar[str] = 'nn.init.kaiming_normal_(w, nonlinearity="relu")  # or the scheme of the activation'
 
     def check(self, context: Context) -> Iterator[Outcome]:
+        for part in context.parts:
+            yield from self._judged(part)
+
+    def _judged(self, context: Context) -> Iterator[Outcome]:
         facts = context.facts
         # what a net with uninitialised weights does is chance
         if not facts.nodes or facts.loaded or any(p.uninitialised for p in facts.parameters):

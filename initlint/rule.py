@@ -28,7 +28,7 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import field
+from dataclasses import field, replace
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from initlint.errors import RuleError
@@ -51,6 +51,9 @@ FAMILIES: Mapping[str, str] = {
     "tool": "9",
 }
 HEADINGS = ("What it does", "Why is this bad?", "Example", "Use instead", "Known problems", "References")
+
+#: Parts of a model that cannot be called as a whole whose depth is judged: each costs one more propagation.
+PARTS = 8
 
 _CODE = re.compile(r"[A-Z]+\d{3}")
 _NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
@@ -79,6 +82,7 @@ class Context:
         self.settings = settings or Settings()
         self._signal: Signal | None = None
         self._actual: Signal | None = None
+        self._parts: tuple[Context, ...] | None = None
         self._effects: dict[tuple[tuple[str, Nominal], ...], Effect] = {}
         self._parameters = {name: p for p in facts.parameters for name in (*p.aliases, p.name)}
         self._layers: dict[str, list[Layer]] = {}
@@ -100,6 +104,15 @@ class Context:
 
             self._signal = propagate(self.facts, confirmed(self.facts), self.actual)
         return self._signal
+
+    @property
+    def parts(self) -> tuple[Context, ...]:
+        """The context; or, of a model that is called part by part, one for each output, whose trunk is that part's."""
+        if self._parts is None:
+            facts = self.facts
+            apart = facts.outputs[:PARTS] if facts.trace.parts and len(facts.outputs) > 1 else ()
+            self._parts = tuple(Context(replace(facts, outputs=(end,)), self.settings) for end in apart)
+        return self._parts or (self,)
 
     @property
     def actual(self) -> Signal:

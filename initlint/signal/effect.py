@@ -20,6 +20,8 @@ from initlint.signal.trunk import WEIGHTED, returned
 
 #: Effects below this (log10 of second moments, nats of loss) are none: 2 % of a second moment.
 NOTHING = 0.01
+#: From 9.95 on one decimal reads 10.0.
+ROUNDED = -math.log10(0.995)
 #: Changes of a point (log10) below which the spans are not taken anew: a tenth of that.
 UNSEEN = 0.001
 
@@ -232,9 +234,9 @@ def sentence(effect: Effect, scene: Scene) -> str:
 def fold(log_ratio: float) -> str:
     """A ratio of second moments, given as log10 and without its sign, for reading."""
     value = abs(log_ratio)
-    if value < 2.0:
+    if value < 2.0 - ROUNDED:
         return f"{10.0**value:.2g}"
-    exponent = math.floor(value)
+    exponent = math.floor(value + ROUNDED)
     return f"{10 ** (value - exponent):.1f}e{exponent}"
 
 

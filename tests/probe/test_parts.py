@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
+import initlint
 from initlint.options import ProbeOptions
 from initlint.probe.pipeline import analyse
 from initlint.signal import propagate
@@ -99,3 +101,25 @@ def test_the_model_is_as_before() -> None:
     assert not model.training
     assert vars(model).keys() == vars(Container()).keys()
     assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
+
+
+def test_the_depth_of_every_part_is_judged() -> None:
+    def chain(layers: int, activation: type[nn.Module], init: Callable[[torch.Tensor], object]) -> nn.Module:
+        found: list[nn.Module] = []
+        for _ in range(layers):
+            linear = nn.Linear(64, 64)
+            init(linear.weight)
+            nn.init.zeros_(linear.bias)
+            found += [linear, activation()]
+        return nn.Sequential(*found, nn.Linear(64, 10))
+
+    class Pair(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.longer = chain(20, nn.Identity, nn.init.orthogonal_)
+            self.shorter = chain(12, nn.Sigmoid, nn.init.xavier_uniform_)
+
+    run = initlint.check(Pair)
+    assert run.models[0].facts.trace.parts == ("longer", "shorter")
+    (found,) = (finding for finding in run.findings if finding.code == "IL203")
+    assert all(name.startswith("shorter.") for name in found.parameters)

@@ -12,6 +12,7 @@ from signal_graphs import Graph, parameter, plain
 from initlint.facts import Node
 from initlint.findings import Severity
 from initlint.signal import Effect, Nominal, Span, counterfactual, propagate
+from initlint.signal.effect import fold
 from initlint.signal.trunk import trunk
 from initlint.signal.verdict import depth, distance, intent, mismatch, mistake
 
@@ -298,3 +299,10 @@ def test_a_zero_token_is_opened(second: float, zeros: bool):
     assert signal.spans["gradient"].value < 3.0
     assert signal.spans["dependent"].value < 1.0
     assert depth(signal.spans) is None
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(0.5, "3.2"), (1.9999, "1.0e2"), (2.1, "1.3e2"), (37.997, "9.9e37"), (37.9999, "1.0e38")]
+)
+def test_a_ratio_reads_with_one_digit_before_the_point(value: float, text: str):
+    assert fold(value) == fold(-value) == text
