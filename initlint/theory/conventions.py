@@ -73,6 +73,8 @@ def _branch(spec: LayerSpec) -> list[Scheme]:
         found.append(formulas.fixed_normal(wang, "Wang & Komatsuzaki 2021 (GPT-J)", "Wang"))
         found.append(formulas.fixed_normal(math.sqrt(1.0 / (spec.fan_in * n)), "scaled by 1 / sqrt(branches)"))
         found.append(formulas.fixed_normal(math.sqrt(2.0 / (spec.fan_in * n)), "scaled by 1 / sqrt(branches)"))
+        small = math.sqrt(2.0 / (5.0 * spec.fan_in * n))
+        found.append(formulas.fixed_normal(small, "Nguyen & Salazar 2019, scaled by 1 / sqrt(branches)", "small init"))
     return found
 
 
