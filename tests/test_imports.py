@@ -16,7 +16,7 @@ PACKAGE = ROOT / "initlint"
 
 #: Layers from the bottom to the top; a module may import from its own layer and from those below.
 LAYERS: tuple[frozenset[str], ...] = (
-    frozenset({"errors", "records", "facts", "findings", "codec", "files", "options", "relocate", "resources"}),
+    frozenset({"errors", "records", "facts", "findings", "codec", "files", "options", "relocate", "resources", "told"}),
     frozenset({"theory"}),
     frozenset({"signal"}),
     frozenset(
