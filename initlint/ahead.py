@@ -55,11 +55,8 @@ class Ahead:
         return kept
 
     def _judged(self, analysis: Analysis, kept: Analysis) -> Sequence[Judged]:
-        short = {id(facts): less for facts, less in zip(analysis.models, kept.models, strict=True)}
-        return [
-            replace(model, report=replace(model.report, facts=short.get(id(model.report.facts), model.report.facts)))
-            for model in self._judge(analysis)
-        ]
+        pairs = zip(self._judge(analysis), kept.models, strict=False)  # one for each model, in their order
+        return [replace(model, report=replace(model.report, facts=facts)) for model, facts in pairs]
 
     def __call__(self, analysis: Analysis) -> Sequence[Judged]:
         """The result, which is waited for or made now."""

@@ -25,6 +25,4 @@ def _parameter(parameter: ParameterFacts) -> ParameterFacts:
 
 def _node(node: Node) -> Node:
     """What the depth curve shows of a node."""
-    return Node(
-        node.index, node.op, shape=node.shape, parameters=node.parameters, label=node.label, measured=node.measured
-    )
+    return Node(node.index, node.op, parameters=node.parameters, label=node.label, measured=node.measured)

@@ -57,7 +57,7 @@ def library_values(model: nn.Module, name: str, batch: int, seed: int) -> list[t
 def declared_images(model: nn.Module, batch: int) -> tuple[list[Guess], bool]:
     """The images that a model says it was made for (timm's ``pretrained_cfg``), and whether it takes no others.
 
-    Where it does, smaller ones come first: what 768 pixels a side need of time and memory is twenty times as much.
+    Where it does, smaller ones come first: what 768 pixels a side need of time and memory is sixteen times as much.
     """
     for name in ("pretrained_cfg", "default_cfg"):
         config = getattr(model, name, None)

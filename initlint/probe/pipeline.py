@@ -170,11 +170,15 @@ def graph(
 
     with through_training_step(model):
         found = _graph(model, record, facts, namespace, options, with_inputs=with_inputs)
-    named = options.inputs_for.get(facts.target) or options.inputs_for.get(facts.name)
-    asked = options.inputs or named or "example_inputs" in namespace
+    asked = _specified(facts, options) or "example_inputs" in namespace
     if found.status == "analysed" or found.trace.ran or not with_inputs or asked:
         return found
     return _by_parts(model, record, facts, options, found)
+
+
+def _specified(facts: ModelFacts, options: ProbeOptions) -> tuple[str, ...]:
+    """The inputs that the command line or the configuration gives for a model."""
+    return options.inputs or options.inputs_for.get(facts.target) or options.inputs_for.get(facts.name) or ()
 
 
 def _by_parts(
@@ -221,8 +225,7 @@ def _graph(
     given = None
     if with_inputs:
         try:
-            specs = options.inputs or options.inputs_for.get(facts.target) or options.inputs_for.get(facts.name) or ()
-            given = finding.find(model, namespace, specs, seed=options.seed)
+            given = finding.find(model, namespace, _specified(facts, options), seed=options.seed)
         except InitlintError as error:
             notes.append(_sentence(error))
         except Exception as error:

@@ -50,8 +50,8 @@ def equal_slices(model: nn.Module, inputs: Inputs | None, seed: int) -> tuple[Eq
     if inputs is None or _says_nothing(inputs) or meta or size > _LARGE_MODEL:
         return ()
     with torch.no_grad():
-        plain = _zero_layers(model) if size <= _SMALL_MODEL else frozenset()
-        looked = named if size <= _SMALL_MODEL else _bare(model, named)
+        small = size <= _SMALL_MODEL
+        plain, looked = (_zero_layers(model), named) if small else (frozenset(), _bare(model, named))
         groups: _Groups = {
             (name, axis): found
             for name, p in looked.items()
@@ -93,20 +93,20 @@ def _zero_layers(model: nn.Module) -> frozenset[int]:
     That all their rows are equal says nothing, and what is cut off the zero analysis judges. Some of them are equal for
     good where the outputs are members of one mixture: means of components that are added up in the likelihood.
     """
-    layers = [m for m in model.modules() if isinstance(m, (nn.Linear, nn.modules.conv._ConvNd))]
-    return frozenset(
-        id(p)
-        for m in layers
-        for p in m.parameters(recurse=False)
-        if not torch.nn.parameter.is_lazy(p) and not bool(p.any())
-    )
+    return frozenset(id(p) for p in _in_layers(model) if not torch.nn.parameter.is_lazy(p) and not bool(p.any()))
 
 
 def _bare(model: nn.Module, named: Mapping[str, nn.Parameter]) -> dict[str, nn.Parameter]:
     """Small parameters that are no linear layer's or convolution's."""
-    layers = (m for m in model.modules() if isinstance(m, (nn.Linear, nn.modules.conv._ConvNd)))
-    owned = {id(p) for m in layers for p in m.parameters(recurse=False)}
+    owned = {id(p) for p in _in_layers(model)}
     return {name: p for name, p in named.items() if p.numel() <= _TOKENS and id(p) not in owned}
+
+
+def _in_layers(model: nn.Module) -> Iterator[nn.Parameter]:
+    """The parameters of linear layers and convolutions."""
+    for module in model.modules():
+        if isinstance(module, (nn.Linear, nn.modules.conv._ConvNd)):
+            yield from module.parameters(recurse=False)
 
 
 def _rows(parameter: nn.Parameter) -> Iterator[tuple[int, tuple[torch.Tensor, ...]]]:

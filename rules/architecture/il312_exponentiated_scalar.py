@@ -52,8 +52,9 @@ class ExponentiatedScalar(Rule):
     sources = ("https://github.com/huggingface/transformers/pull/13436", "Radford et al. 2021 (CLIP), section 2.5")
 
     def check(self, context: Context) -> Iterator[Outcome]:
-        yield from self._not_a_logarithm(context)
-        ones = [p for p in _raised(context.facts) if _all_ones(p)]
+        raised = _raised(context.facts)
+        yield from self._not_a_logarithm(context, raised)
+        ones = [p for p in raised if _all_ones(p)]
         for group in by_cause(ones).values():
             first = group[0]
             # one number for the whole model is a temperature; one for each head or channel a factor that is learned
@@ -75,10 +76,10 @@ class ExponentiatedScalar(Rule):
                 topic="value",
             )
 
-    def _not_a_logarithm(self, context: Context) -> Iterator[Outcome]:
+    def _not_a_logarithm(self, context: Context, raised: Sequence[ParameterFacts]) -> Iterator[Outcome]:
         """A positive round number under exp, which no logarithm gives: a value where its logarithm was meant."""
-        round_ones = {p.name: value for p in _raised(context.facts) if (value := _round_number(p)) is not None}
-        found = [p for p in context.facts.parameters if p.name in round_ones]
+        round_ones = {p.name: value for p in raised if (value := _round_number(p)) is not None}
+        found = [p for p in raised if p.name in round_ones]
         for group in by_cause(found).values():
             first, value = group[0], round_ones[group[0].name]
             yield self.finding(
