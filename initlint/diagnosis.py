@@ -30,7 +30,7 @@ from initlint.theory.fans import torch_fans
 from initlint.theory.misapplied import GAINS
 from initlint.theory.miscounts import EXACT, formula
 from initlint.theory.schemes import Scheme, acceptable, textbook
-from initlint.wiring import reached, transparent
+from initlint.wiring import kept_for_last, reached, transparent
 
 #: Reasons, in the order in which they are tried.
 REASONS = (
@@ -77,17 +77,10 @@ class Suspect:
     wrote: Write | None = None
 
 
-#: The facts that were asked about last, and the answer: every rule that reports suspects asks about the same ones.
-_last: tuple[ModelFacts, tuple[Suspect, ...]] | None = None
-
-
+@kept_for_last
 def suspects(facts: ModelFacts) -> tuple[Suspect, ...]:
     """All layers whose weight deviates, each with one reason. Frozen, loaded and generated weights are exempt."""
-    global _last
-    known = _last
-    if known is None or known[0] is not facts:
-        known = _last = (facts, () if facts.loaded else _suspects(facts))
-    return known[1]
+    return () if facts.loaded else _suspects(facts)
 
 
 def _suspects(facts: ModelFacts) -> tuple[Suspect, ...]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import wraps
+from typing import TypeVar
 
 from initlint.facts import Layer, ModelFacts, Node
 
@@ -11,21 +13,33 @@ TRANSPARENT = frozenset({"reshape", "identity", "dropout", "select", "output", "
 #: The same and multiplication by a constant.
 SCALED = TRANSPARENT | {"scale"}
 
-#: The facts that were asked about last, and the users of their nodes.
-_last: tuple[ModelFacts, tuple[tuple[int, ...], ...]] | None = None
+
+_T = TypeVar("_T")
 
 
+def kept_for_last(function: Callable[[ModelFacts], _T]) -> Callable[[ModelFacts], _T]:
+    """The function, whose answer is kept until it is asked about other facts; the same ones are the same object."""
+    known: tuple[ModelFacts, _T] | None = None
+
+    @wraps(function)
+    def asked(facts: ModelFacts) -> _T:
+        nonlocal known
+        last = known  # one read: another thread may ask about other facts meanwhile
+        if last is None or last[0] is not facts:
+            last = known = (facts, function(facts))
+        return last[1]
+
+    return asked
+
+
+@kept_for_last
 def users(facts: ModelFacts) -> tuple[tuple[int, ...], ...]:
     """For each node the nodes that read it."""
-    global _last
-    known = _last
-    if known is None or known[0] is not facts:
-        found: list[list[int]] = [[] for _ in facts.nodes]
-        for node in facts.nodes:
-            for source in dict.fromkeys(node.inputs):
-                found[source].append(node.index)
-        known = _last = (facts, tuple(map(tuple, found)))
-    return known[1]
+    found: list[list[int]] = [[] for _ in facts.nodes]
+    for node in facts.nodes:
+        for source in dict.fromkeys(node.inputs):
+            found[source].append(node.index)
+    return tuple(map(tuple, found))
 
 
 def source(facts: ModelFacts, index: int, through: frozenset[str] = TRANSPARENT) -> Node:

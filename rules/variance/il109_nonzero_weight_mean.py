@@ -16,6 +16,7 @@ from initlint.signal import Effect, Nominal
 from initlint.signal.verdict import HARMLESS, UNROLLED, intent, thresholds
 from initlint.suspect_rule import SuspectRule
 from initlint.theory.coherence import Coherence
+from initlint.wiring import kept_for_last
 
 # THEORY 6.1: a ratio of second moments of 10 is harmless.
 _HARMLESS = 10.0
@@ -231,22 +232,15 @@ def _cut_off(parameter: ParameterFacts) -> bool:
     return not low - 2 * std <= mean <= high + 2 * std  # type: ignore[operator]
 
 
-#: The facts that were asked about last, and the answer: each suspect of a net asks several times.
-_last: tuple[ModelFacts, Mapping[str, Coherence]] | None = None
-
-
+@kept_for_last
 def _coherent(facts: ModelFacts) -> Mapping[str, Coherence]:
     """What the units of a net share behind each weight that was drawn around a mean."""
-    global _last
-    known = _last
-    if known is None or known[0] is not facts:
-        drawn = {
-            s.parameter.name: (s.layer.fan_in, s.parameter.stats.mean, s.parameter.stats.var)
-            for s in suspects(facts)
-            if s.reason == "nonzero_mean" and s.parameter.stats and s.layer.fan_in
-        }
-        known = _last = (facts, coherence(facts, drawn))
-    return known[1]
+    drawn = {
+        s.parameter.name: (s.layer.fan_in, s.parameter.stats.mean, s.parameter.stats.var)
+        for s in suspects(facts)
+        if s.reason == "nonzero_mean" and s.parameter.stats and s.layer.fan_in
+    }
+    return coherence(facts, drawn)
 
 
 def _chain(context: Context, suspect: Suspect) -> Coherence | None:
