@@ -12,9 +12,11 @@ from __future__ import annotations
 
 import argparse
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache, lru_cache, partial
+from unittest import mock
 
 import torch
 from torch import nn
@@ -147,6 +149,25 @@ def nfnet(factor: float, width: int) -> nn.Module:
     return nn.Sequential(*blocks, head)
 
 
+@contextmanager
+def undrawn_defaults(width: int) -> Iterator[None]:
+    """PyTorch's default init skipped in hidden layers, which draw all they hold anew: it would take most of the time.
+
+    Hidden layers have a multiple of the width as outputs; heads (10 or 100) keep their default, which is part of the net.
+    """
+    default = nn.Linear.reset_parameters
+
+    def reset(layer: nn.Linear) -> None:
+        if layer.out_features % width:
+            default(layer)
+        else:
+            for parameter in layer.parameters():  # what a net forgot to draw would show as NaN
+                parameter.detach().fill_(torch.nan)
+
+    with mock.patch.object(nn.Linear, "reset_parameters", reset):
+        yield
+
+
 Builder = Callable[[float, int], nn.Module]
 NETS: dict[str, Builder] = {f.__name__: f for f in (he_mlp, selu, orthogonal_tanh, preln_transformer, fixup, nfnet)}
 
@@ -174,7 +195,7 @@ class Redrawn:
     """
 
     def __init__(self, name: str, factor: float, width: int) -> None:
-        self._build = partial(NETS[name], float(factor), width)
+        self._build, self._width = partial(NETS[name], float(factor), width), width
         inputs = torch.randn(4, 16, width) if name == "preln_transformer" else torch.randn(16, width)
         self._options = ProbeOptions()
         self._model, self._record = pipeline._built(self._build, self._options, {})
@@ -185,7 +206,8 @@ class Redrawn:
     def findings(self, seed: int) -> tuple[tuple[str, Severity], ...]:
         """Codes and severities for one draw."""
         seed_everything(seed)
-        drawn = self._build()
+        with undrawn_defaults(self._width):
+            drawn = self._build()
         with torch.no_grad():
             for old, new in zip(self._model.parameters(), drawn.parameters(), strict=True):
                 old.copy_(new)
