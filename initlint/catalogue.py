@@ -10,8 +10,9 @@ from __future__ import annotations
 import ast
 import textwrap
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
+
+from initlint.records import dataclass
 
 #: Class attributes that are read as literals, with what they are when absent (``None``: must be there).
 _ATTRIBUTES: Mapping[str, object] = {

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 from initlint.facts import Layer, ModelFacts, ParameterFacts
+from initlint.records import dataclass
 from initlint.rule import Context
 from initlint.theory.record import stated
 from initlint.wiring import reached, source, transparent

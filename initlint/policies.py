@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import fnmatch
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import fields
 
 from initlint.errors import ConfigError
 from initlint.expressions import evaluate, names_in
 from initlint.facts import Scalar
+from initlint.records import dataclass
 
 #: What a malformed policy or expression raises.
 PolicyError = ConfigError

@@ -12,13 +12,14 @@ import contextlib
 import inspect
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING, Any
 
 from initlint.errors import ProbeError
 from initlint.facts import Argument
 from initlint.probe.dependencies import depends_on, unwatched
 from initlint.probe.target import Call, relative
+from initlint.records import dataclass
 
 if TYPE_CHECKING:
     from initlint.probe import conventions

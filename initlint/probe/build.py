@@ -7,7 +7,7 @@ import inspect
 import random
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from types import FunctionType
 from typing import Any
 
@@ -24,6 +24,7 @@ from initlint.probe.outcome import Candidate
 from initlint.probe.script import Script, explain
 from initlint.probe.standins import relaxed_argparse
 from initlint.probe.target import Call
+from initlint.records import dataclass
 
 #: How often a name that was not executed is provided and the construction tried again.
 _PROVIDED = 20

@@ -8,10 +8,11 @@ import os
 import re
 import textwrap
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from initlint.probe.names import Definition, called, statements
 from initlint.probe.scan import Scan, file_of, scan_tree
+from initlint.records import dataclass
 
 # A repository with more text than this is searched near the file only: a second of reading, at most.
 _FILES = 3000

@@ -14,7 +14,7 @@ import textwrap
 import types
 import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 import torch
@@ -22,6 +22,7 @@ from torch import nn
 
 from initlint.probe.names import dotted
 from initlint.probe.paths import aliases, path_of, resolved
+from initlint.records import dataclass
 
 NOTHING = object()  # no value is known
 

@@ -12,7 +12,7 @@ import math
 import sys
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -21,6 +21,7 @@ from torch import nn
 from initlint.facts import ParameterFacts, TensorStats
 from initlint.probe.measure import measure
 from initlint.probe.measure_units import raw_bytes
+from initlint.records import dataclass
 
 #: So many leading values are compared to find shards drawn from the same random numbers, also where the last shard is
 #: smaller. Fewer than 8 random floats may agree by rounding in narrow formats.

@@ -9,10 +9,10 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 
 from initlint.facts import FocalLoss, Site
 from initlint.probe.names import Definition, called, dotted
+from initlint.records import dataclass
 
 #: A file without all of these holds no focal loss.
 _CLUES = (

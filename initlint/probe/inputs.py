@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import Any
 
 import torch
@@ -14,6 +14,7 @@ from initlint.facts import InputFacts
 from initlint.probe.inputs_spec import build, parse
 from initlint.probe.recorded_state import seeded
 from initlint.probe.traced import argument_names, batch_of, dtype_name, tensors_in
+from initlint.records import dataclass
 
 
 @dataclass(frozen=True, slots=True)

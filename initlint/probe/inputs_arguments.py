@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import inspect
 import re
-from dataclasses import dataclass
 
 from torch import nn
 
 from initlint.probe.inputs_absent import absent
+from initlint.records import dataclass
 
 # How code says that an argument it declares optional is needed after all.
 _DEMAND = re.compile(r"\b(must|have to|has to|needs?|required?|requires|specify|provided?|expected|missing)\b", re.I)

@@ -11,7 +11,6 @@ import inspect
 import math
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -19,6 +18,7 @@ from torch import nn
 
 from initlint.probe.inputs_arguments import Argument
 from initlint.probe.inputs_wants import Guess, tokens
+from initlint.records import dataclass
 
 # "name (`torch.LongTensor` of shape", "name: Tensor", ":param name: ", "name : array"
 _ENTRY = (

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 
 from torch import fx
 
 from initlint.probe.inputs_wants import Guess, spatial
 from initlint.probe.recorded import Failure
+from initlint.records import dataclass
 
 #: A guess for each argument, and for each part of a composite one (``batch[x]``).
 Assignment = dict[str, Guess]

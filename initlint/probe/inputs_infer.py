@@ -12,7 +12,7 @@ import math
 import time
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -39,6 +39,7 @@ from initlint.probe.recorded_cover import cover
 from initlint.probe.recorded_state import exporting, preserved, seeded, set_mode
 from initlint.probe.submodules import submodule
 from initlint.probe.traced import argument_names, batch_of, meta_of, tensors_in, to_device
+from initlint.records import dataclass
 
 # Samples: enough for a correlation between samples; fewer for large models, whose runs take long.
 _SAMPLES = 4

@@ -6,7 +6,6 @@ import inspect
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 from torch import nn
@@ -15,6 +14,7 @@ from initlint.errors import ProbeError
 from initlint.probe.entrance import has_forward
 from initlint.probe.inputs import Inputs, describe
 from initlint.probe.inputs_infer import infer
+from initlint.records import dataclass
 
 # Seconds of this process for all parts together, and for one of them.
 _BUDGET = 10.0

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import nn
 
 from initlint.probe.inputs_syntax import HINT, read
+from initlint.records import dataclass
 
 __all__ = ["HINT", "Spec", "build", "indices", "parse", "smallest_table"]
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 from initlint.errors import UsageError
+from initlint.records import dataclass
 
 HINT = "give inputs by --input 'x: float32[4,3,32,32]' or define example_inputs() in the file"
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torch
 from torch import nn
 from torch.nn.modules.lazy import LazyModuleMixin
 
 from initlint.probe.inputs_spec import Spec
+from initlint.records import dataclass
 
 # Sizes tried for images: small ones first (fast), then those that published models insist on.
 IMAGE_SIZES = (32, 64, 28, 96, 128, 224, 256, 299, 16, 48, 84, 160, 192, 384, 8, 512)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -20,6 +19,7 @@ from initlint.probe.measure_exact import BINS, SAMPLE, distinct, edges_of, is_st
 from initlint.probe.measure_matrix import block_gram_residual, unequal
 from initlint.probe.measure_scan import FEW, Scan, boundaries
 from initlint.probe.measure_units import digest_of, may_repeat, row_duplicates, units_of_all
+from initlint.records import dataclass
 
 #: Neighbours that are sampled together: 64 bytes of float32.
 RUN = 16

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 import torch
@@ -16,6 +16,7 @@ from initlint.probe.normalise_algebra import degree
 from initlint.probe.normalise_values import Items, Signal, Static, Unknown, Value, signals_in
 from initlint.probe.submodules import submodule
 from initlint.probe.traced import Meta, Traced
+from initlint.records import dataclass
 
 #: Additive masks hold -inf or a large negative number; no sum of signals of a sane net reaches this.
 MASKED = -1e4

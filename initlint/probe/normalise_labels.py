@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
+
+from initlint.records import dataclass
 
 Labels = tuple[str, ...]
 

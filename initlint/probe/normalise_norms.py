@@ -9,10 +9,11 @@ must be of degree one in x; constants added under the root or to it are its epsi
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from initlint.facts import Node, Plain
 from initlint.probe.normalise_edit import Editor
+from initlint.records import dataclass
 
 #: A constant added to a statistic up to this is an epsilon, not part of the function.
 EPSILON = 1e-1

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 
 from initlint.probe.normalise_tables import words
+from initlint.records import dataclass
 
 #: An expression of parameters larger than this many elements is not evaluated (1 GB of float32).
 EVALUATE_LIMIT = 1 << 28

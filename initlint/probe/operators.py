@@ -10,7 +10,6 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import ParamSpec, TypeVar
 
 import torch
@@ -19,6 +18,7 @@ from torch import nn
 
 from initlint.facts import Operator
 from initlint.probe.measure_matrix import block_gram_residual
+from initlint.records import dataclass
 
 #: Elements of a block when rows are summed; fits the second-level cache.
 BLOCK = 1 << 17

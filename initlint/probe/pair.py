@@ -10,12 +10,12 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 from initlint.facts import Block, Layer, ModuleFacts, Node, ParameterFacts, Site
 from initlint.probe.pair_blocks import attention_blocks, gate_blocks
 from initlint.probe.pair_graph import Graph
 from initlint.probe.pair_walk import Consumer, consumers, is_head, order
+from initlint.records import dataclass
 
 _SIMPLE = frozenset(("linear", "conv", "conv_transpose", "bilinear", "embedding"))
 

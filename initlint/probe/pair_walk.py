@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 
 from initlint.facts import Node, Plain
 from initlint.probe.pair_graph import TRANSPARENT, Graph
+from initlint.records import dataclass
 
 #: Gate of a gated unit -> the name of the unit (the table of gated activations).
 GATED = {

@@ -11,7 +11,7 @@ import copy
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -32,6 +32,7 @@ from initlint.facts import (
 from initlint.options import ProbeOptions
 from initlint.probe import distributed
 from initlint.probe.submodules import submodule
+from initlint.records import dataclass
 
 if TYPE_CHECKING:
     from initlint.probe.record import Record

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-from dataclasses import dataclass
 from types import CodeType, FrameType
 from typing import Any
 
@@ -15,6 +14,7 @@ from initlint.probe.provenance_store import storage_of
 from initlint.probe.provenance_values import plain
 from initlint.probe.provenance_words import words
 from initlint.probe.sites import ERRAND, FILES, INIT, LAYER, LIBRARY, USER, Noted, Origins
+from initlint.records import dataclass
 
 #: Functions of torch, in the files that ``sites.ERRAND`` stands for, that give an operation a meaning of its own.
 _TAGS = {

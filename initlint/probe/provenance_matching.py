@@ -6,12 +6,13 @@ import functools
 import re
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import field
 from types import CodeType
 from typing import Any
 
 from initlint.facts import Plain
 from initlint.probe.sites import USER, Origins
+from initlint.records import dataclass
 
 #: More tests than this are no selection of parameters.
 _MOST = 200_000

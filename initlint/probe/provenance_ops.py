@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from types import FunctionType
 from typing import Any, Final
 
 from initlint.probe.provenance_words import words
+from initlint.records import dataclass
 
 SKIP: Final = 0  # reads metadata only
 MAKE: Final = 1  # may return new memory or a view

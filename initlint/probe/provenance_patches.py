@@ -7,13 +7,13 @@ import functools
 import re
 import sys
 import weakref
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from initlint.probe.provenance_matching import Matchings
 from initlint.probe.sites import Noted, user_frames
+from initlint.records import dataclass
 
 if TYPE_CHECKING:
     from initlint.probe.provenance import Recorder

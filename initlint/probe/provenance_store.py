@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import zlib
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 import torch
@@ -12,6 +12,7 @@ import torch
 from initlint.facts import Plain
 from initlint.probe.provenance_values import Value
 from initlint.probe.sites import Noted
+from initlint.records import dataclass
 
 #: Small memory is compared in full (8 KiB: a few microseconds), larger by 8 blocks of 128 bytes. Each write to a
 #: parameter pays for this; changes through NumPy are compared in full, most others are seen by the version counter.

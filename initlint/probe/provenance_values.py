@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import Any
 
 import torch
@@ -17,6 +17,7 @@ import torch
 from initlint.facts import Plain
 from initlint.probe.provenance_ops import RENAMED, SIGNATURES
 from initlint.probe.provenance_words import words
+from initlint.records import dataclass
 
 #: A chain longer than this says nothing more to a reader.
 _CHAIN = 12

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -17,6 +17,7 @@ from initlint.probe.record_modules import module_facts
 from initlint.probe.record_uninitialised import unwritten_share
 from initlint.probe.record_writes import Histories
 from initlint.probe.sites import Noted, site
+from initlint.records import dataclass
 
 if TYPE_CHECKING:
     from initlint.probe.provenance import Recorder

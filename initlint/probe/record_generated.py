@@ -8,7 +8,6 @@ forward), and home-made ones (a plain tensor attribute computed from parameters 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -16,6 +15,7 @@ import torch
 from initlint.facts import ParameterFacts
 from initlint.probe.provenance_store import Event, Store
 from initlint.probe.record_region import Touched, touched
+from initlint.records import dataclass
 
 if TYPE_CHECKING:
     from initlint.probe.provenance import Recorder

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
 
 from initlint.probe.provenance_store import Event, Store
 from initlint.probe.record_generated import Generated, lost_in
+from initlint.records import dataclass
 
 if TYPE_CHECKING:
     from initlint.probe.record_writes import Histories

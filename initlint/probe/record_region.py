@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from initlint.probe.provenance_store import Event, Region
+from initlint.records import dataclass
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,6 @@ import operator
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
 from types import MethodDescriptorType, MethodType, WrapperDescriptorType
 from typing import Any
 
@@ -48,6 +47,7 @@ from initlint.probe.traced import (
     version_of,
     view_again,
 )
+from initlint.records import dataclass
 
 # Beyond this many nodes (a Python loop over thousands of steps) the rest of the run is not recorded.
 _MAX_NODES = 30_000

@@ -9,13 +9,14 @@ a part was written is merged.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 import torch
 from torch import fx
 
 from initlint.probe.traced import version_of
+from initlint.records import dataclass
 
 # Storages with more elements than this are compared by address range only, not element by element.
 _EXACT_OVERLAP = 1 << 24

@@ -11,7 +11,7 @@ import dataclasses
 import math
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 
 import torch
 from torch import nn
@@ -19,6 +19,7 @@ from torch import nn
 from initlint.facts import Chunk, ParameterFacts, TensorStats, Units
 from initlint.probe import measure as measuring
 from initlint.probe import measure_exact
+from initlint.records import dataclass
 from initlint.theory.record import Segment, segments, stated
 from initlint.theory.sampling import Requested
 from initlint.theory.torch_init import truncated

@@ -11,9 +11,10 @@ import functools
 import os
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from initlint.probe.names import Definition, dotted, is_main_guard, statements, used
+from initlint.records import dataclass
 
 #: Packages whose classes and functions yield torch modules; a file that imports none of them (nor a
 #: project file that does) is skipped without importing torch.

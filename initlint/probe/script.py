@@ -18,7 +18,7 @@ import importlib.util
 import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from types import ModuleType
 from typing import Any
 
@@ -28,6 +28,7 @@ from initlint.probe.callsites import repository
 from initlint.probe.names import Definition, bound, used
 from initlint.probe.scan import Scan, parse_file, scan_tree
 from initlint.probe.standins import Missing, relaxed_argparse
+from initlint.records import dataclass
 
 _FULL = "Name the class itself, or use --import full, which runs the whole file as Python would."
 _FUTURE = {name: getattr(__future__, name).compiler_flag for name in __future__.all_feature_names}

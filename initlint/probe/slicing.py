@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 from initlint.probe.names import Definition, bound, changed, definition_time, is_main_guard, root, statements, used
 from initlint.probe.scan import Scan, calls, last_name, loads, trains
+from initlint.records import dataclass
 
 # What nn.Module itself offers to walk over its parts, and to change them.
 _WALKS = frozenset(

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +33,7 @@ from initlint.probe.statements_ranges import Ranges
 from initlint.probe.statements_reach import Reach
 from initlint.probe.statements_source import Call, Candidate, Scope, Source
 from initlint.probe.statements_values import Values
+from initlint.records import dataclass
 
 if TYPE_CHECKING:
     from initlint.probe.provenance import Recorder

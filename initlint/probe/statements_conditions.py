@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 import torch
 
 from initlint.probe.provenance_words import words
+from initlint.records import dataclass
 
 #: Three-valued: does this subject satisfy the condition?
 Answer = bool | None

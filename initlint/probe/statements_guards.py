@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import Any
 
 import torch
@@ -32,6 +32,7 @@ from initlint.probe.statements_conditions import (
 from initlint.probe.statements_names import UNKNOWN, Names
 from initlint.probe.statements_near import near
 from initlint.probe.statements_source import Scope, Source, Test
+from initlint.records import dataclass
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import field
 
 import torch
 from torch import nn
@@ -15,6 +15,7 @@ from initlint.probe.statements_missed import Misses
 from initlint.probe.statements_names import Names, bound, parameters
 from initlint.probe.statements_ranges import Ranges
 from initlint.probe.statements_source import Call, Candidate, Source
+from initlint.records import dataclass
 
 
 @dataclass(frozen=True, slots=True)

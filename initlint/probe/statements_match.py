@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING
 
 from initlint.probe.provenance_store import Event
 from initlint.probe.record_lost import Fates
 from initlint.probe.sites import Noted, span
 from initlint.probe.statements_source import Call, Candidate, Source
+from initlint.records import dataclass
 
 if TYPE_CHECKING:
     from initlint.probe.provenance import Recorder

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -22,6 +22,7 @@ from initlint.probe.statements_names import Names
 from initlint.probe.statements_near import near_class, near_name
 from initlint.probe.statements_ranges import PARTS, Item, Range, Ranges, loops_left, tensor_at
 from initlint.probe.statements_source import Candidate, Scope, Source, Test
+from initlint.records import dataclass
 
 #: Kinds of conditions that tell modules apart by their class or what it has.
 _ON_MODULES = frozenset({"isinstance", "type", "class_name", "hasattr"})

@@ -10,7 +10,6 @@ import ast
 import fnmatch
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 
 from torch import nn
 
@@ -18,6 +17,7 @@ from initlint.facts import Plain
 from initlint.probe.provenance_matching import Matching, Matchings, Tested
 from initlint.probe.sites import span
 from initlint.probe.statements_source import Candidate, Source
+from initlint.records import dataclass
 
 #: How many parts of a name may be missing at the beginning of a pattern that is written for whole names.
 _LEADING = 2

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -16,6 +16,7 @@ from torch import nn
 from initlint.probe.provenance_words import words
 from initlint.probe.statements_names import Names, bound, parameters, static
 from initlint.probe.statements_source import Scope, Source, Test
+from initlint.records import dataclass
 
 if TYPE_CHECKING:
     from initlint.probe.provenance_patches import Applied

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from initlint.probe.provenance_words import words
 from initlint.probe.statements_lost import conditions, lost_values
+from initlint.records import dataclass
 
 #: Public functions of ``torch.nn.init``; libraries keep the names for their own versions.
 INIT_FUNCTIONS = frozenset(

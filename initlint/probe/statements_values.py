@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from initlint.facts import Computed, ParameterFacts, Site
@@ -18,6 +18,7 @@ from initlint.probe.provenance_words import words
 from initlint.probe.sites import make_site
 from initlint.probe.statements_names import Names, bound, parameters
 from initlint.probe.statements_source import Function, Scope, Source
+from initlint.records import dataclass
 
 #: Calls whose arguments are sizes or shapes to allocate, no numbers that are drawn with.
 _SIZES = words("""randn rand empty zeros ones randn_like rand_like empty_like zeros_like ones_like new_empty new_zeros

@@ -9,7 +9,7 @@ from __future__ import annotations
 import inspect
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from types import SimpleNamespace
 from typing import Any
 
@@ -20,6 +20,7 @@ from initlint.errors import ProbeError
 from initlint.probe.recorded_frames import user_site
 from initlint.probe.recorded_leaf import children, is_leaf
 from initlint.probe.traced import CONSTANT, KEY, Meta, argument_names, unknown_source
+from initlint.records import dataclass
 
 # A model with more untraceable children than this is not worth retrying child by child.
 _MAX_RETRIES = 40

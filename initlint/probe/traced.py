@@ -17,7 +17,7 @@ import inspect
 import operator
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from types import SimpleNamespace
 from typing import Any
 
@@ -26,6 +26,7 @@ from torch import fx, nn
 
 from initlint.facts import Measured, Response, Site
 from initlint.probe.submodules import submodule
+from initlint.records import dataclass
 
 KEY = "initlint"  # key of our Meta in ``fx.Node.meta``
 CONSTANT = "_initlint_constant_"  # prefix of get_attr targets that are no attribute of the model

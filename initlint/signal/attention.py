@@ -9,10 +9,11 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import lru_cache
 
 from initlint.facts import Node
+from initlint.records import dataclass
 from initlint.signal.moments import Grad, NoRuleError, State, bounded, state
 from initlint.signal.order import log_sum_exp, softmax_energy, softmax_slip
 from initlint.signal.ranked import spread_of

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 
 from initlint.facts import ModelFacts, Node
+from initlint.records import dataclass
 from initlint.signal.diagnostics import dead_share, saturated_share
 from initlint.signal.loss import init_loss
 from initlint.signal.moments import Nominal, State

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import lru_cache
 
 from initlint.facts import Node, Plain
+from initlint.records import dataclass
 from initlint.signal.curves import function_of
 from initlint.signal.moments import NoRuleError
 from initlint.signal.scene import number

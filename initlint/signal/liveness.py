@@ -11,9 +11,10 @@ still without gradient then is stuck. The scheme is exact for generic inputs up 
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from initlint.facts import ModelFacts, Node, ParameterFacts, Plain
+from initlint.records import dataclass
 
 #: Elementwise functions that map 0 to something else than 0.
 _LIFTS_ZERO = frozenset(

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 
+from initlint.records import dataclass
 from initlint.signal.moments import State
 from initlint.signal.order import log_sum_exp
 from initlint.signal.scene import Scene

@@ -14,8 +14,9 @@ in rounding. Biases, and anything else shared between samples, leave ``d``, ``e`
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import NamedTuple
+
+from initlint.records import dataclass
 
 #: So many earlier signals are remembered beside the last one.
 NEAREST = 3

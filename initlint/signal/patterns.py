@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from initlint.facts import Node, Plain
+from initlint.records import dataclass
 from initlint.signal.scene import number, text
 
 #: Ops that a statistic passes on its way back to the signal it was taken of.

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from initlint.facts import ModelFacts
+from initlint.records import dataclass
 from initlint.signal.confirmed import standard_inputs
 from initlint.signal.doubt import doubted
 from initlint.signal.loss import InitLoss, init_loss

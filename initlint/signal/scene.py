@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from math import prod
 from typing import NamedTuple
 
 from initlint.facts import ModelFacts, Node, ParameterFacts, Plain, TensorStats
+from initlint.records import dataclass
 from initlint.signal.moments import Grad, Nominal, State
 
 

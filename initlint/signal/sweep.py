@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from math import isfinite, log10
 from typing import TypeVar
 
 from initlint.facts import Node
+from initlint.records import dataclass
 from initlint.signal import near, parts
 from initlint.signal.decay import never_positive
 from initlint.signal.moments import Grad, Moments, NoRuleError, Shares, State, bounded, state

@@ -10,10 +10,10 @@ a_k^2 (1 - rho^k), so that it keeps its digits when samples have nearly collapse
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from functools import lru_cache
 from operator import mul
 
+from initlint.records import dataclass
 from initlint.theory import closed_forms
 from initlint.theory.functions import normal_pdf
 from initlint.theory.quadrature import STEP, Elementwise, at_grid, hermite

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from initlint.facts import Layer
+from initlint.records import dataclass
 from initlint.theory.miscounts import EXACT, outputs
 from initlint.theory.sampling import Requested
 

@@ -9,9 +9,9 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 from initlint.facts import Layer, Write
+from initlint.records import dataclass
 from initlint.theory.fans import torch_fans
 
 #: Relative agreement that a recorded std must have with a formula to count as that formula. The record holds the number

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 from initlint.facts import ParameterFacts, Plain, TensorStats, Write
+from initlint.records import dataclass
 from initlint.theory import sampling
 from initlint.theory.conventions import default_scheme, truncated
 from initlint.theory.formulas import (

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from initlint.facts import ParameterFacts, Write
+from initlint.records import dataclass
 from initlint.theory.sampling import Requested
 from initlint.theory.torch_init import after, is_arithmetic, requested
 

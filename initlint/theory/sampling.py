@@ -7,9 +7,9 @@ contradicted somewhere with probability 1e-3.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 from initlint.facts import TensorStats
+from initlint.records import dataclass
 
 #: Two-sided 1e-6.
 Z = 4.892
