@@ -196,7 +196,10 @@ def _said(values: Sequence[float], kind: str) -> str:
         return f"standard deviation {number(first, 2)} to {number(last, 2)} {way}"
     change = last / first
     if 0.5 < change < 2:
-        return f"standard deviation stays near {number(math.sqrt(first * last), 2)} {way}"
+        near, low, high = number(math.sqrt(first * last), 2), min(values), max(values)
+        if high < 2 * max(first, last) and low > min(first, last) / 2:
+            return f"standard deviation stays near {near} {way}"
+        return f"standard deviation {number(low, 2)} to {number(high, 2)}, at both ends near {near}"
     return f"standard deviation {number(first, 2)} to {number(last, 2)} {way}, {times(change)}"
 
 

@@ -12,7 +12,7 @@ import pytest
 from emit_sample import healthy, histogram, sample, sources
 
 from initlint import resources
-from initlint.emit import Options, render, svg
+from initlint.emit import Options, html_view, render, svg
 from initlint.findings import Run
 
 
@@ -181,3 +181,17 @@ def test_jinja_is_imported_for_html_only() -> None:
         "render('html', Run()); assert 'jinja2' in sys.modules and 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ([1.0, 1.2, 0.9], "standard deviation stays near 0.95 from the first layer to the last"),
+        ([1.0, 0.16, 1.1], "standard deviation 0.16 to 1.1, at both ends near 1"),
+        ([1.0, 9.0, 1.0], "standard deviation 1 to 9, at both ends near 1"),
+        ([1.0, 30.0, 100.0], "standard deviation 1 to 100 from the first layer to the last, 100×"),
+        ([1.0, 0.0], "standard deviation 1 to 0 from the first layer to the last"),
+    ],
+)
+def test_a_curve_that_dips_is_not_said_to_stay(values: list[float], said: str) -> None:
+    assert html_view._said(values, "forward") == said
