@@ -1,4 +1,4 @@
-"""IL113: of two tables that are added, one was initialised small and the other left at PyTorch's N(0, 1)."""
+"""IL113: of two tables that are added, one is left at PyTorch's N(0, 1), and the other is small beside it."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 
 from initlint.facts import ParameterFacts
 from initlint.findings import Severity
+from initlint.records import dataclass
 from initlint.rule import Context, Outcome, Rule, bad, by_cause, good, site_of
 from initlint.signal import Nominal
 from initlint.wiring import SCALED, source
@@ -16,6 +17,9 @@ from initlint.wiring import SCALED, source
 # The part of a sum that is a hundredth of it has a tenth of its length (a ratio of second moments of 1e2 is where the
 # severity table starts to speak of a choice that does harm).
 _DROWNED = 100.0
+# A factor before the sum that is there to make a small table as large as the other (Vaswani et al. 2017: tables of std
+# d^-1/2, times d^1/2): from 2 on, for 1 and what rounds to it are no such factor.
+_MAGNIFIED = 2.0
 
 
 class OneTableDrownsAnother(Rule):
@@ -24,7 +28,8 @@ class OneTableDrownsAnother(Rule):
     ## What it does
     Looks at sums of looked-up tables (tokens, positions, segments) or of a table and a bare parameter. Reports those at
     N(0, 1), PyTorch's default or `torch.randn`, whose second moment in the sum is at least a hundred times that of a
-    table which the code initialised itself.
+    table which the code initialised itself; or of any table, fixed ones as well, where a factor such as sqrt(d) makes
+    the one at N(0, 1) larger still.
 
     ## Why is this bad?
     A norm that follows rescales the sum, not its parts: with tokens at 0.02 and positions at 1, 2500 parts of 2501 of
@@ -42,9 +47,10 @@ class OneTableDrownsAnother(Rule):
     ```
 
     ## Known problems
-    Fixed tables (sinusoids) are not judged.
+    Sinusoids are compared only with a table that is magnified.
 
     ## References
+    - Vaswani et al. 2017, section 3.4: tables are multiplied by sqrt(d), and were drawn at d^-1/2
     - Radford et al. 2019 (GPT-2), section 2.3: both tables at N(0, 0.02)
     """
 
@@ -52,13 +58,13 @@ class OneTableDrownsAnother(Rule):
     name = "one-table-drowns-another"
     family = "variance"
     severity = Severity.WARNING
-    sources = ("Radford et al. 2019, section 2.3",)
+    sources = ("Radford et al. 2019, section 2.3", "Vaswani et al. 2017, section 3.4")
 
     def check(self, context: Context) -> Iterator[Outcome]:
         sweeps = context.signal.sweeps
         if sweeps is None or context.facts.loaded:
             return
-        found: dict[str, tuple[ParameterFacts, ParameterFacts, float]] = {}
+        found: dict[str, _Sum] = {}
         sums: dict[int, list[tuple[ParameterFacts, int]]] = {}  # by node the tables in a sum
         for node in context.facts.nodes:
             if node.op != "add":
@@ -68,24 +74,35 @@ class OneTableDrownsAnother(Rule):
             # what meets here: the tables of one side have met before
             for one, other in itertools.permutations(sides, 2):
                 for (loud, strong), (quiet, weak) in itertools.product(one, other):
-                    ratio = sweeps[0].states[strong].q / max(sweeps[0].states[weak].q, 1e-300)
-                    if _left(loud) and _chosen(quiet) and ratio >= _DROWNED:
-                        found[loud.name] = loud, quiet, ratio
-        for group in by_cause(loud for loud, _, _ in found.values()).values():
-            loud, quiet, ratio = found[group[0].name]
-            second = quiet.stats.second if quiet.stats else 1.0
-            yield self.finding(
-                context,
-                f"`{loud.name}` is N(0, 1) and is added to `{quiet.name}` of std {math.sqrt(second):.3g}:"
-                f" {ratio:.3g} parts of {ratio + 1:.3g} of the sum are `{loud.name}`",
-                parameters=[p.name for p in group],
-                site=site_of(loud),
-                expected={"std": math.sqrt(second)},
-                actual={"std": math.sqrt(loud.stats.second) if loud.stats else None, "ratio": ratio},
-                effect=context.effect({p.name: Nominal(0.0, second) for p in group}),
-                fix=f"nn.init.normal_({loud.name}, std={math.sqrt(second):.3g})",
-                topic="scale",
-            )
+                    if not _left(loud) or not quiet.stats or not loud.stats:
+                        continue
+                    there = sweeps[0].states
+                    pair = _Sum(loud, quiet, there[strong].q, there[weak].q, loud.stats.second)
+                    if pair.ratio >= _DROWNED and (_chosen(quiet) or pair.factor >= _MAGNIFIED):
+                        found[loud.name] = pair
+        for group in by_cause(pair.loud for pair in found.values()).values():
+            yield self._said(context, found[group[0].name], group)
+
+    def _said(self, context: Context, pair: _Sum, group: list[ParameterFacts]) -> Outcome:
+        # the table that makes both parts alike, or for one that is magnified the one for which the factor is meant
+        std = (
+            1.0 / pair.factor
+            if pair.factor >= _MAGNIFIED
+            else math.sqrt(pair.quiet.stats.second if pair.quiet.stats else 1.0)
+        )
+        times = f" times {pair.factor:.3g}" if pair.factor >= _MAGNIFIED else ""
+        return self.finding(
+            context,
+            f"`{pair.loud.name}` is N(0, 1){times} and is added to `{pair.quiet.name}` of std"
+            f" {math.sqrt(pair.weak):.3g}: {pair.ratio:.3g} parts of {pair.ratio + 1:.3g} of the sum are `{pair.loud.name}`",
+            parameters=[p.name for p in group],
+            site=site_of(pair.loud),
+            expected={"std": std},
+            actual={"std": math.sqrt(pair.second), "ratio": pair.ratio},
+            effect=context.effect({p.name: Nominal(0.0, std * std) for p in group}),
+            fix=f"nn.init.normal_({pair.loud.name}, std={std:.3g})",
+            topic="scale",
+        )
 
     @bad
     def positions_left_at_one() -> Any:
@@ -94,6 +111,34 @@ class OneTableDrownsAnother(Rule):
     @good
     def positions_like_tokens() -> Any:
         return _tagger(0.02)
+
+    @bad
+    def default_table_times_root_of_width() -> Any:
+        return _scaled(1.0)
+
+    @good
+    def small_table_times_root_of_width() -> Any:
+        return _scaled(128**-0.5)
+
+
+@dataclass(frozen=True, slots=True)
+class _Sum:
+    """Two tables that meet in a sum, and second moments: of what each adds to it, and of the loud one's values."""
+
+    loud: ParameterFacts
+    quiet: ParameterFacts
+    strong: float
+    weak: float
+    second: float
+
+    @property
+    def ratio(self) -> float:
+        return self.strong / max(self.weak, 1e-300)
+
+    @property
+    def factor(self) -> float:
+        """What the loud table is multiplied by on its way."""
+        return math.sqrt(self.strong / self.second)
 
 
 def _parts(
@@ -143,3 +188,26 @@ def _tagger(std: float | None) -> Any:
             return self.head(torch.relu(self.body(self.norm(x))).mean(1))
 
     return Tagger(), (torch.randint(0, 50, (4, 9)),)
+
+
+def _scaled(std: float) -> Any:
+    import torch
+    from torch import nn
+
+    class Encoder(nn.Module):
+        positions: torch.Tensor
+
+        def __init__(self, width: int = 128) -> None:
+            super().__init__()
+            self.tokens, self.factor = nn.Embedding(50, width), width**0.5
+            if std != 1.0:
+                nn.init.normal_(self.tokens.weight, std=std)
+            angles = torch.arange(16.0)[:, None] * 10000.0 ** (-torch.arange(0.0, width, 2) / width)
+            self.register_buffer("positions", torch.cat((angles.sin(), angles.cos()), 1))
+            self.norm, self.body, self.head = nn.LayerNorm(width), nn.Linear(width, width), nn.Linear(width, 5)
+
+        def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+            x = self.tokens(tokens) * self.factor + self.positions[: tokens.shape[1]]
+            return self.head(torch.relu(self.body(self.norm(x))).mean(1))
+
+    return Encoder(), (torch.randint(0, 50, (4, 9)),)
