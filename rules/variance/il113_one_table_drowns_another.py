@@ -84,23 +84,18 @@ class OneTableDrownsAnother(Rule):
             yield self._said(context, found[group[0].name], group)
 
     def _said(self, context: Context, pair: _Sum, group: list[ParameterFacts]) -> Outcome:
-        # the table that makes both parts alike, or for one that is magnified the one for which the factor is meant
-        std = (
-            1.0 / pair.factor
-            if pair.factor >= _MAGNIFIED
-            else math.sqrt(pair.quiet.stats.second if pair.quiet.stats else 1.0)
-        )
+        loud, parts = pair.loud.name, pair.ratio + 1
         times = f" times {pair.factor:.3g}" if pair.factor >= _MAGNIFIED else ""
         return self.finding(
             context,
-            f"`{pair.loud.name}` is N(0, 1){times} and is added to `{pair.quiet.name}` of std"
-            f" {math.sqrt(pair.weak):.3g}: {pair.ratio:.3g} parts of {pair.ratio + 1:.3g} of the sum are `{pair.loud.name}`",
+            f"`{loud}` is N(0, 1){times} and is added to `{pair.quiet.name}` of std {math.sqrt(pair.weak):.3g}:"
+            f" {pair.ratio:.3g} parts of {parts:.3g} of the sum are `{loud}`",
             parameters=[p.name for p in group],
             site=site_of(pair.loud),
-            expected={"std": std},
+            expected={"std": pair.fitting},
             actual={"std": math.sqrt(pair.second), "ratio": pair.ratio},
-            effect=context.effect({p.name: Nominal(0.0, std * std) for p in group}),
-            fix=f"nn.init.normal_({pair.loud.name}, std={std:.3g})",
+            effect=context.effect({p.name: Nominal(0.0, pair.fitting**2) for p in group}),
+            fix=f"nn.init.normal_({loud}, std={pair.fitting:.3g})",
             topic="scale",
         )
 
@@ -139,6 +134,11 @@ class _Sum:
     def factor(self) -> float:
         """What the loud table is multiplied by on its way."""
         return math.sqrt(self.strong / self.second)
+
+    @property
+    def fitting(self) -> float:
+        """The std of a loud table that adds as much as the quiet one, or for which the factor is meant."""
+        return 1.0 / self.factor if self.factor >= _MAGNIFIED else math.sqrt(self.weak)
 
 
 def _parts(
