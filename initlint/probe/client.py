@@ -36,9 +36,11 @@ _BOOT = (
     "except ImportError: sys.path.append(root); import initlint.probe.worker as w\n"
     "w.main()"
 )
-# CUDA is hidden, so that builds are the same on every machine and children never initialise a device.
+# CUDA is hidden, so that builds are the same on every machine and children never initialise a device. A model is
+# called a few times on small tensors: compiling it, which takes a minute, would show the same values and no graph.
 _ENVIRONMENT = {
     "CUDA_VISIBLE_DEVICES": "",
+    "TORCHDYNAMO_DISABLE": "1",
     "OMP_NUM_THREADS": "1",
     "MKL_NUM_THREADS": "1",
     "OPENBLAS_NUM_THREADS": "1",

@@ -1,6 +1,9 @@
 """Hard-coded accelerators (``.cuda()``, ``device="cuda"``, ``.to("cuda")``) become the CPU, and are noted.
 
-Models are built and run on the CPU on every machine, so that results do not depend on what is plugged in.
+Models are built and run on the CPU on every machine, so that results do not depend on what is plugged in. Nor is
+anything compiled: what ``torch.compile`` is given comes back as it is, as it does with TORCHDYNAMO_DISABLE=1, but
+without the seconds that importing the compiler takes; so does a function that ``torch.jit.script`` would hide in one
+operation.
 """
 
 from __future__ import annotations
@@ -8,6 +11,7 @@ from __future__ import annotations
 import os
 import re
 import sys
+from types import FunctionType
 from typing import Any
 
 import torch
@@ -56,6 +60,8 @@ class Redirect(TorchFunctionMode):
             "ByteTensor",
         ):
             self._patch(torch.cuda, name, getattr(torch, name))
+        self._patch(torch, "compile", _uncompiled)
+        self._patch(torch.jit, "script", _unscripted(torch.jit.script))
         # ``with torch.device("cuda")`` and ``set_default_device`` act below all other modes: caught where they begin.
         begin = DeviceContext.__init__
 
@@ -108,6 +114,20 @@ class Redirect(TorchFunctionMode):
                 self.places.setdefault((file, frame.f_lineno), what)
                 return
             frame = frame.f_back  # type: ignore[assignment]
+
+
+def _uncompiled(model: Any = None, **_: Any) -> Any:
+    """What ``torch.compile`` is called with; as a decorator with options, one that changes nothing."""
+    return model if model is not None else lambda function: function
+
+
+def _unscripted(script: Any) -> Any:
+    """``torch.jit.script``, which leaves functions as they are."""
+
+    def call(subject: Any, *args: Any, **kwargs: Any) -> Any:
+        return subject if isinstance(subject, FunctionType) else script(subject, *args, **kwargs)
+
+    return call
 
 
 def _is_accelerator(value: Any) -> bool:

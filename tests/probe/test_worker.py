@@ -200,6 +200,43 @@ def test_cuda_is_redirected_and_said(analyse: Analyse) -> None:
     ]
 
 
+COMPILED = """
+    @torch.jit.script
+    def double(x):
+        return x * 2
+
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            assert os.environ["TORCHDYNAMO_DISABLE"] == "1"
+            self.fc = torch.compile(nn.Linear(3, 2), mode="max-autotune")
+            self.out = nn.Linear(2, 2)
+            self.out.compile()
+        @torch.compile
+        def forward(self, x):
+            return self.tail(double(self.fc(x)))
+        @torch.compile(dynamic=True)
+        def tail(self, x):
+            assert "torch._inductor" not in sys.modules
+            return self.out(x)
+"""
+
+
+def test_nothing_is_compiled(analyse: Analyse) -> None:
+    (result,) = analyse("net.py", files={"net.py": COMPILED})
+    (facts,) = result.models
+    assert facts.status == "analysed", facts.reason
+    assert [p.name for p in facts.parameters] == ["fc.weight", "fc.bias", "out.weight", "out.bias"]
+    assert facts.trace.coverage == 1
+    assert not facts.trace.unsupported
+
+
+def test_the_environment_of_the_caller_stays(analyse: Analyse, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("TORCHDYNAMO_DISABLE", raising=False)
+    analyse("model.py", files={"model.py": FINE})
+    assert "TORCHDYNAMO_DISABLE" not in os.environ
+
+
 def test_dependencies_are_the_project_files_read(analyse: Analyse, tmp_path: Path) -> None:
     (tmp_path / "sizes.txt").write_text("3")
     files = {
