@@ -120,7 +120,7 @@ def _facts(report: ModelReport) -> list[tuple[str, str]]:
             found.append(("called", f"part by part, not as a whole: {clean(listing(facts.trace.parts))}"))
     else:
         found.append(("trace", "none: signals and pairing are not known"))
-    if facts.status == "partial" and facts.trace.not_reached:
+    if facts.trace.not_reached and (facts.status == "partial" or facts.trace.coverage < 1):
         found.append(("not seen", clean(listing(facts.trace.not_reached))))
     if facts.trace.unsupported:
         found.append(("unmodelled", clean(", ".join(facts.trace.unsupported))))

@@ -23,19 +23,24 @@ def through_training_step(model: nn.Module) -> Iterator[None]:
     """While active, a model without a forward is called through its training step (Lightning's), or else through
     the method of its own that uses most of its parts (agents: ``get_action_and_value``).
     """
-    if has_forward(model):
+    found = None if has_forward(model) else entrance(model)
+    if found is None:
         yield
         return
-    step = getattr(model, "training_step", None)
-    entrance = _whole_batch(step) if inspect.ismethod(step) else _busiest(model)
-    if entrance is None:
-        yield
-        return
-    vars(model)["forward"] = entrance
+    vars(model)["forward"] = found[1]
     try:
         yield
     finally:
         vars(model).pop("forward", None)
+
+
+def entrance(model: nn.Module) -> tuple[str, Callable[..., Any]] | None:
+    """Name and function through which a model without a forward is called."""
+    step = getattr(model, "training_step", None)
+    if inspect.ismethod(step):
+        return "training_step", _whole_batch(step)
+    busiest = _busiest(model)
+    return None if busiest is None else (busiest.__name__, busiest)
 
 
 def _whole_batch(step: Callable[..., Any]) -> Callable[[Any], Any]:

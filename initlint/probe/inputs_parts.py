@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -27,32 +27,43 @@ _SAMPLES = 4
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """A child that can be called: its path, and the names of its positional arguments, then of the keywords."""
+    """A child that can be called, or a method of the model: its path, the names of its positional arguments, values."""
 
     path: str
-    module: nn.Module
+    call: Callable[..., Any]
     positional: tuple[str, ...]
     values: Mapping[str, Any]
 
 
-def parts_of(model: nn.Module, seed: int) -> list[Part]:
-    """The children for which inputs were found, each with these; of others their own children."""
+def parts_of(model: nn.Module, seed: int, unseen: Collection[str] | None = None) -> list[Part]:
+    """The children for which inputs were found, each with these; of others their own children.
+
+    Args:
+        unseen: names of parameters; only children that hold no others are called.
+    """
     until = time.process_time() + _BUDGET
-    return list(_parts(model, "", seed, until, _DEEP))
+    wanted = {id(p) for name, p in model.named_parameters() if unseen is None or name in unseen}
+    return list(_parts(model, "", seed, until, _DEEP, wanted))
 
 
-def _parts(model: nn.Module, path: str, seed: int, until: float, deep: int) -> Iterator[Part]:
+def _parts(model: nn.Module, path: str, seed: int, until: float, deep: int, wanted: set[int]) -> Iterator[Part]:
     for name, child in model.named_children():
         if time.process_time() > until:
             return
-        if next(child.parameters(), None) is None:
+        held = {id(p) for p in child.parameters()}
+        if not held & wanted:
             continue
         here = f"{path}.{name}" if path else name
-        part = _part(child, here, seed) if has_forward(child) else None
+        part = _part(child, here, seed) if has_forward(child) and held <= wanted else None
         if part is not None:
             yield part
         elif deep > 1:
-            yield from _parts(child, here, seed, until, deep - 1)
+            yield from _parts(child, here, seed, until, deep - 1, wanted)
+
+
+def method(name: str, call: Callable[..., Any], given: Inputs) -> Part:
+    """A method of the model as its part, with the inputs that were found for it."""
+    return Part(name, call, *_values(call, given.args, given.kwargs))
 
 
 def _part(module: nn.Module, path: str, seed: int) -> Part | None:
@@ -62,11 +73,18 @@ def _part(module: nn.Module, path: str, seed: int) -> Part | None:
         return None
     if found.notes or not found.training:
         return None  # it did not run to its end, or not in train mode, in which all parts are run
-    names = [f"{index}" for index in range(len(found.args))]
-    for index, parameter in enumerate(inspect.signature(module.forward).parameters.values()):
+    return Part(path, module, *_values(module.forward, found.args, found.kwargs))
+
+
+def _values(
+    function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]
+) -> tuple[tuple[str, ...], Mapping[str, Any]]:
+    """Names of the positional arguments, and all arguments by name."""
+    names = [f"{index}" for index in range(len(args))]
+    for index, parameter in enumerate(inspect.signature(function).parameters.values()):
         if index < len(names) and parameter.kind is not inspect.Parameter.VAR_POSITIONAL:
             names[index] = parameter.name
-    return Part(path, module, tuple(names), {**dict(zip(names, found.args, strict=True)), **found.kwargs})
+    return tuple(names), {**dict(zip(names, args, strict=True)), **kwargs}
 
 
 @contextmanager
@@ -88,7 +106,7 @@ def _forward(parts: list[Part]) -> Callable[..., tuple[Any, ...]]:
         for part in parts:
             values = dict(given[part.path])
             args = [values.pop(name) for name in part.positional]
-            outputs.append(part.module(*args, **values))
+            outputs.append(part.call(*args, **values))
         return tuple(outputs)
 
     return forward

@@ -35,6 +35,7 @@ from initlint.probe.submodules import submodule
 from initlint.records import dataclass
 
 if TYPE_CHECKING:
+    from initlint.probe.inputs import Inputs
     from initlint.probe.record import Record
     from initlint.probe.traced import Traced
 
@@ -167,14 +168,16 @@ def graph(
     with_inputs: bool = True,
 ) -> GraphFacts:
     """Trace the model and pair its layers; failures become the reason."""
-    from initlint.probe.entrance import through_training_step
+    from initlint.probe.entrance import has_forward, through_training_step
 
     with through_training_step(model):
-        found = _graph(model, record, facts, namespace, options, with_inputs=with_inputs)
+        found, given = _graph(model, record, facts, namespace, options, with_inputs=with_inputs)
     asked = _specified(facts, options) or "example_inputs" in namespace
-    if found.status == "analysed" or found.trace.ran or not with_inputs or asked:
+    # What a method other than forward leaves out may be another method's: only forward says that it is not used.
+    whole = found.trace.coverage >= 1 or has_forward(model)
+    if not with_inputs or asked or (whole and (found.status == "analysed" or found.trace.ran)):
         return found
-    return _by_parts(model, record, facts, options, found)
+    return _by_parts(model, record, facts, options, found, given)
 
 
 def _specified(facts: ModelFacts, options: ProbeOptions) -> tuple[str, ...]:
@@ -183,29 +186,45 @@ def _specified(facts: ModelFacts, options: ProbeOptions) -> tuple[str, ...]:
 
 
 def _by_parts(
-    model: nn.Module, record: Record | None, facts: ModelFacts, options: ProbeOptions, whole: GraphFacts
+    model: nn.Module,
+    record: Record | None,
+    facts: ModelFacts,
+    options: ProbeOptions,
+    whole: GraphFacts,
+    given: Inputs | None,
 ) -> GraphFacts:
     """The graph of a model's parts, each called by itself, where they ran and show no less than was seen of the whole.
 
-    One that has no forward consists of them; of others they remain a part, whose reason says what the whole needs.
+    One that has no forward consists of them, and of the method that it was called through, where that is what training
+    calls; of others they remain a part, whose reason says what the whole needs.
     """
     try:
         from initlint.probe import trace as tracing
-        from initlint.probe.entrance import has_forward
-        from initlint.probe.inputs_parts import parts_of, through_parts
+        from initlint.probe.entrance import entrance, has_forward
+        from initlint.probe.inputs_parts import method, parts_of, through_parts
 
-        parts = parts_of(model, options.seed)
+        through = entrance(model) if not has_forward(model) and given is not None and given.training else None
+        if through is not None and given is not None and whole.trace.ran and not _inference_only(whole):
+            rest = parts_of(model, options.seed, frozenset(whole.trace.not_reached))
+            parts = [method(*through, given), *rest] if rest else []
+        else:
+            parts = parts_of(model, options.seed)
         if not parts:
             return whole
-        with through_parts(model, parts) as given:
-            traced = tracing.trace(model, given, measure=options.measure, seed=options.seed)
+        with through_parts(model, parts) as values:
+            traced = tracing.trace(model, values, measure=options.measure, seed=options.seed)
         if not traced.ran or traced.coverage < whole.trace.coverage:
             return whole
     except Exception:  # what was seen of the whole stands
         return whole
-    found = _paired(traced, record, facts, tuple(given.facts), [])
+    found = _paired(traced, record, facts, tuple(values.facts), [])
     found = replace(found, trace=replace(found.trace, parts=tuple(part.path for part in parts)))
     return found if not has_forward(model) else replace(found, status="partial", reason=whole.reason)
+
+
+def _inference_only(found: GraphFacts) -> bool:
+    """Whether a run shows nothing of training: no tensor comes out of it, or all weights are read without gradients."""
+    return not found.outputs or all(node.attrs.get("untrained") for node in found.nodes if node.parameters)
 
 
 def _graph(
@@ -216,13 +235,14 @@ def _graph(
     options: ProbeOptions,
     *,
     with_inputs: bool,
-) -> GraphFacts:
+) -> tuple[GraphFacts, Inputs | None]:
+    """The graph, and the inputs that it was traced with."""
     notes: list[str] = []
     try:
         from initlint.probe import inputs as finding
         from initlint.probe import trace as tracing
     except ImportError as error:
-        return GraphFacts(reason=f"trace not available: {error}")
+        return GraphFacts(reason=f"trace not available: {error}"), None
     given = None
     if with_inputs:
         try:
@@ -236,9 +256,10 @@ def _graph(
     try:
         traced = tracing.trace(model, given, measure=options.measure, seed=options.seed)
     except InitlintError as error:
-        return GraphFacts(reason=_sentence(error), inputs=used, trace=TraceFacts(notes=tuple(notes)))
+        return GraphFacts(reason=_sentence(error), inputs=used, trace=TraceFacts(notes=tuple(notes))), given
     except Exception as error:
-        return GraphFacts(reason=f"tracing failed: {_short(error)}", inputs=used, trace=TraceFacts(notes=tuple(notes)))
+        reason = f"tracing failed: {_short(error)}"
+        return GraphFacts(reason=reason, inputs=used, trace=TraceFacts(notes=tuple(notes))), given
     asked = any(entry.origin != "inferred" and entry.origin != "library" for entry in used)
     if asked and not traced.ran and facts.device != "meta":
         why = traced.notes[0] if traced.notes else "the forward did not run to its end"
@@ -248,7 +269,7 @@ def _graph(
         from initlint.probe.symmetry import equal_slices
 
         found = replace(found, trace=replace(found.trace, equal=equal_slices(model, given, options.seed)))
-    return replace(found, status="partial", reason=refused) if refused else found
+    return (replace(found, status="partial", reason=refused) if refused else found), given
 
 
 def merged(facts: ModelFacts, found: GraphFacts) -> ModelFacts:

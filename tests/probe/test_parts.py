@@ -123,3 +123,72 @@ def test_the_depth_of_every_part_is_judged() -> None:
     assert run.models[0].facts.trace.parts == ("longer", "shorter")
     (found,) = (finding for finding in run.findings if finding.code == "IL203")
     assert all(name.startswith("shorter.") for name in found.parameters)
+
+
+class Agent(nn.Module):
+    """An actor with twin critics, as reinforcement learning keeps them: no forward, and a method for playing."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.policy = nn.Sequential(nn.Linear(12, 32), nn.ReLU(), nn.Linear(32, 4))
+        self.values = nn.ModuleList([nn.Sequential(nn.Linear(16, 32), nn.ReLU(), nn.Linear(32, 1)) for _ in range(2)])
+
+    def play(self, state: torch.Tensor) -> Any:
+        with torch.no_grad():
+            return torch.tanh(self.policy(state)).numpy()
+
+
+class Student(nn.Module):
+    """Has a method that trains most of it, and a head that another loss calls."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Linear(12, 32)
+        self.head = nn.Linear(32, 5)
+        self.auxiliary = nn.Sequential(nn.Linear(32, 16), nn.ReLU(), nn.Linear(16, 3))
+
+    def logits(self, features: torch.Tensor) -> torch.Tensor:
+        return self.head(torch.relu(self.body(features)))
+
+
+def test_a_method_that_only_plays_is_not_the_model() -> None:
+    facts = analyse(Agent)
+    assert facts.status == "analysed"
+    assert facts.trace.parts == ("policy", "values.0", "values.1")
+    assert facts.trace.coverage == 1
+    weights = [node for node in facts.nodes if node.parameters]
+    assert len(weights) == 6
+    assert not any(node.attrs.get("untrained") for node in weights)
+
+
+def test_critics_beside_the_method_are_judged() -> None:
+    class Wild(Agent):
+        def __init__(self) -> None:
+            super().__init__()
+            nn.init.normal_(self.values[1][0].weight, std=30.0)  # type: ignore[index,arg-type]
+
+    found = initlint.check(Wild).findings
+    assert [finding.parameters for finding in found if finding.code == "IL101"] == [("values.1.0.weight",)]
+
+
+def test_what_the_method_leaves_out_is_called_beside_it() -> None:
+    facts = analyse(Student)
+    assert facts.status == "analysed"
+    assert facts.trace.parts == ("logits", "auxiliary")
+    assert facts.trace.coverage == 1
+    assert {layer.name: layer.consumer for layer in facts.layers} == {
+        "body": "activation",
+        "head": "output",
+        "auxiliary.0": "activation",
+        "auxiliary.2": "output",
+    }
+
+
+def test_what_a_forward_leaves_out_stays_out() -> None:
+    class Whole(Student):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.logits(x)
+
+    facts = analyse(Whole)
+    assert facts.trace.parts == ()
+    assert facts.trace.not_reached == tuple(f"auxiliary.{i}.{n}" for i in (0, 2) for n in ("weight", "bias"))
