@@ -342,7 +342,11 @@ def _is_module_class(result: Scan, node: ast.ClassDef, seen: frozenset[str]) -> 
         name = result.canonical(base)
         own = result.definitions.get(name)
         if isinstance(own, ast.ClassDef):
-            if name not in seen and _is_module_class(result, own, seen | {node.name}):
+            if name in seen:
+                continue
+            if _is_module_class(result, own, seen | {node.name}):
+                return True
+            if _has_unknown_base(result, own, seen | {node.name}) and _uses_modules(result, node):
                 return True
         elif name.startswith("torch."):
             if result.is_maker(name):
@@ -350,6 +354,19 @@ def _is_module_class(result: Scan, node: ast.ClassDef, seen: frozenset[str]) -> 
         elif "." not in name or name.split(".")[0] in sys.stdlib_module_names:
             continue
         elif _made_elsewhere(name, result.path) or _uses_modules(result, node):
+            return True
+    return False
+
+
+def _has_unknown_base(result: Scan, node: ast.ClassDef, seen: frozenset[str]) -> bool:
+    """Whether a class, or one of this file that it builds upon, has a base from a library that is not read here."""
+    for base in node.bases:
+        name = result.canonical(base.value if isinstance(base, ast.Subscript) else base)
+        own = result.definitions.get(name)
+        if isinstance(own, ast.ClassDef):
+            if name not in seen and _has_unknown_base(result, own, seen | {node.name}):
+                return True
+        elif "." in name and name.split(".")[0] not in sys.stdlib_module_names:
             return True
     return False
 

@@ -56,6 +56,39 @@ def test_a_class_on_a_project_base_counts_without_importing_torch_itself(tmp_pat
     assert names(job) == ["Net"]
 
 
+ABROAD = """
+    import torch
+    from torch import nn
+    from absent_library import Foundation
+    class Common(Foundation):
+        def weights(self, module):
+            return isinstance(module, nn.Linear)
+    class Wide(Common):
+        def __init__(self, width):
+            super().__init__()
+            self.fc = nn.Linear(width, width)
+        def forward(self, x):
+            return self.fc(x)
+    class Wider(Wide):
+        pass
+    class Plan(Common):
+        def describe(self):
+            return "no layers"
+"""
+
+
+def test_a_hierarchy_on_a_library_that_is_missing_is_not_lost(tmp_path: Path, probe_files: Callable[..., Any]) -> None:
+    write(tmp_path, "net.py", ABROAD)
+    (job,) = jobs(tmp_path, "net.py")
+    assert names(job) == ["Wide", "Wider"]
+    (result,) = probe_files("net.py", files={"net.py": ABROAD})
+    assert not result.models
+    assert {entry.target for entry in result.not_analysed} == {"net.py::Wide", "net.py::Wider"}
+    for entry in result.not_analysed:
+        assert entry.reason.startswith("it needs absent_library.Foundation, which cannot be imported here")
+        assert entry.hint == "Install absent_library into this environment."
+
+
 def test_no_torch_import_for_a_folder_without_models(tmp_path: Path) -> None:
     write(tmp_path, "plain.py", "x = 1\n")
     code = (
