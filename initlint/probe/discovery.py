@@ -7,6 +7,7 @@ import at all.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
@@ -23,6 +24,9 @@ from initlint.probe.target import Target, relative
 _SKIPPED = frozenset(
     ["__pycache__", "build", "dist", "site-packages", "node_modules", "venv", "env", "virtualenv", "eggs", "wheels"]
 )
+
+#: File names that pytest collects.
+_TESTS = re.compile(r"test_.*\.py|.*_test\.py|conftest\.py")
 
 
 def discover(targets: Sequence[Target], options: ProbeOptions) -> list[Job]:
@@ -107,7 +111,35 @@ def candidates_of(result: Scan, target: Target, options: ProbeOptions) -> tuple[
     classes = sorted(result.classes.items(), key=lambda item: (len(inside.get(item[0], ())) > 0, item[1].lineno))
     for name, node in classes:
         found.append(Candidate(name, "class", node.lineno, inside.get(name, ())))
+    missing += _out_of_reach(result, target, base)
     return found, missing
+
+
+def _out_of_reach(result: Scan, target: Target, base: str) -> Iterator[NotAnalysed]:
+    """Module classes inside functions, which exist only while these run.
+
+    What a function returns is reached through it; those of tests (pytest's names) are not the project's models.
+    """
+    for name, (function, node) in result.inner.items():
+        if result.factories.get(function.name) is function:
+            continue
+        test = function.name.startswith("test") or _TESTS.fullmatch(os.path.basename(target.path)) is not None
+        how = scanning.returns(function, node.name)
+        file, around = os.path.basename(target.path), f"{function.name}()"
+        if how == "instance" and result.definitions.get(function.name) is function:
+            hint = f"initlint '{base}::{function.name}(...)' analyses what {around} returns."
+        elif how:
+            hint = f"Let a function of {file} without required arguments return an instance of it."
+        else:
+            hint = f"Move the class out of {around} to the top level of {file}."
+        yield NotAnalysed(
+            target=f"{base}::{name}",
+            reason=f"it is defined inside {around} (line {node.lineno}), which is not executed",
+            hint=hint,
+            file=base,
+            line=node.lineno,
+            harmless=test or bool(how),
+        )
 
 
 def _mentioned_by(result: Scan) -> dict[str, tuple[str, ...]]:

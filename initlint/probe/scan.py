@@ -83,6 +83,8 @@ LOADING = frozenset(
     ["open", "urlopen", "urlretrieve", "DataLoader", "load_dataset", "from_pretrained", "snapshot_download", "input"]
 )
 
+Function = ast.FunctionDef | ast.AsyncFunctionDef
+
 
 @dataclass(slots=True)
 class Scan:
@@ -96,6 +98,7 @@ class Scan:
     factories: dict[str, ast.FunctionDef] = field(default_factory=dict)  # callable without arguments
     makers: dict[str, ast.FunctionDef] = field(default_factory=dict)  # return a module, arguments or not
     instances: dict[str, ast.stmt] = field(default_factory=dict)  # module-level names bound to a module
+    inner: dict[str, tuple[Function, ast.ClassDef]] = field(default_factory=dict)  # "main.Net": inside functions
     torch: bool = False  # torch is imported, here or in a project file that this one imports
 
     def canonical(self, node: ast.AST) -> str:
@@ -107,17 +110,24 @@ class Scan:
         head = self.imports.get(head, head)
         return f"{head}.{rest}" if rest else head
 
-    def makes_module(self, node: ast.AST | None, local: frozenset[str] = frozenset()) -> bool:
-        """Whether an expression yields a module: a call of a module class or maker, perhaps ``.to(...)`` after it."""
+    def makes_module(
+        self, node: ast.AST | None, local: frozenset[str] = frozenset(), classes: frozenset[str] = frozenset()
+    ) -> bool:
+        """Whether an expression yields a module: a call of a module class or maker, perhaps ``.to(...)`` after it.
+
+        Args:
+            local: names bound to modules.
+            classes: names of further module classes.
+        """
         if isinstance(node, ast.Name):
             return node.id in local
         if isinstance(node, ast.IfExp):
-            return self.makes_module(node.body, local) or self.makes_module(node.orelse, local)
+            return self.makes_module(node.body, local, classes) or self.makes_module(node.orelse, local, classes)
         if not isinstance(node, ast.Call):
             return False
         if isinstance(node.func, ast.Attribute) and node.func.attr in _CHAIN:
-            return self.makes_module(node.func.value, local)
-        return self.is_maker(self.canonical(node.func))
+            return self.makes_module(node.func.value, local, classes)
+        return dotted(node.func) in classes or self.is_maker(self.canonical(node.func))
 
     def is_maker(self, name: str) -> bool:
         """Whether calling this (canonical) name yields a module."""
@@ -177,6 +187,7 @@ def scan_tree(path: str, tree: ast.Module) -> Scan:
     for name, definition in result.definitions.items():
         if isinstance(definition, ast.ClassDef) and _is_module_class(result, definition, frozenset()):
             result.classes[name] = definition
+    result.inner = dict(_inner_classes(result, _without_main(tree.body)))
     for _ in range(3):  # makers that return what other makers return
         for name, definition in result.definitions.items():
             if isinstance(definition, ast.FunctionDef) and name not in result.makers and _is_maker(result, definition):
@@ -378,6 +389,39 @@ def _uses_modules(result: Scan, node: ast.ClassDef) -> bool:
     return any(result.canonical(call.func).startswith("torch.nn.") for call in calls(node))
 
 
+def _inner_classes(
+    result: Scan, body: list[ast.stmt], path: tuple[str, ...] = (), function: Function | None = None
+) -> Iterator[tuple[str, tuple[Function, ast.ClassDef]]]:
+    """Module classes inside functions and methods, by their dotted names, each with the function around it."""
+    for node in statements(body):
+        if not isinstance(node, Definition):
+            continue
+        here = (*path, node.name)
+        if not isinstance(node, ast.ClassDef):
+            yield from _inner_classes(result, node.body, here, node)
+        elif function is None:
+            yield from _inner_classes(result, node.body, here)
+        elif _is_module_class(result, node, frozenset()):
+            yield ".".join(here), (function, node)
+
+
+def returns(function: ast.AST, name: str) -> str:
+    """Whether a function returns a class of this name ("class"), what calling it makes ("instance"), or neither."""
+    values = [node.value for node in ast.walk(function) if isinstance(node, ast.Return)]
+    made = {target.id for node in ast.walk(function) for target in _bound_to(node, name)}
+    if any(isinstance(v, ast.Call) and dotted(v.func) == name for v in values):
+        return "instance"
+    names = {value.id for value in values if isinstance(value, ast.Name)}
+    return "class" if name in names else "instance" if made & names else ""
+
+
+def _bound_to(node: ast.AST, name: str) -> list[ast.Name]:
+    """Names that an assignment binds to what calling ``name`` makes."""
+    if not isinstance(node, ast.Assign) or not isinstance(node.value, ast.Call) or dotted(node.value.func) != name:
+        return []
+    return [target for target in node.targets if isinstance(target, ast.Name)]
+
+
 def _is_maker(result: Scan, function: ast.FunctionDef) -> bool:
     if function.name == "example_inputs":
         return False
@@ -389,11 +433,12 @@ def _is_maker(result: Scan, function: ast.FunctionDef) -> bool:
             annotation = None
     if annotation is not None:
         return result.is_maker(result.canonical(annotation))
+    classes = frozenset(node.name for around, node in result.inner.values() if around is function)
     local: set[str] = set()
     for node in statements(function.body):
-        if isinstance(node, ast.Assign) and result.makes_module(node.value, frozenset(local)):
+        if isinstance(node, ast.Assign) and result.makes_module(node.value, frozenset(local), classes):
             local |= {target.id for target in node.targets if isinstance(target, ast.Name)}
-        elif isinstance(node, ast.Return) and result.makes_module(node.value, frozenset(local)):
+        elif isinstance(node, ast.Return) and result.makes_module(node.value, frozenset(local), classes):
             return True
     return False
 
