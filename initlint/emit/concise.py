@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from initlint.emit.common import Options, clean, place
-from initlint.emit.view import statistics
+from initlint.emit.view import listed, statistics
 from initlint.findings import Run
 
 
@@ -16,9 +16,5 @@ def render(run: Run, options: Options) -> str:
         f"{clean(finding.message)}"
         for finding in run.findings
     ]
-    lines += [
-        f"{clean(entry.target)}: not analysed: {clean(entry.reason)}"
-        for entry in run.not_analysed
-        if not entry.harmless or options.verbose > 0
-    ]
+    lines += [f"{clean(entry.target)}: not analysed: {clean(entry.reason)}" for entry in listed(run, options.verbose)]
     return "".join(f"{line}\n" for line in lines)

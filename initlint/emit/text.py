@@ -11,6 +11,7 @@ from initlint.emit.text_findings import finding_lines, wrapped
 from initlint.emit.text_table import table_lines
 from initlint.emit.view import (
     findings_of,
+    listed,
     listing,
     missed,
     statistics,
@@ -177,7 +178,7 @@ def _undetermined(report: ModelReport, options: Options, style: Style) -> list[s
 
 
 def _not_analysed(run: Run, options: Options, style: Style) -> list[str]:
-    shown = list(run.not_analysed) if options.verbose > 0 else missed(run)
+    shown = listed(run, options.verbose)
     lines = []
     for entry in shown:
         lines += _entry(entry, options, style)

@@ -236,6 +236,12 @@ def missed(run: Run) -> list[NotAnalysed]:
     return [entry for entry in run.not_analysed if not entry.harmless]
 
 
+def listed(run: Run, verbose: int) -> list[NotAnalysed]:
+    """What a report for people lists of it; where nothing was analysed, the reasons that are no fault as well."""
+    lost = missed(run)
+    return list(run.not_analysed) if verbose > 0 or not (lost or run.models) else lost
+
+
 def verdict_of(run: Run) -> str:
     """The verdict of a whole run, which is not clean while something could not be looked at."""
     count, lost = tally(run), len(missed(run))

@@ -79,6 +79,8 @@ def propose(
     missing = [n for n in required(subject) if n not in given]
     if not missing:
         yield _proposal(subject, chosen)
+        # Taken up only where the defaults make nothing: a call says more.
+        yield from (_proposal(subject, found) for found in _from_call_sites(subject, name, script, directory, chosen))
         return
     sites = list(_from_call_sites(subject, name, script, directory, chosen))
     complete = [found for found in sites if all(n in found for n in missing)]

@@ -21,6 +21,7 @@ from initlint.probe.budget import Budget, TooLargeError, out_of_memory
 from initlint.probe.limits import size_text
 from initlint.probe.meta_build import MixedDevicesError, MostlyMeta
 from initlint.probe.outcome import Candidate
+from initlint.probe.parameterless import has_tensors, makes_parameters
 from initlint.probe.script import Script, explain
 from initlint.probe.standins import relaxed_argparse
 from initlint.probe.target import Call
@@ -140,6 +141,7 @@ def construct(
     proposals = choosing.propose(subject, name, call, given, script, directory, guess=guess)
     first: ProbeError | None = None
     tried: list[object] = []
+    empty: Built | None = None  # built, but without what its constructor makes where it is given more
     for proposal in proposals:
         if any(proposal.kwargs == other for other in tried) and not proposal.args:
             continue
@@ -158,7 +160,12 @@ def construct(
         except ProbeError as error:
             first = first or error
             continue
-        return Built(model, name, line, proposal.arguments, notes, again=make, meta=on_meta)
+        built = Built(model, name, line, proposal.arguments, notes, again=make, meta=on_meta)
+        if has_tensors(model) or not isinstance(subject, type) or not makes_parameters(subject):
+            return built
+        empty = empty or built
+    if empty is not None:
+        return empty
     if first is not None:
         raise first
     raise ProbeError(f"no arguments are known for {name}{signature_text(subject)}", example_call(subject, name))

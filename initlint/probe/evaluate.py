@@ -1,7 +1,7 @@
 """Values of simple expressions at call sites, computed by walking the tree; nothing of the call site is run.
 
 Literals, arithmetic, names that resolve to such, options of ``argparse`` by their defaults, and classes
-of the model's own module or of torch. What is called is limited to those classes and plain builtins.
+of the model's own module or of torch. What is called is limited to those classes, plain builtins and NumPy's arrays.
 """
 
 from __future__ import annotations
@@ -48,6 +48,9 @@ _BUILTINS: Mapping[str, Any] = {
     f.__name__: f
     for f in (int, float, bool, str, len, list, tuple, dict, set, min, max, sum, round, abs, range, sorted)
 } | {"partial": functools.partial}
+
+# Arrays of what can be told: sizes of tables and stages are handed on as such.
+_ARRAYS = ("numpy.array", "numpy.asarray")
 
 
 class Unknown(Exception):  # noqa: N818 - a signal, not an error
@@ -203,7 +206,7 @@ class Evaluator:
         return function(*args, **kwargs)
 
     def _may_call(self, function: Any) -> bool:
-        if function in _BUILTINS.values():
+        if function in _BUILTINS.values() or function in _arrays():
             return True
         if not isinstance(function, type):
             return False
@@ -239,9 +242,15 @@ class Evaluator:
         value = getattr(module, last, None)  # of what is imported already
         if isinstance(value, type) and self._of_project(value):
             return value
+        if name in _ARRAYS and head in sys.modules:
+            return getattr(sys.modules[head], last)
         if head in ("math",) and isinstance(sys.modules.get(head), ModuleType):
             return getattr(sys.modules[head], last)
         raise Unknown
+
+
+def _arrays() -> list[Any]:
+    return [getattr(sys.modules.get(name.partition(".")[0]), name.rpartition(".")[2], None) for name in _ARRAYS]
 
 
 def _small(value: Any) -> Any:

@@ -171,6 +171,12 @@ class State:
             reason = f"importing it {trouble or 'ended the process'}{_said(printed.get('', ''))}"
             self.missing.append(_missing(job, "", None, reason, directory))
         models = tuple(self._model(name) for name, fields in self.facts.items() if "name" in fields)
+        # A loss that runs has been looked at, though there is nothing in it; one that does not run has not.
+        blank = [m for m in models if job.target.named and not m.parameters and not m.trace.ran and m.reason]
+        for facts in blank:
+            reason = f"it has no parameters, and its forward was not run: {facts.reason}"
+            self.missing.append(_missing(job, facts.name, facts.line, reason, directory))
+        models = tuple(m for m in models if m not in blank)
         return ProbeResult(
             target=job.target,
             models=models,

@@ -22,6 +22,7 @@ from initlint.probe.arguments import parameters_of, required
 from initlint.probe.lazily import is_lazy, materialise
 from initlint.probe.names import used
 from initlint.probe.outcome import Candidate
+from initlint.probe.parameterless import has_tensors, makes_parameters
 from initlint.probe.rebuilds import rebuild
 from initlint.probe.target import Call, relative
 from initlint.probe.weights import load_into
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
 
 #: A candidate's trace may take this share of its time, so that what was built is still reported.
 _TRACE_SHARE = 0.8
+#: Arguments that a hint names at most, where any of them may be the one.
+_HINTED = 6
 
 
 class Work:
@@ -174,9 +177,23 @@ class Work:
 
     def _worth_it(self, model: nn.Module) -> bool:
         """Whether there is anything to judge; a loss function without parameters is not."""
-        if self.session.target.named or any(True for _ in model.parameters()) or any(True for _ in model.buffers()):
+        if has_tensors(model):
             return True
-        self.session.harmless(self.candidate, "it has no parameters")
+        session, named = self.session, self.session.target.named
+        subject = build.find(self.loaded, self.candidate.name)
+        if isinstance(subject, type) and makes_parameters(subject):
+            chosen = self.call.texts if self.call is not None and self.call.called else ()
+            how = f"with {', '.join(name for name, _ in chosen)}" if chosen else "with its defaults"
+            options = [p.name for p in parameters_of(subject) if p.default is None and not chosen]
+            identity = session.target.identity(session.directory, self.candidate.name)
+            hint = f"initlint '{identity}({', '.join(f'{n}=...' for n in options[:_HINTED])})'" if options else ""
+            error = ProbeError(f"built {how} it has no parameters", hint)
+            name = "" if named else self.candidate.name
+            session.not_analysed(name, error, self.candidate.line or None, named=named)
+            return False
+        if named:
+            return True
+        session.harmless(self.candidate, "it has no parameters")
         return False
 
     def _inputs(self, name: str) -> Sequence[str]:

@@ -244,3 +244,14 @@ def test_a_reader_that_leaves_early_is_no_error(tmp_path: Path) -> None:
     assert running.stderr.read() == ""
     running.stderr.close()
     assert running.wait(300) == 0
+
+
+def test_where_nothing_is_analysed_the_reasons_are_listed(run_cli: Cli, tmp_path: Path) -> None:
+    loss = (
+        "from torch import nn\n\n\nclass Gap(nn.Module):\n    def forward(self, a, b):\n        return (a - b).mean()\n"
+    )
+    (tmp_path / "losses.py").write_text(loss)
+    result = run_cli("losses.py", "--no-cache")
+    clean(result)
+    assert result.code == 0
+    assert "losses.py::Gap: it has no parameters" in result.out

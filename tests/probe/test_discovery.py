@@ -235,6 +235,105 @@ def test_parts_of_a_model_that_failed_are_analysed_after_all(tmp_path: Path, pro
     assert [facts.target for result in results for facts in result.models] == ["layers.py::Block"]
 
 
+HIDDEN = """
+    from torch import nn
+    {head}
+        class Inner(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.fc = nn.Linear(4, 4)
+            def forward(self, x):
+                return self.fc(x)
+        {tail}
+"""
+
+
+def test_a_class_inside_a_function_is_said_not_to_be_reached(tmp_path: Path) -> None:
+    write(tmp_path, "train.py", HIDDEN.format(head="def train(epochs):", tail="net = Inner()"))
+    (job,) = jobs(tmp_path, "train.py")
+    assert not job.runs
+    (missing,) = job.not_analysed
+    assert (missing.target, missing.file, missing.line) == ("train.py::train.Inner", "train.py", 4)
+    assert missing.reason == "it is defined inside train() (line 4), which is not executed"
+    assert missing.hint == "Move the class out of train() to the top level of train.py."
+    assert not missing.harmless
+
+
+def test_what_a_function_returns_is_reached_through_it(tmp_path: Path) -> None:
+    write(tmp_path, "a.py", HIDDEN.format(head="def make():", tail="return Inner()"))
+    write(tmp_path, "b.py", HIDDEN.format(head="def make(width):", tail="net = Inner(); return net"))
+    write(tmp_path, "c.py", HIDDEN.format(head="def make(width):", tail="return Inner"))
+    write(tmp_path, "test_d.py", HIDDEN.format(head="def helper():", tail="Inner()"))
+    a, b, c, d = (jobs(tmp_path, name)[0] for name in ("a.py", "b.py", "c.py", "test_d.py"))
+    assert (names(a), a.not_analysed) == (["make"], ())
+    assert [entry.harmless for job in (b, c, d) for entry in job.not_analysed] == [True, True, True]
+    assert b.not_analysed[0].hint == "initlint 'b.py::make(...)' analyses what make() returns."
+    assert c.not_analysed[0].hint.startswith("Let a function of c.py")
+
+
+def test_a_factory_of_a_class_of_its_own_is_built(probe_files: Callable[..., Any]) -> None:
+    code = HIDDEN.format(head="def make():", tail="return Inner().eval()")
+    (result,) = probe_files("net.py", files={"net.py": code})
+    assert [(facts.target, facts.status) for facts in result.models] == [("net.py::make", "analysed")]
+
+
+OPTIONAL = """
+    from torch import nn
+    class Tables(nn.Module):
+        def __init__(self, width=None, sizes=None, mode="sum"):
+            super().__init__()
+            if width is not None and sizes is not None:
+                self.tables = nn.ModuleList([nn.Embedding(n, width) for n in sizes])
+        def forward(self, index):
+            return sum(table(index) for table in self.tables)
+    class Distance(nn.Module):
+        def __init__(self, weight=None):
+            super().__init__()
+            self.entropy = nn.CrossEntropyLoss(weight)
+        def forward(self, a, b):
+            return (a - b).square().mean()
+"""
+
+
+def test_a_model_that_its_defaults_leave_empty_is_not_analysed(probe_files: Callable[..., Any]) -> None:
+    (result,) = probe_files("net.py", files={"net.py": OPTIONAL})
+    assert not result.models
+    found = {entry.target: entry for entry in result.not_analysed}
+    empty, loss = found["net.py::Tables"], found["net.py::Distance"]
+    assert (empty.reason, empty.harmless) == ("built with its defaults it has no parameters", False)
+    assert empty.hint == "initlint 'net.py::Tables(width=..., sizes=...)'"
+    assert (loss.reason, loss.harmless) == ("it has no parameters", True)
+
+
+def test_named_models_without_parameters(probe_files: Callable[..., Any]) -> None:
+    blind = """
+    class Blind(nn.Module):
+        def forward(self, session):
+            raise RuntimeError(session.frames.what)
+    """
+    files = {"net.py": OPTIONAL + blind}
+    targets = [f"net.py::{name}" for name in ("Tables", "Distance", "Blind")]
+    tables, distance, blindly = probe_files(*targets, files=files)
+    assert [facts.status for facts in distance.models] == ["analysed"]
+    for result, reason in ((tables, "built with its defaults it has no"), (blindly, "it has no parameters, and its")):
+        assert not result.models
+        (entry,) = result.not_analysed
+        assert entry.named
+        assert entry.reason.startswith(reason)
+
+
+def test_a_call_fills_what_the_defaults_leave_empty(probe_files: Callable[..., Any]) -> None:
+    call = """
+    if __name__ == "__main__":
+        import numpy as np
+        net = Tables(6, np.array([5, 4]))
+    """
+    (result,) = probe_files("net.py", files={"net.py": "    import numpy as np" + OPTIONAL + call})
+    (facts,) = result.models
+    assert [p.shape for p in facts.parameters] == [(5, 6), (4, 6)]
+    assert {argument.origin.split(" ")[0] for argument in facts.arguments} == {"call"}
+
+
 def _environment() -> dict[str, str]:
     import os
 
