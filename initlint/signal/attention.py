@@ -342,15 +342,15 @@ def matmul_back(node: Node, xs: tuple[State, ...], y: State, g: Grad, scene: Sce
         return (left, attended_back(through, found))
     # what keys and values have in common reaches the queries coherently: see Attend.lean
     lean = g.lean / (n * _heads(node)) if text(node, "kind") == "logits" else 0.0
-    left = Grad(bounded(g.p * b.q * per_a * (1.0 + lean)), 0.0, g.noise)
+    left = Grad(bounded(g.p * b.q * per_a * (1.0 + lean)), 0.0, g.noise + b.noise + b.own)
     summed = (
         asked(a, per_b, g) if text(node, "kind") == "logits" and not _over_channels(node, 0, scene) else a.q * per_b
     )
     # what all queries weigh alike of what their gradients have in common adds up at the values
     together = max(g.t, 0.0) * max(a.q - a.e, 0.0) * per_b if text(node, "kind") == "values" else 0.0
-    right = Grad(bounded(g.p * summed + together * max(per_b - 1.0, 0.0)), together * per_b, g.noise)
+    right = Grad(bounded(g.p * summed + together * max(per_b - 1.0, 0.0)), together * per_b, g.noise + a.noise + a.own)
     if len(node.inputs) == 1:
-        return (Grad(left.p + right.p, 0.0, g.noise),)
+        return (Grad(left.p + right.p, 0.0, left.noise),)
     return (left, right)
 
 

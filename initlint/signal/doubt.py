@@ -38,8 +38,9 @@ def doubted(
 def doubt(scene: Scene, states: Sequence[State], span: Span) -> float:
     """Decades by which rules miss what was measured, summed over the worst path through the span.
 
-    What a node adds: how far its output is from the measured one, beyond how far its inputs are. Where the model did
-    not run, nothing was measured and nothing is added.
+    What a node adds: how far its output is from the measured one, beyond how far its inputs are. Steps too small to be
+    told from chance add up as well, over a hundred products say: what they miss together is seen from end to end.
+    Where the model did not run, nothing was measured and nothing is added.
     """
     low, high = sorted((max(span.first, 0), span.last))
     missed: dict[int, float] = {}
@@ -54,9 +55,22 @@ def doubt(scene: Scene, states: Sequence[State], span: Span) -> float:
         if known and got is not None:
             missed[index] = math.log10(x.q / got.second)
             own = min((abs(missed[index] - other) for other in inputs), default=0.0)
-            chance = ACCURATE + BAND * math.sqrt(x.own) / math.log(10.0)
+            chance = ACCURATE + by_chance(replace(x, noise=0.0))
             worst += own if own > chance else 0.0
         elif inputs:
             missed[index] = inputs[0]
         total[index] = worst
-    return total.get(high, 0.0)
+    return max(total.get(high, 0.0), _drift(states[high], missed, high))
+
+
+def _drift(last: State, missed: Mapping[int, float], high: int) -> float:
+    """Decades by which the end of a span is further from what was measured than its beginning, beyond all chance."""
+    if high not in missed:
+        return 0.0
+    apart = abs(missed[high] - missed[min(missed)])
+    return apart if apart > ACCURATE + by_chance(last) else 0.0
+
+
+def by_chance(x: State) -> float:
+    """Decades of the second moment that finite width explains."""
+    return BAND * math.sqrt(x.noise + x.own) / math.log(10.0)

@@ -117,8 +117,9 @@ def points(
 
 def _prepared(scene: Scene, trunk: Sequence[int]) -> int:
     """Where in the trunk the data is ready: behind what only shifts or scales an input by constants (``x / 255``,
-    ``(x - mean) / std``), which undoes the unit that the data comes in and is no layer; and behind tables in which it
-    is looked up, for what goes on are their rows: places in a grid only weigh them."""
+    ``(x - mean) / std``), which undoes the unit that the data comes in and is no layer; behind functions of data and
+    constants alone; and behind tables in which it is looked up, for what goes on are their rows: places in a grid only
+    weigh them."""
     at = 0
     for place, index in enumerate(trunk[1:], 1):
         node = scene.nodes[index]
@@ -130,7 +131,10 @@ def _prepared(scene: Scene, trunk: Sequence[int]) -> int:
         if not constant or len(others) == len(node.inputs):
             break
         at = place
-    return at
+    # sines of a time step, say: what the data is turned into before any weight sees it
+    turned = max((index for index in scene.data if scene.nodes[index].op == "activation"), default=math.inf)
+    ready = (place for place, index in enumerate(trunk) if index >= turned and index in scene.data)
+    return max(at, next(ready, 0))
 
 
 def _looked_up(scene: Scene, before: int, after: int) -> bool:

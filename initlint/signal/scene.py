@@ -90,6 +90,18 @@ class Scene:
         return frozenset(found)
 
     @cached_property
+    def data(self) -> frozenset[int]:
+        """Nodes that are computed from inputs, constants and buffers alone, before any weight."""
+        found: set[int] = set()
+        for node in self.nodes:
+            if node.op == "parameter":
+                if node.attrs.get("buffer"):
+                    found.add(node.index)
+            elif not node.parameters and found.issuperset(node.inputs):
+                found.add(node.index)
+        return frozenset(found)
+
+    @cached_property
     def masks(self) -> frozenset[int]:
         """Nodes that are computed from masks alone: comparisons, places made one-hot, their sums and products."""
         found: set[int] = set()

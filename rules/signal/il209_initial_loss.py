@@ -8,7 +8,8 @@ from typing import Any
 
 from initlint.findings import Severity
 from initlint.rule import Context, Outcome, Rule, bad, good, site_of
-from initlint.signal import Nominal
+from initlint.signal import Nominal, Span
+from initlint.signal.doubt import by_chance, doubt
 from initlint.signal.verdict import LOSS, thresholds
 from initlint.upstream import contributors, judged, writers
 
@@ -63,6 +64,13 @@ class InitialLoss(Rule):
         explodes = signal.spans["forward"]
         if explodes.value >= thresholds(context.settings.optimizer)[0] and not explodes.shrinks:
             return
+        missed = self._missed(context)
+        if missed >= 2.0 * math.log10(max(loss.logit_std, 1.0)):
+            yield self.undetermined(
+                context,
+                f"logits of std {loss.logit_std:.2g} are in doubt: the forward misses them by 1e{missed / 2:.1f}",
+            )
+            return
         guilty = self._guilty(context)
         if not guilty or any(layer.kind == "embedding" for p in guilty for layer in context.layers_of(p.name)):
             return
@@ -86,6 +94,14 @@ class InitialLoss(Rule):
             topic="scale",
             why="Confidence before training is confidence in the wrong answer; it has to be unlearned first.",
         )
+
+    def _missed(self, context: Context) -> float:
+        """Decades of the logits' second moment by which the measured forward differs, or may by chance."""
+        signal = context.signal
+        if signal.init_loss is None or signal.scene is None or signal.sweeps is None:
+            return 0.0
+        head, states = signal.init_loss.head, signal.sweeps[0].states
+        return max(doubt(signal.scene, states, Span(first=0, last=head)), by_chance(states[head]))
 
     def _guilty(self, context: Context) -> list[Any]:
         """The head if it amplifies more than the body did; otherwise the body's layers that make the signal grow."""
