@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import takewhile
 from typing import ClassVar
 
 from initlint.carry import shut_by_gates
@@ -44,6 +45,9 @@ class DepthRule(Rule):
             if span.value + span.doubt >= warning:
                 missed = f"by 1e{span.doubt:.1f}, for what is unknown on its way or missed of the measured forward"
                 yield self.undetermined(context, f"the {self.span} span is in doubt: {missed}")
+            elif self.span == "dependent" and self.shrinks and (at := _constant(context)) is not None:
+                same = f"{_label(context, at)} was measured the same for all inputs"
+                yield self.undetermined(context, f"how far differences between inputs shrink is not known: {same}")
             return
         severity = Severity.ERROR if span.value >= error else Severity.WARNING
         if _unrolled(context, span):
@@ -65,6 +69,21 @@ class DepthRule(Rule):
             fix=self.remedy,
             topic="scale",
         )
+
+
+def _constant(context: Context) -> int | None:
+    """The node from which on what was measured on a few inputs is the same for all of them, to the end of the trunk.
+
+    A step function of a handful of samples may give one value: how much differs between more of them is not known.
+    """
+    signal = context.signal
+    tail = list(takewhile(lambda point: point.share <= 0, reversed([p for p in signal.profile if p.forward_std > 0])))
+    if not tail or signal.sweeps is None:
+        return None
+    first = tail[-1].node
+    # zeros among the weights are known, and the rules on values judge them
+    rests = signal.sweeps[1].states[first].numeric or context.facts.nodes[first].op == "stop"
+    return first if rests else None
 
 
 def _label(context: Context, index: int) -> str:

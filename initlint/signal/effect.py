@@ -95,7 +95,7 @@ def _carried(signal: Signal, stretches: Stretches, change: Change) -> _Differenc
     common = body[-1] if body else 0.0
     forward, dependent = (-_extreme(chosen(part, stretches.unguarded)) for part in (dq, dd))
     gradient = -_extreme(body, common)
-    parts = chosen(dq, rows.judged), chosen(dd, rows.judged), chosen(dp, rows.body)
+    parts = [chosen(part, places) for part, places in zip(change.shifts, rows.places, strict=True)]
     shown = any(abs(_extreme(part)) > UNSEEN for part in parts)
     return forward, dependent, gradient, spans_of(rows, change.shifts) if shown else signal.spans
 

@@ -377,29 +377,41 @@ def averages(scene: Scene, index: int) -> bool:
 
 
 class Columns(NamedTuple):
-    """What spans are taken of: the places of the points that count, and their values and noise."""
+    """What spans are taken of: for forward, dependent and gradient the places of the points that count, their nodes,
+    their values and their noise."""
 
-    judged: tuple[int, ...]
-    body: tuple[int, ...]
-    nodes: tuple[tuple[int, ...], tuple[int, ...]]  # of judged and of body
-    values: tuple[tuple[float, ...], tuple[float, ...], tuple[float, ...]]  # forward, dependent, gradient
-    noise: tuple[tuple[float, ...], tuple[float, ...]]
+    places: tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]
+    nodes: tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]
+    values: tuple[tuple[float, ...], tuple[float, ...], tuple[float, ...]]
+    noise: tuple[tuple[float, ...], tuple[float, ...], tuple[float, ...]]
 
 
 def columns(profile: Sequence[Point]) -> Columns:
-    """A signal that is exactly zero has no scale: whether it ever opens is for the rules on values."""
+    """A signal that is exactly zero has no scale: whether it ever opens is for the rules on values.
+
+    Nor have differences that are exactly zero. Rounding leaves something of what shrinks; none at all are left by zeros
+    (an attention whose scores start at zero weighs all its values alike, and what differs comes with the values) and
+    where all that was measured came out the same (a step function), which says nothing of the size.
+    """
     judged = [(at, p) for at, p in enumerate(profile) if p.judged and p.forward_std > 0]
+    differs = [(at, p) for at, p in judged if p.share > 0]
     body = [(at, p) for at, p in enumerate(profile) if p.body]
+    rows = (judged, differs, body)
+    forward, dependent, gradient = (tuple(at for at, _ in row) for row in rows)
+    nodes = [tuple(p.node for _, p in row) for row in rows]
     return Columns(
-        tuple(at for at, _ in judged),
-        tuple(at for at, _ in body),
-        (tuple(p.node for _, p in judged), tuple(p.node for _, p in body)),
+        (forward, dependent, gradient),
+        (nodes[0], nodes[1], nodes[2]),
         (
             tuple(p.q for _, p in judged),
-            tuple(p.dependent for _, p in judged),
+            tuple(p.dependent for _, p in differs),
             tuple(p.energy or 0.0 for _, p in body),
         ),
-        (tuple(p.noise_q for _, p in judged), tuple(p.noise_p for _, p in body)),
+        (
+            tuple(p.noise_q for _, p in judged),
+            tuple(p.noise_q for _, p in differs),
+            tuple(p.noise_p for _, p in body),
+        ),
     )
 
 
@@ -412,11 +424,10 @@ def spans_of(rows: Columns, shift: Sequence[Sequence[float]] = ()) -> Mapping[st
     """The same; ``shift``: what is to be added to each of the three, by place in the profile."""
     found = {}
     for which, name in enumerate(("forward", "dependent", "gradient")):
-        side = int(which == 2)
         values: Sequence[float] = rows.values[which]
         if shift:
-            values = list(map(add, values, chosen(shift[which], (rows.judged, rows.body)[side])))
-        found[name] = _span(rows.nodes[side], values, rows.noise[side], forward=not side)
+            values = list(map(add, values, chosen(shift[which], rows.places[which])))
+        found[name] = _span(rows.nodes[which], values, rows.noise[which], forward=which < 2)
     return found
 
 

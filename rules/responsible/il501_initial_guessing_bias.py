@@ -110,7 +110,7 @@ def _gamma(context: Context, head: int) -> float | None:
     """Common over own variance of the logits; means over positions are not counted, which white noise exaggerates."""
     signal = context.signal
     point = next((p for p in signal.profile if p.node == head), None)
-    if point is None or signal.sweeps is None:
+    if point is None or signal.sweeps is None or point.share <= 0:  # of no differences at all the size is not known
         return None
     x = signal.sweeps[1].states[head]
     own = x.q * 10 ** min(point.dependent - point.q, 0.0)

@@ -57,7 +57,7 @@ class CollapsedRepresentation(Rule):
         if signal.dependent_span >= thresholds(context.settings.optimizer)[0]:
             return  # IL205
         last = _representation(context)
-        if last is None or _depends(last) > _NOTE:
+        if last is None or last.share <= 0 or _depends(last) > _NOTE:  # of no differences the size is not known: IL205
             return
         guilty = contributors(context, _depends)
         if not guilty:
