@@ -42,6 +42,8 @@ def fuse_norms(editor: Editor) -> None:
         if node.op in ("mul", "div") and len(node.inputs) == 2:
             _try_norm(editor, editor.nodes[node.index])
             _try_softmax(editor, editor.nodes[node.index])
+        elif node.op == "sub" and len(node.inputs) == 2:
+            _try_log_softmax(editor, node)
     for node in list(editor.nodes):
         if editor.nodes[node.index].op == "norm":
             _affine(editor, node.index)
@@ -349,3 +351,16 @@ def _try_softmax(editor: Editor, node: Node) -> None:
     dim = dims[0] if isinstance(dims, list) and len(dims) == 1 else None
     attrs: dict[str, Plain] = {"n": bottom.attrs.get("n"), "dim": dim, "fused": True}
     editor.replace(node.index, "softmax", (source,), attrs, label="softmax")
+
+
+def _try_log_softmax(editor: Editor, node: Node) -> None:
+    """x - logsumexp(x), as ``torch.distributions.Categorical`` normalises its logits."""
+    source, other = node.inputs[0], editor.nodes[editor.through(node.inputs[1])]
+    if other.op != "reduce" or other.attrs.get("fn") != "logsumexp" or other.inputs != (source,):
+        return
+    if editor.nodes[source].shape != node.shape:
+        return
+    dims = other.attrs.get("dims")
+    dim = dims[0] if isinstance(dims, list) and len(dims) == 1 else None
+    attrs: dict[str, Plain] = {"n": other.attrs.get("n"), "dim": dim, "axis": other.attrs.get("over"), "fused": True}
+    editor.replace(node.index, "log_softmax", (source,), attrs, label="log_softmax")

@@ -37,7 +37,9 @@ def trunk(scene: Scene, outputs: Sequence[int]) -> tuple[int, ...]:
     ends = tuple(_prediction(scene, index) for index in returned(scene, outputs))
     if not ends:
         return ()
-    end = max(ends, key=lambda index: _depth(scene, index))  # the first of equals: auxiliary outputs come after
+    # the first of equals: auxiliary outputs come after. What no gradient leaves (a sampled action, the greatest class)
+    # is learned through none of its weights, and stands for the model only where nothing else does
+    end = max(ends, key=lambda index: (_depth(scene, index, learned=True), _depth(scene, index)))
     starts = [
         n.index for n in scene.nodes if n.op == "input" and text(n, "kind") != "mask" and scene.consumers[n.index]
     ]
@@ -70,11 +72,13 @@ def _prediction(scene: Scene, index: int) -> int:
     return several
 
 
-def _depth(scene: Scene, end: int) -> int:
-    """How many weighted nodes feed an output."""
+def _depth(scene: Scene, end: int, *, learned: bool = False) -> int:
+    """How many weighted nodes feed an output; ``learned``: those alone to which its gradient comes."""
     seen, stack, count = {end}, [end], 0
     while stack:
         node = scene.nodes[stack.pop()]
+        if learned and node.op == "stop":
+            continue
         count += node.op in WEIGHTED
         for source in node.inputs:
             if source not in seen:

@@ -72,6 +72,10 @@ class VarianceOutOfScale(SuspectRule):
             return outcome
         if all(_beside_zero(context, s) for s in group):
             return None
+        # a head that starts small starts with scores that favour nothing, as one of zeros does, which is fine; that of
+        # a policy is made a hundred times smaller on purpose (Andrychowicz et al. 2021, section 3.2)
+        if all(s.layer.head and s.actual < s.expected for s in group):
+            return None
         # beside the trunk the layers themselves count: what they write is added to other signals, and not rescaled
         trunk, branches = set(context.signal.trunk), sum(layer.branch for layer in context.facts.layers)
         aside = [
