@@ -50,6 +50,9 @@ REASONS = (
 #: THEORY 3.3: allowed band of F var E[phi^2] around 1 rather than naming the scheme.
 _BAND = 2.0
 
+#: By how much the variance of a scheme and one that is expected may differ to be the same: what padding takes of fans.
+_SCHEME = 0.1
+
 #: What a formula has and a number has not: a call with one is completed where it stands.
 COMPUTES = re.compile(r"sqrt|\*\*|/")
 
@@ -330,7 +333,11 @@ def _suspect(
 
     def build(reason: str, evidence: str, remedy: str = "", target: float = 0.0) -> Suspect:
         line = remedy or (nearest.call if nearest else "")
-        return Suspect(layer, parameter, reason, second, target or expected, nearest, evidence, line, write)
+        # a reason with a variance of its own names a scheme only where that is the scheme's
+        own = target and (nearest is None or not math.isclose(nearest.var, target, rel_tol=_SCHEME))
+        return Suspect(
+            layer, parameter, reason, second, target or expected, None if own else nearest, evidence, line, write
+        )
 
     if write is not None and write.origin == "torch" and layer.kind != "embedding":
         if not suits:

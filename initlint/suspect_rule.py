@@ -19,6 +19,8 @@ from initlint.wiring import reached, users
 _SILENT = math.log10(1.05)
 
 
+#: Ratios that differ by less are one (what padding takes of a fan).
+_ALIKE = 1.1
 #: How many of the calls that use a formula are named.
 _USES = 4
 #: What is said of a scale that a norm takes out again.
@@ -71,8 +73,11 @@ class SuspectRule(Rule):
         worst = max(group, key=lambda s: abs(math.log(s.actual / s.expected)))
         ratio = math.sqrt(worst.actual / worst.expected)
         count = len(group)
-        names = f"`{worst.parameter.name}`" + (f" and {count - 1} more" if count > 1 else "")
-        off = f"{ratio:.3g}x the std expected" if ratio >= 1 else f"{1 / ratio:.3g}x too small a std"
+        differ = _differ(group)
+        # of members that are off by other factors the one that is named is told, then the range of the others
+        names = f"`{worst.parameter.name}`" + (f" and {count - 1} more" if count > 1 and not differ else "")
+        off = _off(ratio) + (f"; {_others(group, worst)}" if differ else "")
+        of = {"of": worst.parameter.name} if differ else {}
         site = at_fault(worst)
         written = {(at.file, at.line): at for s in group if (at := site_of(s.parameter)) is not None}
         related = [Related(at.file, at.line, "used here") for at in [*written.values()][:_USES] if not _same(at, site)]
@@ -89,15 +94,38 @@ class SuspectRule(Rule):
             site=site,
             related=related,
             expected={
+                **of,
                 "std": math.sqrt(worst.expected),
                 "variance": worst.expected,
-                "scheme": worst.scheme.name if worst.scheme else None,
+                **({"scheme": worst.scheme.name} if worst.scheme else {}),
             },
-            actual={"std": math.sqrt(worst.actual), "variance": worst.actual, "ratio": ratio},
+            actual={**of, "std": math.sqrt(worst.actual), "variance": worst.actual, "ratio": ratio},
             effect=effect,
-            fix=worst.remedy or None,
+            fix=(f"{worst.remedy}  # {worst.parameter.name}" if differ and worst.remedy else worst.remedy) or None,
             topic="scale",
         )
+
+
+def _ratio(suspect: Suspect) -> float:
+    return math.sqrt(suspect.actual / suspect.expected)
+
+
+def _off(ratio: float) -> str:
+    return f"{ratio:.3g}x the std expected" if ratio >= 1 else f"{1 / ratio:.3g}x too small a std"
+
+
+def _differ(group: list[Suspect]) -> bool:
+    """Whether one ratio does not stand for all members of a group."""
+    ratios = [_ratio(s) for s in group]
+    return max(ratios) > _ALIKE * min(ratios)
+
+
+def _others(group: list[Suspect], worst: Suspect) -> str:
+    """By how much the other members are off: "and 2 more, from 1.5x too small a std to 1.9x the std expected"."""
+    others = sorted((s for s in group if s is not worst), key=_ratio)
+    low, high = _off(_ratio(others[0])), _off(_ratio(others[-1]))
+    what = f"`{others[0].parameter.name}`" if len(others) == 1 else f"and {len(others)} more"
+    return f"{what} {low}" if low == high else f"{what}, from {low} to {high}"
 
 
 def _same(one: Site, other: Site | None) -> bool:

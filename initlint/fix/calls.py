@@ -102,21 +102,56 @@ def _with_target(scope: Scope, call: InitCall, name: str) -> str | None:
 
 
 def _transposed(scope: Scope, call: InitCall) -> tuple[Edit, ...]:
-    """Each output of a transposed convolution sums in_channels * kernel / stride products."""
+    """Each output of a transposed convolution sums in_channels * kernel / stride products; the gain stays as it is.
+
+    Other layers have no stride: where the line writes those as well, transposed ones get a branch of their own.
+    """
     target = scope.source.text(call.target)
     module = module_of(target)
-    if not module or call.op != "kaiming_normal_" or any(layer.groups > 1 for layer in scope.layers):
+    gain = _squared_gain(scope, call)
+    if not module or not gain or call.op != "kaiming_normal_" or any(layer.groups > 1 for layer in scope.layers):
         return ()
-    scheme = scope.scheme()
-    square = "2" if scheme and scheme[1].get("nonlinearity") == '"relu"' else "1"
     rank = {len(p.shape) - 2 for p in scope.parameters}
     if len(rank) != 1:
         return ()
-    axes = range(rank.pop())
+    axes = range(count := rank.pop())
     strides = " * ".join(f"{module}.stride[{axis}]" for axis in axes)
     kernel = " * ".join(f"{module}.kernel_size[{axis}]" for axis in axes)
-    std = scope.root(f"{square} * {strides} / ({module}.in_channels * {kernel})")
-    return _edit(scope, scope.rewritten(call, "normal_", {"std": std}))
+    std = scope.root(f"{gain} * {strides} / ({module}.in_channels * {kernel})")
+    change = scope.rewritten(call, "normal_", {"std": std})
+    kinds = {layer.kind for layer in scope.written_here()}
+    if change is None or kinds == {"conv_transpose"}:
+        return _edit(scope, change)
+    alone = isinstance(scope.statement, ast.Expr) and scope.statement.value is call.node
+    if not alone or count not in (1, 2, 3):
+        return ()
+    return _branched(scope, f"isinstance({module}, {{}})", f"torch.nn.ConvTranspose{count}d", change.text)
+
+
+def _branched(scope: Scope, condition: str, cls: str, text: str) -> tuple[Edit, ...]:
+    """The statement for all but the modules of a class, which get another one."""
+    source, name = scope.source, scope.source.spell(cls)
+    old = source.text(scope.statement)
+    if not name or "\n" in old:
+        return ()
+    indent, step = source.indent(scope.statement.lineno), source.step()
+    lines = [f"if {condition.format(name)}:", f"{indent}{step}{text}", f"{indent}else:", f"{indent}{step}{old}"]
+    return _edit(scope, source.put(scope.statement, "\n".join(lines)))
+
+
+def _squared_gain(scope: Scope, call: InitCall) -> str:
+    """The square of the gain of a ``kaiming_`` call, as an expression; "" where its arguments are not plain."""
+    slope, named = call.argument("a"), call.argument("nonlinearity")
+    if named is not None and not isinstance(named, ast.Constant):
+        return ""
+    kind = named.value if isinstance(named, ast.Constant) else "leaky_relu"
+    if kind == "relu" or (kind == "leaky_relu" and slope is None):
+        return "2"
+    if kind == "leaky_relu" and slope is not None:
+        return (
+            "2" if scope.source.text(slope) in ("0", "0.0") else f"2 / (1 + {grouped(scope.source.text(slope))} ** 2)"
+        )
+    return "1" if kind == "linear" else ""
 
 
 def _last_axis(scope: Scope, call: InitCall) -> tuple[Edit, ...]:

@@ -98,7 +98,10 @@ def _planned(finding: Finding, model: ModelFacts, site: Site, source: Source) ->
 def _added(edits: tuple[Edit, ...]) -> list[str]:
     """The lines that the edits write and that were not there before."""
     old = {line.strip() for edit in edits for line in edit.before.split("\n")}
-    return [line for edit in edits for line in edit.text.split("\n") if line.strip() and line.strip() not in old]
+    added = [line for edit in edits for line in edit.text.split("\n") if line.strip() and line.strip() not in old]
+    if added and added[-1].rstrip().endswith(":"):  # what was there follows in a branch: it is shown with it
+        return [line for edit in edits for line in edit.text.split("\n") if line.strip()]
+    return added
 
 
 def _installed(file: str) -> bool:

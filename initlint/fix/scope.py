@@ -42,6 +42,14 @@ class Scope:
         names = {name for p in self.parameters for name in (p.name, *p.aliases)}
         return tuple(layer for layer in self.facts.layers if layer.weight in names)
 
+    def written_here(self) -> tuple[Layer, ...]:
+        """The layers whose weights the line wrote last, at fault or not."""
+        from initlint.rule import site_of
+
+        at = {p.name for p in self.facts.parameters if (site := site_of(p)) and _same_line(site, self.site)}
+        names = at | {alias for p in self.facts.parameters if p.name in at for alias in p.aliases}
+        return tuple(layer for layer in self.facts.layers if layer.weight in names)
+
     def init_statement(self) -> InitStatement | None:
         """The recorded init statement at the line."""
         for statement in self.facts.statements:
@@ -118,6 +126,10 @@ class Scope:
             return self.source.put(call.node.func, f"{self.source.text(call.node.func.value)}.{op}")
         function = self.source.spell(f"torch.nn.init.{op}", call)
         return self.source.put(call.node.func, function) if function else None
+
+
+def _same_line(one: Site, other: Site) -> bool:
+    return (one.file, one.line) == (other.file, other.line)
 
 
 def module_of(target: str) -> str:
