@@ -17,6 +17,7 @@ from torch import nn
 from initlint.errors import ProbeError
 from initlint.facts import Argument
 from initlint.probe import arguments as choosing
+from initlint.probe import larger
 from initlint.probe.budget import Budget, TooLargeError, out_of_memory
 from initlint.probe.limits import size_text
 from initlint.probe.meta_build import MixedDevicesError, MostlyMeta
@@ -118,6 +119,7 @@ def construct(
     guess: bool = True,
     meta: bool = False,
     limit: int = 0,
+    recorder: Any = None,
 ) -> Built:
     """Construct the named class, call the named factory, or take the named instance.
 
@@ -128,6 +130,7 @@ def construct(
         guess: whether arguments may be chosen by annotation and convention.
         meta: build large tensors on the meta device.
         limit: bytes of memory; a model that needs more is built on meta (0: no limit).
+        recorder: records what is built, and forgets the attempts that are given up.
 
     Raises:
         ProbeError: there is no such model, or constructing it fails.
@@ -142,14 +145,15 @@ def construct(
     first: ProbeError | None = None
     tried: list[object] = []
     empty: Built | None = None  # built, but without what its constructor makes where it is given more
-    for proposal in proposals:
-        if any(proposal.kwargs == other for other in tried) and not proposal.args:
-            continue
-        tried.append(proposal.kwargs)
+    mark: Any = None
 
-        def make(on_meta: bool, mode: Any = None, chosen: choosing.Proposal = proposal) -> nn.Module:
+    def attempt(proposal: choosing.Proposal) -> Built | ProbeError:
+        if recorder is not None:
+            recorder.rollback(mark)  # what an attempt that was given up wrote is no part of the model's history
+
+        def make(on_meta: bool, mode: Any = None) -> nn.Module:
             device = mode if mode is not None else torch.device("meta") if on_meta else contextlib.nullcontext()
-            return _make(script, subject, name, chosen, seed, device)
+            return _make(script, subject, name, proposal, seed, device)
 
         notes: list[str] = []
         try:
@@ -158,17 +162,51 @@ def construct(
             else:
                 model, on_meta = _fitting(make, limit, notes)
         except ProbeError as error:
-            first = first or error
+            return error
+        return Built(model, name, line, proposal.arguments, notes, again=make, meta=on_meta)
+
+    for proposal in proposals:
+        if any(proposal.kwargs == other for other in tried) and not proposal.args:
             continue
-        built = Built(model, name, line, proposal.arguments, notes, again=make, meta=on_meta)
-        if has_tensors(model) or not isinstance(subject, type) or not makes_parameters(subject):
+        tried.append(proposal.kwargs)
+        mark = recorder.mark() if recorder is not None else None
+        built = _refitted(proposal, attempt)
+        if isinstance(built, ProbeError):
+            first = first or built
+        elif has_tensors(built.model) or not isinstance(subject, type) or not makes_parameters(subject):
             return built
-        empty = empty or built
+        else:
+            empty = empty or built
     if empty is not None:
         return empty
     if first is not None:
         raise first
     raise ProbeError(f"no arguments are known for {name}{signature_text(subject)}", example_call(subject, name))
+
+
+def _refitted(
+    proposal: choosing.Proposal, attempt: Callable[[choosing.Proposal], Built | ProbeError]
+) -> Built | ProbeError:
+    """What a proposal builds, with other sizes in place of guesses that do not fit (see ``larger``)."""
+    built = attempt(proposal)
+    if isinstance(built, ProbeError):
+        further = map(attempt, larger.after_refusal(proposal, built.__cause__))
+        return next((other for other in further if isinstance(other, Built)), built)
+    empty = larger.empty_lists(built.model)
+    if not empty or not any(True for _ in larger.deeper(proposal, "")):
+        return built
+    fruitless = 0
+    for other in larger.deeper(proposal, ", ".join(sorted(path or "the model" for path in empty)[:2])):
+        deep = attempt(other)
+        if isinstance(deep, ProbeError):
+            continue
+        if empty - larger.empty_lists(deep.model):
+            return deep
+        fruitless += 1
+        if fruitless == larger.FRUITLESS:
+            break
+    again = attempt(proposal)
+    return again if isinstance(again, Built) else built
 
 
 def signature_text(subject: Any) -> str:

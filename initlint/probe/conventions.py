@@ -79,6 +79,8 @@ _NAMES: tuple[tuple[str, Any], ...] = (
 )
 _OPTIONS = ("use", "is", "has", "with", "enable", "apply", "add", "do")  # first words of options, usually off
 _TABLE = tuple((re.compile(pattern), value) for pattern, value in _NAMES)
+#: How many layers or blocks: two of them show what repeats.
+COUNT = 2
 # Sizes of two successive stages, for arguments that are walked over.
 _STAGES = [16, 32]
 # Of an argument called a shape and taken apart: an image, large enough for the three convolutions of Atari policies.
@@ -102,6 +104,7 @@ class Usage:
     numeric: bool = False  # in arithmetic, or an argument of a torch layer
     tested: bool = False
     scales: bool = False  # a factor or term in the forward
+    norm: type[nn.Module] = nn.LayerNorm  # the norm that suits the layers beside it
 
 
 def value_for(name: str, annotation: Any, usage: Usage, namespace: Mapping[str, Any]) -> tuple[Any, str]:
@@ -116,7 +119,7 @@ def value_for(name: str, annotation: Any, usage: Usage, namespace: Mapping[str, 
     for value, origin in (
         (by_usage(name, usage), "use in the constructor"),
         (by_name(name), "convention"),
-        (2 if usage.counted else NOTHING, "use in the constructor"),
+        (COUNT if usage.counted else NOTHING, "use in the constructor"),
         (1.0 if usage.scales else NOTHING, "use in the forward"),
         (8 if usage.numeric else NOTHING, "use in the constructor"),
         (False if usage.tested else NOTHING, "use in the constructor"),
@@ -132,6 +135,14 @@ def by_name(name: str) -> Any:
     keys = ["".join(words)] if len(words) != 2 else ["".join(words), "".join(reversed(words))]
     off = False if len(words) > 1 and words[0] in _OPTIONS else NOTHING
     return next((value for key in keys for pattern, value in _TABLE if pattern.fullmatch(key)), off)
+
+
+def is_width(name: str) -> bool:
+    """Whether the field's meaning of an argument name is a number of channels or features inside the model."""
+    words = name.lower().split("_")
+    keys = ["".join(words), "".join(reversed(words))]
+    found = next((p.pattern for key in keys for p, _ in _TABLE if p.fullmatch(key)), "")
+    return any(word in found for word in ("channels?", "dim(ension)?"))
 
 
 def by_annotation(name: str, annotation: Any, usage: Usage, namespace: Mapping[str, Any]) -> Any:
@@ -179,7 +190,7 @@ def by_usage(name: str, usage: Usage) -> Any:
     if usage.module:
         return NOTHING
     if usage.called >= 0:
-        return nn.ReLU if usage.called == 0 else nn.LayerNorm
+        return nn.ReLU if usage.called == 0 else usage.norm
     if usage.multiplied and name.lower().endswith("shape"):
         return FLAT_SHAPE
     if usage.iterated:
@@ -227,7 +238,8 @@ def uses(subject: Any) -> dict[str, Usage]:
     if tree is None:
         return found
     names = [a.arg for a in (*tree.args.posonlyargs, *tree.args.args, *tree.args.kwonlyargs)]
-    found = {name: Usage() for name in names}
+    norm = _norm_beside(tree)
+    found = {name: Usage(norm=norm) for name in names}
     tree = resolved(tree, aliases(tree))
     for node in ast.walk(tree):
         for name, usage in roles(node, found):
@@ -235,6 +247,13 @@ def uses(subject: Any) -> dict[str, Usage]:
     if isinstance(subject, type):
         _mark_modules(subject, tree, found)
     return found
+
+
+def _norm_beside(tree: ast.AST) -> type[nn.Module]:
+    """The usual norm for the layers that a constructor makes: of batches after convolutions, else of features."""
+    made = {dotted(node.func).rpartition(".")[2] for node in ast.walk(tree) if isinstance(node, ast.Call)}
+    norms = {"Conv1d": nn.BatchNorm1d, "Conv2d": nn.BatchNorm2d, "Conv3d": nn.BatchNorm3d}
+    return next((norm for layer, norm in norms.items() if layer in made), nn.LayerNorm)
 
 
 _BASIC: Mapping[str, Any] = {"int": int, "float": float, "bool": bool, "str": str, "list": list, "tuple": tuple}
@@ -246,7 +265,7 @@ def _number(name: str, kind: type, usage: Usage) -> Any:
         return numbers[0]
     value = by_name(name)
     if value is NOTHING or isinstance(value, (str, bool)) or not isinstance(value, (int, float)):
-        return 2 if usage.counted else 8 if kind is int else 1.0
+        return COUNT if usage.counted else 8 if kind is int else 1.0
     if kind is int:
         return int(value) if float(value).is_integer() else 1
     return float(value)

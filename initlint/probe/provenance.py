@@ -30,6 +30,7 @@ from initlint.probe.provenance_patches import Patches
 from initlint.probe.provenance_state import GlobalState, fill_new_memory, filling, remove_mode
 from initlint.probe.provenance_store import Registration, fingerprint
 from initlint.probe.sites import USER, Noted, Origins, user_frames
+from initlint.records import dataclass
 
 if TYPE_CHECKING:
     from initlint.probe.record import Record
@@ -46,6 +47,16 @@ class _Mode(TorchFunctionMode):
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         return self._call(func, args, kwargs or {})
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """A point of a record."""
+
+    log: tuple[int, int, int, int]
+    tables: tuple[dict[int, Any], ...]
+    seen: dict[tuple[str, str], int]
+    seeds: int
 
 
 class Recorder:
@@ -123,6 +134,21 @@ class Recorder:
         if self.origins.boundary is not None:
             self.filled = self.filled and filling()
         return make_record(self, model)
+
+    def mark(self) -> Mark:
+        """What has been recorded so far, to come back to."""
+        tables = tuple(dict(table) for table in (self.modules, self.attached))
+        seen = {key: len(calls) for key, calls in self.seen.items()}
+        return Mark(self.log.mark(), tables, seen, len(self.patches.seeds))
+
+    def rollback(self, mark: Mark) -> None:
+        """Forget what was recorded since: a build that was given up is no part of the model's history."""
+        self.log.rollback(mark.log)
+        for table, before in zip((self.modules, self.attached), mark.tables, strict=True):
+            table.clear()
+            table.update(before)
+        self.seen = {key: calls[: mark.seen[key]] for key, calls in self.seen.items() if key in mark.seen}
+        del self.patches.seeds[mark.seeds :]
 
     # -- hooks ---------------------------------------------------------------------------------
 

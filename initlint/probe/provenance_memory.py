@@ -41,6 +41,26 @@ class Memory:
                 torch.UntypedStorage._free_weak_ref(store.weak)  # type: ignore[no-untyped-call]
                 store.weak = 0
 
+    def mark(self) -> tuple[int, int, int, int]:
+        """How much has been noted: memories, events, touches, and the number of the last event."""
+        return len(self.by_number), len(self.events), len(self.touches), self.order
+
+    def rollback(self, mark: tuple[int, int, int, int]) -> None:
+        """Forget what was noted since a mark."""
+        memories, events, touches, self.order = mark
+        self.release()
+        later = self.by_number[memories:]
+        numbers = {store.number for store in later}
+        self.stores = {key: store for key, store in self.stores.items() if store.number not in numbers}
+        for store in later:
+            if store.weak:
+                torch.UntypedStorage._free_weak_ref(store.weak)  # type: ignore[no-untyped-call]
+                store.weak = 0
+        del self.by_number[memories:], self.events[events:], self.touches[touches:]
+        for store in self.by_number:
+            store.events[:] = [event for event in store.events if event.order <= self.order]
+            store.registrations[:] = [entry for entry in store.registrations if entry.order <= self.order]
+
     def __del__(self) -> None:
         with contextlib.suppress(Exception):  # the interpreter may be shutting down
             self.close()

@@ -137,6 +137,7 @@ class Work:
             guess=self.guess,
             meta=options.device == "meta" or name in session.meta,
             limit=options.memory_limit or limits.default_limit(),
+            recorder=self.recorder,
         )
         if name in session.meta:
             built.notes.append("built on the meta device, statistics are those of the recorded init: it is too large")

@@ -1,0 +1,71 @@
+"""Other values for arguments that were guessed: where the constructor refuses the first ones or makes nothing of them.
+
+The first guesses are small. Widths that are refused become 32, 64, 96, 128 or 192. Depths that are refused, or leave a
+list of layers empty, become 3, 4, 8, 10, 11, 16, 18, 20, 28, 34 or 50. The first that fits is taken.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+
+from torch import nn
+
+from initlint.probe.arguments import Proposal, text_of
+from initlint.probe.conventions import COUNT, is_width
+
+#: GroupNorm has 32 groups by default (Wu and He 2018), heads have 64 or 128 features; 96 and 192 suit 3, 6, 12 heads.
+SIZES = (32, 64, 96, 128, 192)
+#: 8 = 6n + 2 (CIFAR ResNets), 10 = 6n + 4 (wide ResNets, DenseNets), 11 = 9n + 2 (bottlenecks; VGG), then those of
+#: VGG, ResNets and wide ResNets.
+DEPTHS = (3, 4, 8, 10, 11, 16, 18, 20, 28, 34, 50)
+#: Up to 11 every one of these formulas has a value: a list that is empty for the first five does not hang on the depth.
+FRUITLESS = 5
+_GUESSES = ("convention", "annotation", "use in the constructor")
+_REFUSALS = (ValueError, AssertionError, RuntimeError, KeyError, ZeroDivisionError)
+
+
+def guessed(proposal: Proposal) -> dict[str, int]:
+    """Whole numbers that nothing but their names and uses speaks for."""
+    names = [argument.name for argument in proposal.arguments if argument.origin in _GUESSES]
+    values = {name: proposal.kwargs[name] for name in names if name in proposal.kwargs}
+    return {n: v for n, v in values.items() if isinstance(v, int) and not isinstance(v, bool) and v >= COUNT}
+
+
+def after_refusal(proposal: Proposal, error: BaseException | None) -> Iterator[Proposal]:
+    """The proposal with other sizes for the arguments whose values the exception names, else for all of one kind."""
+    if not isinstance(error, _REFUSALS):
+        return
+    known = guessed(proposal)
+    said = {int(number) for number in re.findall(r"(?<![\w.])\d{1,6}(?![\w.]*\d)", str(error))}
+    named = {n: v for n, v in known.items() if v in said}
+    counts = {n: v for n, v in (named or known).items() if v == COUNT}
+    widths = named.keys() - counts if named else {n for n in known if n not in counts and is_width(n)}
+    for names, sizes in ((widths, SIZES), (counts, DEPTHS)):
+        for size in sizes if names else ():
+            changes = {name: size for name in names if known[name] < size}
+            if changes:
+                yield _with(proposal, changes, {name: f"{known[name]} was refused" for name in changes})
+
+
+def deeper(proposal: Proposal, empty: str) -> Iterator[Proposal]:
+    """The proposal with other numbers of layers, for one argument after the other."""
+    for name, value in guessed(proposal).items():
+        if value == COUNT:
+            for depth in DEPTHS:
+                yield _with(proposal, {name: depth}, {name: f"{value} left {empty} empty"})
+
+
+def empty_lists(model: nn.Module) -> set[str]:
+    """Paths of the containers without a module in them."""
+    kinds = (nn.ModuleList, nn.Sequential, nn.ModuleDict)
+    return {path for path, module in model.named_modules() if isinstance(module, kinds) and not len(module)}
+
+
+def _with(proposal: Proposal, changes: Mapping[str, int], why: Mapping[str, str]) -> Proposal:
+    arguments = tuple(
+        replace(a, value=text_of(changes[a.name]), origin=f"{a.origin}; {why[a.name]}") if a.name in changes else a
+        for a in proposal.arguments
+    )
+    return Proposal(proposal.args, {**proposal.kwargs, **changes}, arguments)
