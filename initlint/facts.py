@@ -243,6 +243,29 @@ class InitStatement:
 
 
 @dataclass(frozen=True, slots=True)
+class Due:
+    """An init statement and the parameters that it would get if a condition were what it means."""
+
+    site: Site
+    parameters: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Misread:
+    """A condition that tests something else than it plainly means: ``"a" or "b" in name`` is always true."""
+
+    site: Site  # of the condition
+    text: str  # its source
+    meant: str  # how it is meant
+    first: int  # lines of the branch that it opens
+    last: int
+    otherwise: bool  # whether there is another branch
+    beyond: tuple[str, ...] = ()  # parameters that it lets through and that it was meant to keep out
+    lacking: tuple[str, ...] = ()  # and the reverse
+    due: tuple[Due, ...] = ()  # what these would get as it is meant, where known
+
+
+@dataclass(frozen=True, slots=True)
 class Operator:
     """A linear map with fixed weights, as moments need it (THEORY section 1, last paragraph).
 
@@ -462,6 +485,7 @@ class ModelFacts:
     inputs: tuple[InputFacts, ...] = ()
     reseeds: tuple[Reseed, ...] = ()
     focal: tuple[FocalLoss, ...] = ()
+    misread: tuple[Misread, ...] = ()
     rebuilds: tuple[Rebuild, ...] = ()
     dtype: str = "float32"
     device: str = "cpu"  # "cpu" | "meta"

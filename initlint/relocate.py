@@ -65,6 +65,9 @@ def _sites(facts: ModelFacts) -> Iterator[Site]:
             statement.missed_at,
         ):
             yield from _present(place)
+    for misread in facts.misread:
+        yield misread.site
+        yield from (due.site for due in misread.due)
     for reseed in facts.reseeds:
         yield from _present(reseed.site)
     for loss in facts.focal:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from initlint.facts import Guard, InitStatement, ParameterFacts, Plain, Site
+from initlint.facts import Guard, InitStatement, Misread, ParameterFacts, Plain, Site
 from initlint.probe.provenance_ops import SIGNATURES
 from initlint.probe.provenance_patches import Applied
 from initlint.probe.provenance_store import Event
@@ -31,6 +31,7 @@ from initlint.probe.statements_names import UNKNOWN, Names, bound, parameters
 from initlint.probe.statements_patterns import Patterns
 from initlint.probe.statements_ranges import Ranges
 from initlint.probe.statements_reach import Reach
+from initlint.probe.statements_readings import Readings
 from initlint.probe.statements_source import Call, Candidate, Scope, Source
 from initlint.probe.statements_values import Values
 from initlint.records import dataclass
@@ -85,8 +86,10 @@ def read_code(recorder: Recorder, model: torch.nn.Module) -> Code:
     return Code(classes, codes, read_sources(recorder, classes, codes))
 
 
-def init_statements(recorder: Recorder, model: torch.nn.Module, fates: Fates, code: Code) -> tuple[InitStatement, ...]:
-    """All statements that look like an initialisation, in source order."""
+def init_statements(
+    recorder: Recorder, model: torch.nn.Module, fates: Fates, code: Code
+) -> tuple[tuple[InitStatement, ...], tuple[Misread, ...]]:
+    """All statements that look like an initialisation, in source order, and the misread conditions around them."""
     codes, sources = code.codes, code.sources
     names, instances = _names(recorder, model, code)
     subjects = subjects_of(model)
@@ -110,7 +113,10 @@ def init_statements(recorder: Recorder, model: torch.nn.Module, fates: Fates, co
     for source in sources.values():
         for candidate in view.matcher.candidates(source):
             found += _describe(candidate, source, view)
-    return tuple(sorted(found, key=lambda item: (item.site.file, item.site.line, item.site.column or 0)))
+    named = tuple(name for name, _ in model.named_parameters(remove_duplicate=False))
+    readings = Readings(names, guards, ranges, misses, view.meant, named)
+    misread = tuple(item for source in sources.values() for item in readings.of(source))
+    return tuple(sorted(found, key=lambda item: (item.site.file, item.site.line, item.site.column or 0))), misread
 
 
 def with_computed(

@@ -121,7 +121,7 @@ def negated(condition: Condition) -> Condition:
 def joined(parts: list[Condition], *, every: bool) -> Condition:
     """Conditions joined by ``and`` or ``or``; they can be counted when all are about the same subjects."""
     subjects = {part.subject for part in parts if part.subject}
-    kinds = [part.kind for part in parts if part.kind != "other"]
+    kinds = [part.kind for part in parts if part.subject] + [part.kind for part in parts if part.kind != "other"]
     values = [value for part in parts for value in part.values]
     kind = kinds[0] if kinds else "other"
     if every and any(part.kind == "value" and part.test(None) is False for part in parts):

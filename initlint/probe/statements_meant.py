@@ -43,6 +43,10 @@ class Meant:
         direct = self._through_self(candidate.target, candidate.scope, source)
         return direct if direct else self._selected(candidate, source)
 
+    def direct(self, candidate: Candidate, source: Source) -> tuple[str, ...]:
+        """The parameters of a target that starts with the model's own instance: ``self.head.bias``."""
+        return () if candidate.target is None else self._through_self(candidate.target, candidate.scope, source)
+
     def through_loop(self, candidate: Candidate, source: Source) -> tuple[str, ...]:
         """All that the loop around an assignment goes through, if it is the loop that binds its target."""
         target, scope = candidate.target, candidate.scope

@@ -20,7 +20,7 @@ from initlint.probe.statements_guards import Guards, Place
 from initlint.probe.statements_match import Hits
 from initlint.probe.statements_names import Names
 from initlint.probe.statements_near import near_class, near_name
-from initlint.probe.statements_ranges import PARTS, Item, Range, Ranges, loops_left, tensor_at
+from initlint.probe.statements_ranges import PARTS, Item, Range, Ranges, loops_left, mentioned, tensor_at
 from initlint.probe.statements_source import Candidate, Scope, Source, Test
 from initlint.records import dataclass
 
@@ -69,7 +69,7 @@ class Misses:
         self._passed: dict[tuple[int, int], bool] = {}  # by condition and range: whether anything passes
         self._near: dict[tuple[int, int], bool] = {}
         self._within: dict[tuple[int, int], bool] = {}  # by two conditions: whether one takes more than the other
-        self._mentioned: dict[int, frozenset[str]] = {}  # by expression: the names in it
+        self._mentioned: dict[tuple[int, int], frozenset[str]] = {}  # by expression and scope: what it is about
         self._known: dict[int, tuple[Range, list[str]] | None] = {}  # by candidate
         self._by_tensor: dict[int, str] = {}
         for name, tensor in model.named_parameters(remove_duplicate=False):
@@ -126,6 +126,61 @@ class Misses:
         resolved = self._resolved(candidate, source)
         return () if resolved is None else tuple(self._selected(candidate, source, *resolved))
 
+    def answer(self, expr: ast.expr, item: Item, found: Range, place: Place) -> Answer:
+        """Whether a condition lets one value of a variable through."""
+        return self._answer(expr, _Asked(item, found, place), positive=True)
+
+    def passing(
+        self,
+        candidate: Candidate,
+        source: Source,
+        names: Iterable[str],
+        read: tuple[ast.expr, ast.expr],
+        *,
+        came: bool,
+    ) -> tuple[str, ...] | None:
+        """Which of these parameters a statement would write, one of its conditions read as another one.
+
+        ``None`` where its range is not known. ``came``: that condition was asked about all of these, so that those
+        before it held.
+        """
+        resolved = self._resolved(candidate, source)
+        if resolved is None:
+            return None
+        found, attributes = resolved
+        place = Place(candidate.scope, source)
+        tests = [(test, place) for test in (*candidate.tests, *candidate.exits)]
+        if came:
+            tests = [(test, where) for test, where in tests if _begins(test.expr) >= _begins(read[0])]
+        else:
+            tests += [(test, Place(scope, file)) for test, scope, file in found.tests]
+        tests = [(replace(test, expr=read[1]) if test.expr is read[0] else test, where) for test, where in tests]
+        wanted, passed = set(names), {}
+        for item in found.items:
+            tensor = tensor_at(item, attributes)
+            name = None if tensor is None else self._by_tensor.get(id(tensor))
+            if name in wanted and all(self._holds(test, _Asked(item, found, where)) for test, where in tests):
+                passed[name] = item
+        return tuple(passed)
+
+    def written_by(self, candidate: Candidate, source: Source) -> tuple[Range, dict[str, Item]] | None:
+        """What a statement could write, by the name of the parameter, whatever the conditions around it."""
+        resolved = self._resolved(candidate, source)
+        if resolved is None:
+            return None
+        found, attributes = resolved
+        known: dict[str, Item] = {}
+        for item in found.items:
+            tensor = tensor_at(item, attributes)
+            name = None if tensor is None else self._by_tensor.get(id(tensor))
+            if name is not None:
+                known.setdefault(name, item)
+        return found, known
+
+    def name_of(self, tensor: torch.Tensor) -> str | None:
+        """The name of a parameter of the model."""
+        return self._by_tensor.get(id(tensor))
+
     @staticmethod
     def in_parts(candidate: Candidate) -> bool:
         """Whether the target is a variable over the parts of a parameter."""
@@ -174,7 +229,11 @@ class Misses:
             return found
         place = Place(candidate.scope, source)
         own = [expr for test in candidate.tests if test.positive for expr in _parts(test.expr)]
-        own = [expr for expr in own if self._names_in(expr) & found.variables and self._on_owner(expr, place)]
+        own = [
+            expr
+            for expr in own
+            if self._names_in(expr, candidate.scope) & found.variables and self._on_owner(expr, place)
+        ]
         kept = [item for item in found.items if all(self._whole(expr, item, found, place) for expr in own)]
         return replace(found, items=tuple(kept)) if kept and len(kept) < len(found.items) else found
 
@@ -195,11 +254,11 @@ class Misses:
             (self._compiled[key],) = self._guards.conditions([Test(expr, True)], place)
         return self._compiled[key]
 
-    def _names_in(self, expr: ast.expr) -> frozenset[str]:
-        if id(expr) not in self._mentioned:
-            names = {node.id for node in ast.walk(expr) if isinstance(node, ast.Name)}
-            self._mentioned[id(expr)] = frozenset(names)
-        return self._mentioned[id(expr)]
+    def _names_in(self, expr: ast.expr, scope: Scope) -> frozenset[str]:
+        key = id(expr), id(scope)
+        if key not in self._mentioned:
+            self._mentioned[key] = frozenset(mentioned(expr, scope))
+        return self._mentioned[key]
 
     def _passes(self, condition: Condition, found: Range) -> bool:
         """Whether any name of a range, or any module of the model, passes a condition."""
@@ -349,7 +408,7 @@ class Misses:
         if condition.subject in ("parameter_name", "module_name"):
             idle = widened and not self._passes(condition, found)
             return near_name(condition, item.name) if idle else condition.test(Whole(item.name))
-        if not self._names_in(expr) & found.variables:
+        if not self._names_in(expr, asked.place.scope) & found.variables:
             return None  # a condition on something else
         if condition.subject == "module" and module is not None:
             idle = widened and not self._passes(condition, found)

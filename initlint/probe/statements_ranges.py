@@ -104,6 +104,21 @@ class Ranges:
         """The modules that an expression stands for, where that can be told."""
         return self._modules(node, scope, source, 0)
 
+    def of_condition(self, expr: ast.expr, scope: Scope, source: Source) -> Range | None:
+        """The range of the first variable in a condition that has one; names of modules go with their modules."""
+        names = mentioned(expr, scope)
+        for name in names:
+            holder = _holder(name, scope)
+            partners = [name]
+            if holder is not None and name in holder.loops:
+                iterable = holder.loops[name][0]
+                partners += [other for other, (own, _) in holder.loops.items() if own is iterable and other != name]
+            for partner in partners:
+                found = self._variable(partner, scope, source)
+                if found is not None and found.items:
+                    return replace(found, variables=found.variables | frozenset(names))
+        return None
+
     # -- variables -------------------------------------------------------------------------------
 
     def _variable(self, name: str, scope: Scope, source: Source, depth: int = 0) -> Range | None:
@@ -303,6 +318,23 @@ def _holder(name: str, scope: Scope) -> Scope | None:
             return inner
         inner = inner.parent
     return None
+
+
+def mentioned(expr: ast.expr, scope: Scope) -> list[str]:
+    """The variables that a condition is about, those included that its own are computed from."""
+    found: dict[str, None] = {}
+    waiting: list[tuple[ast.expr, int]] = [(expr, 0)]
+    while waiting:
+        node, depth = waiting.pop()
+        for item in ast.walk(node):
+            if not isinstance(item, ast.Name) or item.id in found:
+                continue
+            found[item.id] = None
+            holder = _holder(item.id, scope)
+            values = holder.assigned.get(item.id, []) if holder is not None and item.id not in holder.loops else []
+            if len(values) == 1 and depth < _DEPTH:
+                waiting.append((values[0], depth + 1))
+    return list(found)
 
 
 def _self(scope: Scope) -> str:

@@ -108,6 +108,7 @@ class Source:
     attributes: dict[tuple[str, str], list[tuple[Scope, ast.expr]]] = field(
         default_factory=dict
     )  # class and attribute -> what its methods assign to ``self.attribute``
+    branches: list[tuple[Scope, ast.If]] = field(default_factory=list)  # in source order
     tree: ast.Module | None = None
 
     _lines: list[bytes] = field(default_factory=list)
@@ -254,6 +255,7 @@ class _Walker:
             self._source.mentions.append((scope, node.args[0]))
 
     def _if(self, node: ast.If, scope: Scope, tests: tuple[Test, ...], prefix: str, cls: str) -> None:
+        self._source.branches.append((scope, node))
         self._expression(node.test, scope, tests)
         before = len(self._source.candidates)
         inside = (Test(node.test, True), *tests)

@@ -6,8 +6,10 @@ import os
 
 from initlint.facts import (
     Computed,
+    Due,
     InitStatement,
     Layer,
+    Misread,
     ModelFacts,
     ModuleFacts,
     Node,
@@ -54,6 +56,7 @@ def test_every_place_of_a_model_is_renamed() -> None:
         nodes=(Node(0, "relu", site=site()), Node(1, "relu")),
         layers=(Layer("a", "linear", (0,), "w", site=site()),),
         statements=(InitStatement(site(), "x", "y", 0, False, selector=site(), value_site=site(), caller=site()),),
+        misread=(Misread(site(), "a", "b", 1, 2, True, due=(Due(site(), ("w",)),)),),
         reseeds=(Reseed(site(), 0), Reseed(None, 0)),
     )
     assert "/p/" in repr(facts)
