@@ -101,7 +101,7 @@ def init_statements(
     view = _View(
         Matcher(recorder, sources, fates),
         guards,
-        Reach(codes, sources, guards, set(instances), applied),
+        Reach(codes, sources, guards, set(instances), [frozenset(keys) for keys in code.classes.values()], applied),
         names,
         Meant(model, names, guards, subjects),
         misses,

@@ -41,7 +41,7 @@ class Meant:
         if candidate.target is None or _of_its_own_making(candidate):
             return ()
         direct = self._through_self(candidate.target, candidate.scope, source)
-        return direct if direct else self._selected(candidate, source)
+        return direct or self._selected(candidate, source, _below_tested(candidate))
 
     def direct(self, candidate: Candidate, source: Source) -> tuple[str, ...]:
         """The parameters of a target that starts with the model's own instance: ``self.head.bias``."""
@@ -127,9 +127,9 @@ class Meant:
             found.append(value)
         return found
 
-    def _selected(self, candidate: Candidate, source: Source) -> tuple[str, ...]:
+    def _selected(self, candidate: Candidate, source: Source, local: str = "") -> tuple[str, ...]:
         """The target's parameter in all modules that satisfy the conditions on classes."""
-        local = _local(candidate.target)
+        local = local or _local(candidate.target)
         conditions = [
             condition
             for condition in self._guards.conditions(candidate.tests, Place(candidate.scope, source))
@@ -187,6 +187,13 @@ def _local(target: ast.expr | None) -> str:
     path = _attribute_path(target) if target is not None else []
     path = [part for part in path if part != "data"]
     return path[-1] if len(path) > 1 else ""
+
+
+def _below_tested(candidate: Candidate) -> str:
+    """``key.weight`` of ``m.key.weight`` where it is ``m`` whose class is tested."""
+    path = [part for part in _attribute_path(candidate.target) if part != "data"] if candidate.target else []
+    tested = {_root(node) for test in (*candidate.tests, *candidate.exits) for node in _subjects_of(test.expr)}
+    return ".".join(path[1:]) if path and path[0] in tested else ""
 
 
 def _attribute_path(node: ast.expr) -> list[str]:

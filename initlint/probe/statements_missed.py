@@ -78,6 +78,7 @@ class Misses:
     def of(self, candidate: Candidate, source: Source, hits: Hits, written: Iterable[str]) -> Missed:
         """What the loop or ``apply`` around a statement did not reach."""
         resolved = None if candidate.result_unused else self._resolved(candidate, source)
+        resolved = resolved or self._cut_short(candidate, source)
         if resolved is None:
             return Missed()
         found, attributes = resolved
@@ -96,10 +97,18 @@ class Misses:
         if not left:
             return self._let_through(candidate, source, resolved, done)
         if at_once is not None and found.place is not None:
-            return Missed(tuple(left), "cut", _site(at_once, *found.place)) if hits.runs() else Missed()
+            return Missed(tuple(left), "cut", _site(at_once, *found.place))
         if found.shallow:
             return self._deeper(left, found)
         return self._early(left, candidate, source, hits, found)
+
+    def _cut_short(self, candidate: Candidate, source: Source) -> tuple[Range, list[str]] | None:
+        """The range of a loop that is left in its first round, over what a function makes and hands on."""
+        if candidate.target is None or candidate.result_unused:
+            return None
+        found = self._ranges.of_made(candidate.target, candidate.scope, source)
+        loop = found[0].loop if found is not None else None
+        return found if loop is not None and any(first for _, first in loops_left(loop)) else None
 
     def _let_through(
         self, candidate: Candidate, source: Source, resolved: tuple[Range, list[str]], done: set[str]

@@ -8,6 +8,8 @@ import operator
 import sys
 from typing import Any
 
+from torch.nn.init import calculate_gain
+
 from initlint.probe.statements_source import Call, Scope, Source
 
 
@@ -84,6 +86,10 @@ class Names:
         """``math.sqrt(2 * n)``: functions of the ``math`` module (and ``float``) on plain numbers."""
         function = self.values(expr.func, scope, source, depth + 1)
         args = [self.values(item, scope, source, depth + 1) for item in expr.args]
+        if function == [calculate_gain] and all(
+            len(item) == 1 and isinstance(item[0], int | float | str) for item in args
+        ):
+            return [_gain(*(item[0] for item in args))]
         if len(function) != 1 or any(len(item) != 1 or not isinstance(item[0], int | float) for item in args):
             return [UNKNOWN]
         if function[0] is not float and getattr(function[0], "__module__", None) != "math":
@@ -116,6 +122,10 @@ class Names:
         return any(
             key.endswith(f":{name}") and any(item is module for item in found) for key, found in self._instances.items()
         )
+
+    def modules_of_user(self) -> list[list[Any]]:
+        """The modules of the model that are of classes of the user's source, by class."""
+        return list(self._instances.values())
 
     def instances(self, path: str, cls: str) -> list[Any]:
         """Modules of the model that are of a class of the user's source."""
@@ -205,6 +215,14 @@ def _binary(op: ast.operator, left: Any, right: Any) -> Any:
     try:
         return function(left, right)
     except (ZeroDivisionError, OverflowError):
+        return UNKNOWN
+
+
+def _gain(*args: Any) -> Any:
+    """``nn.init.calculate_gain("relu")``."""
+    try:
+        return calculate_gain(*args)
+    except (ValueError, TypeError):
         return UNKNOWN
 
 

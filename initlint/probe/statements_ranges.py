@@ -71,6 +71,7 @@ class Ranges:
     applied: dict[tuple[str, int], list[Applied]]
     paths: dict[int, str]
     _walks: dict[tuple[int, bool], list[Item]] = field(default_factory=dict)
+    _made: bool = False  # whether a local variable is followed to where its value goes
 
     def of_target(self, target: ast.expr, scope: Scope, source: Source) -> tuple[Range, list[str]] | None:
         """The range of the variable that a target starts with, and the attributes from there to the tensor."""
@@ -99,6 +100,14 @@ class Ranges:
             else:
                 return None
         return None
+
+    def of_made(self, target: ast.expr, scope: Scope, source: Source) -> tuple[Range, list[str]] | None:
+        """As ``of_target``, of what a function makes itself: by the attribute or the model that it becomes."""
+        self._made = True
+        try:
+            return self.of_target(target, scope, source)
+        finally:
+            self._made = False
 
     def modules(self, node: ast.expr, scope: Scope, source: Source) -> Owners | None:
         """The modules that an expression stands for, where that can be told."""
@@ -278,11 +287,42 @@ class Ranges:
             return None
         values = holder.assigned.get(node.id, [])
         if len(values) == 1 and node.id not in holder.loops:
-            return self._modules(values[0], holder, source, depth + 1)
+            known = self._modules(values[0], holder, source, depth + 1)
+            return known or (self._handed_on(node.id, values[0], holder, source) if self._made else None)
         found_range = self._variable(node.id, scope, source, depth + 1)
         if found_range is not None and all(isinstance(item.value, nn.Module) for item in found_range.items):
             return Owners(found_range.items, found_range)
         return self._passed(node.id, holder, source, depth)
+
+    def _handed_on(self, name: str, value: ast.expr, scope: Scope, source: Source) -> Owners | None:
+        """What a local variable becomes: ``self.body = net``, ``return net`` in a method that gives ``self.body``.
+
+        Or the one module of the model that is of the class that makes it, in a function that returns it.
+        """
+        returned = any(
+            isinstance(node, ast.Return) and isinstance(node.value, ast.Name) and node.value.id == name
+            for node in (ast.walk(scope.node) if scope.node is not None else ())
+        )
+        own = getattr(scope.node, "name", "") if returned else ""
+        found: list[Item] = []
+        for file in self.names.sources.values():
+            for (cls, attribute), values in file.attributes.items():
+                for where, given in values:
+                    same = where is scope and isinstance(given, ast.Name) and given.id == name
+                    if same or (own and _called(given) == own and (file is source or not scope.cls)):
+                        owners = self.names.instances(file.path, cls)
+                        found += [Item(owner._modules.get(attribute), attribute) for owner in owners]
+        found = [item for item in found if id(item.value) in self.paths]
+        if found or not returned or not isinstance(value, ast.Call):
+            return _owners(found)
+        made = self.names.values(value.func, scope, source)
+        root = next((module for module in self._roots() if made == [type(module)]), None)
+        return None if root is None else _owners([Item(root, "")])
+
+    def _roots(self) -> Iterator[nn.Module]:
+        """The model itself, where it is of a class of the user's."""
+        for group in self.names.modules_of_user():
+            yield from (module for module in group if self.paths.get(id(module)) == "")
 
     def _passed(self, name: str, scope: Scope, source: Source, depth: int) -> Owners | None:
         """A module that the callers of a function pass: ``init_weights(self)``."""
@@ -318,6 +358,12 @@ def _holder(name: str, scope: Scope) -> Scope | None:
             return inner
         inner = inner.parent
     return None
+
+
+def _called(node: ast.expr) -> str:
+    """``make`` of ``self.make(3)`` and of ``make(3)``."""
+    function = node.func if isinstance(node, ast.Call) else None
+    return function.attr if isinstance(function, ast.Attribute) else getattr(function, "id", "")
 
 
 def mentioned(expr: ast.expr, scope: Scope) -> list[str]:

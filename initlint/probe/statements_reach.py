@@ -9,6 +9,7 @@ from initlint.facts import Site
 from initlint.probe.provenance_patches import Applied
 from initlint.probe.sites import make_site, site
 from initlint.probe.statements_guards import Guards, Place
+from initlint.probe.statements_names import parameters
 from initlint.probe.statements_source import Candidate, Scope, Source, Test, parameter_like
 
 #: What a model runs after it is built: statements in there initialise nothing.
@@ -24,6 +25,7 @@ class Reach:
         sources: dict[str, Source],
         guards: Guards,
         classes: set[str],
+        lines: list[frozenset[str]],
         applied: dict[tuple[str, int], list[Applied]],
     ) -> None:
         self._sources = sources
@@ -31,6 +33,7 @@ class Reach:
         self._idle = {id(node) for source in sources.values() for _, node in source.mentions}
         self._guards = guards
         self._classes = classes  # "file:qualified name" of the classes that the model is made of
+        self._lines = lines  # for each class of a module of the model: itself and its bases, likewise
         self._files = {key.rpartition(":")[0] for key in classes}
         seen = {(code.co_filename, code.co_firstlineno, code.co_name) for code in codes}
         self._reached: set[int] = set()
@@ -55,7 +58,9 @@ class Reach:
         name = scope.node.name
         for other in self._sources.values():
             for user, node, _ in other.references.get(name, ()):
-                if not _inside(user, scope) and (other is source or isinstance(node, ast.Attribute) or not scope.cls):
+                if _inside(user, scope) or self._of_another(node, user, other, scope, source):
+                    continue
+                if other is source or isinstance(node, ast.Attribute) or not scope.cls:
                     return True
         outer = scope.parent
         return outer is not None and outer.node is not None and self.referenced(outer, source)
@@ -67,6 +72,8 @@ class Reach:
         for other in self._sources.values():
             for user, node in other.mentions:
                 name = node.attr if isinstance(node, ast.Attribute) else getattr(node, "id", "")
+                if self._of_another(node, user, other, scope, source):
+                    continue
                 if name == scope.node.name and (isinstance(node, ast.Attribute) or not scope.cls):
                     where = node.lineno, node.end_lineno or node.lineno, node.col_offset, node.end_col_offset or 0
                     return make_site(other.path, where, user.name)
@@ -116,11 +123,28 @@ class Reach:
                     continue
                 if scope.cls and not isinstance(node, ast.Attribute):
                     continue
+                if self._of_another(node, user, other, scope, source):
+                    continue
                 if not scope.cls and other is not source and isinstance(node, ast.Attribute):
                     continue
                 if not self._forbidden(tests, user, other):
                     return True
         return False
+
+    def _of_another(self, node: ast.expr, user: Scope, file: Source, scope: Scope, source: Source) -> bool:
+        """Whether ``self.reset`` of one class means a method of its own, and not that of this unrelated class."""
+        if not scope.cls or not isinstance(node, ast.Attribute):
+            return False
+        outer: Scope | None = user
+        while outer is not None and not outer.cls:
+            outer = outer.parent
+        first = parameters(outer)[:1] if outer is not None else []
+        called = isinstance(node.value, ast.Call) and isinstance(node.value.func, ast.Name)
+        inherited = called and isinstance(node.value, ast.Call) and ast.unparse(node.value.func) == "super"
+        if outer is None or not (inherited or (isinstance(node.value, ast.Name) and [node.value.id] == first)):
+            return False
+        both = {f"{file.path}:{outer.cls}", f"{source.path}:{scope.cls}"}
+        return not any(both <= line for line in self._lines)
 
     def _thrown_away(self, factory: Scope, source: Source) -> bool:
         """Whether a function was given to ``apply``, which ignores what it returns, and is called by nobody else."""

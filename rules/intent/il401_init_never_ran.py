@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from initlint.facts import InitStatement, Layer
+from initlint.facts import InitStatement, Layer, ParameterFacts
 from initlint.findings import Related, Severity
 from initlint.intent_rule import judged, owners
 from initlint.odds import PRIOR
@@ -17,7 +17,8 @@ class InitNeverRan(Rule):
 
     ## What it does
     Compares the init statements in the source with the record of what ran. Reports a function with init statements
-    for parameters of this model of which none ran, where these parameters are still at PyTorch's default.
+    for parameters of this model of which none ran, where these parameters are still at PyTorch's default. Methods of
+    one name in unrelated classes are told apart: that the attention calls its own does not run the feed-forward's.
 
     ## Why is this bad?
     Somebody wrote the initialisation the model needs, and it does not happen: a renamed hook, a framework that
@@ -61,6 +62,7 @@ class InitNeverRan(Rule):
                 continue
             missed = [s for s in statements if self._left_alone(context, s)]
             if missed:
+                missed += [s for s in statements if s not in missed and self._as_made(context, s)]
                 yield self._report(context, function, missed)
 
     def _left_alone(self, context: Context, statement: InitStatement) -> bool:
@@ -68,16 +70,17 @@ class InitNeverRan(Rule):
         found = [p for name in statement.affected if (p := context.parameter(name)) is not None]
         return bool(found) and any(p.last is None or p.last.origin == "torch" for p in found)
 
+    def _as_made(self, context: Context, statement: InitStatement) -> bool:
+        """Whether what the statement would initialise holds what its constructor made it from: a placeholder."""
+        found = [p for name in statement.affected if (p := context.parameter(name)) is not None]
+        return bool(found) and all(_untouched(p) for p in found)
+
     def _report(self, context: Context, function: str, missed: list[InitStatement]) -> Outcome:
         prior = next((s for s in missed if self._prior(context, s)), None)
         # the statement for single parameters tells more than the loop over all modules
         chosen = prior or min(missed, key=lambda s: len(s.affected))
         names = [n for s in sorted(missed, key=lambda s: len(s.affected)) for n in s.affected]
-        untouched = [
-            n
-            for n in dict.fromkeys(names)
-            if (p := context.parameter(n)) and (p.last is None or p.last.origin == "torch")
-        ]
+        untouched = [n for n in dict.fromkeys(names) if (p := context.parameter(n)) and _untouched(p)]
         first = context.parameter(next((n for n in chosen.affected if n in untouched), untouched[0]))
         verdict = judged(context, owners(missed, untouched), choice=False)
         named = next((s.named for s in missed if s.named is not None), None)
@@ -145,6 +148,12 @@ class InitNeverRan(Rule):
                 return self.cls(self.body(x))
 
         return Head()
+
+
+def _untouched(parameter: ParameterFacts) -> bool:
+    """Whether nobody initialised a parameter: it holds PyTorch's default, or what it was made from."""
+    last = parameter.last
+    return last is None or last.origin == "torch" or (last.op == "create" and len(parameter.writes) == 1)
 
 
 def _output(layer: Layer) -> bool:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
 from initlint.diagnosis import suspects
-from initlint.facts import InitStatement, ParameterFacts
+from initlint.facts import InitStatement, ParameterFacts, Site
 from initlint.findings import Related, Severity
 from initlint.intent_rule import asked_for, judged, owners, still_default
 from initlint.rule import Context, Outcome, Rule, bad, good
@@ -41,6 +42,7 @@ class LayerMissed(Rule):
     where the record shows the slip: the statement ran for this layer too but wrote another one (`self.proj` in the
     place of the argument); `apply` or the loop ran before the layer existed, was left in its first round, or visited
     direct children only. A layer whose own branch stands below one that tests for its base class, which takes it first.
+    A module whose neighbour is given to the same init function twice, by two equal calls, and which never is itself.
     As a note, a layer that a loop over one list of blocks sets to zero, in blocks of the same class in another list.
 
     ## Why is this bad?
@@ -93,6 +95,7 @@ class LayerMissed(Rule):
         for (_, _, why), statements in causes.items():
             yield self._unreached(context, why, statements)
         yield from self._pasted(context)
+        yield from self._called_twice(context)
         yield from self._packed(context)
         yield from self._forgotten(context)
         for statement in context.facts.statements:
@@ -123,6 +126,57 @@ class LayerMissed(Rule):
             if kin:
                 lost = second if _same_args(first, second) else first
                 yield self._twice(context, lost, written[0], kin)
+
+    def _called_twice(self, context: Context) -> Iterator[Outcome]:
+        """The same call of an init function twice in a row for one module, while its neighbour was forgotten."""
+        twice: dict[tuple[Site, Site], list[ParameterFacts]] = {}
+        for parameter in context.facts.parameters:
+            calls = _repeated_call(parameter)
+            if calls is not None:
+                twice.setdefault(calls, []).append(parameter)
+        for (first, second), written in twice.items():
+            owner, own = _handed_over(context, second, written)
+            if not own:
+                continue
+            classes = {_class(context, p)[0] for p in written}
+            beside = [p for p in context.facts.parameters if _within(p.module, owner) and not _within(p.module, own)]
+            kin = [p for p in beside if _default(p) and _class(context, p)[0] in classes]
+            others = {_child(p.module, owner) for p in kin}
+            # a neighbour of which something was initialised is not the forgotten one
+            others -= {_child(p.module, owner) for p in beside if not _default(p)}
+            kin = [p for p in kin if _child(p.module, owner) in others]
+            if kin:
+                given = {p.local: s for p in written if p.last and (s := context.statement_at(p.last.site)) is not None}
+                yield self._call_twice(context, (first, second), own, kin, given, sure=len(others) == 1)
+
+    def _call_twice(
+        self,
+        context: Context,
+        calls: tuple[Site, Site],
+        own: str,
+        kin: list[ParameterFacts],
+        given: Mapping[str, InitStatement],
+        *,
+        sure: bool,
+    ) -> Outcome:
+        first, second = calls
+        verdict = judged(context, {p.name: given[p.local] for p in kin if p.local in given})
+        return self.finding(
+            context,
+            f"`{own}` is initialised twice by the same call, and `{kin[0].name}`"
+            + (f" and {len(kin) - 1} more" if len(kin) > 1 else "")
+            + " beside it never",
+            parameters=[p.name for p in kin],
+            # the second call may have meant another init function, and of several neighbours one
+            severity=min(verdict.severity, Severity.WARNING if sure else Severity.NOTE),
+            site=second,
+            related=[Related(first.file, first.line, "the same call")],
+            expected={"modules_initialised": 2},
+            actual={"modules_initialised": 1},
+            effect=verdict.effect,
+            fix=f"call it for the module of {kin[0].name}",
+            topic="reach",
+        )
 
     def _forgotten(self, context: Context) -> Iterator[Outcome]:
         """One layer left out where single statements initialise all the others of its class in one module."""
@@ -456,6 +510,46 @@ def _started(context: Context, meant: Mapping[str, InitStatement]) -> str:
 def _same_args(first: InitStatement, second: InitStatement) -> bool:
     """Whether two statements ask for the same values: then nobody can tell which of them names the wrong layer."""
     return dict(first.args) == dict(second.args) and first.settled and second.settled
+
+
+def _repeated_call(parameter: ParameterFacts) -> tuple[Site, Site] | None:
+    """Two lines of one function, one below the other and alike, that both led to the same write of a parameter."""
+    writes = [w for w in parameter.writes if w.origin == "user" and w.share >= 1 and len(w.stack) > 1]
+    for first, second in pairwise(writes):
+        if not first.unused or first.site != second.site or len(first.stack) != len(second.stack):
+            continue
+        pairs = [(a, b) for a, b in zip(first.stack, second.stack, strict=True) if a != b]
+        if len(pairs) == 1:
+            one, other = pairs[0]
+            if (one.file, one.function, one.text) == (other.file, other.function, other.text) and one.line < other.line:
+                return one, other
+    return None
+
+
+def _handed_over(context: Context, call: Site, written: list[ParameterFacts]) -> tuple[str, str]:
+    """The module that a call names as ``self.net`` and the one that it belongs to, where all it wrote lies in there."""
+    found: set[tuple[str, str]] = set()
+    for path in re.findall(r"\bself\.(\w+(?:\.\w+|\[\d+\])*)", call.text):
+        local = re.sub(r"\[(\d+)\]", r".\1", path)
+        for name in {m.name for m in context.facts.modules}:
+            for part in (local, local.rpartition(".")[0]):  # with and without ``.apply``
+                if (
+                    part
+                    and (name == part or name.endswith(f".{part}"))
+                    and all(_within(p.module, name) for p in written)
+                ):
+                    # the neighbours are what stands beside it in the same container or class
+                    found.add((name.rpartition(".")[0], name))
+    return next(iter(found)) if len(found) == 1 else ("", "")
+
+
+def _within(module: str, outer: str) -> bool:
+    return not outer or module == outer or module.startswith(f"{outer}.")
+
+
+def _child(module: str, owner: str) -> str:
+    """The direct child of a module that another one lies in."""
+    return module[len(owner) + 1 if owner else 0 :].partition(".")[0]
 
 
 def _default(parameter: ParameterFacts) -> bool:

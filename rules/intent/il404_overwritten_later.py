@@ -30,7 +30,7 @@ class OverwrittenLater(Rule):
     tensor, a part set apart such as the forget gate's bias) from the model's own code and then a write of the whole
     tensor from another statement that sweeps over more parameters. The last write wins; both lines are shown. The
     same for an index that turns out to be the whole tensor (`weight[padding_idx] = 0` with `None`), and for a weight
-    that is drawn and set to zero by the next statement, while its bias keeps PyTorch's default.
+    that is drawn and set to zero by the next statement, or the other way round, while its bias keeps PyTorch's default.
 
     ## Why is this bad?
     A zero convolution, a time-step bias, a prior or an identity is set in the submodule's constructor, and the outer
@@ -94,6 +94,7 @@ class OverwrittenLater(Rule):
             )
         yield from self._whole_instead_of_part(context)
         yield from self._zeroed_for_the_bias(context)
+        yield from self._zero_lost_for_the_bias(context)
 
     def _level(self, context: Context, group: list[ParameterFacts], lost: dict[str, tuple[Write, Write]]) -> Severity:
         """A note where all that is lost are small constants of biases that do not show in the signal."""
@@ -177,6 +178,36 @@ class OverwrittenLater(Rule):
                 topic="reach",
             )
 
+    def _zero_lost_for_the_bias(self, context: Context) -> Iterator[Outcome]:
+        """A weight that is set to zero and drawn by the next statement for it, while nobody writes its bias."""
+        groups: dict[tuple[str, str], list[tuple[ParameterFacts, ParameterFacts, InitStatement, InitStatement]]] = {}
+        for parameter in context.facts.parameters:
+            pair = _one_after_the_other(context, parameter)
+            if pair is not None and _constant(parameter.writes[-2]) == 0.0 and parameter.writes[-1].random:
+                site = pair[0].site
+                for bias in _default_biases(context, parameter):
+                    groups.setdefault((site.file, site.function), []).append((parameter, bias, *pair))
+        for found in groups.values():
+            parameter, bias, first, last = found[0]
+            effect = context.effect({b.name: Nominal(0.0, 0.0) for _, b, _, _ in found})
+            level = intent(effect, context.signal, context.settings.optimizer, context.facts.dtype)
+            more = f" and {len(found) - 1} more are" if len(found) > 1 else " is"
+            yield self.finding(
+                context,
+                f"`{parameter.name}`{more} set to zero, then drawn by {last.op} in the next statement; `{bias.name}`"
+                " keeps PyTorch's default: the zero was meant for the bias",
+                parameters=[b.name for _, b, _, _ in found],
+                # no default bias of a head harms anybody, and what else the zero may have been for cannot be told
+                severity=min(level or Severity.NOTE, Severity.NOTE if effect.head else Severity.WARNING),
+                site=first.site,
+                related=[Related(s.site.file, s.site.line, f"{p.name} is drawn here") for p, _, _, s in found],
+                expected={"bias": 0.0},
+                actual={"bias": "PyTorch's default"},
+                effect=effect,
+                fix=f"nn.init.zeros_({first.target.replace('weight', 'bias')})",
+                topic="reach",
+            )
+
     @bad
     def zero_writer_redrawn() -> Any:
         return _net(special_last=False)
@@ -202,15 +233,23 @@ def _drawn_then_zeroed(context: Context, parameter: ParameterFacts) -> tuple[Ini
 
     A sweep that draws more than what is zeroed afterwards is the ordinary way to a closed branch or head.
     """
+    pair = _one_after_the_other(context, parameter)
+    drawn = pair is not None and parameter.writes[-2].random and _constant(parameter.writes[-1]) == 0.0
+    return pair if drawn and _default_biases(context, parameter) else None
+
+
+def _default_biases(context: Context, parameter: ParameterFacts) -> list[ParameterFacts]:
+    """Biases of a weight's layers that hold PyTorch's draw."""
+    biases = [context.parameter(layer.bias) for layer in context.layers_of(parameter.name) if layer.bias]
+    return [b for b in biases if b is not None and b.last is not None and b.last.origin == "torch" and b.last.random]
+
+
+def _one_after_the_other(context: Context, parameter: ParameterFacts) -> tuple[InitStatement, InitStatement] | None:
+    """Two statements of one function that write a whole weight, both for the same parameters, the first for nothing."""
     if len(parameter.writes) < 2 or len(parameter.shape) < 2:
         return None
     first, last = parameter.writes[-2:]
-    biases = [context.parameter(layer.bias) for layer in context.layers_of(parameter.name) if layer.bias]
-    left = [b for b in biases if b is not None and b.last is not None and b.last.origin == "torch" and b.last.random]
-    alone = (
-        first.random and first.unused and first.origin == last.origin == "user" and min(first.share, last.share) >= 1
-    )
-    if not alone or not left or _constant(last) != 0.0:
+    if not first.unused or not first.origin == last.origin == "user" or min(first.share, last.share) < 1:
         return None
     statements = context.statement_at(first.site), context.statement_at(last.site)
     if statements[0] is None or statements[1] is None or statements[0].site.function != statements[1].site.function:

@@ -116,40 +116,51 @@ class ConditionMisread(Rule):
 
     @bad
     def text_that_is_true() -> Any:
+        import torch
         from torch import nn
 
-        net = _net()
-        for name, module in net.named_modules():
-            if isinstance(module, nn.Linear):
-                if "entry" or "head" in name:  # noqa: SIM222
-                    nn.init.normal_(module.weight, std=0.01)
-                else:
-                    nn.init.kaiming_normal_(module.weight)
-        return net
+        class Net(nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                self.trunk = nn.ModuleList([nn.Linear(16, 16) for _ in range(4)])
+                self.head = nn.Linear(16, 4)
+                for name, module in self.named_modules():
+                    if isinstance(module, nn.Linear):
+                        if "head" or "final" in name:  # noqa: SIM222
+                            nn.init.normal_(module.weight, std=0.01)
+                        else:
+                            nn.init.kaiming_normal_(module.weight)
+
+            def forward(self, x: torch.Tensor) -> torch.Tensor:
+                for layer in self.trunk:
+                    x = torch.relu(layer(x))
+                return self.head(x)
+
+        return Net()
 
     @good
     def each_text_compared() -> Any:
+        import torch
         from torch import nn
 
-        net = _net()
-        for name, module in net.named_modules():
-            if isinstance(module, nn.Linear):
-                if "entry" in name or "head" in name:
-                    nn.init.normal_(module.weight, std=0.01)
-                else:
-                    nn.init.kaiming_normal_(module.weight)
-        return net
+        class Net(nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                self.trunk = nn.ModuleList([nn.Linear(16, 16) for _ in range(4)])
+                self.head = nn.Linear(16, 4)
+                for name, module in self.named_modules():
+                    if isinstance(module, nn.Linear):
+                        if "head" in name or "final" in name:
+                            nn.init.normal_(module.weight, std=0.01)
+                        else:
+                            nn.init.kaiming_normal_(module.weight)
 
+            def forward(self, x: torch.Tensor) -> torch.Tensor:
+                for layer in self.trunk:
+                    x = torch.relu(layer(x))
+                return self.head(x)
 
-def _net() -> Any:
-    from collections import OrderedDict
-
-    from torch import nn
-
-    layers: dict[str, nn.Module] = {"entry": nn.Linear(16, 16)}
-    for i in range(4):
-        layers |= {f"hidden{i}": nn.Linear(16, 16), f"act{i}": nn.ReLU()}
-    return nn.Sequential(OrderedDict(layers | {"head": nn.Linear(16, 4)}))
+        return Net()
 
 
 def _due(context: Context, misread: Misread) -> dict[str, InitStatement]:
