@@ -15,6 +15,17 @@ from initlint.probe.statements_names import Names
 from initlint.probe.statements_near import kin
 from initlint.probe.statements_source import Candidate, Scope, Source
 
+#: Layers of torch that hold other layers.
+_NESTED = (
+    torch.nn.MultiheadAttention,
+    torch.nn.Transformer,
+    torch.nn.TransformerEncoder,
+    torch.nn.TransformerDecoder,
+    torch.nn.TransformerEncoderLayer,
+    torch.nn.TransformerDecoderLayer,
+    torch.nn.AdaptiveLogSoftmaxWithLoss,
+)
+
 
 class Meant:
     """Answers for one model.
@@ -80,11 +91,15 @@ class Meant:
         bindings: dict[str, Any],
         args: dict[str, Plain],
     ) -> tuple[str, ...]:
-        """For a class selector that matched nothing: the same parameter of modules of the same op family."""
+        """For a class selector that matched nothing: the same parameter of modules of the same op family.
+
+        For ``m.conv.weight`` of a layer that holds no other layer: of all modules that hold one of that name.
+        """
         failed = [guard for guard in guards if guard.matched == 0]
         if not failed or any(guard.kind not in ("isinstance", "type", "class_name") for guard in failed):
             return ()
-        local = _local(candidate.target)
+        below = _below_tested(candidate)
+        local = below or _local(candidate.target)
         if not local:
             return ()
         wanted: list[type] = []
@@ -92,6 +107,9 @@ class Meant:
             if condition.kind in ("isinstance", "type") and self._count(condition) == 0:
                 wanted += condition.classes
         modules = [item for item in self._subjects.modules if any(kin(type(item), cls) for cls in wanted)]
+        holds = below.partition(".")[0] if "." in below else ""
+        if holds and wanted and all(_holds_none(cls, holds) for cls in wanted):
+            modules = list(self._subjects.modules)
         return self._locals(modules, local, candidate.op, args)
 
     def passed_over(self, candidate: Candidate, siblings: list[Candidate], source: Source) -> tuple[str, ...]:
@@ -161,6 +179,17 @@ def _holds_already(tensor: Any, op: str, args: dict[str, Plain]) -> bool:
     if not isinstance(value, int | float) or tensor is None or torch.nn.parameter.is_lazy(tensor):
         return False
     return not tensor.is_meta and bool((tensor == value).all())
+
+
+def _holds_none(cls: type, name: str) -> bool:
+    """Whether a class is a layer of torch, or the user's with the same parts, and has no attribute of that name."""
+    layer = next((base for base in cls.__mro__ if base.__module__.startswith("torch.nn.modules.")), None)
+    containers = (torch.nn.Module, torch.nn.Sequential, torch.nn.ModuleList, torch.nn.ModuleDict)
+    if layer is None or layer in containers or hasattr(layer, name) or hasattr(cls, name):
+        return False
+    own = cls.__mro__[: cls.__mro__.index(layer)]
+    leaf = not any(issubclass(layer, kind) for kind in _NESTED)
+    return leaf and not any("__init__" in vars(base) for base in own)
 
 
 def _of_its_own_making(candidate: Candidate) -> bool:
