@@ -100,9 +100,9 @@ class RecurrentDefaults(Rule):
             site=untouched[0].created or site_of(untouched[0]),
             expected={"recurrent": "orthogonal for each gate", "forget_bias": 1.0 if cell == "lstm" else None},
             actual={"recurrent": "uniform(-1/sqrt(H), 1/sqrt(H))", "forget_bias": forget},
-            effect=f"memory of about {_memory(forget):.1f} of {steps} steps at the start"
+            effect=f"memory of about {_memory(forget):.1f}{f' of {steps}' if steps else ''} steps at the start"
             if forget is not None
-            else f"a gradient shrinks 4-fold in second moment at each of {steps} steps",
+            else f"a gradient shrinks 4-fold in second moment at each {f'of {steps} steps' if steps else 'step'}",
             fix="for gate in weight_hh.chunk(4): nn.init.orthogonal_(gate); bias_ih[H:2*H].fill_(1.0)"
             if cell == "lstm"
             else "nn.init.orthogonal_(weight_hh)",

@@ -84,6 +84,10 @@ class MisplacedResidualScaling(Rule):
     ) -> Iterator[Outcome]:
         """All writers have the same std."""
         before = _earlier(writers)
+        rest = {_std(p) for p in inner}
+        if before is not None and any(_same(std, other) for other in rest):
+            # a general pass gave writers what all weights have, after they were scaled: what they lost is no base
+            before = before if any(_same(before, other) for other in rest) else None
         for group in by_cause(inner).values():
             small = _common(group) if any(_written(p) for p in group) else None
             factor = _factor(std, small, len(writers)) if small else None

@@ -86,8 +86,8 @@ class OverwrittenLater(Rule):
                     for name, (w, _) in lost.items()
                     if w.site and name in {p.name for p in group}
                 ],
-                expected={"last_write": first.op},
-                actual={"last_write": last.op},
+                expected={"last_write": _call(first)},
+                actual={"last_write": _call(last)},
                 effect=effect,
                 fix="run the generic init first, or skip this parameter in it",
                 topic="reach",
@@ -375,6 +375,13 @@ def _differs(first: Write, last: Write) -> bool:
         before = float(mean) if isinstance(mean, (int, float)) else None
         return before is not None and (after is None or abs(before - after) > 1e-6 * max(1.0, abs(before)))
     return before != after
+
+
+def _call(write: Write) -> str:
+    """A write with the value that it gives, where it gives one."""
+    value = _constant(write)
+    known = value is not None and write.op in ("constant_", "fill_", "setitem")
+    return f"{write.op}({value:g})" if known else write.op
 
 
 def _said(write: Write) -> str:
