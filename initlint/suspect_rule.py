@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import ClassVar
 
+from initlint.asked import nominal_second
 from initlint.diagnosis import Suspect, at_fault, grouped, suspects
 from initlint.facts import Node, Site
 from initlint.findings import Related, Severity
@@ -71,12 +72,16 @@ class SuspectRule(Rule):
     def report(self, context: Context, group: list[Suspect], effect: Effect, severity: Severity) -> Outcome:
         """One finding for the group, with the worst suspect in the message."""
         worst = max(group, key=lambda s: abs(math.log(s.actual / s.expected)))
-        ratio = math.sqrt(worst.actual / worst.expected)
+        ratio, mean = _ratio(worst), self.reason == "nonzero_mean"
         count = len(group)
         differ = _differ(group)
         # of members that are off by other factors the one that is named is told, then the range of the others
         names = f"`{worst.parameter.name}`" + (f" and {count - 1} more" if count > 1 and not differ else "")
-        off = _off(ratio) + (f"; {_others(group, worst)}" if differ else "")
+        off = (
+            ("the root mean square is " if mean else "")
+            + _off(ratio)
+            + (f"; {_others(group, worst)}" if differ else "")
+        )
         of = {"of": worst.parameter.name} if differ else {}
         site = at_fault(worst)
         written = {(at.file, at.line): at for s in group if (at := site_of(s.parameter)) is not None}
@@ -95,15 +100,27 @@ class SuspectRule(Rule):
             related=related,
             expected={
                 **of,
+                **({"mean": 0.0} if mean else {}),
                 "std": math.sqrt(worst.expected),
                 "variance": worst.expected,
                 **({"scheme": worst.scheme.name} if worst.scheme else {}),
             },
-            actual={**of, "std": math.sqrt(worst.actual), "variance": worst.actual, "ratio": ratio},
+            actual={**of, **_actual(worst, mean), "ratio": ratio},
             effect=effect,
             fix=(f"{worst.remedy}  # {worst.parameter.name}" if differ and worst.remedy else worst.remedy) or None,
             topic="scale",
         )
+
+
+def _actual(suspect: Suspect, mean: bool) -> dict[str, float]:
+    """What a weight has: of one with a mean the std is not the root of its second moment."""
+    if not mean:
+        return {"std": math.sqrt(suspect.actual), "variance": suspect.actual}
+    stats = suspect.parameter.stats
+    _, asked = nominal_second(suspect.parameter)
+    centre = (asked.mean if asked is not None else stats.mean if stats is not None else 0.0) or 0.0
+    variance = max(suspect.actual - centre * centre, 0.0)
+    return {"mean": centre, "std": math.sqrt(variance), "variance": variance, "rms": math.sqrt(suspect.actual)}
 
 
 def _ratio(suspect: Suspect) -> float:

@@ -146,7 +146,28 @@ def _effect(
         branch=set(signal.trunk).isdisjoint(nodes),
         touched=change.touched,
     )
-    return replace(found, sentence=sentence(found, scene))
+    said = _unseen(scene, change, guarded, outputs) if hidden else sentence(found, scene)
+    return replace(found, sentence=said)
+
+
+def _unseen(scene: Scene, change: Change, guarded: bool, outputs: Sequence[int]) -> str:
+    """Why a change has no effect: where on its way it ends."""
+    if guarded:
+        return "no effect on the signal: a norm that follows cancels the scale"
+    least = "hardly any effect on the signal: what the net makes of it changes by less than 2 % in second moment"
+    if change.shifts or any(index in change.states for index in outputs):
+        return least
+    ends = {user for index in change.states for user in scene.consumers[index] if user not in change.states}
+    if ends and all(scene.nodes[index].op == "norm" for index in ends):
+        return "no effect on the signal: a norm that follows cancels the scale"
+    # what has no gradient (a step, a sampled index) has no rule either: it stays as it was measured
+    last = next((scene.nodes[index] for index in sorted(ends) if scene.nodes[index].op in ("stop", "opaque")), None)
+    if last is None:
+        return least
+    name = last.label or last.op
+    if last.op == "opaque":
+        return f"the effect is not known behind `{name}`, which is not modelled"
+    return f"the effect is not known behind `{name}`, which has no gradient and was measured only as it is"
 
 
 def _more(
@@ -205,9 +226,7 @@ def _only_head(signal: Signal, scene: Scene, nodes: Mapping[int, Node]) -> bool:
 
 
 def sentence(effect: Effect, scene: Scene) -> str:
-    """The effect in words, with the number that matters most."""
-    if effect.hidden:
-        return "no effect on the signal: a norm that follows cancels the scale, or other layers dominate"
+    """An effect that shows, in words, with the number that matters most."""
     parts = {"forward": effect.forward, "gradient": effect.gradient, "dependent": effect.dependent}
     kind = max(parts, key=lambda name: round(abs(parts[name]), 6))  # rounding errors do not choose between equal ones
     value = parts[kind]
