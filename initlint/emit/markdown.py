@@ -7,7 +7,17 @@ import re
 from initlint.emit.common import Options, clean, counted, number, relative, seconds, times
 from initlint.emit.frame import code_frame
 from initlint.emit.text_findings import compared_keys, ratio_of
-from initlint.emit.view import findings_of, listing, missed, places, tally, undetermined_reasons, verdict, verdict_of
+from initlint.emit.view import (
+    findings_of,
+    listing,
+    missed,
+    places,
+    tally,
+    undetermined_reasons,
+    unknown,
+    verdict,
+    verdict_of,
+)
 from initlint.findings import Finding, ModelReport, Run, Severity
 
 #: Findings told in full: 65,536 characters are what GitHub takes in a comment.
@@ -22,7 +32,7 @@ def render(run: Run, options: Options) -> str:
     icon = "🔴" if count.errors else "🟠" if count.warnings else "🔵" if count.notes else "⚪" if missed(run) else "🟢"
     facts = (
         f"{counted(count.layers, 'layer')}: {count.ok} ok, {counted(count.findings, 'finding')}, "
-        f"{count.undetermined} undetermined · {counted(count.models, 'model')} · {seconds(run.seconds)}"
+        f"{unknown(count)} · {counted(count.models, 'model')} · {seconds(run.seconds)}"
     )
     lines = [f"## {icon} initlint: {verdict_of(run)}", "", facts]
     if run.findings:

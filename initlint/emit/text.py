@@ -17,6 +17,7 @@ from initlint.emit.view import (
     statistics,
     tally,
     undetermined_reasons,
+    unknown,
     unplaced,
     verdict,
 )
@@ -228,7 +229,4 @@ def summary_line(run: Run, style: Style) -> str:
     lost = len(missed(run))
     models += f", {lost} not analysed" if lost else ""
     rest = f"({by_severity}{models}, {seconds(run.seconds)})"
-    return (
-        f"{counted(count.layers, 'layer')}: {count.ok} ok, {found}, {count.undetermined} undetermined "
-        f"{style(rest, dim=True)}"
-    )
+    return f"{counted(count.layers, 'layer')}: {count.ok} ok, {found}, {unknown(count)} {style(rest, dim=True)}"

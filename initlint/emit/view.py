@@ -7,7 +7,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
-from initlint.emit.common import clean, finite
+from initlint.emit.common import clean, counted, finite
 from initlint.facts import Histogram, Node, NotAnalysed, Scalar
 from initlint.findings import Finding, LayerRow, ModelReport, Related, Run, Severity, Undetermined
 from initlint.records import dataclass
@@ -70,7 +70,8 @@ class Tally:
     models: int
     layers: int
     ok: int
-    undetermined: int
+    undetermined: int  # layers
+    checks: int  # that are undetermined, of whatever layers or of the whole model
     errors: int
     warnings: int
     notes: int
@@ -99,11 +100,20 @@ def tally(run: Run, reports: Sequence[ModelReport] | None = None) -> Tally:
         layers=sum(states.values()),
         ok=states[OK],
         undetermined=states[UNDETERMINED],
+        checks=sum(len(report.undetermined) for report in chosen),
         errors=severities[Severity.ERROR],
         warnings=severities[Severity.WARNING],
         notes=severities[Severity.NOTE],
         worst=Counter(severity for _, severity in found if severity is not None),
     )
+
+
+def unknown(count: Tally) -> str:
+    """What is undetermined: layers, and checks where there are any (one of the whole model names no layer)."""
+    if not count.checks:
+        return f"{count.undetermined} undetermined"
+    layers = f"{counted(count.undetermined, 'layer')} and " if count.undetermined else ""
+    return f"{layers}{counted(count.checks, 'check')} undetermined"
 
 
 def undetermined_reasons(entries: Iterable[Undetermined]) -> list[tuple[str, list[str], int]]:

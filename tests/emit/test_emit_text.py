@@ -33,7 +33,11 @@ def test_tables_and_prose_keep_to_the_width(width: int) -> None:
 def test_the_last_line_is_the_summary() -> None:
     last = text(sample()).splitlines()[-1]
     counts = "2 errors, 1 warning, 1 note; 4 models, 1 of them in part, 1 not analysed, 3.21 s"
-    assert last == f"85 layers: 63 ok, 4 findings, 0 undetermined ({counts})"
+    assert last == f"85 layers: 63 ok, 4 findings, 3 checks undetermined ({counts})"
+    without = dataclasses.replace(
+        sample(), models=tuple(dataclasses.replace(report, undetermined=()) for report in sample().models)
+    )
+    assert ", 0 undetermined (" in text(without).splitlines()[-1]
 
 
 def test_an_empty_run_says_so() -> None:
