@@ -16,6 +16,8 @@ from initlint.upstream import contributors, judged, writers
 # THEORY 6.2: gamma = c / (1 - c) of the logits. One ReLU layer has 0.47 and every trainable ReLU net some bias (Bassi
 # et al. 2025), so only what is left above 9 is worth a word: nine tenths of the logits are the same for every input.
 _GAMMA = 9.0
+# The coordinates of a point in space and time.
+_POINT = 4
 # A batch or two of classes; the shares of a vocabulary are no matter of fairness.
 _MOST_CLASSES = 1000
 
@@ -70,16 +72,20 @@ class InitialGuessingBias(Rule):
         share = largest_share(gamma, loss.classes)
         guilty = contributors(context, _depends) or writers(context, loss.head, roles=("weight",))
         common = gamma / (1 + gamma)
+        sends = f"sends {share:.0%} of all inputs to one of {loss.classes} classes"
+        if not any(n.index > loss.head and _compares(n) for n in context.facts.nodes):
+            sends = (
+                f"would send {share:.0%} of all inputs to one class, if its {loss.classes} outputs are scores of them"
+            )
         yield self.finding(
             context,
-            f"untrained, the net sends {share:.0%} of all inputs to one of {loss.classes} classes: {common:.1%} of the"
-            " logits' variance is the same for every input",
+            f"untrained, the net {sends}: {common:.1%} of the logits' variance is the same for every input",
             parameters=[p.name for p in guilty],
             site=site_of(guilty[0]) if guilty else None,
             expected={"largest_share": 1 / loss.classes},
             actual={"largest_share": share, "gamma": gamma, "classes": loss.classes},
             effect=f"a class chosen at random starts with {share:.0%} of the inputs",
-            fix="nn.init.zeros_(self.head.weight)  # or a BatchNorm before the head",
+            fix=_remedy(context, loss.head),
             topic="bias",
         )
 
@@ -100,6 +106,15 @@ class InitialGuessingBias(Rule):
         from torch import nn
 
         return nn.Sequential(nn.Linear(64, 128), nn.ReLU(), nn.Linear(128, 10))
+
+
+def _remedy(context: Context, head: int) -> str:
+    """Zeros for the head, by the name that it has in the model."""
+    parameter = context.parameter(context.facts.nodes[head].parameters.get("weight", ""))
+    if parameter is None or parameter.generated:
+        return "a BatchNorm before the head"
+    parts = (f"[{part}]" if part.isdecimal() else f".{part}" for part in parameter.name.split("."))
+    return f"nn.init.zeros_(self{''.join(parts)})  # or a BatchNorm before the head"
 
 
 def _depends(point: Point) -> float:
@@ -174,7 +189,8 @@ def _heads(context: Context, output: int) -> Iterator[int]:
 
 def _of_places(nodes: tuple[Node, ...], head: int) -> bool:
     """Whether sines and cosines of an input are what the first layer reads: the code of a place (Mildenhall et al.
-    2020; Tancik et al. 2020), and the net is a function over space."""
+    2020; Tancik et al. 2020), or a point is read again halfway (Park et al. 2019, DeepSDF): the net is a function over
+    space."""
     data = {node.index for node in nodes if node.op == "input"}
     for node in nodes[:head]:
         if node.op == "activation" and node.attrs.get("fn") in ("sin", "cos") and data.issuperset(node.inputs):
@@ -182,6 +198,9 @@ def _of_places(nodes: tuple[Node, ...], head: int) -> bool:
         if node.op in ("scale", "shift", "reshape", "identity", "select", "stack", "cat", "mul") and node.inputs:
             fixed = all(i in data or nodes[i].op == "constant" for i in node.inputs)
             data |= {node.index} if fixed else set()
+        points = [i for i in node.inputs if i in data and (nodes[i].shape or (_POINT + 1,))[-1] <= _POINT]
+        if node.op == "cat" and points and not data.issuperset(node.inputs):
+            return True
     return False
 
 

@@ -1,0 +1,60 @@
+"""What IL501 takes for scores of classes, how sure it says it is, and the name of the head that it mends."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from initlint import packs
+from initlint.findings import Finding
+from initlint.rule import Context
+
+RULE = next(rule for rule in packs.load() if rule.code == "IL501")
+
+DEEP = """
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        layers = []
+        for _ in range(24):
+            linear = nn.Linear(96, 96)
+            nn.init.kaiming_normal_(linear.weight)
+            nn.init.zeros_(linear.bias)
+            layers += [linear, nn.ReLU()]
+        self.stages = nn.ModuleList([nn.Sequential(*layers), nn.Linear(96, 6)])
+    def forward(self, x):
+        y = self.stages[1](self.stages[0](x))
+        return {returned}
+def example_inputs():
+    return (torch.randn(4, 96),)
+"""
+AGAIN = DEEP.replace("nn.Linear(96, 6)", "nn.Linear(96 + {size}, 6)").replace(
+    "self.stages[1](self.stages[0](x))", "self.stages[1](torch.cat([x[:, :{size}], self.stages[0](x)], -1))"
+)
+
+
+def found(facts: Any) -> list[Finding]:
+    return [o for o in RULE.check(Context(facts)) if isinstance(o, Finding)]
+
+
+@pytest.mark.parametrize(("returned", "sure"), [("y", False), ("F.log_softmax(y, -1)", True)])
+def test_scores_are_certain_where_something_compares_them(
+    analyse: Callable[..., Any], returned: str, sure: bool
+) -> None:
+    (finding,) = found(analyse(DEEP.format(returned=returned)))
+    assert ("if its 6 outputs are scores" in finding.message) != sure
+    assert finding.fix is not None
+    assert finding.fix.snippet.startswith("nn.init.zeros_(self.stages[1].weight)")
+
+
+def test_a_net_that_reads_a_point_again_is_a_function_of_places(analyse: Callable[..., Any]) -> None:
+    assert not found(analyse(AGAIN.format(size=3, returned="y")))
+
+
+def test_a_net_that_reads_its_features_again_is_not(analyse: Callable[..., Any]) -> None:
+    facts = analyse(AGAIN.format(size=30, returned="y"))
+    of_places = vars(sys.modules[type(RULE).__module__])["_of_places"]
+    assert not of_places(facts.nodes, len(facts.nodes))
