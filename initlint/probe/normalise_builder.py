@@ -13,6 +13,7 @@ from torch import fx, nn
 from initlint.facts import Node, Operator, Plain
 from initlint.probe import normalise_axes as axes
 from initlint.probe.normalise_algebra import degree
+from initlint.probe.normalise_monomials import blocking
 from initlint.probe.normalise_values import Items, Signal, Static, Unknown, Value, signals_in
 from initlint.probe.submodules import submodule
 from initlint.probe.traced import Meta, Traced
@@ -161,7 +162,7 @@ class Builder:
         shape = tuple(tensor.shape)
         attrs: dict[str, Any] = value_moments(tensor) | alike(tensor)
         if static.sources and not static.view:
-            attrs |= {"expr": static.expr, "offset": offset_of(static)}
+            attrs |= {"expr": static.expr, "offset": offset_of(static)} | self.monomial_attrs(static)
         if static.random:
             attrs["random"] = True
         if static.sources and not static.owners:
@@ -190,7 +191,15 @@ class Builder:
         names = frozenset(self.names.get(n, n) for n in static.owners)
         if static.view or name not in static.sources or names in self.generated:
             return {}
-        return {"expr": static.expr, "weight_degree": degree(static, name)}
+        return {"expr": static.expr, "weight_degree": degree(static, name)} | self.monomial_attrs(static)
+
+    def monomial_attrs(self, static: Static) -> dict[str, Any]:
+        """Which parameters an expression multiplies, where zeros among them keep gradients from each other."""
+        names = {n: self.names.get(n, n) for n in static.sources}
+        if frozenset(names.values()) in self.generated:
+            return {}
+        found = [{names[n]: count for n, count in m.items()} for m in blocking(static)]
+        return {"monomials": found} if found else {}
 
     def submodule(self, path: str) -> nn.Module:
         """The module of this name."""

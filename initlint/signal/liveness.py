@@ -59,6 +59,8 @@ _FLAT_AT_ZERO = frozenset(
         "sqrt",
     ]
 )
+#: Reductions whose derivative at all zeros is zero: quadratic ones, and norms by PyTorch's subgradient.
+_FLAT_REDUCTIONS = frozenset(["norm", "var", "std"])
 #: Attribute of the nodes that this module works on: which zero parameters close a weight made of several.
 _CLOSED = "closed_by"
 _MAX_STEPS = 64  # optimiser steps followed; a chain of k zero factors needs k steps to open, or never does
@@ -148,6 +150,9 @@ def _closed(node: Node, parameters: dict[str, ParameterFacts]) -> Node:
 
 
 def _weight_live(node: Node, zero: set[str]) -> bool:
+    products = _monomials(node)
+    if products is not None:
+        return any(zero.isdisjoint(product) for product in products)
     closing = node.attrs.get(_CLOSED)
     if isinstance(closing, list):
         return not zero.intersection(map(str, closing))
@@ -169,7 +174,7 @@ def _node_live(node: Node, inputs: list[bool], zero: set[str]) -> bool:
         return True
     if op == "parameter":
         if "expr" in node.attrs:  # an expression of parameters: its actual values tell
-            return node.attrs.get("second") != 0 or any(name not in zero for name in _opened(node, zero))
+            return node.attrs.get("second") != 0 or _expression_live(node, zero)
         return all(name not in zero for name in node.parameters.values())
     if op == "constant":
         return node.attrs.get("second") != 0
@@ -193,8 +198,28 @@ def _node_live(node: Node, inputs: list[bool], zero: set[str]) -> bool:
     return any(inputs) if inputs else True
 
 
-def _opened(node: Node, zero: set[str]) -> list[str]:
-    return [name for name in node.parameters.values() if name not in zero]
+def _monomials(node: Node) -> list[dict[str, Plain]] | None:
+    """The products that an expression of parameters is a sum of; ``None`` where that is not known, or says nothing."""
+    found = node.attrs.get("monomials")
+    return [m for m in found if isinstance(m, dict)] if isinstance(found, list) else None
+
+
+def _expression_live(node: Node, zero: set[str]) -> bool:
+    products = _monomials(node)
+    if products is not None:
+        return any(zero.isdisjoint(product) for product in products)
+    return any(name not in zero for name in node.parameters.values())
+
+
+def _expression_gradient(products: list[dict[str, Plain]], name: str, zero: set[str]) -> bool:
+    """Whether a parameter's own gradient is not zero in an expression: some product holds no other zero, nor it twice.
+
+    d(w^2)/dw = 2 w, and d(a b)/da = b.
+    """
+    return any(
+        name in product and zero.isdisjoint(product.keys() - {name}) and not (name in zero and product[name] != 1)
+        for product in products
+    )
 
 
 def _backward(nodes: Sequence[Node], outputs: Sequence[int], live: list[bool], zero: set[str]) -> list[bool]:
@@ -221,11 +246,13 @@ def _passes(node: Node, position: int, live: list[bool], zero: set[str]) -> bool
         weight = _role(node, "weight", zero)
         return weight is not False or bool(node.attrs.get("unit_offset"))
     if op == "activation":
-        return live[inputs[position]] or node.attrs.get("fn") not in _FLAT_AT_ZERO
+        return live[inputs[position]] or not _flat(node)
+    if op == "reduce" and node.attrs.get("fn") in _FLAT_REDUCTIONS:
+        return live[inputs[position]]
     if op == "glu":
         return live[inputs[position]]
     if op in ("mul", "matmul"):
-        return all(live[j] for k, j in enumerate(inputs) if k != position) or inputs.count(inputs[position]) > 1
+        return all(live[j] for k, j in enumerate(inputs) if k != position)  # d(x x) = 2 x: the same for a node twice
     if op == "div":
         return position == 0 or live[inputs[0]]
     if op == "scale":
@@ -238,6 +265,13 @@ def _passes(node: Node, position: int, live: list[bool], zero: set[str]) -> bool
         packed = _role(node, "in_proj", zero)
         return packed is not False
     return op not in ("stop", "input", "parameter", "constant", "embedding")
+
+
+def _flat(node: Node) -> bool:
+    """Whether a function's derivative at exactly zero is zero."""
+    exponent = node.attrs.get("exponent")
+    power = node.attrs.get("fn") == "pow" and isinstance(exponent, (int, float)) and exponent > 1
+    return power or node.attrs.get("fn") in _FLAT_AT_ZERO
 
 
 def _gradients(
@@ -257,6 +291,10 @@ def _gradients(
 
 def _role_gradient(node: Node, role: str, inputs: list[bool], zero: set[str]) -> bool:
     op = node.op
+    products = _monomials(node)
+    if products is not None and any(node.parameters[role] in product for product in products):
+        passed = all(inputs) and _expression_gradient(products, node.parameters[role], zero)
+        return passed or any("bias" in other for other, name in node.parameters.items() if name == node.parameters[role])
     if op in ("linear", "conv", "conv_transpose", "bilinear"):
         closing = node.attrs.get(_CLOSED)
         if isinstance(closing, list) and "bias" not in role:

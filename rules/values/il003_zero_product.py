@@ -12,7 +12,7 @@ from initlint.signal.liveness import liveness, zero_of
 
 
 class ZeroProduct(Rule):
-    """Several factors of a product start at zero, so none of them ever receives a gradient.
+    """Several factors of a product, or the only one of a square, start at zero: no gradient ever reaches them.
 
     ## What it does
     Follows exact zeros through the graph, forward and backward, opens every parameter that gets a
@@ -21,7 +21,8 @@ class ZeroProduct(Rule):
     ## Why is this bad?
     The gradient of a factor is proportional to the other factors. If two factors of one product are zero, both
     gradients are zero, and gradient descent leaves both where they are. Exactly one zero is fine, and a common
-    design (LoRA's B, zero convolutions, zero gamma, adaLN-zero): it opens at the first step.
+    design (LoRA's B, zero convolutions, zero gamma, adaLN-zero): it opens at the first step. A square counts its
+    factor twice (the pair term of a factorisation machine): its slope at zero is zero.
 
     ## Example
     ```python
@@ -40,6 +41,7 @@ class ZeroProduct(Rule):
     ## References
     - https://github.com/yz93/LAVT-RIS/issues/25
     - https://github.com/nvidia-cosmos/cosmos-predict2.5/pull/15 (LoRA A and B both zero)
+    - Rendle 2010, Factorization Machines, section III.D: latent factors are drawn from N(0, 0.01)
     """
 
     code = "IL003"
@@ -72,12 +74,19 @@ class ZeroProduct(Rule):
         for group in groups:
             # what is stuck without being zero itself is a consequence: named in the effect, not as a culprit
             last = site_of(group[0])
+            alone = _by_itself(facts, {p.name for p in group}, zeros)
             more = f"; {len(others)} further parameters upstream are cut off with it" if others else ""
             yield self.finding(
                 context,
                 f"`{group[0].name}`"
                 + (f" and {len(group) - 1} more" if len(group) > 1 else "")
-                + " start at zero together with another factor of the same product: their gradient is zero for ever",
+                + (" is" if alone and len(group) == 1 else " are" if alone else " start at")
+                + (
+                    " zero where the model uses only a square, a product with itself or a function that is flat at zero:"
+                    if alone
+                    else " zero together with another factor of the same product: their"
+                )
+                + f"{' the' if alone else ''} gradient is zero for ever",
                 parameters=[p.name for p in group],
                 site=last,
                 related=[
@@ -90,12 +99,16 @@ class ZeroProduct(Rule):
                     for p in group
                     if (at := site_of(p)) is not None and last is not None and at.line != last.line
                 ],
-                expected={"zero_factors": 1},
-                actual={"zero_factors": 2, "stuck_parameters": len(stuck)},
+                expected={"zero_factors": 0 if alone else 1},
+                actual={"zero_factors": 1 if alone else 2, "stuck_parameters": len(stuck)},
                 effect=f"no optimiser step changes these parameters{more}",
-                fix="leave exactly one factor at zero (the branch's last layer); give the others their usual scheme",
+                fix="nn.init.normal_(weight, std=0.01)  # small and random: a square has no slope at zero"
+                if alone
+                else "leave exactly one factor at zero (the branch's last layer); give the others their usual scheme",
                 topic="value",
-                why="The gradient of each factor of a product carries the other factors; two zeros block each other.",
+                why="The derivative of w^2 is 2 w: it is zero where w is, and every step by it leaves w there."
+                if alone
+                else "The gradient of each factor of a product carries the other factors; two zeros block each other.",
             )
 
     @bad
@@ -125,6 +138,14 @@ class ZeroProduct(Rule):
 
         return Gated()
 
+    @bad
+    def squared_factors() -> Any:
+        return _machine(0.0)
+
+    @good
+    def small_random_factors() -> Any:
+        return _machine(0.01)
+
     @good
     def lora() -> Any:
         import torch
@@ -142,6 +163,27 @@ class ZeroProduct(Rule):
                 return self.base(x) + self.up(self.down(x))
 
         return LoRA()
+
+
+def _by_itself(facts: ModelFacts, names: set[str], zeros: set[str]) -> bool:
+    """Whether each of these has no gradient although every other zero holds something: its own square blocks it."""
+    return all(name in liveness(facts, zeros - {name}).stuck for name in names)
+
+
+def _machine(std: float) -> Any:
+    import torch
+    from torch import nn
+
+    class Machine(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.linear, self.factors = nn.Linear(20, 1), nn.Parameter(torch.randn(20, 4) * std)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            pairs = (x @ self.factors).pow(2) - x**2 @ self.factors**2
+            return self.linear(x) + pairs.sum(1, keepdim=True) / 2
+
+    return Machine()
 
 
 def _by_code(parameter: ParameterFacts) -> bool:
