@@ -16,7 +16,9 @@ from initlint.wiring import SCALED, source
 # An adapter that adds less than a tenth of the frozen layer's output starts all but closed (Houlsby et al. 2019,
 # section 3.6, measure no loss up to N(0, 0.01)).
 _CLOSED = 1e-2
-
+# What half precision loses when it adds the two (unit roundoff 2^-11) is no difference.
+_SEEN = 2.0**-22
+_MAPS = frozenset({"linear", "conv", "embedding"})
 
 # Functions by which a matrix is divided to have rows or columns of length one.
 _NORM = re.compile(r"\b(norm|normalize|vector_norm|linalg_norm|linalg_vector_norm|sqrt|rsqrt)\(")
@@ -26,14 +28,16 @@ class LowRankNotClosed(Rule):
     """A low-rank adapter changes the frozen layer before any training: two random factors, or a magnitude left at one.
 
     ## What it does
-    Finds sums of a frozen linear map and of two trainable ones in a row, without anything between, of the same input
-    (LoRA, beside the layer or merged into its weight). Reports adapters of which neither factor starts at zero, both
-    are drawn at random, and whose sum with the frozen layer differs from it by more than a tenth. Where a frozen matrix
+    Finds sums of a frozen linear map and of several trainable ones in a row, without anything but a diagonal between,
+    of the same input (LoRA, AdaLoRA, VeRA, beside the layer or merged into its weight). Reports adapters of which no
+    factor starts at zero and all matrices are drawn at random: a warning where the sum with the frozen layer differs
+    from it by more than a tenth, a note below. Where a frozen matrix
     is normalised and multiplied by a trainable magnitude (DoRA), reports magnitudes that are not its norms.
 
     ## Why is this bad?
     The frozen weights are what somebody trained. LoRA starts with one factor at zero, so that the model starts as it
-    was; with two random factors it starts from noise of the size of the layer (Hu et al. 2021, section 4.1). A
+    was; with random factors only it starts from noise (Hu et al. 2021, section 4.1; of AdaLoRA's three the diagonal is
+    zero, Zhang et al. 2023, section 3.1). A
     magnitude of one rescales every frozen row to length one, which trained rows have not.
 
     ## Example
@@ -54,6 +58,7 @@ class LowRankNotClosed(Rule):
     ## References
     - Hu et al. 2021 (LoRA), section 4.1, arXiv:2106.09685
     - https://github.com/microsoft/LoRA/issues/98
+    - Zhang et al. 2023 (AdaLoRA), section 3.1, arXiv:2303.10512; https://github.com/huggingface/peft/issues/1798
     - Liu et al. 2024 (DoRA), equation 5: the magnitude starts at the norms of the frozen weight, arXiv:2402.09353
     """
 
@@ -68,29 +73,41 @@ class LowRankNotClosed(Rule):
         sweeps = context.signal.sweeps
         if sweeps is None or context.facts.loaded:
             return
+        adapters: dict[str, tuple[_Factors, float]] = {}
         for node in nodes:
             if node.op not in ("add", "sub") or len(node.inputs) != 2:
                 continue
             for base, branch in (node.inputs, node.inputs[::-1]):
                 found = _adapter(context, base, branch)
                 x, y = sweeps[0].states[base], sweeps[0].states[branch]
-                if found is None or x.undetermined or y.undetermined or x.q <= 0 or y.q <= _CLOSED * x.q:
+                if found is None or x.undetermined or y.undetermined or x.q <= 0 or y.q <= _SEEN * x.q:
                     continue
-                down, up = found
-                yield self.finding(
-                    context,
-                    f"`{down.name}` and `{up.name}` are both random: the adapter adds {math.sqrt(y.q / x.q):.3g} times"
-                    " the frozen layer's output before any training",
-                    parameters=[down.name, up.name],
-                    site=site_of(up),
-                    expected={"ratio": 0.0},
-                    actual={"ratio": math.sqrt(y.q / x.q)},
-                    effect=context.effect({up.name: Nominal(0.0, (up.stats.second if up.stats else 1.0) * _CLOSED**2)}),
-                    fix="nn.init.zeros_(weight)  # of the factor that writes the output; the other stays random",
-                    topic="scale",
-                )
-
+                adapters[_closing(found).name] = found, math.sqrt(y.q / x.q)
+        for group in by_cause(_closing(factors) for factors, _ in adapters.values()).values():
+            yield self._open(context, [adapters[p.name] for p in group])
         yield from self._magnitudes(context)
+
+    def _open(self, context: Context, group: list[tuple[_Factors, float]]) -> Outcome:
+        """Adapters whose factors are all random, by the line that drew those that should be zero."""
+        (factors, _), worst = group[0], max(ratio for _, ratio in group)
+        closing = [_closing(f) for f, _ in group]
+        others = ", ".join(f"`{p.name}`" for p in factors if p.name != closing[0].name)
+        more = f" (and so in {len(group) - 1} more):" if len(group) > 1 else ":"
+        return self.finding(
+            context,
+            f"none of `{closing[0].name}`, {others} is zero{more} the adapter adds {worst:.3g} times"
+            " the frozen layer's output before any training",
+            parameters=list(dict.fromkeys([p.name for p in closing] + [p.name for f, _ in group for p in f])),
+            severity=Severity.WARNING if worst**2 > _CLOSED else Severity.NOTE,
+            site=site_of(closing[0]),
+            expected={"ratio": 0.0},
+            actual={"ratio": worst},
+            effect=context.effect(
+                {p.name: Nominal(0.0, (p.stats.second if p.stats else 1.0) * _CLOSED**2) for p in closing}
+            ),
+            fix="nn.init.zeros_(weight)  # of one factor, the diagonal or the one that writes the output; no other",
+            topic="scale",
+        )
 
     def _magnitudes(self, context: Context) -> Iterator[Outcome]:
         found = {
@@ -136,6 +153,14 @@ class LowRankNotClosed(Rule):
         return model, inputs
 
     @bad
+    def three_factors() -> Any:
+        return _singular(0.02)
+
+    @good
+    def zero_diagonal() -> Any:
+        return _singular(0.0)
+
+    @bad
     def magnitude_of_one() -> Any:
         return _decomposed(norms=False)
 
@@ -144,20 +169,59 @@ class LowRankNotClosed(Rule):
         return _decomposed(norms=True)
 
 
-def _adapter(context: Context, base: int, branch: int) -> tuple[ParameterFacts, ParameterFacts] | None:
-    """The two factors of an adapter that is added to a frozen map of the same input, both drawn at random."""
+#: The parameters that an adapter multiplies, from its output back to its input; a diagonal is one of them.
+_Factors = tuple[ParameterFacts, ...]
+
+
+def _adapter(context: Context, base: int, branch: int) -> _Factors | None:
+    """The factors of an adapter that is added to a frozen map of the same input, all matrices of it drawn at random."""
     facts = context.facts
-    frozen, outer = _linear(facts, base), _linear(facts, branch)
-    inner = _linear(facts, outer.inputs[0]) if outer is not None and outer.inputs else None
-    if frozen is None or outer is None or inner is None or not frozen.inputs or not inner.inputs:
+    frozen = source(facts, base, SCALED)
+    fixed = context.parameter(frozen.parameters.get("weight", "")) if frozen.op in _MAPS and frozen.inputs else None
+    if fixed is None or fixed.requires_grad or fixed.kind != "parameter":
         return None
-    if source(facts, frozen.inputs[0], SCALED).index != source(facts, inner.inputs[0], SCALED).index:
+    factors = _chain(context, branch, source(facts, frozen.inputs[0], SCALED).index)
+    matrices = [p for p in factors if _matrix(p)]
+    if len(matrices) < 2 or not all(map(_drawn, matrices)) or not any(p.requires_grad for p in factors):
         return None
-    weights = [context.parameter(n.parameters.get("weight", "")) for n in (frozen, inner, outer)]
-    fixed, down, up = weights
-    if fixed is None or down is None or up is None or fixed.requires_grad or fixed.kind != "parameter":
-        return None
-    return (down, up) if all(p.requires_grad and _drawn(p) for p in (down, up)) else None
+    if any(p.stats is None or p.stats.second == 0 for p in factors):
+        return None  # a single zero closes it; the signal is that of the opened adapter
+    return factors
+
+
+def _chain(context: Context, index: int, start: int) -> _Factors:
+    """The parameters of a product of linear maps that leads from one node to another; none where there is more to it.
+
+    A diagonal may be multiplied in between (AdaLoRA, VeRA); what a constant divides by is a scale.
+    """
+    nodes, found = context.facts.nodes, list[ParameterFacts]()
+    node = source(context.facts, index, SCALED)
+    while node.index != start:
+        if node.op in _MAPS and len(node.inputs) == 1:
+            roles = [role for role in node.parameters if "bias" not in role]
+            found += [p for role in roles if (p := context.parameter(node.parameters[role])) is not None]
+            following = node.inputs[0]
+        elif node.op in ("mul", "div") and len(node.inputs) == 2:
+            held = [i for i in node.inputs if source(context.facts, i).op in ("parameter", "constant")]
+            if len(held) != 1 or (node.op == "div" and held[0] != node.inputs[1]):
+                return ()
+            diagonal = source(context.facts, held[0]).parameters.values()
+            found += [p for name in diagonal if (p := context.parameter(name)) is not None and p.requires_grad]
+            following = node.inputs[0] if held[0] == node.inputs[1] else node.inputs[1]
+        else:
+            return ()
+        node = source(context.facts, following, SCALED)
+    return tuple({p.name: p for p in found}.values())
+
+
+def _matrix(parameter: ParameterFacts) -> bool:
+    return sum(size > 1 for size in parameter.shape) >= 2
+
+
+def _closing(factors: _Factors) -> ParameterFacts:
+    """The factor that is zero by convention: the last diagonal (AdaLoRA's E, VeRA's b), else the one at the output."""
+    free = [p for p in factors if p.requires_grad]
+    return next((p for p in free if not _matrix(p) and math.prod(p.shape) > 1), next((p for p in free), factors[0]))
 
 
 def _normalising(context: Context) -> Iterator[Node]:
@@ -184,11 +248,6 @@ def _rescaled(context: Context, node: Node) -> Iterator[tuple[ParameterFacts, Pa
                 yield m, frozen, norms[0]
 
 
-def _linear(facts: ModelFacts, index: int) -> Node | None:
-    node = source(facts, index, SCALED)
-    return node if node.op in ("linear", "conv") else None
-
-
 def _drawn(parameter: ParameterFacts) -> bool:
     """Whether the values were drawn; what is computed from other tensors (a decomposition of the base) is no noise."""
     write, stats = parameter.last, parameter.stats
@@ -210,6 +269,23 @@ def _adapted(*, closed: bool) -> Any:
 
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return self.head(torch.relu(self.base(x) + self.up(self.down(x))))
+
+    return Adapted(), (torch.randn(8, 32),)
+
+
+def _singular(std: float) -> Any:
+    import torch
+    from torch import nn
+
+    class Adapted(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.base, self.head = nn.Linear(32, 32).requires_grad_(False), nn.Linear(32, 4)
+            self.left, self.right = nn.Parameter(torch.randn(32, 4)), nn.Parameter(torch.randn(4, 32) * 0.2)
+            self.values = nn.Parameter(torch.randn(4, 1) * std)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.head(torch.relu(self.base(x) + x @ (self.right * self.values).T @ self.left.T))
 
     return Adapted(), (torch.randn(8, 32),)
 

@@ -1,13 +1,14 @@
-"""IL331: a fixed table of positions in which most rows are copies of others."""
+"""IL331: a fixed table of positions in which most rows are copies of others, or which is all zeros."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
-from initlint.facts import Node, ParameterFacts, Units
+from initlint.facts import CONVERSIONS, Node, ParameterFacts, Units
 from initlint.findings import Severity
-from initlint.rule import Context, Outcome, Rule, bad, good, site_of
+from initlint.rule import Context, Outcome, Rule, bad, by_cause, good, site_of
 from initlint.wiring import reached, source, transparent
 
 # A table of an H x W grid that leaves one axis out has H or W different rows: at least half of all are copies. Rows of
@@ -21,11 +22,13 @@ class EqualPositions(Rule):
     ## What it does
     Finds tables that no training changes (buffers, frozen parameters), are added to a signal position by position, and
     of whose rows at least half are bit for bit equal to others. Tables of a single row, repeated, are biases and left
-    alone.
+    alone. Frozen parameters of zeros that nothing fills are reported as well: the sum with them does nothing, now and
+    after training.
 
     ## Why is this bad?
     What is added to equal positions is equal: attention and pooling treat them as a set, and rows of an image become
-    exchangeable. A two-dimensional sine table whose halves both encode the same axis is the usual case.
+    exchangeable. A two-dimensional sine table whose halves both encode the same axis is the usual case; a table that
+    was made as frozen zeros, to be filled with sines, and never was, is the other.
 
     ## Example
     ```python
@@ -40,10 +43,12 @@ class EqualPositions(Rule):
     ```
 
     ## Known problems
-    A table that is meant to ignore an axis (time that several sensors share) looks the same.
+    A table that is meant to ignore an axis (time that several sensors share) looks the same. Zeros beside other frozen
+    weights of the same module are taken for a trained model's that is not loaded here, and not reported.
 
     ## References
     - https://github.com/facebookresearch/mae/issues/18
+    - https://github.com/mindspore-lab/mindone/pull/409
     """
 
     code = "IL331"
@@ -73,6 +78,34 @@ class EqualPositions(Rule):
                 fix="compute each half of the table from its own axis of the grid",
                 topic="value",
             )
+        yield from self._never_filled(context, {name for name, node in tables.items() if _whole(context, node, name)})
+
+    def _never_filled(self, context: Context, added: set[str]) -> Iterator[Outcome]:
+        """Frozen tables of zeros, as they were made, that a model adds to its signal."""
+        empty = [p for p in context.facts.parameters if p.name in added and _left_empty(context, p)]
+        for group in by_cause(empty).values():
+            first = group[0]
+            yield self.finding(
+                context,
+                f"`{first.name}`"
+                + (f" and {len(group) - 1} more are" if len(group) > 1 else " is")
+                + " added to the signal, but holds zeros that nothing filled and no training changes",
+                parameters=[p.name for p in group],
+                site=site_of(first),
+                expected={"distinct_rows": "several"},
+                actual={"distinct_rows": 1, "value": 0.0},
+                effect="the sum does nothing: what the table should tell apart stays the same, after training too",
+                fix="table.data.copy_(...)  # the fixed values (sines), or requires_grad=True to learn them",
+                topic="value",
+            )
+
+    @bad
+    def frozen_zeros() -> Any:
+        return _frozen(filled=False)
+
+    @good
+    def frozen_values() -> Any:
+        return _frozen(filled=True)
 
     @bad
     def one_axis_twice() -> Any:
@@ -111,6 +144,68 @@ def _added(context: Context, node: Node) -> Iterator[str]:
         parameter = context.parameter(name) if table.op in ("parameter", "embedding") else None
         if parameter is not None and len(parameter.shape) > 1 and parameter.shape[-1] == node.shape[-1]:
             yield parameter.name
+
+
+def _whole(context: Context, node: Node, name: str) -> bool:
+    """Whether a table is added by its places, not by rows that an input picks (a memory that is written later)."""
+    return any(
+        table.op == "parameter" and name in table.parameters.values() and "expr" not in table.attrs
+        for table in (source(context.facts, index) for index in node.inputs)
+    )
+
+
+def _left_empty(context: Context, parameter: ParameterFacts) -> bool:
+    """Whether it is frozen zeros of two axes or more, made as such and written by no method."""
+    stats = parameter.stats
+    if parameter.kind != "parameter" or parameter.requires_grad or parameter.generated or context.facts.loaded:
+        return False
+    if stats is None or stats.count == 0 or stats.zeros < stats.count or sum(size > 1 for size in parameter.shape) < 2:
+        return False
+    if parameter.provenance != "recorded" or parameter.uninitialised > 0:
+        return False
+    if any(write.op not in CONVERSIONS and write.op != "create" for write in parameter.writes):
+        return False
+    # a method that did not run here may run in training, or is a finding of its own
+    later = [s.target for s in context.facts.statements if not s.reached]
+    if any(parameter.local in re.findall(r"\w+", target) for target in later):
+        return False
+    return not _beside_frozen(context, parameter)
+
+
+def _beside_frozen(context: Context, parameter: ParameterFacts) -> bool:
+    """Whether other weights of the nearest module that has some are frozen too: a trained part that is not loaded."""
+    module = parameter.module
+    while True:
+        prefix = f"{module}." if module else ""
+        others = [
+            p
+            for p in context.facts.parameters
+            if p.kind == "parameter" and p.name.startswith(prefix) and p.stats and p.stats.zeros < p.stats.count
+        ]
+        if others or not module:
+            break
+        module = module.rpartition(".")[0]
+    drawn = [p for p in others if len(p.shape) >= 2 and any(w.random for w in p.writes)]
+    return not drawn or any(not p.requires_grad for p in drawn)
+
+
+def _frozen(*, filled: bool) -> Any:
+    import torch
+    from torch import nn
+
+    class Frames(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.embed, self.head = nn.Linear(12, 16), nn.Linear(16, 4)
+            self.times = nn.Parameter(torch.zeros(1, 6, 16), requires_grad=False)
+            if filled:
+                angles = torch.arange(6.0)[:, None] * 10.0 ** -torch.arange(8.0)
+                self.times.data.copy_(torch.cat((angles.sin(), angles.cos()), 1)[None])
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.head(torch.relu(self.embed(x) + self.times).mean(1))
+
+    return Frames(), (torch.randn(2, 6, 12),)
 
 
 def _encoder(axes: tuple[int, ...]) -> Any:
