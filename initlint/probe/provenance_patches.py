@@ -59,6 +59,8 @@ class Patches:
             self._seeding(name)
         self._states()
         self._from_numpy()
+        for table in (torch.nn.Embedding, torch.nn.EmbeddingBag):
+            self._makes_module(table, "from_pretrained")
         for owner, names in ((re, ("match", "search", "fullmatch")), (fnmatch, ("fnmatch", "fnmatchcase"))):
             for name in names:
                 self._replace(owner, name, self.matchings.noting(owner.__dict__[name]))
@@ -118,6 +120,17 @@ class Patches:
             return tensor
 
         self._replace(torch, "from_numpy", from_numpy)
+
+    def _makes_module(self, owner: type, name: str) -> None:
+        """A class method that returns a module: where it is called. What it is given is written nowhere."""
+        original, recorder = owner.__dict__[name].__func__, self._recorder
+
+        @functools.wraps(original)
+        def make(cls: Any, *args: Any, **kwargs: Any) -> Any:
+            recorder.log.touches.append(user_frames(sys._getframe(1), recorder.origins)[:1])
+            return original(cls, *args, **kwargs)
+
+        self._replace(owner, name, classmethod(make))
 
     def _applied(self, code: int, module: Any) -> None:
         log = self._recorder.log

@@ -32,7 +32,7 @@ from initlint.probe.statements_patterns import Patterns
 from initlint.probe.statements_ranges import Ranges
 from initlint.probe.statements_reach import Reach
 from initlint.probe.statements_readings import Readings
-from initlint.probe.statements_source import Call, Candidate, Scope, Source
+from initlint.probe.statements_source import MAKES_MODULE, Call, Candidate, Scope, Source
 from initlint.probe.statements_values import Values
 from initlint.records import dataclass
 
@@ -183,6 +183,11 @@ def _describe(candidate: Candidate, source: Source, view: _View) -> list[InitSta
         value_site=_value_site(candidate, source),
         caller=_caller(hits, candidate),
     )
+    if candidate.result_unused and candidate.op == MAKES_MODULE and hits.touches:
+        kept_out = view.meant.behind(candidate, source)
+        statement = replace(statement, lost=hits.touches, lost_reason="returned", affected=kept_out)
+    elif candidate.result_unused and statement.lost and not statement.affected:
+        statement = replace(statement, affected=view.meant.behind(candidate, source))
     if candidate.op == "pass":
         return [_passed(statement, candidate, source, view)]
     if not statement.lost or statement.lost_reason == "replaced":

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from initlint.probe.provenance_store import Event
 from initlint.probe.record_lost import Fates
 from initlint.probe.sites import Noted, span
-from initlint.probe.statements_source import Call, Candidate, Source
+from initlint.probe.statements_source import FRESH, Call, Candidate, Source
 from initlint.records import dataclass
 
 if TYPE_CHECKING:
@@ -84,7 +84,9 @@ class Matcher:
         if event.creation:
             # ``w.clamp(-1, 1)`` as a statement makes a tensor that nothing uses
             derived = bool(event.args.get("chain"))
-            candidates = [item for item in candidates if item.result_unused and (derived or item.op == "assign")]
+            candidates = [
+                item for item in candidates if item.result_unused and (derived or item.op == "assign" or item.op in FRESH)
+            ]
         elif not candidates and event.origin == "user" and event.op not in _ERRANDS:
             candidates = self._by_record(event)
         for candidate in candidates:

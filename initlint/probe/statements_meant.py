@@ -58,6 +58,28 @@ class Meant:
         """The parameters of a target that starts with the model's own instance: ``self.head.bias``."""
         return () if candidate.target is None else self._through_self(candidate.target, candidate.scope, source)
 
+    def behind(self, candidate: Candidate, source: Source) -> tuple[str, ...]:
+        """Parameters whose new values a statement computes and throws away."""
+        direct = self.never_called(candidate, source)
+        path, scope = _attribute_path(candidate.target) if candidate.target is not None else [], candidate.scope
+        if direct or len(path) != 2:
+            return direct
+        local, attr = path
+        if local in scope.loops:  # ``for table in self.tables: table.from_pretrained(...)``
+            owners = self._members(scope.loops[local][0], scope, source)
+            held = [_member(part, attr) for owner in owners if _many(owner) for part in owner]
+            return tuple(self._by_tensor[id(value)] for value in held if id(value) in self._by_tensor)
+        # ``table = nn.Embedding(...)``, which becomes ``self.table`` in the end
+        own = self._names.owner(scope)
+        found: dict[str, None] = {}
+        for (cls, name), values in source.attributes.items() if own is not None else ():
+            if cls == scope.cls and any(
+                where is scope and isinstance(value, ast.Name) and value.id == local for where, value in values
+            ):
+                target = ast.Attribute(ast.Attribute(ast.Name(own[1]), name), attr)
+                found.update(dict.fromkeys(self._through_self(target, scope, source)))
+        return tuple(found)
+
     def through_loop(self, candidate: Candidate, source: Source) -> tuple[str, ...]:
         """All that the loop around an assignment goes through, if it is the loop that binds its target."""
         target, scope = candidate.target, candidate.scope
@@ -242,6 +264,10 @@ def _attribute_path(node: ast.expr) -> list[str]:
             return []
     parts.append(node.id)
     return parts[::-1]
+
+
+def _many(value: Any) -> bool:
+    return isinstance(value, torch.nn.Sequential | torch.nn.ModuleList | list | tuple)
 
 
 def _member(value: Any, part: str) -> Any:

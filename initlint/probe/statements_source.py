@@ -26,7 +26,15 @@ _SETTING = words(
 #: In-place methods that change values: an init only on something that is plainly a parameter.
 _CHANGING = words("mul_ div_ add_ sub_ clamp_ clip_ masked_fill_ index_fill_ neg_ abs_")
 #: Functions without underscore whose result is thrown away when used as a statement.
-_OUT_OF_PLACE = words("mul div add sub clamp clip fill masked_fill neg multiply divide normalize renorm where lerp")
+_OUT_OF_PLACE = words(
+    "mul div add sub clamp clip fill masked_fill neg multiply divide normalize renorm where lerp pow exp log sqrt tril "
+    "triu"
+)
+#: The same of functions that make a new tensor of a parameter's shape, and keep nothing of its values.
+FRESH = words("zeros_like ones_like full_like rand_like randn_like new_zeros new_ones new_full new_tensor")
+#: Class methods that return a new module; called on a module that there is, they leave it as it is.
+MAKES_MODULE = "from_pretrained"
+_ARITHMETIC: dict[type[ast.operator], str] = {ast.Mult: "mul", ast.Div: "div", ast.Add: "add", ast.Sub: "sub"}
 #: What makes or resets a stream of random numbers from a given seed in NumPy and ``random``; torch's are recorded.
 _SEEDING = words("seed RandomState default_rng Random SeedSequence PCG64 Philox MT19937")
 
@@ -296,9 +304,19 @@ class _Walker:
 
     def _thrown_away(self, node: ast.Expr, scope: Scope, tests: tuple[Test, ...]) -> None:
         call = node.value
+        if isinstance(call, ast.BinOp) and type(call.op) in _ARITHMETIC:
+            side = next((side for side in (call.left, call.right) if parameter_like(side, strict=True)), None)
+            if side is not None:  # ``self.weight * 0.1`` for ``self.weight.data *= 0.1``
+                self._add(_ARITHMETIC[type(call.op)], side, call, scope, tests, result_unused=True)
         if not isinstance(call, ast.Call) or not isinstance(call.func, ast.Attribute):
             return
-        if call.func.attr not in _OUT_OF_PLACE or any(keyword.arg == "out" for keyword in call.keywords):
+        copied = _copied(call.func.value)
+        if copied is not None and call.func.attr in _SETTING | _CHANGING and parameter_like(copied, strict=True):
+            self._add(call.func.attr, copied, call, scope, tests)  # ``self.weight.clone().zero_()``
+        if call.func.attr == MAKES_MODULE and _root(call.func.value) not in self._source.imported:
+            weight = ast.copy_location(ast.Attribute(call.func.value, "weight", ast.Load()), call.func.value)
+            self._add(MAKES_MODULE, weight, call, scope, tests, result_unused=True)
+        if call.func.attr not in _OUT_OF_PLACE | FRESH or any(keyword.arg == "out" for keyword in call.keywords):
             return
         of_module = _root(call.func.value) in self._source.imported and _is_module(call.func.value)
         target = _first(call) if of_module else call.func.value  # ``torch.mul(w, 2)`` and ``w.mul(2)``
@@ -415,6 +433,15 @@ def _loop_names(target: ast.expr, iterable: ast.expr, scope: Scope) -> None:
         for position, item in enumerate(target.elts):
             if isinstance(item, ast.Name):
                 scope.loops[item.id] = (iterable, position)
+
+
+def _copied(node: ast.expr) -> ast.expr | None:
+    """What ``w.detach().clone()`` is a copy of; ``None`` where nothing is copied."""
+    copied = False
+    while isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and not node.args:
+        copied = copied or node.func.attr == "clone"
+        node = node.func.value
+    return node if copied else None
 
 
 def _first(node: ast.Call) -> ast.expr | None:

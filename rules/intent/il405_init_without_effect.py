@@ -18,11 +18,13 @@ _WHY = {
     "generated": "the weight is recomputed from other parameters before every forward (weight_norm, parametrize)",
     "temporary": "it writes a temporary tensor that is no parameter of the model",
     "replaced": "the tensor it wrote was replaced by another one later",
+    "returned": "it returns a new module, which nothing keeps, and leaves the one that it is called on as it is",
 }
 _REMEDY = {
     "generated": "initialise before wrapping, or set the originals: weight_norm needs both weight_g and weight_v",
     "temporary": "write the parameter itself: nn.init.normal_(self.weight)",
     "replaced": "initialise after the parameter has been replaced",
+    "returned": "keep the result: self.embedding = nn.Embedding.from_pretrained(matrix, freeze=False)",
 }
 # Of the second moment, ten times the std: a policy head of .003 or .01 (Fujimoto et al. 2018, Andrychowicz et al. 2020)
 # is asked for to be far below its neighbours, and is then of their size.
@@ -35,7 +37,8 @@ class InitWithoutEffect(Rule):
     ## What it does
     Finds init statements that wrote a weight which `weight_norm`, `spectral_norm` or a parametrization recomputes
     from other parameters, a temporary tensor, or a tensor that was replaced afterwards; results that are computed and
-    given to a name that nothing reads, or handed back to `apply`, which throws results away; the scale of `weight_v`
+    given to a name that nothing reads, thrown away (`F.normalize(self.weight)`, `self.weight.clone().zero_()`,
+    `self.embedding.from_pretrained(matrix)`, which returns a new module), or handed back to `apply`, which throws results away; the scale of `weight_v`
     under `weight_norm`, the gain under `spectral_norm`, and the small std of an output layer there.
 
     ## Why is this bad?
@@ -105,6 +108,13 @@ class InitWithoutEffect(Rule):
         kept = "the parameters keep the values that they had before"
         if statements[0].lost_reason == "replaced":
             return Judged(Severity.NOTE, kept)  # a table tied to another after both were initialised, on purpose
+        if statements[0].lost_reason == "returned" and all(
+            p.last is not None and p.last.origin == "user" and (p.last.op in ("copy_", "load") or not p.last.random)
+            for s in statements
+            for name in s.affected
+            if (p := context.parameter(name))
+        ):
+            return Judged(Severity.NOTE, "the parameters have values that the code gave them by other means")
         asked = {
             name: statement
             for statement in statements
