@@ -20,6 +20,12 @@ _BOUNDED = ("sigmoid", "tanh", "softplus", "exp", "hardsigmoid")
 _CHANGES = ("mul_", "div_", "add_", "sub_", "clamp_", "clip_", "neg_", "abs_", "pow_")
 # A quantity that is off by ten is off by a hundred in second moment: beyond what THEORY 6.1 finds harmless (10).
 _HARM = 10.0
+# Of the second moment, ten times the std. Heads are drawn at a tenth to a thousandth of a layer's scale on purpose
+# (0.01 for policies: Andrychowicz et al. 2020, section 3.2; 0.003: Lillicrap et al. 2015, section 7); schemes for the
+# same layer lie closer together.
+_FAR_BELOW = 100.0
+# Draws that are given their scale as a number; Kaiming's gain follows from the activation.
+_SCALED = frozenset({"normal_", "uniform_", "trunc_normal_", "orthogonal_", "xavier_normal_", "xavier_uniform_"})
 
 
 class OverwrittenLater(Rule):
@@ -27,8 +33,9 @@ class OverwrittenLater(Rule):
 
     ## What it does
     Finds parameters whose record shows first a deliberate value (a zero weight, a non-zero constant, a computed
-    tensor, a part set apart such as the forget gate's bias) from the model's own code and then a write of the whole
-    tensor from another statement that sweeps over more parameters. The last write wins; both lines are shown. The
+    tensor, a part set apart such as the forget gate's bias, a scale of its own far below that of a layer) from the
+    model's own code and then a write of the whole tensor from another statement that sweeps over more parameters. The
+    last write wins; both lines are shown. The
     same for an index that turns out to be the whole tensor (`weight[padding_idx] = 0` with `None`), and for a weight
     that is drawn and set to zero by the next statement, or the other way round, while its bias keeps PyTorch's default.
 
@@ -50,11 +57,12 @@ class OverwrittenLater(Rule):
     ```
 
     ## Known problems
-    A random scheme replaced by another one is ordinary and not reported.
+    A random scheme replaced by another one of a like scale is ordinary and not reported.
 
     ## References
     - https://github.com/athms/mad-lab/issues/3
     - https://github.com/huggingface/transformers/pull/21431
+    - https://github.com/PufferAI/PufferLib/issues/459 (the policy head's gain of 0.01, in a wrapper's loop)
     """
 
     code = "IL404"
@@ -92,9 +100,45 @@ class OverwrittenLater(Rule):
                 fix="run the generic init first, or skip this parameter in it",
                 topic="reach",
             )
+        yield from self._rescaled(context, set(lost))
         yield from self._whole_instead_of_part(context)
         yield from self._zeroed_for_the_bias(context)
         yield from self._zero_lost_for_the_bias(context)
+
+    def _rescaled(self, context: Context, known: set[str]) -> Iterator[Outcome]:
+        """Weights that were drawn far below a layer's scale, by a number of their own, and again by a sweep."""
+        calls = _calls_at(context.facts)
+        lost = {
+            p.name: found
+            for p in context.facts.parameters
+            if p.kind == "parameter" and p.name not in known and (found := _scale_lost(p, calls)) is not None
+        }
+        for group in _by_sweep(context, {n: (first, last) for n, (first, last, _) in lost.items()}).values():
+            first, last, asked = lost[group[0].name]
+            held = math.sqrt(group[0].stats.second) if group[0].stats else 0.0
+            effect = context.effect({p.name: Nominal(0.0, lost[p.name][2]) for p in group})
+            yield self.finding(
+                context,
+                f"`{group[0].name}`"
+                + (f" and {len(group) - 1} more" if len(group) > 1 else "")
+                + f": the std of {math.sqrt(asked):.3g} that {first.op} gave it is overwritten by {last.op} in a sweep"
+                f" over {len(calls[_place(last)])} tensors, and is {held:.3g}",
+                parameters=[p.name for p in group],
+                severity=intent(effect, context.signal, context.settings.optimizer, context.facts.dtype)
+                or Severity.NOTE,
+                site=last.site,
+                related=[
+                    Related(w.site.file, w.site.line, f"{p.name} is given its scale here")
+                    for p in group
+                    for w in [lost[p.name][0]]
+                    if w.site
+                ],
+                expected={"std": math.sqrt(asked)},
+                actual={"std": held},
+                effect=effect,
+                fix="run the generic init first, or over the other layers only",
+                topic="reach",
+            )
 
     def _level(self, context: Context, group: list[ParameterFacts], lost: dict[str, tuple[Write, Write]]) -> Severity:
         """A note where all that is lost are small constants of biases that do not show in the signal."""
@@ -217,6 +261,14 @@ class OverwrittenLater(Rule):
         return _net(special_last=True)
 
     @bad
+    def small_head_redrawn() -> Any:
+        return _policy(head_last=False)
+
+    @good
+    def small_head_after_the_loop() -> Any:
+        return _policy(head_last=True)
+
+    @bad
     def asked_for_on_the_meta_device() -> Any:
         return _net(special_last=False, meta=True)
 
@@ -287,6 +339,48 @@ def _written_at(facts: ModelFacts) -> dict[_Place, set[str]]:
             if write.origin in ("user", "torch") and write.share >= 1:
                 wrote.setdefault(_place(write), set()).add(parameter.name)
     return wrote
+
+
+def _calls_at(facts: ModelFacts) -> dict[_Place, dict[str, str]]:
+    """The tensors that each line writes as a whole, each with the arguments of the last such write."""
+    found: dict[_Place, dict[str, str]] = {}
+    for parameter in facts.parameters:
+        for write in parameter.writes:
+            if write.origin == "user" and write.share >= 1:
+                found.setdefault(_place(write), {})[parameter.name] = repr(sorted(write.args.items()))
+    return found
+
+
+def _scale_lost(parameter: ParameterFacts, calls: dict[_Place, dict[str, str]]) -> tuple[Write, Write, float] | None:
+    """What gave a weight a small scale of its own, the sweep that drew it again, and the second moment that was asked.
+
+    The sweep wrote more than that line wrote with the same numbers: a general init with special ones after it is the
+    other way round.
+    """
+    last, stats = parameter.last, parameter.stats
+    if last is None or last.site is None or last.origin != "user" or not last.random or last.share < 1:
+        return None
+    if stats is None or len(parameter.shape) < 2 or last.op == "create":
+        return None
+    chosen, factor = None, 1.0
+    for write in reversed(parameter.writes[:-1]):
+        if write.origin == "user" and write.share >= 1 and write.op in ("mul_", "div_"):
+            by = write.args.get("other")
+            if not isinstance(by, (int, float)) or by == 0:
+                return None
+            factor *= by**2 if write.op == "mul_" else 1 / by**2
+            chosen = chosen or write
+            continue
+        if write.origin == "user" and write.op in _SCALED:
+            chosen = chosen or write
+        meant = requested(write, parameter.shape)
+        if chosen is None or chosen.site is None or meant is None or meant.mean != 0 or _place(chosen) == _place(last):
+            return None
+        asked = meant.second * factor
+        place, swept = calls.get(_place(chosen), {}), set(calls.get(_place(last), ()))
+        own = {name for name, args in place.items() if args == place.get(parameter.name)} | {parameter.name}
+        return (chosen, last, asked) if 0 < asked * _FAR_BELOW <= stats.second and own < swept else None
+    return None
 
 
 def _lost(context: Context, parameter: ParameterFacts, wrote: dict[_Place, set[str]]) -> tuple[Write, Write] | None:
@@ -418,6 +512,21 @@ def _apply(fn: str, x: float) -> float:
     if fn == "sigmoid":
         return 1 / (1 + math.exp(-x))
     return max(x, 0.0) + math.log1p(math.exp(-abs(x)))
+
+
+def _policy(*, head_last: bool) -> Any:
+    from torch import nn
+
+    body, head = nn.Linear(16, 64), nn.Linear(64, 4)
+    if not head_last:
+        nn.init.orthogonal_(head.weight, 0.01)
+    model = nn.Sequential(body, nn.Tanh(), nn.Linear(64, 64), nn.Tanh(), head)
+    for p in model.parameters():
+        if p.dim() > 1:
+            nn.init.orthogonal_(p, 1.0)
+    if head_last:
+        nn.init.orthogonal_(head.weight, 0.01)
+    return model
 
 
 def _net(special_last: bool, *, meta: bool = False) -> Any:

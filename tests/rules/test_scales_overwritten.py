@@ -1,0 +1,144 @@
+"""A scale that was chosen for one weight is lost to a sweep that comes after it, and not to one that came before."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import initlint
+from initlint.findings import Severity
+
+WIDTH = 64
+
+
+def layer(inputs: int, outputs: int, gain: float = 2**0.5) -> nn.Linear:
+    made = nn.Linear(inputs, outputs)
+    nn.init.orthogonal_(made.weight, gain)
+    nn.init.zeros_(made.bias)
+    return made
+
+
+class Policy(nn.Module):
+    """All of its layers come from one helper, with a gain of its own for the head."""
+
+    def __init__(self, gain: float = 0.01) -> None:
+        super().__init__()
+        self.body = nn.Sequential(layer(16, WIDTH), nn.Tanh(), layer(WIDTH, WIDTH), nn.Tanh())
+        self.head = layer(WIDTH, 5, gain)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.body(x))
+
+
+class Recurrent(nn.Module):
+    """A policy and a recurrent net beside it."""
+
+    def __init__(self, policy: Policy, swept: str) -> None:
+        super().__init__()
+        self.policy, self.rnn = policy, nn.GRU(WIDTH, WIDTH)
+        modules: dict[str, nn.Module] = {"all": self, "own": self.rnn}
+        for name, p in modules[swept].named_parameters():
+            if p.ndim > 1:
+                for part in p.data.chunk(3 if "rnn" in name or swept == "own" else 1):
+                    nn.init.orthogonal_(part, 1.0)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.policy.head(self.rnn(self.policy.body(x))[0])
+
+
+def redraw(m: nn.Module) -> None:
+    if isinstance(m, nn.Linear):
+        nn.init.xavier_uniform_(m.weight)
+
+
+def helper(gain: float = 0.01) -> nn.Module:
+    return Policy(gain).apply(redraw)
+
+
+def scaled_by_hand() -> nn.Module:
+    model = Policy(1.0)
+    model.head.weight.data.mul_(0.01)
+    return model.apply(redraw)
+
+
+def bounds() -> nn.Module:
+    model = Policy(1.0)
+    nn.init.uniform_(model.head.weight, -1e-3, 1e-3)
+    return model.apply(redraw)
+
+
+def special_last() -> nn.Module:
+    model = Policy(1.0).apply(redraw)
+    nn.init.orthogonal_(model.head.weight, 0.01)
+    return model
+
+
+def scaled_last() -> nn.Module:
+    model = Policy(1.0).apply(redraw)
+    with torch.no_grad():
+        model.head.weight.mul_(0.01)
+    return model
+
+
+def loaded() -> nn.Module:
+    model = helper()
+    model.load_state_dict(Policy(1.0).state_dict())
+    return model
+
+
+class Resets(nn.Linear):
+    def reset_parameters(self) -> None:
+        nn.init.normal_(self.weight, std=1e-3)
+        nn.init.zeros_(self.bias)
+
+
+def reset_again() -> nn.Module:
+    model = nn.Sequential(Resets(16, WIDTH), nn.Tanh(), Resets(WIDTH, 5))
+    for m in model.modules():
+        if isinstance(m, Resets):
+            m.reset_parameters()
+    return model
+
+
+def placeholder() -> nn.Module:
+    model = Policy(1.0)
+    model.head.weight = nn.Parameter(torch.randn(5, WIDTH) * 1e-3)
+    return model.apply(redraw)
+
+
+LOST: dict[str, Callable[[], nn.Module]] = {
+    "helper": helper,
+    "scaled by hand": scaled_by_hand,
+    "bounds": bounds,
+    "wrapper": lambda: Recurrent(Policy(), "all"),
+}
+RIGHT: dict[str, Callable[[], nn.Module]] = {
+    "special last": special_last,
+    "scaled last": scaled_last,
+    "a checkpoint over it": loaded,
+    "the same function again": reset_again,
+    "schemes of a like scale": lambda: helper(0.5),
+    "a placeholder": placeholder,
+    "only the wrapper's own": lambda: Recurrent(Policy(), "own"),
+}
+
+
+def found(make: Callable[[], nn.Module]) -> list[tuple[Severity, list[str]]]:
+    run = initlint.check(make, inputs=(torch.randn(6, 3, 16),), select=["IL404"])
+    assert not run.not_analysed
+    return [(f.severity, list(f.parameters)) for f in run.findings]
+
+
+@pytest.mark.parametrize("name", LOST)
+def test_the_scale_is_lost(name: str) -> None:
+    ((severity, names),) = found(LOST[name])
+    assert severity is Severity.WARNING
+    assert [n.removeprefix("policy.") for n in names] == ["head.weight"]
+
+
+@pytest.mark.parametrize("name", RIGHT)
+def test_the_scale_is_there(name: str) -> None:
+    assert not found(RIGHT[name])
