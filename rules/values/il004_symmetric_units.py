@@ -133,6 +133,7 @@ class SymmetricUnits(Rule):
         stuck = {
             layer.weight for layer in facts.layers if _equal_units(context, layer) and _equal_readers(context, layer)
         }
+        row = _in_a_row(context)
         for group in by_cause(constant).values():
             names = {p.name for p in group}
             tables = [p for p in group if any(layer.kind == "embedding" for layer in context.layers_of(p.name))]
@@ -141,9 +142,9 @@ class SymmetricUnits(Rule):
             if not names & stuck and not blind and not one_rank:
                 continue
             # biases alone tell the units apart then: they learn, slowly, from one common sum of the inputs
-            severity = Severity.ERROR if names & stuck or blind else Severity.WARNING
+            severity = Severity.ERROR if names & (stuck | row) or blind else Severity.WARNING
             # matrices made constant by the same line have the same cause, also where the loss tells their rows apart
-            units = max((layer.fan_out or 0) for p in group for layer in context.layers_of(p.name)) if stuck else 0
+            units = max((layer.fan_out or 0) for p in group for layer in context.layers_of(p.name))
             value = next(p.stats.mean for p in group if p.stats)
             yield self.finding(
                 context,
@@ -155,10 +156,13 @@ class SymmetricUnits(Rule):
                 parameters=[p.name for p in group],
                 severity=severity,
                 site=site_of(group[0]),
-                expected={"distinct_units": int(units) or None},
+                expected={"distinct_units": int(units) if names & (stuck | row) and units else None},
                 actual={"distinct_units": 1, "value": value},
                 effect="each of these layers works as one single unit throughout training"
-                if severity is Severity.ERROR
+                if names & stuck or blind
+                else f"{len(names & row)} such layers in a row pass on one single number, and what comes back to their"
+                " units are multiples of one gradient"
+                if names & row
                 else "each of these layers starts as one single unit; only what reads it can tell its units apart",
                 fix='nn.init.kaiming_normal_(weight, nonlinearity="relu")  # or another random scheme',
                 topic="symmetry",
@@ -394,6 +398,23 @@ def _equal_units(context: Context, layer: Layer) -> bool:
         return False
     bias = context.parameter(layer.bias) if layer.bias else None
     return bias is None or bias.stats is None or bias.stats.distinct == 1
+
+
+def _in_a_row(context: Context) -> set[str]:
+    """Weights of layers of equal units that follow one another on the only path, whatever is between them.
+
+    The first hands on one number; through the second, whose rows are equal, comes one gradient for all of its own
+    units, times a factor for each: the units stay multiples of each other, and the path one number wide. With two layers of
+    128 units in an MLP the loss stays at ln C for 24 epochs of SGD or Adam (2048 samples, ten linear classes), where
+    random ones bring it below 0.11; with a single one it falls slowly, for what reads it tells its units apart.
+    """
+    trunk = set(context.signal.trunk)
+    equal = [
+        layer
+        for layer in context.facts.layers
+        if _equal_units(context, layer) and _mixes(context, layer) and trunk.issuperset(layer.nodes)
+    ]
+    return {layer.weight for layer in equal} if len({node for x in equal for node in x.nodes}) > 1 else set()
 
 
 def _equal_readers(context: Context, layer: Layer) -> bool:
