@@ -22,8 +22,8 @@ _MOST = 32
 #: f(0) = 0 with a derivative there, elementwise or as a sum of elements.
 _PASSES = (VIEWS - {"detach", "data"}) | words(
     "sum mean amax amin max min cumsum neg masked_fill triu tril diag diag_embed repeat tile interpolate pad where "
-    "identity list tuple cat stack concat hstack vstack leaky_relu elu selu celu gelu silu mish tanh sin sinh asin atan "
-    "arctan erf expm1 log1p softsign hardswish add sub trace real dropout"
+    "identity list tuple cat stack concat hstack vstack leaky_relu elu selu celu gelu silu mish tanh sin sinh asin "
+    "atan arctan erf expm1 log1p softsign hardswish add sub trace real dropout"
 )
 #: Zero at zero, and so is the derivative that PyTorch gives there.
 _FLAT = words(
@@ -108,9 +108,7 @@ def _part(value: Any) -> tuple[Monomial, ...] | None:
 def _product(first: tuple[Monomial, ...], second: tuple[Monomial, ...]) -> tuple[Monomial, ...]:
     if len(first) * len(second) > _MOST**2:
         return first  # cut off by the caller's limit
-    return _distinct(
-        tuple({n: min(2, a.get(n, 0) + b.get(n, 0)) for n in (*a, *b)} for a in first for b in second)
-    )
+    return _distinct(tuple({n: min(2, a.get(n, 0) + b.get(n, 0)) for n in (*a, *b)} for a in first for b in second))
 
 
 def _distinct(found: tuple[Monomial, ...]) -> tuple[Monomial, ...]:

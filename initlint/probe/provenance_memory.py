@@ -23,7 +23,9 @@ class Memory:
         self.stores: dict[int, Store] = {}
         self.by_number: list[Store] = []
         self.events: list[Event] = []
-        self.touches: list[tuple[Noted, ...]] = []  # what leaves no event: assignments of ``.data``, ``from_pretrained``
+        self.touches: list[
+            tuple[Noted, ...]
+        ] = []  # what leaves no event: assignments of ``.data``, ``from_pretrained``
         self.order = 0
         # The nn.init call that is running: its frame, its events by memory, the generator states it drew from.
         self._init: tuple[FrameType, dict[Store, Event], list[str]] | None = None

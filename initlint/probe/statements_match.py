@@ -85,7 +85,9 @@ class Matcher:
             # ``w.clamp(-1, 1)`` as a statement makes a tensor that nothing uses
             derived = bool(event.args.get("chain"))
             candidates = [
-                item for item in candidates if item.result_unused and (derived or item.op == "assign" or item.op in FRESH)
+                item
+                for item in candidates
+                if item.result_unused and (derived or item.op == "assign" or item.op in FRESH)
             ]
         elif not candidates and event.origin == "user" and event.op not in _ERRANDS:
             candidates = self._by_record(event)

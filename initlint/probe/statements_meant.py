@@ -72,7 +72,9 @@ class Meant:
         # ``table = nn.Embedding(...)``, which becomes ``self.table`` in the end
         own = self._names.owner(scope)
         found: dict[str, None] = {}
-        for (cls, name), values in source.attributes.items() if own is not None else ():
+        if own is None:
+            return ()
+        for (cls, name), values in source.attributes.items():
             if cls == scope.cls and any(
                 where is scope and isinstance(value, ast.Name) and value.id == local for where, value in values
             ):

@@ -294,7 +294,9 @@ def _role_gradient(node: Node, role: str, inputs: list[bool], zero: set[str]) ->
     products = _monomials(node)
     if products is not None and any(node.parameters[role] in product for product in products):
         passed = all(inputs) and _expression_gradient(products, node.parameters[role], zero)
-        return passed or any("bias" in other for other, name in node.parameters.items() if name == node.parameters[role])
+        return passed or any(
+            "bias" in other for other, name in node.parameters.items() if name == node.parameters[role]
+        )
     if op in ("linear", "conv", "conv_transpose", "bilinear"):
         closing = node.attrs.get(_CLOSED)
         if isinstance(closing, list) and "bias" not in role:

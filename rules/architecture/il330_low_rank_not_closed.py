@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from initlint.facts import ModelFacts, Node, ParameterFacts
+from initlint.facts import Node, ParameterFacts
 from initlint.findings import Severity
 from initlint.rule import Context, Outcome, Rule, bad, by_cause, good, site_of
 from initlint.signal import Nominal
@@ -194,7 +194,7 @@ def _chain(context: Context, index: int, start: int) -> _Factors:
 
     A diagonal may be multiplied in between (AdaLoRA, VeRA); what a constant divides by is a scale.
     """
-    nodes, found = context.facts.nodes, list[ParameterFacts]()
+    found = list[ParameterFacts]()
     node = source(context.facts, index, SCALED)
     while node.index != start:
         if node.op in _MAPS and len(node.inputs) == 1:

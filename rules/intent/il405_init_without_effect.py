@@ -38,8 +38,9 @@ class InitWithoutEffect(Rule):
     Finds init statements that wrote a weight which `weight_norm`, `spectral_norm` or a parametrization recomputes
     from other parameters, a temporary tensor, or a tensor that was replaced afterwards; results that are computed and
     given to a name that nothing reads, thrown away (`F.normalize(self.weight)`, `self.weight.clone().zero_()`,
-    `self.embedding.from_pretrained(matrix)`, which returns a new module), or handed back to `apply`, which throws results away; the scale of `weight_v`
-    under `weight_norm`, the gain under `spectral_norm`, and the small std of an output layer there.
+    `self.embedding.from_pretrained(matrix)`, which returns a new module), or handed back to `apply`, which throws
+    results away; the scale of `weight_v` under `weight_norm`, the gain under `spectral_norm`, and the small std of an
+    output layer there.
 
     ## Why is this bad?
     `weight_norm` keeps `weight_g` and `weight_v` and overwrites `.weight` before each forward. `normal_(m.weight,

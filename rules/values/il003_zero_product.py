@@ -82,7 +82,7 @@ class ZeroProduct(Rule):
                 + (f" and {len(group) - 1} more" if len(group) > 1 else "")
                 + (" is" if alone and len(group) == 1 else " are" if alone else " start at")
                 + (
-                    " zero where the model uses only a square, a product with itself or a function that is flat at zero:"
+                    " zero where the model uses only a square, a product with itself or what is flat at zero:"
                     if alone
                     else " zero together with another factor of the same product: their"
                 )

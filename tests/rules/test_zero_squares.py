@@ -1,4 +1,4 @@
-"""A parameter at zero of which the model uses a square has no slope to leave zero by; one that has a slope is silent."""
+"""A parameter at zero of which the model uses a square has no slope to leave zero by; one with a slope is silent."""
 
 from __future__ import annotations
 
@@ -82,7 +82,8 @@ def test_no_slope_at_zero(name: str) -> None:
     x = torch.randn(8, 12)
     model = Branch(STUCK[name], torch.zeros(12, 6))
     model(x).square().sum().backward()
-    assert model.v.grad is not None and not model.v.grad.any(), "the example is what it says"
+    assert model.v.grad is not None
+    assert not model.v.grad.any(), "the example is what it says"
     found = named(lambda: Branch(STUCK[name], torch.zeros(12, 6)), x)
     assert found.get("v") is Severity.ERROR
     assert ("u" in found) == (name == "product of zeros")
@@ -95,7 +96,8 @@ def test_a_slope_at_zero(name: str) -> None:
     x = torch.randn(8, 12)
     model = Branch(LEARNS[name], torch.zeros(12, 6))
     model(x).square().sum().backward()
-    assert model.v.grad is not None and model.v.grad.any(), "the example is what it says"
+    assert model.v.grad is not None
+    assert model.v.grad.any(), "the example is what it says"
     assert not named(lambda: Branch(LEARNS[name], torch.zeros(12, 6)), x)
 
 
