@@ -405,8 +405,8 @@ def _in_a_row(context: Context) -> set[str]:
 
     The first hands on one number; through the second, whose rows are equal, comes one gradient for all of its own
     units, times a factor for each: the units stay multiples of each other, and the path one number wide. With two
-    layers of 128 units in an MLP the loss stays at ln C for 24 epochs of SGD or Adam (2048 samples, ten linear classes),
-    where random ones bring it below 0.11; with a single one it falls slowly, for what reads it tells its units apart.
+    layers of 128 units in an MLP the loss stays at ln C for 24 epochs of SGD or Adam (2048 samples, ten classes), where
+    random ones bring it below 0.11; with a single one it falls slowly, for what reads it tells its units apart.
     """
     trunk = set(context.signal.trunk)
     equal = [
