@@ -243,6 +243,18 @@ class InitStatement:
 
 
 @dataclass(frozen=True, slots=True)
+class Tag:
+    """A number that a module is marked with for the init function, which reads such marks from layers inside alone."""
+
+    site: Site  # the assignment
+    name: str  # "stddev" of ``self.conv1.stddev = 0.01``
+    value: float
+    module: str
+    parameters: tuple[str, ...]  # of the layers inside that were initialised without it
+    reader: Site  # the init statement
+
+
+@dataclass(frozen=True, slots=True)
 class Due:
     """An init statement and the parameters that it would get if a condition were what it means."""
 
@@ -486,6 +498,7 @@ class ModelFacts:
     reseeds: tuple[Reseed, ...] = ()
     focal: tuple[FocalLoss, ...] = ()
     misread: tuple[Misread, ...] = ()
+    tags: tuple[Tag, ...] = ()
     rebuilds: tuple[Rebuild, ...] = ()
     dtype: str = "float32"
     device: str = "cpu"  # "cpu" | "meta"

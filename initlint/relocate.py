@@ -68,6 +68,9 @@ def _sites(facts: ModelFacts) -> Iterator[Site]:
     for misread in facts.misread:
         yield misread.site
         yield from (due.site for due in misread.due)
+    for tag in facts.tags:
+        yield tag.site
+        yield tag.reader
     for reseed in facts.reseeds:
         yield from _present(reseed.site)
     for loss in facts.focal:

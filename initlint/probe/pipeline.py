@@ -149,6 +149,7 @@ def describe(
         reseeds=record.reseeds if record is not None else (),
         focal=record.focal if record is not None else (),
         misread=record.misread if record is not None else (),
+        tags=record.tags if record is not None else (),
         dtype=floating[0].dtype if floating else "float32",
         # small tensors of a model built on meta stay real
         device="meta" if options.device == "meta" or any(p.is_meta for p in model.parameters()) else "cpu",

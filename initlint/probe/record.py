@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from initlint.facts import FocalLoss, InitStatement, Misread, ModuleFacts, ParameterFacts, Reseed, Site
+from initlint.facts import FocalLoss, InitStatement, Misread, ModuleFacts, ParameterFacts, Reseed, Site, Tag
 from initlint.probe.provenance import is_lazy
 from initlint.probe.provenance_store import FULL, Store, fingerprint, region_of
 from initlint.probe.record_generated import find_generated, generated_weights
@@ -31,6 +31,7 @@ class Record:
     modules: tuple[ModuleFacts, ...]
     statements: tuple[InitStatement, ...] = ()
     misread: tuple[Misread, ...] = ()
+    tags: tuple[Tag, ...] = ()
     reseeds: tuple[Reseed, ...] = ()
     focal: tuple[FocalLoss, ...] = ()
     notes: tuple[str, ...] = ()
@@ -88,12 +89,12 @@ def make_record(recorder: Recorder, model: torch.nn.Module) -> Record:
         code = read_code(recorder, model)
         parameters = with_computed(recorder, model, parameters, code)
         modules = with_repeats(module_facts(recorder, model, places), recorder, model, code.sources)
-        statements, misread = init_statements(recorder, model, Fates(model, histories, generated), code)
+        statements, misread, tags = init_statements(recorder, model, Fates(model, histories, generated), code)
         reseeds = (*_reseeds(recorder, places), *streams(code.sources, code.codes, model))
         root = type(model).__qualname__
         focal = [f for path, text, own in model_texts(code.classes) for f in focal_losses(path, text, own, root)]
         notes = _notes(recorder)
-    return Record(tuple(parameters), modules, statements, misread, reseeds, tuple(focal), notes)
+    return Record(tuple(parameters), modules, statements, misread, tags, reseeds, tuple(focal), notes)
 
 
 def held_tensors(model: torch.nn.Module) -> Iterator[Held]:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from initlint.facts import Guard, InitStatement, Misread, ParameterFacts, Plain, Site
+from initlint.facts import Guard, InitStatement, Misread, ParameterFacts, Plain, Site, Tag
 from initlint.probe.provenance_ops import SIGNATURES
 from initlint.probe.provenance_patches import Applied
 from initlint.probe.provenance_store import Event
@@ -33,6 +33,7 @@ from initlint.probe.statements_ranges import Ranges
 from initlint.probe.statements_reach import Reach
 from initlint.probe.statements_readings import Readings
 from initlint.probe.statements_source import MAKES_MODULE, Call, Candidate, Scope, Source
+from initlint.probe.statements_tags import Tags
 from initlint.probe.statements_values import Values
 from initlint.records import dataclass
 
@@ -88,8 +89,8 @@ def read_code(recorder: Recorder, model: torch.nn.Module) -> Code:
 
 def init_statements(
     recorder: Recorder, model: torch.nn.Module, fates: Fates, code: Code
-) -> tuple[tuple[InitStatement, ...], tuple[Misread, ...]]:
-    """All statements that look like an initialisation, in source order, and the misread conditions around them."""
+) -> tuple[tuple[InitStatement, ...], tuple[Misread, ...], tuple[Tag, ...]]:
+    """All statements that look like an initialisation, misread conditions, and marks that none reads."""
     codes, sources = code.codes, code.sources
     names, instances = _names(recorder, model, code)
     subjects = subjects_of(model)
@@ -116,7 +117,8 @@ def init_statements(
     named = tuple(name for name, _ in model.named_parameters(remove_duplicate=False))
     readings = Readings(names, guards, ranges, misses, view.meant, named)
     misread = tuple(item for source in sources.values() for item in readings.of(source))
-    return tuple(sorted(found, key=lambda item: (item.site.file, item.site.line, item.site.column or 0))), misread
+    ordered = tuple(sorted(found, key=lambda item: (item.site.file, item.site.line, item.site.column or 0)))
+    return ordered, misread, tuple(Tags(ranges, misses, sources, paths).unread(ordered))
 
 
 def with_computed(

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
-from initlint.facts import InitStatement, ParameterFacts, Site
+from initlint.facts import InitStatement, ParameterFacts, Site, Tag
 from initlint.findings import Related, Severity
 from initlint.intent_rule import Judged, asked_for, judged
 from initlint.rule import Context, Outcome, Rule, bad, by_cause, good, site_of
@@ -41,6 +41,7 @@ class InitWithoutEffect(Rule):
     `self.embedding.from_pretrained(matrix)`, which returns a new module), or handed back to `apply`, which throws
     results away; the scale of `weight_v` under `weight_norm`, the gain under `spectral_norm`, and the small std of an
     output layer there.
+    As a note, a number for the init function (`self.block.std = 0.01`) on a module that it does not read it from.
 
     ## Why is this bad?
     `weight_norm` keeps `weight_g` and `weight_v` and overwrites `.weight` before each forward. `normal_(m.weight,
@@ -84,6 +85,27 @@ class InitWithoutEffect(Rule):
         yield from self._direction_only(context)
         yield from self._gain_divided_out(context)
         yield from self._head_rescaled(context)
+        for tag in context.facts.tags:
+            yield self._mark_unread(context, tag)
+
+    def _mark_unread(self, context: Context, tag: Tag) -> Outcome:
+        """A number for the init function on the block around the layer that it reads such numbers from."""
+        more = f" and {len(tag.parameters) - 1} more" if len(tag.parameters) > 1 else ""
+        inner = context.parameter(tag.parameters[0])
+        return self.finding(
+            context,
+            f"`{tag.name}` of `{tag.module}` is read by no init statement: `{tag.parameters[0]}`{more} inside it is"
+            " initialised without it",
+            parameters=list(tag.parameters),
+            severity=Severity.NOTE,
+            site=tag.site,
+            related=[Related(tag.reader.file, tag.reader.line, f"looks for {tag.name} in the layer itself")],
+            expected={tag.name: tag.value},
+            actual={tag.name: "not found"},
+            effect="the layer starts with the value that is meant for those without a mark",
+            fix=f"mark the layer: {inner.module}.{tag.name} = {tag.value:g}" if inner is not None else None,
+            topic="reach",
+        )
 
     def _report(self, context: Context, statements: list[InitStatement]) -> Outcome:
         first = max(

@@ -16,6 +16,7 @@ from initlint.facts import (
     ParameterFacts,
     Reseed,
     Site,
+    Tag,
     Write,
 )
 from initlint.relocate import relocate, shown
@@ -57,6 +58,7 @@ def test_every_place_of_a_model_is_renamed() -> None:
         layers=(Layer("a", "linear", (0,), "w", site=site()),),
         statements=(InitStatement(site(), "x", "y", 0, False, selector=site(), value_site=site(), caller=site()),),
         misread=(Misread(site(), "a", "b", 1, 2, True, due=(Due(site(), ("w",)),)),),
+        tags=(Tag(site(), "std", 0.1, "a", ("w",), site()),),
         reseeds=(Reseed(site(), 0), Reseed(None, 0)),
     )
     assert "/p/" in repr(facts)
