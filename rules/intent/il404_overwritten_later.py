@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 from initlint.facts import InitStatement, ModelFacts, ParameterFacts, Site, Write
@@ -332,13 +333,22 @@ def _by_sweep(
 
 
 def _written_at(facts: ModelFacts) -> dict[_Place, set[str]]:
-    """The tensors that each line makes or writes as a whole."""
+    """The tensors that each line makes or writes as a whole, itself or through what it calls."""
     wrote: dict[_Place, set[str]] = {}
     for parameter in facts.parameters:
         for write in parameter.writes:
             if write.origin in ("user", "torch") and write.share >= 1:
-                wrote.setdefault(_place(write), set()).add(parameter.name)
+                for place in {_place(write), *((site.file, site.line) for site in write.stack)}:
+                    wrote.setdefault(place, set()).add(parameter.name)
     return wrote
+
+
+def _apart(first: Write, last: Write) -> tuple[Write, Write]:
+    """The two with the lines at which they part: where one helper made both writes, those that called it."""
+    for one, other in zip(first.stack, last.stack, strict=False):
+        if (one.file, one.line) != (other.file, other.line):
+            return replace(first, site=one), replace(last, site=other)
+    return first, last
 
 
 def _calls_at(facts: ModelFacts) -> dict[_Place, dict[str, str]]:
@@ -398,7 +408,9 @@ def _lost(context: Context, parameter: ParameterFacts, wrote: dict[_Place, set[s
         or last.origin not in ("user", "torch")
     ):
         return None
+    end = last
     for write in reversed(parameter.writes[:-1]):
+        write, last = _apart(write, end)
         if write.origin != "user" or write.site is None or _place(write) == _place(last):
             continue
         own = {n for n in wrote.get(_place(write), ()) if n.rpartition(".")[2] == parameter.local} | {parameter.name}

@@ -142,3 +142,38 @@ def test_the_scale_is_lost(name: str) -> None:
 @pytest.mark.parametrize("name", RIGHT)
 def test_the_scale_is_there(name: str) -> None:
     assert not found(RIGHT[name])
+
+
+def draw(module: nn.Conv2d, std: float, bias: float = 0.0) -> None:
+    nn.init.normal_(module.weight, std=std)
+    if module.bias is not None:
+        nn.init.constant_(module.bias, bias)
+
+
+class Detector(nn.Module):
+    """One helper writes the head's prior and, in a loop, all other layers."""
+
+    def __init__(self, *, prior_last: bool) -> None:
+        super().__init__()
+        self.stem, self.scores = nn.Conv2d(3, 16, 3), nn.Conv2d(16, 80, 1)
+        if not prior_last:
+            draw(self.scores, 0.01, -4.6)
+        for m in self.modules():
+            if isinstance(m, nn.Conv2d):
+                draw(m, 0.01)
+        if prior_last:
+            draw(self.scores, 0.01, -4.6)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.scores(torch.relu(self.stem(x))).sigmoid()
+
+
+@pytest.mark.parametrize("prior_last", [False, True])
+def test_one_helper_can_make_both_writes(prior_last: bool) -> None:
+    run = initlint.check(lambda: Detector(prior_last=prior_last), inputs=(torch.randn(2, 3, 16, 16),), select=["IL404"])
+    found = [finding for finding in run.findings if "scores.bias" in finding.parameters]
+    assert bool(found) is not prior_last
+    for finding in found:
+        assert finding.site is not None
+        assert finding.site.text == "draw(m, 0.01)"
+        assert finding.related[0].line < finding.site.line
