@@ -187,12 +187,12 @@ class Session:
             return "a base class without a forward"
         return ""
 
-    def harmless(self, candidate: Candidate, reason: str) -> None:
-        """Send that a candidate is not analysed, for a reason that is no fault."""
+    def harmless(self, candidate: Candidate, reason: str, *, look: bool = True) -> None:
+        """Send that a candidate is not analysed, for a reason that is no fault; ``look``: naming it would help."""
         what = NotAnalysed(
             target=self.target.identity(self.directory, candidate.name),
             reason=reason,
-            hint=f"initlint '{self.target.identity(self.directory, candidate.name)}'",
+            hint=f"initlint '{self.target.identity(self.directory, candidate.name)}'" if look else "",
             file=relative(self.target.path, self.directory) if self.target.path else "",
             line=candidate.line or None,
             harmless=True,

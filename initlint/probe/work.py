@@ -18,7 +18,8 @@ from initlint import codec
 from initlint.errors import InitlintError, ProbeError
 from initlint.facts import ModelFacts, TensorStats
 from initlint.probe import build, isolate, limits, pipeline, script
-from initlint.probe.arguments import parameters_of, required
+from initlint.probe.arguments import required
+from initlint.probe.hints import for_empty, hint_for
 from initlint.probe.lazily import is_lazy, materialise
 from initlint.probe.names import used
 from initlint.probe.outcome import Candidate
@@ -32,8 +33,6 @@ if TYPE_CHECKING:
 
 #: A candidate's trace may take this share of its time, so that what was built is still reported.
 _TRACE_SHARE = 0.8
-#: Arguments that a hint names at most, where any of them may be the one.
-_HINTED = 6
 
 
 class Work:
@@ -153,18 +152,19 @@ class Work:
     def _hinted(self, error: InitlintError) -> InitlintError:
         if error.hint:
             return error
-        session = self.session
-        identity = session.target.identity(session.directory, self.candidate.name)
         with contextlib.suppress(ProbeError):
             subject = build.find(self.loaded, self.candidate.name)
-            if required(subject):
-                return ProbeError(error.message, f"initlint '{build.example_call(subject, identity)}'")
-            if options := parameters_of(subject):
-                hint = f"initlint '{identity}({options[0].name}=...)' builds it with other arguments."
-                return ProbeError(error.message, hint)
-            if isinstance(subject, type):
-                return ProbeError(error.message, "Its constructor fails in plain Python, too: mend it there.")
+            return ProbeError(error.message, hint_for(error, subject, self._plain_identity(), called=self._called()))
         return error
+
+    def _called(self) -> bool:
+        """Whether the user gave arguments on the command line."""
+        return self.call is not None and self.call.called
+
+    def _plain_identity(self) -> str:
+        """The candidate as a target without arguments."""
+        session = self.session
+        return replace(session.target, call="").identity(session.directory, self.candidate.name)
 
     def _seen_otherwise(self) -> bool:
         """Whether this is a module-level instance that cannot be made here, of a class that was analysed."""
@@ -183,18 +183,15 @@ class Work:
         session, named = self.session, self.session.target.named
         subject = build.find(self.loaded, self.candidate.name)
         if isinstance(subject, type) and makes_parameters(subject):
-            chosen = self.call.texts if self.call is not None and self.call.called else ()
-            how = f"with {', '.join(name for name, _ in chosen)}" if chosen else "with its defaults"
-            options = [p.name for p in parameters_of(subject) if p.default is None and not chosen]
-            identity = session.target.identity(session.directory, self.candidate.name)
-            hint = f"initlint '{identity}({', '.join(f'{n}=...' for n in options[:_HINTED])})'" if options else ""
-            error = ProbeError(f"built {how} it has no parameters", hint)
+            chosen = ", ".join(name for name, _ in self.call.texts) if self.call is not None else ""
+            hint = for_empty(subject, self._plain_identity()) if not chosen else ""
+            error = ProbeError(f"built with {chosen or 'its defaults'} it has no parameters", hint)
             name = "" if named else self.candidate.name
             session.not_analysed(name, error, self.candidate.line or None, named=named)
             return False
         if named:
             return True
-        session.harmless(self.candidate, "it has no parameters")
+        session.harmless(self.candidate, "it has no parameters", look=False)
         return False
 
     def _inputs(self, name: str) -> Sequence[str]:

@@ -132,7 +132,7 @@ def test_arguments_that_nobody_can_guess_and_a_class_that_is_not_there(run_cli: 
     clean(result)
     assert result.code == 2
     assert "no value is known for the arguments thing, gizmo" in result.out
-    assert "needs.py::Net(thing=..., gizmo=...)" in result.out
+    assert "Write a small factory function in needs.py" in result.out  # an object cannot be typed
     result = run_cli("needs.py::Nett", "--no-cache")
     clean(result)
     assert result.code == 2
