@@ -55,6 +55,9 @@ class DepthRule(Rule):
         culprits = _culprits(context, span)
         if not culprits or shut_by_gates(context):
             return
+        if facts.unrun and all(p.last is None or p.last.origin == "torch" for p in culprits):
+            yield self.undetermined(context, f"its init function, called at {facts.unrun[0]}, was not run")
+            return
         first, last = _label(context, span.first), _label(context, span.last)
         verb = "shrink" if self.shrinks else "grow"
         yield self.finding(

@@ -504,6 +504,7 @@ class ModelFacts:
     device: str = "cpu"  # "cpu" | "meta"
     loaded: bool = False  # weights come from a checkpoint: init-variance rules do not apply
     seed: int = 0
+    unrun: tuple[str, ...] = ()  # calls that initialise the model after its construction: no build runs them
     notes: tuple[str, ...] = ()  # e.g. "model.py:12: .cuda() was redirected to the CPU"
     measured_loss: float | None = None
     torch: str = ""

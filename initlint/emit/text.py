@@ -75,6 +75,8 @@ def _brief(report: ModelReport, options: Options, style: Style) -> str:
         details.append("not traced")
     elif not facts.trace.ran:
         details.append("forward not run")
+    if facts.unrun:
+        details.append(f"init call at {facts.unrun[0]} not run")
     if report.undetermined:
         details.append(f"{counted(len(report.undetermined), 'check')} undetermined")
     said = style("ok", "green") if facts.status == "analysed" else _status(facts, style)

@@ -26,6 +26,7 @@ from initlint.probe.outcome import Candidate
 from initlint.probe.parameterless import has_tensors, makes_parameters
 from initlint.probe.rebuilds import rebuild
 from initlint.probe.target import Call, relative
+from initlint.probe.unrun import unrun
 from initlint.probe.weights import load_into
 
 if TYPE_CHECKING:
@@ -111,6 +112,7 @@ class Work:
                 self.candidate.name if not session.target.named else "", ours, built.line, named=session.target.named
             )
             return
+        facts = self._with_unrun(model, facts)
         self.classes = {type(m).__name__ for m in model.modules() if type(m).__module__ == self.loaded.name}
         # Tracing goes on in a fork, on the other core, while the weights are read here.
         attempt = self._start_trace(model, record, facts, start, with_inputs=True)
@@ -141,6 +143,25 @@ class Work:
         if name in session.meta:
             built.notes.append("built on the meta device, statistics are those of the recorded init: it is too large")
         return built
+
+    def _with_unrun(self, model: nn.Module, facts: ModelFacts) -> ModelFacts:
+        """The facts with what the code does to such a model after its construction, where that left defaults."""
+        cls, session = type(model).__name__, self.session
+        left = any(p.last is not None and p.last.origin == "torch" and len(p.shape) > 1 for p in facts.parameters)
+        if not left or cls != self.candidate.name or facts.file == "" or not session.target.path:
+            return facts
+        try:
+            found = unrun(cls, session.target.path, session.directory)
+        except Exception:  # a search through other files is no reason to fail
+            return facts
+        ran = {w.site.function.split(".")[0] for p in facts.parameters for w in p.writes if w.site is not None}
+        found = tuple(call for call in found if call.function.rpartition(".")[2] not in ran)
+        target = relative(session.target.path, session.directory)
+        return replace(
+            facts,
+            unrun=tuple(f"{call.file}:{call.line}" for call in found),
+            notes=(*(note for call in found[:1] for note in call.notes(cls, target)), *facts.notes),
+        )
 
     def _has_unknown(self) -> bool:
         """Whether there are arguments to guess."""

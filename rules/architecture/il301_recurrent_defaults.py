@@ -75,7 +75,7 @@ class RecurrentDefaults(Rule):
         names = [name for role, name in node.parameters.items() if "hh" in role or "bias" in role]
         facts = [p for name in names if (p := context.parameter(name)) is not None]
         untouched = [p for p in facts if p.writes and p.writes[-1].origin == "torch"]
-        if context.facts.loaded or not untouched:
+        if context.facts.loaded or context.facts.unrun or not untouched:  # initialised later than we can see
             return None
         cell, steps = str(node.attrs.get("cell", "rnn")), node.attrs.get("steps")
         if node.attrs.get("single"):

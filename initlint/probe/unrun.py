@@ -1,0 +1,150 @@
+"""Init functions that the code applies to a model outside of its constructor, where no build of the class runs them.
+
+``model.apply(init_weights)`` in a script and ``init_weights(self.net)`` in a trainer are found by syntax: a call of a
+function that calls ``torch.nn.init``, on something that was made from the class. Nothing is run.
+"""
+
+from __future__ import annotations
+
+import ast
+import os
+import re
+from collections.abc import Iterator
+
+from initlint.probe import callsites
+from initlint.probe import scan as scanning
+from initlint.probe.names import Definition, called, dotted, statements
+from initlint.probe.scan import Scan
+from initlint.probe.target import relative
+from initlint.records import dataclass
+
+#: Names are followed through so many assignments to the class that they were made from.
+_DEPTH = 4
+#: Files of a folder that are looked at, and the largest of them.
+_FILES, _BYTES = 200, 400_000
+#: What a file that initialises a model says.
+_INIT = re.compile(r"\.apply\(|init", re.IGNORECASE)
+#: Methods of a tensor that draw it anew.
+_DRAWS = frozenset(("normal_", "uniform_", "trunc_normal_", "xavier_uniform_", "xavier_normal_", "kaiming_normal_"))
+
+
+@dataclass(frozen=True, slots=True)
+class Unrun:
+    """A call that initialises a model of the class after its construction."""
+
+    file: str
+    line: int
+    text: str
+    function: str  # the init function
+    applied: bool  # by ``model.apply``
+
+    def notes(self, cls: str, target: str) -> tuple[str, str]:
+        """What a reader is told, and how the model can be checked as it is trained."""
+        given = f"model.apply({self.function})" if self.applied else f"{self.function}(model)"
+        factory = f"def build(): model = {cls}(...); {given}; return model"
+        return (
+            f"{self.file}:{self.line}: not run, values are those before it: {self.text}",
+            f"initlint '{target}::build' checks it as trained, with {factory}",
+        )
+
+
+def unrun(cls: str, path: str, directory: str) -> tuple[Unrun, ...]:
+    """The calls that initialise models of a class of this file: in it, beside it, and in the project's own folder."""
+    scans = [scanning.scan(path), *(scanning.scan(file) for file in _beside(cls, path))]
+    return tuple(
+        found
+        for scan in scans
+        if scan is not None and (scan.path == path or _imported(scan, cls, path))
+        for found in _of_file(scan, cls, directory)
+    )
+
+
+def _beside(cls: str, path: str) -> Iterator[str]:
+    """Files in the folders where scripts that train a model lie, that construct the class and may initialise it."""
+    pattern = re.compile(rf"\b{re.escape(cls)}\s*\(")
+    for folder in dict.fromkeys((os.path.dirname(path), callsites.repository(path))):
+        names = sorted(name for name in os.listdir(folder) if name.endswith(".py"))
+        for file in (os.path.join(folder, name) for name in names[:_FILES]):
+            if file == path or os.path.getsize(file) > _BYTES:
+                continue
+            with open(file, encoding="utf-8", errors="replace") as stream:
+                text = stream.read()
+            if _INIT.search(text) and pattern.search(text):
+                yield file
+
+
+def _imported(scan: Scan, cls: str, path: str) -> bool:
+    """Whether a class's name in another file can mean the one of this file."""
+    if cls in scan.definitions:
+        return False
+    origin = scan.imports.get(cls)
+    place = scanning.file_of(origin, scan.path) if origin is not None else None
+    return place is None or place[0] == path or os.path.basename(place[0]) == "__init__.py"
+
+
+def _of_file(scan: Scan, cls: str, directory: str) -> Iterator[Unrun]:
+    for scope, call in _calls(scan.tree, scan.tree):
+        applied = isinstance(call.func, ast.Attribute) and call.func.attr == "apply"
+        function, model = (call.args[0] if call.args else None, None) if applied else (call.func, None)
+        if applied and isinstance(call.func, ast.Attribute):
+            model = call.func.value
+        elif call.args:
+            model = call.args[0]
+        if function is None or model is None or not _initialises(scan, function):
+            continue
+        if _made_from(model, cls, scope, call.lineno, _DEPTH):
+            text = " ".join(ast.unparse(call).split())
+            yield Unrun(relative(scan.path, directory), call.lineno, text, dotted(function), applied)
+
+
+def _calls(node: ast.AST, scope: ast.AST) -> Iterator[tuple[ast.AST, ast.Call]]:
+    """Calls outside of module classes, each with the class, the function or the file whose names it reads."""
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.Call):
+            yield scope, child
+        inner = scope
+        if isinstance(child, ast.ClassDef) or (isinstance(child, Definition) and not isinstance(scope, ast.ClassDef)):
+            inner = child
+        yield from _calls(child, inner)
+
+
+def _initialises(scan: Scan, function: ast.expr) -> bool:
+    """Whether a name is that of a function, here or in a file of the project, that calls ``torch.nn.init``."""
+    name = dotted(function)
+    node, where = scan.definitions.get(name), scan
+    if node is None and name:
+        place = scanning.file_of(scan.canonical(function), scan.path)
+        other = scanning.scan(place[0]) if place is not None else None
+        if place is None or other is None:
+            return False
+        node, where = other.definitions.get(place[1]), other
+    if not isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+        return False
+    return any(_draws(where, call) for call in ast.walk(node) if isinstance(call, ast.Call))
+
+
+def _draws(scan: Scan, call: ast.Call) -> bool:
+    return scan.canonical(call.func).startswith("torch.nn.init.") or called(call) in _DRAWS
+
+
+def _made_from(node: ast.AST, cls: str, scope: ast.AST, before: int, depth: int) -> bool:
+    """Whether an expression is made by a call of the class, or from what is (a whole of several parts)."""
+    if any(isinstance(part, ast.Call) and called(part) == cls for part in ast.walk(node)):
+        return True
+    if depth == 0:
+        return False
+    names = {dotted(part) for part in ast.walk(node) if isinstance(part, (ast.Name, ast.Attribute))} - {""}
+    for statement in _statements(scope):
+        if not isinstance(statement, ast.Assign) or not isinstance(statement.value, ast.Call):
+            continue
+        named = any(dotted(target) in names for target in statement.targets)
+        if named and statement.lineno < before and _made_from(statement.value, cls, scope, statement.lineno, depth - 1):
+            return True
+    return False
+
+
+def _statements(scope: ast.AST) -> Iterator[ast.AST]:
+    """The statements that give the names of a scope their values; a class's attributes get theirs in its methods."""
+    if isinstance(scope, ast.ClassDef):
+        return ast.walk(scope)
+    return statements(getattr(scope, "body", []))
