@@ -25,6 +25,9 @@ _HARM = 10.0
 # (0.01 for policies: Andrychowicz et al. 2020, section 3.2; 0.003: Lillicrap et al. 2015, section 7); schemes for the
 # same layer lie closer together.
 _FAR_BELOW = 100.0
+# Where one class calls the same function with two numbers, one for some weights and then one for all, half the std (a
+# quarter of the second moment) is as plain: 1/sqrt(2 n) of GPT-2 is that from two layers on.
+_NEAR_BELOW = 4.0
 # Draws that are given their scale as a number; Kaiming's gain follows from the activation.
 _SCALED = frozenset({"normal_", "uniform_", "trunc_normal_", "orthogonal_", "xavier_normal_", "xavier_uniform_"})
 
@@ -389,8 +392,15 @@ def _scale_lost(parameter: ParameterFacts, calls: dict[_Place, dict[str, str]]) 
         asked = meant.second * factor
         place, swept = calls.get(_place(chosen), {}), set(calls.get(_place(last), ()))
         own = {name for name, args in place.items() if args == place.get(parameter.name)} | {parameter.name}
-        return (chosen, last, asked) if 0 < asked * _FAR_BELOW <= stats.second and own < swept else None
+        apart = _NEAR_BELOW if _one_author(chosen, last) else _FAR_BELOW
+        return (chosen, last, asked) if 0 < asked * apart <= stats.second and own < swept else None
     return None
+
+
+def _one_author(first: Write, last: Write) -> bool:
+    """Whether two methods of one class call the same function, so that only the numbers differ."""
+    classes = [w.site.function.rpartition(".")[0] if w.site else "" for w in (first, last)]
+    return first.op == last.op and classes[0] == classes[1] != ""
 
 
 def _lost(context: Context, parameter: ParameterFacts, wrote: dict[_Place, set[str]]) -> tuple[Write, Write] | None:

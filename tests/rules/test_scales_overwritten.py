@@ -177,3 +177,34 @@ def test_one_helper_can_make_both_writes(prior_last: bool) -> None:
         assert finding.site is not None
         assert finding.site.text == "draw(m, 0.01)"
         assert finding.related[0].line < finding.site.line
+
+
+class Residual(nn.Module):
+    """Writers into the residual stream get 1 / sqrt(2 n) of the std of all other layers."""
+
+    def __init__(self, *, scaled_last: bool, depth: int = 4) -> None:
+        super().__init__()
+        self.up = nn.ModuleList([nn.Linear(WIDTH, WIDTH) for _ in range(depth)])
+        self.down = nn.ModuleList([nn.Linear(WIDTH, WIDTH) for _ in range(depth)])
+        if scaled_last:
+            self.apply(self._init_weights)
+        for layer in self.down:
+            nn.init.normal_(layer.weight, std=0.1 / (2 * depth) ** 0.5)
+        if not scaled_last:
+            self.apply(self._init_weights)
+
+    def _init_weights(self, module: nn.Module) -> None:
+        if isinstance(module, nn.Linear):
+            nn.init.normal_(module.weight, std=0.1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        for up, down in zip(self.up, self.down, strict=True):
+            x = x + down(torch.relu(up(x)))
+        return x
+
+
+@pytest.mark.parametrize("scaled_last", [False, True])
+def test_the_scale_of_residual_writers_is_lost_to_the_same_class_s_sweep(scaled_last: bool) -> None:
+    run = initlint.check(lambda: Residual(scaled_last=scaled_last), inputs=(torch.randn(2, WIDTH),), select=["IL404"])
+    names = {name for finding in run.findings for name in finding.parameters}
+    assert names == (set() if scaled_last else {f"down.{i}.weight" for i in range(4)})
