@@ -1,17 +1,15 @@
 """Init functions that the code applies to a model outside of its constructor, where no build of the class runs them.
 
-``model.apply(init_weights)`` in a script and ``init_weights(self.net)`` in a trainer are found by syntax: a call of a
-function that calls ``torch.nn.init``, on something that was made from the class. Nothing is run.
+``model.apply(init_weights)`` in a script and ``init_weights(self.net)`` in a trainer, in the file of the model, are
+found by syntax: a call of a function that calls ``torch.nn.init``, on something that was made from the class. Nothing
+is run.
 """
 
 from __future__ import annotations
 
 import ast
-import os
-import re
 from collections.abc import Iterator
 
-from initlint.probe import callsites
 from initlint.probe import scan as scanning
 from initlint.probe.names import Definition, called, dotted, statements
 from initlint.probe.scan import Scan
@@ -20,10 +18,6 @@ from initlint.records import dataclass
 
 #: Names are followed through so many assignments to the class that they were made from.
 _DEPTH = 4
-#: Files of a folder that are looked at, and the largest of them.
-_FILES, _BYTES = 200, 400_000
-#: What a file that initialises a model says.
-_INIT = re.compile(r"\.apply\(|init", re.IGNORECASE)
 #: Methods of a tensor that draw it anew.
 _DRAWS = frozenset(("normal_", "uniform_", "trunc_normal_", "xavier_uniform_", "xavier_normal_", "kaiming_normal_"))
 
@@ -49,37 +43,13 @@ class Unrun:
 
 
 def unrun(cls: str, path: str, directory: str) -> tuple[Unrun, ...]:
-    """The calls that initialise models of a class of this file: in it, beside it, and in the project's own folder."""
-    scans = [scanning.scan(path), *(scanning.scan(file) for file in _beside(cls, path))]
-    return tuple(
-        found
-        for scan in scans
-        if scan is not None and (scan.path == path or _imported(scan, cls, path))
-        for found in _of_file(scan, cls, directory)
-    )
+    """The calls that initialise models of a class in the file that defines it.
 
-
-def _beside(cls: str, path: str) -> Iterator[str]:
-    """Files in the folders where scripts that train a model lie, that construct the class and may initialise it."""
-    pattern = re.compile(rf"\b{re.escape(cls)}\s*\(")
-    for folder in dict.fromkeys((os.path.dirname(path), callsites.repository(path))):
-        names = sorted(name for name in os.listdir(folder) if name.endswith(".py"))
-        for file in (os.path.join(folder, name) for name in names[:_FILES]):
-            if file == path or os.path.getsize(file) > _BYTES:
-                continue
-            with open(file, encoding="utf-8", errors="replace") as stream:
-                text = stream.read()
-            if _INIT.search(text) and pattern.search(text):
-                yield file
-
-
-def _imported(scan: Scan, cls: str, path: str) -> bool:
-    """Whether a class's name in another file can mean the one of this file."""
-    if cls in scan.definitions:
-        return False
-    origin = scan.imports.get(cls)
-    place = scanning.file_of(origin, scan.path) if origin is not None else None
-    return place is None or place[0] == path or os.path.basename(place[0]) == "__init__.py"
+    Others that import the class are not searched: each of them would be one more file on which what is known of the
+    model depends, so that an edit of any script had all models beside it analysed anew.
+    """
+    scan = scanning.scan(path)
+    return () if scan is None else tuple(_of_file(scan, cls, directory))
 
 
 def _of_file(scan: Scan, cls: str, directory: str) -> Iterator[Unrun]:
