@@ -419,9 +419,11 @@ def _lost(context: Context, parameter: ParameterFacts, wrote: dict[_Place, set[s
     ):
         return None
     end = last
-    for write in reversed(parameter.writes[:-1]):
-        write, last = _apart(write, end)
+    for earlier in reversed(parameter.writes[:-1]):
+        before, (write, last) = earlier.site, _apart(earlier, end)
         if write.origin != "user" or write.site is None or _place(write) == _place(last):
+            continue
+        if write.site != before and write.args == end.args:  # one function did the same twice
             continue
         own = {n for n in wrote.get(_place(write), ()) if n.rpartition(".")[2] == parameter.local} | {parameter.name}
         swept = wrote.get(_place(last), set())
