@@ -32,7 +32,7 @@ from initlint.probe.statements_patterns import Patterns
 from initlint.probe.statements_ranges import Ranges
 from initlint.probe.statements_reach import Reach
 from initlint.probe.statements_readings import Readings
-from initlint.probe.statements_source import MAKES_MODULE, Call, Candidate, Scope, Source
+from initlint.probe.statements_source import MAKES_MODULE, Call, Candidate, Scope, Source, site_at
 from initlint.probe.statements_tags import Tags
 from initlint.probe.statements_values import Values
 from initlint.records import dataclass
@@ -232,7 +232,7 @@ def _recorded(candidate: Candidate, source: Source, hits: Hits, view: _View) -> 
     ran = bool(hits.runs()) or view.reach.reached(candidate.scope)
     op = hits.events[0].op if hits.events and not hits.events[0].creation else candidate.op
     return InitStatement(
-        site=_site(candidate.node, source, candidate.scope),
+        site=site_at(candidate.node, source, candidate.scope),
         op=op,
         target="" if candidate.target is None else source.segment(candidate.target),
         runs=hits.runs(),
@@ -276,16 +276,6 @@ def _passed(statement: InitStatement, candidate: Candidate, source: Source, view
     ]
     affected = view.meant.passed_over(candidate, siblings, source)
     return replace(statement, runs=min(modules, default=1), affected=affected)
-
-
-def _site(node: ast.AST, source: Source, scope: Scope) -> Site:
-    where = (
-        getattr(node, "lineno", 1),
-        getattr(node, "end_lineno", 1),
-        getattr(node, "col_offset", 0),
-        getattr(node, "end_col_offset", 0),
-    )
-    return make_site(source.path, where, scope.name)
 
 
 def _arguments(
@@ -342,7 +332,7 @@ def _value_site(candidate: Candidate, source: Source) -> Site | None:
         for node in ast.walk(arg):
             local = candidate.scope.assigned.get(node.id, []) if isinstance(node, ast.Name) else []
             if len(local) == 1:
-                return _site(local[0], source, candidate.scope)
+                return site_at(local[0], source, candidate.scope)
     return None
 
 
@@ -372,7 +362,7 @@ def _idle_names(statement: InitStatement, candidate: Candidate, source: Source, 
     found = []
     for expr in exprs:
         for guard in view.guards.unmatched_names(expr, Place(candidate.scope, source)):
-            site = _site(expr, source, candidate.scope)
+            site = site_at(expr, source, candidate.scope)
             found.append(replace(statement, site=site, runs=0, parameters=(), affected=(), guards=(guard,)))
     return found
 
@@ -419,7 +409,7 @@ def _by_call_site(
                 judged = view.guards.of(candidate.tests, Place(candidate.scope, source, bindings))
                 if bindings and any(guard.matched == 0 and guard.kind != "value" for guard in judged):
                     kin = view.meant.kin(candidate, source, judged, bindings, dict(statement.args))
-                    selector = _site(call.node, caller, call.scope)
+                    selector = site_at(call.node, caller, call.scope)
                     found.append(
                         replace(statement, runs=0, parameters=(), guards=judged, affected=kin, selector=selector)
                     )
@@ -436,7 +426,7 @@ def _handed_tensors(statement: InitStatement, candidate: Candidate, source: Sour
         text = source.segment(handed.test)
         guard = Guard("hasattr", text, (), 0, getattr(handed.test, "lineno", None))
         args, settled = _arguments(candidate, source, view.names, (handed.call, handed.caller))
-        selector = _site(handed.call.node, handed.caller, handed.call.scope)
+        selector = site_at(handed.call.node, handed.caller, handed.call.scope)
         found.append(
             replace(
                 statement,

@@ -7,8 +7,7 @@ from collections.abc import Iterator
 
 import torch
 
-from initlint.facts import Due, Misread, Site
-from initlint.probe.sites import make_site
+from initlint.facts import Due, Misread
 from initlint.probe.statements_conditions import Answer
 from initlint.probe.statements_guards import Guards, Place
 from initlint.probe.statements_meant import Meant
@@ -16,7 +15,7 @@ from initlint.probe.statements_missed import Misses
 from initlint.probe.statements_names import Names, parameters
 from initlint.probe.statements_ranges import Range, Ranges
 from initlint.probe.statements_slips import Reading, reading
-from initlint.probe.statements_source import Candidate, Scope, Source, Test
+from initlint.probe.statements_source import Candidate, Scope, Source, Test, site_at
 from initlint.records import dataclass
 
 
@@ -54,7 +53,7 @@ class Readings:
         if not beyond and not lacking:
             return None
         return Misread(
-            _site(branch.test, source.path, scope),
+            site_at(branch.test, source, scope),
             source.segment(branch.test),
             ast.unparse(read.meant).replace("'", '"'),
             branch.body[0].lineno,
@@ -119,7 +118,7 @@ class Readings:
             first = tuple(name for name in names if name not in done)
             done.update(first)
             if first:
-                yield Due(_site(candidate.node, source.path, candidate.scope), first)
+                yield Due(site_at(candidate.node, source, candidate.scope), first)
 
     def _written(
         self,
@@ -158,13 +157,3 @@ def _local(name: str, scope: Scope) -> bool:
             return True
         inner = inner.parent
     return False
-
-
-def _site(node: ast.AST, path: str, scope: Scope) -> Site:
-    where = (
-        getattr(node, "lineno", 1),
-        getattr(node, "end_lineno", 1),
-        getattr(node, "col_offset", 0),
-        getattr(node, "end_col_offset", 0),
-    )
-    return make_site(path, where, scope.name)

@@ -6,7 +6,9 @@ import ast
 from collections.abc import Iterator
 from dataclasses import field
 
+from initlint.facts import Site
 from initlint.probe.provenance_words import words
+from initlint.probe.sites import make_site
 from initlint.probe.statements_lost import conditions, lost_values
 from initlint.records import dataclass
 
@@ -477,3 +479,14 @@ def parameter_like(node: ast.expr, *, strict: bool = False) -> bool:
     if isinstance(node, ast.Call):
         return False
     return isinstance(node, ast.Name) and not strict
+
+
+def site_at(node: ast.AST, source: Source, scope: Scope) -> Site:
+    """Where a piece of syntax stands."""
+    where = (
+        getattr(node, "lineno", 1),
+        getattr(node, "end_lineno", 1),
+        getattr(node, "col_offset", 0),
+        getattr(node, "end_col_offset", 0),
+    )
+    return make_site(source.path, where, scope.name)

@@ -13,11 +13,10 @@ from typing import Any
 from torch import nn
 
 from initlint.facts import InitStatement, Site, Tag
-from initlint.probe.sites import make_site
 from initlint.probe.statements_missed import Misses
 from initlint.probe.statements_names import parameters
 from initlint.probe.statements_ranges import Ranges
-from initlint.probe.statements_source import Candidate, Scope, Source
+from initlint.probe.statements_source import Candidate, Scope, Source, site_at
 from initlint.records import dataclass
 
 
@@ -45,7 +44,7 @@ class Tags:
             scopes: dict[int, Scope] = {}
             optional: dict[tuple[int, str], set[str]] = {}
             for candidate in source.candidates:
-                site = _site(candidate.node, source, candidate.scope)
+                site = site_at(candidate.node, source, candidate.scope)
                 statement = ran.get((site.file, site.line, site.column))
                 root = _root(candidate.target)
                 if statement is None or candidate.scope.node is None or not root:
@@ -88,7 +87,7 @@ class Tags:
                 for item in owners.items if owners is not None else ():
                     value: Any = vars(item.value).get(name)
                     if type(value) in (int, float) and id(item.value) in self.paths:
-                        yield item.value, _site(node, source, scope)
+                        yield item.value, site_at(node, source, scope)
 
     def _read_elsewhere(self, name: str, scope: Scope) -> bool:
         """Whether anything but the init function reads an attribute of that name: the block itself may use it."""
@@ -131,13 +130,3 @@ def _root(node: ast.expr | None) -> str:
     while isinstance(node, ast.Attribute):
         node = node.value
     return node.id if isinstance(node, ast.Name) else ""
-
-
-def _site(node: ast.AST, source: Source, scope: Scope) -> Site:
-    where = (
-        getattr(node, "lineno", 1),
-        getattr(node, "end_lineno", 1),
-        getattr(node, "col_offset", 0),
-        getattr(node, "end_col_offset", 0),
-    )
-    return make_site(source.path, where, scope.name)
