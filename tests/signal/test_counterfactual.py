@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-import time
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -68,17 +68,19 @@ def test_re_propagation_stops_at_a_norm():
     assert effect.touched < 12
 
 
-def test_many_groups_of_a_large_graph_take_seconds():
+def test_a_group_of_a_large_graph_costs_a_small_part_of_a_propagation(
+    lines_run: Callable[[Callable[[], object]], int],
+) -> None:
     graph = Graph()
     x = graph.input(64)
     for layer in range(2000):
         x = graph.activation(graph.norm(graph.linear(x, 64, 1.0, name=f"layers.{layer}"), "rms"), "relu")
     facts = graph.facts()
     signal = propagate(facts)
-    start = time.process_time()
-    for layer in range(0, 2000, 100):
-        counterfactual(facts, signal, {f"layers.{layer}.weight": Nominal(0.0, 2 / 64)})
-    assert (time.process_time() - start) / 20 < 0.5
+    changed = {"layers.1000.weight": Nominal(0.0, 2 / 64)}
+    counterfactual(facts, signal, changed)  # what all groups share is worked out once
+    # Only spans over the whole profile are left to sum: a few lines a node, where a propagation runs hundreds.
+    assert lines_run(lambda: counterfactual(facts, signal, changed)) < lines_run(lambda: propagate(facts)) / 50
 
 
 def test_zero_weights_cut_the_signal():
