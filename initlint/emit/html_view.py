@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -334,11 +335,18 @@ def _values(finding: Finding) -> tuple[Value, ...]:
 
 
 def _diff(fix: Fix, options: Options) -> tuple[tuple[str, str], ...]:
+    """Lines with what becomes of them: "del", "add", "same", or "at", the place of an edit."""
     found: list[tuple[str, str]] = []
     for edit in fix.edits:
         found.append(("at", _where(edit.file, edit.start)))
-        found += [("del", clean(line)) for line in options.sources(edit.file)[edit.start - 1 : edit.end]]
-        found += [("add", clean(line)) for line in edit.text.splitlines()]
+        old, new = options.sources(edit.file)[edit.start - 1 : edit.end], edit.text.splitlines()
+        # lines are added by replacing the one before them: that one stays
+        for tag, i, until, j, end in difflib.SequenceMatcher(None, old, new, autojunk=False).get_opcodes():
+            if tag == "equal":
+                found += [("same", clean(line)) for line in old[i:until]]
+            else:
+                found += [("del", clean(line)) for line in old[i:until]]
+                found += [("add", clean(line)) for line in new[j:end]]
     return tuple(found)
 
 

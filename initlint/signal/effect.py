@@ -248,7 +248,8 @@ def sentence(effect: Effect, scene: Scene) -> str:
     rest = "about equal" if wanted is None or wanted.raw < 0.5 else f"{fold(wanted.raw)}-fold"
     if wanted is not None and wanted.raw >= 0.5 and wanted.shrinks != span.shrinks:
         rest = f"it {'shrinks' if wanted.shrinks else 'grows'} {rest}"
-    return f"{what} {verb} {fold(span.raw)}-fold from {start} to {end} (expected: {rest})"
+    # reports show standard deviations beside it: without the word a reader would take the square for wrong
+    return f"{what}'s second moment {verb} {fold(span.raw)}-fold from {start} to {end} (expected: {rest})"
 
 
 def fold(log_ratio: float) -> str:

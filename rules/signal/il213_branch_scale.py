@@ -93,7 +93,9 @@ class BranchScale(Rule):
             site=site_of(guilty[0]),
             expected={"total": 1.0},
             actual={"total": total, "branches": len(group), "log10_growth": grows},
-            effect=f"the stream grows 1e{grows:.1f}-fold" if total > 1 else "the net starts as if it had no branches",
+            effect=f"the stream's second moment grows 1e{grows:.1f}-fold"
+            if total > 1
+            else "the net starts as if it had no branches",
             fix=f"scale the first layers of the branches by {len(group)} ** -0.5 on He's std" if closed else None,
             topic="scale",
         )

@@ -195,3 +195,16 @@ def test_jinja_is_imported_for_html_only() -> None:
 )
 def test_a_curve_that_dips_is_not_said_to_stay(values: list[float], said: str) -> None:
     assert html_view._said(values, "forward") == said
+
+
+def test_lines_that_an_edit_leaves_are_not_shown_as_removed() -> None:
+    run = sample()
+    line = sources("models/mlp.py")[14]
+    finding = next(f for f in run.findings if f.fix and f.fix.edits)
+    assert finding.fix is not None
+    edit = dataclasses.replace(finding.fix.edits[0], start=15, end=15, text=f"{line}\nadded")
+    changed = dataclasses.replace(finding, fix=dataclasses.replace(finding.fix, edits=(edit,)))
+    text = html(dataclasses.replace(run, findings=(changed,)))
+    block = re.search(r'<pre class="diff">.*?</pre>', text, re.S)
+    assert block is not None
+    assert re.findall(r'class="l (\w+)"', block[0]) == ["at", "same", "add"]
