@@ -168,14 +168,25 @@ def call_init(scope: Scope) -> tuple[Edit, ...]:
     words = scope.finding.message.split("`")
     owner, _, name = words[1].rpartition(".") if len(words) > 1 else ("", "", "")
     method, init = scope.source.function(owner, name), scope.source.function(owner, "__init__")
-    if method is None or init is None or method is init:
+    if method is None or init is None or method is init or method.decorator_list:
         return ()
-    needed = len(method.args.posonlyargs) + len(method.args.args) - len(method.args.defaults)
-    if needed != 1 or any(default is None for default in method.args.kw_defaults):
+    taken = [*method.args.posonlyargs, *method.args.args]
+    needed = len(taken) - len(method.args.defaults)
+    if needed not in (1, 2) or any(default is None for default in method.args.kw_defaults):
         return ()
+    call = f"self.{name}()"
+    if needed == 2:  # a module is handed in: written for ``apply``
+        targets = {
+            s.target.partition(".")[0]
+            for s in scope.facts.statements
+            if s.site.function == f"{owner}.{name}" and s.target
+        }
+        if targets != {taken[1].arg}:
+            return ()
+        call = f"self.apply(self.{name})"
     last = init.body[-1]
     indent = scope.source.indent(init.body[0].lineno)
-    return (scope.source.insert_after(last.end_lineno or last.lineno, [f"self.{name}()"], indent),)
+    return (scope.source.insert_after(last.end_lineno or last.lineno, [call], indent),)
 
 
 def selected_class(scope: Scope) -> tuple[Edit, ...]:

@@ -34,6 +34,7 @@ from initlint.probe.statements_reach import Reach
 from initlint.probe.statements_readings import Readings
 from initlint.probe.statements_source import MAKES_MODULE, Call, Candidate, Scope, Source, site_at
 from initlint.probe.statements_tags import Tags
+from initlint.probe.statements_updates import is_update
 from initlint.probe.statements_values import Values
 from initlint.records import dataclass
 
@@ -162,7 +163,7 @@ def _applied(recorder: Recorder) -> dict[tuple[str, int], list[Applied]]:
 
 def _describe(candidate: Candidate, source: Source, view: _View) -> list[InitStatement]:
     hits = view.matcher.hits(candidate)
-    if not hits.runs() and not view.reach.relevant(candidate, source):
+    if not hits.runs() and (not view.reach.relevant(candidate, source) or is_update(candidate, source, view.names)):
         return []
     guards = view.guards.of((*candidate.tests, *candidate.exits), Place(candidate.scope, source))
     absent: tuple[str, ...] = ()

@@ -86,6 +86,7 @@ class Candidate:
     result_unused: bool = False  # an out-of-place function whose result is thrown away
     exits: tuple[Test, ...] = ()  # conditions under which the code before it went on: ``if frozen: continue``
     idle: ast.expr | None = None  # why it never runs: ``w.zero_`` without a call, a generator that nothing consumes
+    value: ast.expr | None = None  # what an assignment assigns
 
 
 @dataclass(slots=True)
@@ -401,8 +402,9 @@ class _Walker:
         result_unused: bool = False,
     ) -> None:
         whole = statement if isinstance(statement, ast.AugAssign) else None
+        value = statement.value if isinstance(statement, ast.Assign | ast.AnnAssign) else None
         self._source.candidates.append(
-            Candidate(op, target, node, scope, tests, whole, result_unused, self._exits, self._idle)
+            Candidate(op, target, node, scope, tests, whole, result_unused, self._exits, self._idle, value)
         )
 
 

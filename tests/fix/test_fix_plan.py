@@ -307,6 +307,11 @@ def test_init_loop_and_missing_call_go_to_the_end_of_the_constructor() -> None:
         body.replace("std=0.1", "std"), "IL401", "self.fc = ", message="`Net.init_weights` initialises `x`, but"
     )
     assert not fix.edits, "it needs an argument that nobody knows"
+    body = body.replace("self, std=0.1", "self, m").replace("self.fc.weight, std=std", "m.weight")
+    message = "`Net.init_weights` initialises `m.weight`, but nothing calls it"
+    wrote = InitStatement(Site("m.py", 9, function="Net.init_weights"), "normal_", "m.weight", 0, False)
+    _, text = plan(body, "IL401", "self.fc = ", message=message, statements=(wrote,))
+    assert "self.fc = nn.Linear(8, 8)\n        self.apply(self.init_weights)\n\n" in text
 
 
 def test_selection_gets_the_class_that_the_model_has() -> None:
