@@ -123,9 +123,7 @@ def _suspects(facts: ModelFacts) -> tuple[Suspect, ...]:
         if suspect is not None and suspect.reason == "unexplained" and narrowed and suspect.actual < suspect.expected:
             continue
         if suspect is not None:
-            # the reader compares with what the parameter holds, not with what the forward makes of it
-            by = factor or 1.0
-            found.append(replace(suspect, actual=suspect.actual / by, expected=suspect.expected / by))
+            found.append(_as_held(suspect, factor or 1.0))
             if suspect.reason in _MISAPPLIED and fits(read, suspect.actual):
                 fitting.add(parameter.name)
     found = [s for each in found if (s := _shown(found, others, each)) is not None]
@@ -135,6 +133,18 @@ def _suspects(facts: ModelFacts) -> tuple[Suspect, ...]:
     found = [s for s in found if not (_of_readout(facts, s) and not any(_beside(s, other) for other in found))]
     kept = [s for s in found if s.parameter.name not in fitting or not _all_fit(found, fitting, s)]
     return tuple(s for s in kept if not _otherwise(found, s, sizes))
+
+
+def _as_held(suspect: Suspect, factor: float) -> Suspect:
+    """The suspect in what the parameter holds: the reader compares with that, not with what the forward makes of it.
+
+    A scheme by name gives what is used; what the parameter should hold for that has to be written as a number.
+    """
+    if factor == 1.0:
+        return suspect
+    actual, expected = suspect.actual / factor, suspect.expected / factor
+    line = f"nn.init.normal_(w, std={math.sqrt(expected):.3g})" if suspect.remedy else ""
+    return replace(suspect, actual=actual, expected=expected, scheme=None, remedy=line)
 
 
 def _scaled_for_width(facts: ModelFacts) -> bool:

@@ -197,7 +197,7 @@ def judge(facts: ModelFacts, config: Config, rules: Sequence[Rule], *, cached: b
         except Exception as error:  # a rule may be anybody's code
             failures.setdefault(_trace(error), []).append(rule.code)
     findings += [_failed(facts, codes, trace) for trace, codes in failures.items()]
-    return Judged(_report(context, tuple(dict.fromkeys(undetermined)), cached), tuple(findings))
+    return Judged(_report(context, findings, tuple(dict.fromkeys(undetermined)), cached), tuple(findings))
 
 
 def _complete(finding: Finding, rule: Rule, facts: ModelFacts) -> Finding:
@@ -230,11 +230,13 @@ def _trace(error: Exception) -> str:
     return f"{type(error).__name__}: {error}{place}"
 
 
-def _report(context: Context, undetermined: tuple[Undetermined, ...], cached: bool) -> ModelReport:
+def _report(
+    context: Context, findings: Sequence[Finding], undetermined: tuple[Undetermined, ...], cached: bool
+) -> ModelReport:
     signal = _signal(context)
     return ModelReport(
         facts=context.facts,
-        rows=_rows(context.facts, signal),
+        rows=_rows(context.facts, signal, findings),
         undetermined=undetermined,
         init_loss=None if signal is None else _plain_mapping(signal.init_loss),
         profile=() if signal is None else tuple(_plain_mapping(point) or {} for point in signal.profile),
@@ -251,10 +253,10 @@ def _signal(context: Context) -> Signal | None:
         return None
 
 
-def _rows(facts: ModelFacts, signal: Signal | None) -> tuple[LayerRow, ...]:
+def _rows(facts: ModelFacts, signal: Signal | None, findings: Sequence[Finding]) -> tuple[LayerRow, ...]:
     from initlint.table import layer_rows
 
-    return layer_rows(facts, signal)
+    return layer_rows(facts, signal, findings)
 
 
 def _plain_mapping(value: Any) -> Mapping[str, Any] | None:

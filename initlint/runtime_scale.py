@@ -20,8 +20,7 @@ def run_time_factor(facts: ModelFacts, layer: Layer, parameter: ParameterFacts) 
     ``None``: its scale cancels, or it is the argument of a function whose values are the weight (a logarithm of it).
     Karras et al. 2018, section 4.1: N(0, 1) parameters, times He's constant at run time.
     """
-    for index in layer.nodes:
-        node = facts.nodes[index]
+    for node in (facts.nodes[index] for index in layer.nodes if index < len(facts.nodes)):
         if "expr" not in node.attrs or node.parameters.get("weight") not in (parameter.name, *parameter.aliases):
             continue
         degree = node.attrs.get("weight_degree")

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from initlint.facts import Layer, ModelFacts, ParameterFacts, Scalar
-from initlint.findings import LayerRow, LayerSignal
+from initlint.findings import Finding, LayerRow, LayerSignal
 from initlint.kernels import of_kernels
+from initlint.runtime_scale import run_time_factor
 from initlint.theory.sampling import looks_orthogonal
 from initlint.theory.schemes import (
     LayerSpec,
@@ -30,16 +33,38 @@ if TYPE_CHECKING:
 CLOSE = 1.2
 
 
-def layer_rows(facts: ModelFacts, signal: Signal | None = None) -> tuple[LayerRow, ...]:
+def layer_rows(
+    facts: ModelFacts, signal: Signal | None = None, findings: Sequence[Finding] = ()
+) -> tuple[LayerRow, ...]:
     """One row for each layer with weights, in the order of the facts.
 
-    ``expected_std`` is that of the acceptable scheme which the record confirms, else of the one nearest to the
-    values (of those derived from the fans, when none is near); ``None`` where pairing or fans are not known.
+    ``expected_std`` is what a finding on the layer's scale expects; else that of the acceptable scheme which the record
+    confirms, else of the one nearest to the values (of those derived from the fans, when none is near); ``None`` where
+    pairing or fans are not known, or where a norm of the weights cancels their scale.
     """
     named = {name: p for p in facts.parameters for name in (*p.aliases, p.name)}
-    depth = residual_branches(facts)
+    depth, told = residual_branches(facts), _told(facts, findings)
     layers = (of_kernels(facts, layer) for layer in facts.layers)
-    return tuple(_row(layer, named.get(layer.weight), depth, facts, signal) for layer in layers)
+    rows = (_row(layer, named.get(layer.weight), depth, facts, signal) for layer in layers)
+    return tuple(_agreeing(row, named.get(layer.weight), told) for layer, row in zip(facts.layers, rows, strict=True))
+
+
+def _told(facts: ModelFacts, findings: Sequence[Finding]) -> dict[str, float]:
+    """The std that findings expect of weights: of each its own, where one finding tells that of the worst of many."""
+    named = {p for f in findings if "variance" in f.expected and "mean" not in f.expected for p in f.parameters}
+    if not named:
+        return {}
+    from initlint.diagnosis import suspects
+
+    return {s.parameter.name: math.sqrt(s.expected) for s in suspects(facts) if s.parameter.name in named}
+
+
+def _agreeing(row: LayerRow, parameter: ParameterFacts | None, told: Mapping[str, float]) -> LayerRow:
+    """The row with the expectation of the finding on its weight: one report tells one number."""
+    wanted = told.get(parameter.name) if parameter is not None else None
+    if not wanted or row.std is None:
+        return row
+    return replace(row, expected_std=wanted, ratio=row.std / wanted)
 
 
 def specification(layer: Layer, parameter: ParameterFacts, depth: int | None = None) -> LayerSpec:
@@ -113,15 +138,18 @@ def _row(
         spec = specification(layer, parameter, depth)
         found = recognise(parameter, spec)
         scheme, init = _unwritten(parameter) or found.text or None, _init(parameter)
-        best = _expected(parameter, spec, found)
+        factor = run_time_factor(facts, layer, parameter)
+        best = _expected(parameter, spec, found) if factor == 1.0 else None
         if parameter.stats is not None and parameter.stats.count:
             std = _finite(math.sqrt(parameter.stats.var))
+            if factor is not None and factor != 1.0:  # the schemes are for what the forward makes of it
+                best = nearest(textbook(spec), parameter.stats.var * factor, 0.0)
         if best is not None:
-            wanted = best.std
+            wanted = best.std / math.sqrt(factor or 1.0)
             # a constant has no spread to compare; that it is constant is another matter than its scale
             constant = parameter.stats is not None and parameter.stats.var == 0 and parameter.stats.mean != 0
             ratio = std / wanted if std is not None and wanted > 0 and not constant else None
-        elif undetermined is None and layer.kind not in ("norm", "scale"):
+        elif factor is not None and undetermined is None and layer.kind not in ("norm", "scale"):
             undetermined = "the fans of this layer are not known"
     return LayerRow(
         name=layer.name,

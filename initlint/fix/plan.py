@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ast
 import os
+import re
 import textwrap
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -46,6 +47,9 @@ PLANNERS: Mapping[str, Planner] = {
 #: Rules whose edits leave every value of the model as it is. All others change what training starts from.
 SAFE = frozenset({"IL901"})
 
+#: The tensor in a line that is written for any: ``nn.init.normal_(w, std=0.02)``.
+_ANY = re.compile(r"(?<=_\()(?:w|weight)(?=[,)])")
+
 #: Reads and parses a file; ``None`` when there is nothing to plan on.
 Reader = Callable[[str], Source | None]
 
@@ -63,7 +67,8 @@ def plan_fixes(run: Run, source: Reader | None = None) -> Run:
     found = []
     for finding in run.findings:
         model, site = facts.get(finding.model), finding.site
-        if finding.code in PLANNERS and model is not None and site is not None and not _installed(site.file):
+        mended = finding.code in PLANNERS or (finding.fix is not None and _ANY.search(finding.fix.snippet))
+        if mended and model is not None and site is not None and not _installed(site.file):
             if site.file not in known:
                 known[site.file] = get(site.file)
             text = known[site.file]
@@ -79,11 +84,14 @@ def _planned(finding: Finding, model: ModelFacts, site: Site, source: Source) ->
         statement = ast.Pass()  # a comment may stand alone
     if statement is None:
         return finding
+    scope = Scope(finding, model, site, source, statement)
     try:
-        edits = PLANNERS[finding.code](Scope(finding, model, site, source, statement))
+        edits = PLANNERS[finding.code](scope) if finding.code in PLANNERS else ()
+        if not edits:
+            return _with_target(finding, scope)
     except Exception:  # source may have any form; a plan that fails is no plan
         return finding
-    if not edits or all(edit.text == edit.before for edit in edits):
+    if all(edit.text == edit.before for edit in edits):
         return finding
     added = _added(edits)
     fix = Fix(
@@ -93,6 +101,31 @@ def _planned(finding: Finding, model: ModelFacts, site: Site, source: Source) ->
         snippet=textwrap.dedent("\n".join(added)),
     )
     return replace(finding, fix=fix)
+
+
+def _with_target(finding: Finding, scope: Scope) -> Finding:
+    """The finding with its line for any weight ``w`` written for the tensor that the source initialises there.
+
+    Only where the finding is about all that the line writes: the same line for other layers may well be right.
+    """
+    node = _target(scope)
+    if finding.fix is None or node is None or not _ANY.search(finding.fix.snippet):
+        return finding
+    target = scope.source.text(node)
+    if "\n" in target or {one.weight for one in scope.written_here()} != {one.weight for one in scope.layers}:
+        return finding
+    title, snippet = (_ANY.sub(lambda _: target, text) for text in (finding.fix.title, finding.fix.snippet))
+    return replace(finding, fix=replace(finding.fix, title=title, snippet=snippet))
+
+
+def _target(scope: Scope) -> ast.expr | None:
+    """What the statement initialises, or the attribute that it makes the parameter of."""
+    call, statement = scope.call(), scope.statement
+    if call is not None or not isinstance(statement, ast.Assign) or len(statement.targets) != 1:
+        return call.target if call is not None else None
+    target = statement.targets[0]
+    local = {parameter.local for parameter in scope.parameters}
+    return target if isinstance(target, ast.Attribute) and local == {target.attr} else None
 
 
 def _added(edits: tuple[Edit, ...]) -> list[str]:

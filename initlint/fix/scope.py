@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from initlint.facts import InitStatement, Layer, ModelFacts, ParameterFacts, Site
 from initlint.findings import Edit, Finding
 from initlint.fix.source import Change, InitCall, Source
+from initlint.runtime_scale import run_time_factor
 
 #: Makes the edits for one finding; none when the source has not the form that it can mend.
 Planner = Callable[["Scope"], tuple[Edit, ...]]
@@ -83,10 +84,15 @@ class Scope:
         Formulas only, no measured number: one line serves layers of many sizes.
         """
         kinds = Counter(kind for layer in self.layers if layer.kind != "embedding" and (kind := _suited(layer)))
-        if not kinds:
+        if not kinds or any(self._scaled(layer) for layer in self.layers):
             return None
         op, arguments = kinds.most_common(1)[0][0]
         return op, dict(arguments)
+
+    def _scaled(self, layer: Layer) -> bool:
+        """Whether the forward multiplies a weight before it is used: no scheme by name gives what it should hold."""
+        parameter = self.facts.parameter(layer.weight)
+        return parameter is not None and run_time_factor(self.facts, layer, parameter) != 1.0
 
     # -- text -----------------------------------------------------------------------------------
 

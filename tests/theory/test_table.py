@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from types import SimpleNamespace
 
 import pytest
 
+from initlint.diagnosis import suspects
 from initlint.facts import Layer, Measured, ModelFacts, Node, ParameterFacts, Site, TensorStats, Write
+from initlint.findings import Finding, Severity
 from initlint.table import expected, layer_rows
 
 
@@ -127,3 +130,22 @@ def test_zeros_and_empty_memory_have_an_expectation() -> None:
     assert row.std is None
     assert row.ratio is None
     assert row.expected_std == pytest.approx(0.125)
+
+
+def test_the_row_expects_what_the_finding_on_its_weight_expects() -> None:
+    facts = model(parameter(1.0, Write("normal_", 0, {"std": 1.0}, Site("m.py", 4))), layer(activation="leaky_relu"))
+    (suspect,) = suspects(facts)
+    found = Finding(
+        "IL101",
+        "variance-out-of-scale",
+        Severity.ERROR,
+        "message",
+        "m.py::M",
+        parameters=("fc.weight",),
+        expected={"std": math.sqrt(suspect.expected), "variance": suspect.expected},
+    )
+    (row,) = layer_rows(facts, None, [found])
+    assert row.expected_std == math.sqrt(suspect.expected)
+    assert row.ratio == pytest.approx(1.0 / math.sqrt(suspect.expected))
+    (other,) = layer_rows(facts, None, [dataclasses.replace(found, expected={"saturated_share": 0.05, "std": 1.0})])
+    assert other == layer_rows(facts)[0]
