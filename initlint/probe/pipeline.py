@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import re
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -38,6 +39,11 @@ if TYPE_CHECKING:
     from initlint.probe.inputs import Inputs
     from initlint.probe.record import Record
     from initlint.probe.traced import Traced
+
+# Share of a model's layers below which its forward does not stand for it: more is left out than seen. A forward that
+# hands its input on (a container of nets that train in turn) sees none.
+_MOST = 0.5
+_INDEX = re.compile(r"(?<![^.])\d+(?![^.])")
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,11 +181,34 @@ def graph(
     with through_training_step(model):
         found, given = _graph(model, record, facts, namespace, options, with_inputs=with_inputs)
     asked = _specified(facts, options) or "example_inputs" in namespace
-    # What a method other than forward leaves out may be another method's: only forward says that it is not used.
-    whole = found.trace.coverage >= 1 or has_forward(model)
-    if not with_inputs or asked or (whole and (found.status == "analysed" or found.trace.ran)):
+    if not with_inputs:
+        return found
+    # What a method other than forward leaves out may be another method's: only forward says that it is not used, as
+    # long as that is the lesser part.
+    few = has_forward(model) and _reaches_few(found, facts)
+    whole = found.trace.coverage >= 1 or (has_forward(model) and not few)
+    if few and (found.status == "analysed" or found.trace.ran):
+        found = replace(found, status="partial", reason=found.reason or _left_out(found))
+    if asked or (whole and (found.status == "analysed" or found.trace.ran)):
         return found
     return _by_parts(model, record, facts, options, found, given)
+
+
+def _reaches_few(found: GraphFacts, facts: ModelFacts) -> bool:
+    """Whether a forward leaves out most of its model, and not only like ones of what it reads (experts not chosen)."""
+    if found.trace.coverage >= _MOST:
+        return False
+    missing = set(found.trace.not_reached)
+    names = [p.name for p in facts.parameters if p.kind == "parameter"]
+    read = {_INDEX.sub("#", name) for name in names if name not in missing}
+    return sum(_INDEX.sub("#", name) not in read for name in missing) > (1 - _MOST) * len(names)
+
+
+def _left_out(found: GraphFacts) -> str:
+    """Why a forward that ran does not stand for the model."""
+    if not found.trace.coverage:
+        return "its forward reads none of its parameters"
+    return f"its forward reaches only {max(int(100 * found.trace.coverage), 1)} % of its layers"
 
 
 def _specified(facts: ModelFacts, options: ProbeOptions) -> tuple[str, ...]:
@@ -198,14 +227,17 @@ def _by_parts(
     """The graph of a model's parts, each called by itself, where they ran and show no less than was seen of the whole.
 
     One that has no forward consists of them, and of the method that it was called through, where that is what training
-    calls; of others they remain a part, whose reason says what the whole needs.
+    calls; of others they remain a part, whose reason says what the whole needs. A forward that ran and reaches the
+    lesser part of its model is called beside what it leaves out.
     """
     try:
         from initlint.probe import trace as tracing
         from initlint.probe.entrance import entrance, has_forward
         from initlint.probe.inputs_parts import method, parts_of, through_parts
 
-        through = entrance(model) if not has_forward(model) and given is not None and given.training else None
+        through: tuple[str, Callable[..., Any]] | None = None
+        if given is not None and given.training:
+            through = ("forward", model.forward) if has_forward(model) else entrance(model)
         if through is not None and given is not None and whole.trace.ran and not _inference_only(whole):
             rest = parts_of(model, options.seed, frozenset(whole.trace.not_reached))
             parts = [method(*through, given), *rest] if rest else []

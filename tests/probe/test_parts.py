@@ -192,3 +192,64 @@ def test_what_a_forward_leaves_out_stays_out() -> None:
     facts = analyse(Whole)
     assert facts.trace.parts == ()
     assert facts.trace.not_reached == tuple(f"auxiliary.{i}.{n}" for i in (0, 2) for n in ("weight", "bias"))
+
+
+class Nets(nn.Module):
+    """Two nets that train in turn, kept together by a module whose forward hands its input on."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.generator = nn.Sequential(nn.Linear(20, 30), nn.ReLU(), nn.Linear(30, 12))
+        self.critic = nn.Sequential(nn.Linear(12, 30), nn.ReLU(), nn.Linear(30, 1))
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.normal_(module.weight, std=5.0)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x
+
+
+class Encoding(nn.Module):
+    """Its forward is the lesser part of it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.encoder = nn.Linear(20, 8)
+        self.decoder = nn.Sequential(nn.Linear(8, 20), nn.ReLU(), nn.Linear(20, 20), nn.ReLU(), nn.Linear(20, 20))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.encoder(x)
+
+
+class Routed(nn.Module):
+    """Chooses one of many like parts."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.experts = nn.ModuleList([nn.Linear(20, 8) for _ in range(8)])
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.experts[0](x)
+
+
+def test_a_forward_that_reads_no_parameter_does_not_stand_for_its_model() -> None:
+    facts = analyse(Nets)
+    assert (facts.status, facts.reason) == ("partial", "its forward reads none of its parameters")
+    assert facts.trace.parts == ("generator", "critic")
+    assert len(facts.layers) == 4
+    report = initlint.check(Nets)
+    assert {layer for f in report.findings for layer in f.layers} >= {"generator.0", "critic.0"}
+
+
+def test_what_a_forward_leaves_out_is_called_beside_it_where_it_is_the_most() -> None:
+    facts = analyse(Encoding)
+    assert facts.status == "partial"
+    assert facts.reason == "its forward reaches only 25 % of its layers"
+    assert facts.trace.parts == ("forward", "decoder")
+    assert [layer.name for layer in facts.layers] == ["encoder", "decoder.0", "decoder.2", "decoder.4"]
+
+
+def test_parts_that_were_not_chosen_among_like_ones_are_not_left_out() -> None:
+    facts = analyse(Routed)
+    assert (facts.status, facts.trace.parts) == ("analysed", ())
+    assert len(facts.trace.not_reached) == 14
