@@ -33,6 +33,10 @@ class Section(dict[str, Any]):
             raise AttributeError(name) from None
 
 
+# What a reader of an error sees: "'configuration' object is not callable".
+Section.__name__ = Section.__qualname__ = "configuration"
+
+
 def entries(subject: Any, depth: int = _DEPTH) -> dict[str, dict[Path, Usage]]:
     """For each argument of a class or function, the entries that are read from it and how they are used."""
     function = conventions.constructor(subject) if isinstance(subject, type) else subject
@@ -60,7 +64,7 @@ def _read(
     # Parts of longer paths; ``cfg.shape[0]`` is no path, it looks into the entry.
     inner = {id(node.value) for node in nodes if isinstance(node, (ast.Attribute, ast.Subscript)) and path_of(node)}
     for node in nodes:
-        path = path_of(node)
+        path = conventions.of_entries(path_of(node))
         if len(path) < 2 or path[0] not in found or id(node) in inner:
             continue
         if id(node) in whole and path[-1] in _METHODS:  # ``cfg.get("width", 64)`` has its own default

@@ -9,6 +9,7 @@ import ast
 import dataclasses
 import enum
 import inspect
+import itertools
 import re
 import textwrap
 import types
@@ -21,7 +22,7 @@ import torch
 from torch import nn
 
 from initlint.probe.names import dotted
-from initlint.probe.paths import aliases, path_of, resolved
+from initlint.probe.paths import Path, aliases, path_of, resolved
 from initlint.records import dataclass
 
 NOTHING = object()  # no value is known
@@ -356,8 +357,8 @@ def roles(node: ast.AST, known: Mapping[str, Usage]) -> Iterator[tuple[str, Call
         if name := _is(node.value, known):
             yield name, mark("iterated")
     elif isinstance(node, ast.Attribute):
-        if name := _is(node.value, known):
-            attribute = node.attr
+        attribute = node.attr
+        if (name := _is(node.value, known)) and not _is_pythons(attribute):
             yield name, lambda usage: usage.attributes.setdefault(attribute)
     elif isinstance(node, ast.Compare):
         if name := _is(node.left, known):
@@ -372,6 +373,15 @@ def roles(node: ast.AST, known: Mapping[str, Usage]) -> Iterator[tuple[str, Call
             yield name, mark("tested")
     elif isinstance(node, ast.Call):
         yield from _call_roles(node, known, mark)
+
+
+def of_entries(path: Path) -> Path:
+    """A path up to where it leaves the entries: every object has ``__name__`` and ``__class__``, whatever it is."""
+    return tuple(itertools.takewhile(lambda part: not _is_pythons(part), path))
+
+
+def _is_pythons(attribute: str) -> bool:
+    return attribute.startswith("__") and attribute.endswith("__")
 
 
 def _call_roles(

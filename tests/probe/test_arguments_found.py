@@ -318,3 +318,62 @@ def test_shapes_and_collections_by_their_use(probe_files: Probe) -> None:
     found = {facts.name: facts for facts in probe_files("net.py", files={"net.py": TAKEN_APART})[0].models}
     assert {name: facts.status for name, facts in found.items()} == {"Policy": "analysed", "Characters": "analysed"}
     assert found["Policy"].arguments[0].value == "(3, 64, 64)"
+
+
+HELPERS = """
+from torch import nn
+
+def is_lambda(f):
+    return callable(f) and f.__name__ == "<lambda>"
+
+def default(val, d):
+    if val is not None:
+        return val
+    return d() if is_lambda(d) else d
+
+class Net(nn.Module):
+    def __init__(self, dim, dim_out=None):
+        super().__init__()
+        if dim.__class__ is float:
+            raise TypeError
+        self.c = nn.Conv2d(dim, default(dim_out, dim) * 4, 1)
+    def forward(self, x):
+        return self.c(x)
+"""
+
+
+def test_what_every_object_has_is_no_entry_of_a_configuration(probe_files: Probe) -> None:
+    facts = only(probe_files("net.py", files={"net.py": HELPERS}))
+    assert chosen(facts) == {"dim": ("64", "convention")}
+
+
+def test_what_is_called_is_no_configuration(probe_files: Probe) -> None:
+    code = """
+        from torch import nn
+        class Net(nn.Module):
+            def __init__(self, block, config):
+                super().__init__()
+                self.body = block(64, 64 * block.expansion)
+                self.head = config.heads("a")
+            def forward(self, x):
+                return self.body(x)
+    """
+    (result,) = probe_files("net.py", files={"net.py": code})
+    (missing,) = result.not_analysed
+    assert missing.reason == "no value is known for the arguments block, config"
+
+
+def test_errors_name_a_configuration_in_plain_words(probe_files: Probe) -> None:
+    code = """
+        from torch import nn
+        class Net(nn.Module):
+            def __init__(self, options):
+                super().__init__()
+                self.body = nn.Linear(options.width, 3)
+                self.more = options * 2
+            def forward(self, x):
+                return self.body(x)
+    """
+    (result,) = probe_files("net.py", files={"net.py": code})
+    (missing,) = result.not_analysed
+    assert "unsupported operand type(s) for *: 'configuration' and 'int'" in missing.reason
