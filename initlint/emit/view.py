@@ -188,11 +188,13 @@ def _alike(row: LayerRow) -> tuple[object, ...]:
 
 
 def span_of(names: Sequence[str]) -> str:
-    """One label for names that differ in their indices only; a list's first and last otherwise."""
+    """One label for names that differ in their indices only, in numeric order; a list's first and last otherwise."""
     if not names:
         return ""
     if len(names) == 1:
         return names[0]
+    if len({_INDEX.sub("#", name) for name in names}) == 1:
+        names = sorted(names, key=lambda name: [int(match.group()) for match in _INDEX.finditer(name)])
     columns = [[match.group() for match in _INDEX.finditer(name)] for name in names]
     varying = [i for i in range(len(columns[0])) if len({column[i] for column in columns if len(column) > i}) > 1]
     same = len({_INDEX.sub("#", name) for name in names}) == 1

@@ -233,3 +233,11 @@ def test_a_finding_without_a_place_names_its_model() -> None:
 def test_relative_paths_are_posix() -> None:
     assert relative("./a/../b.py") == "b.py"
     assert relative("") == ""
+
+
+def test_labels_of_alike_layers_are_in_numeric_order() -> None:
+    by_text = sorted(f"network.{index}.weight" for index in (2, 4, 6, 8, 10))
+    assert by_text[0] == "network.10.weight"
+    assert listing(by_text) == "network.{2…10}.weight (5)"
+    both = ["h.10.attn.1.w", "h.10.attn.9.w", "h.9.attn.10.w", "h.9.attn.2.w"]
+    assert span_of(both) == "h.9.attn.2.w … h.10.attn.9.w"
