@@ -62,8 +62,8 @@ class Missing:
 
         if is_lightning_module(self.__dict__["_initlint_missing"][0]):
             return (make(),)
-        if any(_is_module(base) for base in bases):
-            return ()  # a mixin beside a module: what it would add is not needed to build
+        if any(_is_module(base) for base in bases):  # a mixin: what it would add is not needed to build
+            return (type("Mixin", (_Keywords,), {"__slots__": ()}),)  # one of its own, for bases must differ
         raise self._fail()
 
     def __instancecheck__(self, _: object) -> bool:
@@ -74,6 +74,15 @@ class Missing:
 
     def __bool__(self) -> bool:
         return False
+
+
+class _Keywords:
+    """A base that takes what is said in the head of a class: ``class Net(nn.Module, Mixin, license="mit")``."""
+
+    __slots__ = ()
+
+    def __init_subclass__(cls, **_: Any) -> None:
+        super().__init_subclass__()
 
 
 def _is_plain(value: Any) -> bool:

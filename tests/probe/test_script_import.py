@@ -291,7 +291,7 @@ from torch import nn
 from a_private_library import Registry, HubMixin
 MODELS = Registry("models")
 @MODELS.register_module(name="net")
-class Net(nn.Module, HubMixin):
+class Net(nn.Module, HubMixin, Registry, license="mit", tags=["audio"]):
     def __init__(self):
         super().__init__()
         self.layer = nn.Linear(8, 4)
