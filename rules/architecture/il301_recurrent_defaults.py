@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from initlint.facts import Node
+from initlint.facts import Node, ParameterFacts
 from initlint.findings import Severity
+from initlint.records import dataclass
 from initlint.rule import Context, Outcome, Rule, bad, good, site_of
 
 # Jozefowicz et al. 2015 set 1; with E[f] = sigmoid(0.5) memory halves in 1.5 steps. Below that sum the gate starts
@@ -14,6 +15,19 @@ from initlint.rule import Context, Outcome, Rule, bad, good, site_of
 _FORGET_BIAS = 0.5
 # |W W^T / g^2 - I|_max of an orthogonal float32 matrix is below 1e-5, of bfloat16 below 1e-2 (THEORY 3.3).
 _ORTHOGONAL = 1e-2
+
+
+@dataclass(frozen=True, slots=True)
+class _Left:
+    """What of a recurrent layer is left at its default."""
+
+    layer: str
+    cell: str  # "rnn" | "lstm" | "gru"
+    steps: object  # over which it runs, where that is known
+    parameters: tuple[ParameterFacts, ...]
+    hidden: tuple[ParameterFacts, ...]  # hidden-to-hidden matrices that are not orthogonal
+    forget: float | None  # mean bias of the forget gates of an LSTM
+    low: bool  # it is too small to remember
 
 
 class RecurrentDefaults(Rule):
@@ -63,15 +77,21 @@ class RecurrentDefaults(Rule):
 
     def check(self, context: Context) -> Iterator[Outcome]:
         seen: set[tuple[str, ...]] = set()  # a cell that is called at every step is one cell
+        groups: dict[tuple[object, ...], list[_Left]] = {}  # by the line that makes them, and what is left
         for node in context.facts.nodes:
             names = tuple(node.parameters.values())
             if node.op == "recurrent" and names not in seen:
                 seen.add(names)
-                outcome = self._judge(context, node)
-                if outcome is not None:
-                    yield outcome
+                left = self._left(context, node)
+                if left is not None:
+                    made = left.parameters[0].created
+                    place = (made.file, made.line) if made is not None else names
+                    groups.setdefault((place, left.cell, bool(left.hidden), left.low), []).append(left)
+        for group in groups.values():
+            yield self._report(context, group)
 
-    def _judge(self, context: Context, node: Node) -> Outcome | None:
+    def _left(self, context: Context, node: Node) -> _Left | None:
+        """What of a recurrent layer is left at its default."""
         names = [name for role, name in node.parameters.items() if "hh" in role or "bias" in role]
         facts = [p for name in names if (p := context.parameter(name)) is not None]
         untouched = [p for p in facts if p.writes and p.writes[-1].origin == "torch"]
@@ -87,24 +107,33 @@ class RecurrentDefaults(Rule):
         low = forget is not None and forget < _FORGET_BIAS and bool(kept)
         if not hidden and not low:
             return None
+        return _Left(node.module or node.label, cell, steps, tuple(untouched), tuple(hidden), forget, low)
+
+    def _report(self, context: Context, group: list[_Left]) -> Outcome:
+        """One finding for the layers that one line makes: what is said of the first holds for all."""
+        first = group[0]
         said = []
-        if hidden:
+        if first.hidden:
             said.append("the recurrent matrices are the default uniform ones, not orthogonal")
-        if low:
-            said.append(f"the forget gates start with bias {forget:.2g}, so half of the cell is lost at each step")
-        layer = node.module or node.label
+        if first.low:
+            said.append(
+                f"the forget gates start with bias {first.forget:.2g}, so half of the cell is lost at each step"
+            )
+        more = f" and {len(group) - 1} more" if len(group) > 1 else ""
+        steps = first.steps
         return self.finding(
             context,
-            f"`{layer}` ({cell.upper()}) keeps PyTorch's default: " + " and ".join(said),
-            parameters=[p.name for p in (untouched if low else hidden)],
-            site=untouched[0].created or site_of(untouched[0]),
-            expected={"recurrent": "orthogonal for each gate", "forget_bias": 1.0 if cell == "lstm" else None},
-            actual={"recurrent": "uniform(-1/sqrt(H), 1/sqrt(H))", "forget_bias": forget},
-            effect=f"memory of about {_memory(forget):.1f}{f' of {steps}' if steps else ''} steps at the start"
-            if forget is not None
+            f"`{first.layer}`{more} ({first.cell.upper()}) {'keep' if more else 'keeps'} PyTorch's default: "
+            + " and ".join(said),
+            parameters=[p.name for left in group for p in (left.parameters if left.low else left.hidden)],
+            site=first.parameters[0].created or site_of(first.parameters[0]),
+            expected={"recurrent": "orthogonal for each gate", "forget_bias": 1.0 if first.cell == "lstm" else None},
+            actual={"recurrent": "uniform(-1/sqrt(H), 1/sqrt(H))", "forget_bias": first.forget},
+            effect=f"memory of about {_memory(first.forget):.1f}{f' of {steps}' if steps else ''} steps at the start"
+            if first.forget is not None
             else f"a gradient shrinks 4-fold in second moment at each {f'of {steps} steps' if steps else 'step'}",
             fix="for gate in weight_hh.chunk(4): nn.init.orthogonal_(gate); bias_ih[H:2*H].fill_(1.0)"
-            if cell == "lstm"
+            if first.cell == "lstm"
             else "nn.init.orthogonal_(weight_hh)",
             topic="convention",
         )
