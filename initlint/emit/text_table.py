@@ -121,7 +121,7 @@ def _texts(columns: Sequence[Column], rows: Sequence[Fold], taken: dict[str, str
             continue
         fill = column.text if step is None or column.short is None else column.short
         entries = [column.title, *(fill(row) for row in rows)]
-        found[column.title] = [shorten(text, step) for text in entries] if isinstance(step, int) else entries
+        found[column.title] = _told_apart(entries, step) if isinstance(step, int) else entries
     return found
 
 
@@ -145,6 +145,18 @@ def _painted(fold: Fold, entries: Sequence[str], columns: Sequence[Column], widt
         text = _line([entries[i]], [column], [widths[i]])
         parts.append(style(text, COLOURS[fold.severity]) if column.title in ("layer", "std", "ratio") else text)
     return "  ".join(parts)
+
+
+def _told_apart(texts: Sequence[str], width: int) -> list[str]:
+    """Texts cut in the middle to that many columns; where different ones would become the same, at the beginning."""
+    short = [shorten(text, width) for text in texts]
+    meant: dict[str, set[str]] = {}
+    for text, cut in zip(texts, short, strict=True):
+        meant.setdefault(cut, set()).add(text)
+    return [
+        f"…{text[1 - width :]}" if len(meant[cut]) > 1 and 1 < width < len(text) == cells(text) else cut
+        for text, cut in zip(texts, short, strict=True)
+    ]
 
 
 def _mark(fold: Fold, style: Style) -> str:

@@ -102,6 +102,19 @@ def test_what_lies_between_may_differ_in_its_index() -> None:
     assert [len(fold.rows) for fold in folds(dataclasses.replace(mlp, rows=rows), ())] == [20, 1]
 
 
+def test_names_that_differ_at_their_ends_are_told_apart_when_cut() -> None:
+    mlp = sample().models[1]
+    ends = ("weight_ih_l0", "weight_hh_l0", "weight_ih_l0_reverse", "weight_hh_l0_reverse")
+    rows = tuple(
+        dataclasses.replace(mlp.rows[0], name=f"encoder.0.layers.0.1.lstm.{end}", std=0.1 + i)
+        for i, end in enumerate(ends)
+    )
+    run = dataclasses.replace(sample(), models=(dataclasses.replace(mlp, rows=rows),), findings=())
+    shown = render("text", run, Options(sources=sources, width=80))
+    names = [line.split()[0] for line in shown.splitlines() if "…" in line and "weight" not in line.split()[-1]]
+    assert len(names) == len(set(names)) == len(ends), shown
+
+
 def test_places_on_one_line_are_told_once() -> None:
     related = tuple(Related("models/mlp.py", line, f"made {i}") for i, line in enumerate((9, 9, 20, 9)))
     finding = dataclasses.replace(XAVIER, related=related)
