@@ -200,6 +200,9 @@ def _filled(subject: Any, chosen: Chosen, script: Script, directory: str, *, gue
                 read = read if read is not None else configs.entries(subject)
                 if paths := read.get(parameter.name):
                     value, origin = configs.made(paths, parameter.name), "convention"
+                    if value is conventions.NOTHING:  # real sizes are large: where small ones can be made up, these do
+                        known, origin = _options(paths, script, directory)
+                        value = configs.made(paths, parameter.name, known)
         if value is conventions.NOTHING and guess and not usage.attributes:  # a number has no entries
             value, origin = conventions.value_for(parameter.name, annotation, usage, namespace)
         if value is conventions.NOTHING:
@@ -207,6 +210,20 @@ def _filled(subject: Any, chosen: Chosen, script: Script, directory: str, *, gue
         else:
             filled[parameter.name] = (value, origin)
     return filled, unknown
+
+
+def _options(paths: Mapping[tuple[str, ...], Any], script: Script, directory: str) -> tuple[Mapping[str, Any], str]:
+    """Values that a script of the repository gives to what a configuration is asked for, and where they come from."""
+    from initlint.probe.commandline import options_for
+
+    if not os.path.isabs(script.path):
+        return {}, "convention"
+    with unwatched():
+        options = options_for({path[0] for path in paths if len(path) == 1}, script.path)
+    if options is None:
+        return {}, "convention"
+    depends_on(options.path)
+    return options.values, f"options of {relative(options.path, directory)}"
 
 
 def _part(annotation: Any, usage: conventions.Usage, script: Script, directory: str) -> tuple[Any, str]:

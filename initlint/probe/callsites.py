@@ -33,7 +33,7 @@ _SKIPPED = frozenset(
         "outputs",
     ]
 )
-_MARKS = (".git", "pyproject.toml", "setup.py", "setup.cfg")
+_MARKS = (".git", "pyproject.toml", "setup.py", "setup.cfg", "requirements.txt", "environment.yml")
 _FENCE = re.compile(r"^[ \t]*```[ \t]*(?:python|py|pycon|python3)\b[^\n]*\n(.*?)^[ \t]*```", re.DOTALL | re.MULTILINE)
 
 
@@ -67,6 +67,15 @@ class CallSite:
 def find(name: str, path: str) -> list[CallSite]:
     """Calls of ``name`` (also as an attribute, ``models.Net(...)``) in the repository of a file, nearest first."""
     found: list[CallSite] = []
+    for _, source in files_with(name, path):
+        found += list(_calls(source, name))
+        if len(found) >= _SITES:
+            return found[:_SITES]
+    return found
+
+
+def files_with(name: str, path: str) -> Iterator[tuple[str, Source]]:
+    """The pieces of code in the repository of a file that may call ``name``, nearest first, each with its file."""
     pattern = re.compile(rf"\b{re.escape(name)}\s*\(")
     for file in _ordered(path):
         try:
@@ -76,18 +85,16 @@ def find(name: str, path: str) -> list[CallSite]:
                 text = stream.read()
         except OSError:
             continue
-        if not pattern.search(text):
-            continue
-        for source in _sources(file, text):
-            found += list(_calls(source, name))
-            if len(found) >= _SITES:
-                return found[:_SITES]
-    return found
+        if pattern.search(text):
+            yield from ((file, source) for source in _sources(file, text))
 
 
 def repository(path: str) -> str:
-    """The root of the project that a file belongs to: the nearest folder with project files, else its own."""
+    """The root of the project that a file belongs to: the nearest folder with project files, else the one that its
+    package lies in, else its own."""
     folder = own = os.path.dirname(path)
+    while os.path.isfile(os.path.join(own, "__init__.py")) and os.path.dirname(own) != own:
+        own = os.path.dirname(own)
     for _ in range(8):
         if any(os.path.exists(os.path.join(folder, mark)) for mark in _MARKS):
             return folder

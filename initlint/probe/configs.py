@@ -78,17 +78,20 @@ def _read(
     return {name: _leaves(paths) for name, paths in found.items()}
 
 
-def made(paths: Mapping[Path, Usage], owner: str = "") -> Any:
+def made(paths: Mapping[Path, Usage], owner: str = "", known: Mapping[str, Any] | None = None) -> Any:
     """A configuration with these entries, by convention; ``NOTHING`` where one of them has none.
 
     Args:
         owner: name of the argument.
+        known: values of entries at its top, which win over conventions.
     """
     result = Section()
     for path, usage in paths.items():
         if usage.called >= 0 and not _CALLED.search(path[-1].lower()):
             return NOTHING  # a method: no configuration
-        value = _of_space(path[-1]) if (owner, *path)[-2].endswith("space") else NOTHING
+        value = (known or {}).get(path[0], NOTHING) if len(path) == 1 else NOTHING
+        if value is NOTHING and (owner, *path)[-2].endswith("space"):
+            value = _of_space(path[-1])
         if value is NOTHING:
             value, _ = conventions.value_for(path[-1], inspect.Parameter.empty, usage, {})
         if value is NOTHING:
