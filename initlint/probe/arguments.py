@@ -176,16 +176,20 @@ def _evaluated(subject: Any, site: CallSite, script: Script, directory: str) -> 
 def _filled(subject: Any, chosen: Chosen, script: Script, directory: str, *, guess: bool) -> tuple[Chosen, list[str]]:
     """Fill the missing required arguments; returns also the names for which nothing is known."""
     from initlint.probe import configs, conventions
+    from initlint.probe import items as sequences
 
     read: Mapping[str, Any] | None = None
     uses = conventions.uses(subject)
     namespace = script.namespace
     filled = dict(chosen)
     unknown: list[str] = []
+    items = sequences.read(subject)
+    known = {p.name: p.default for p in parameters_of(subject)} | {n: v for n, (v, _) in chosen.items()}
     for parameter in parameters_of(subject):
         if parameter.name in filled or parameter.default is not parameter.empty or parameter.kind in _VARIADIC:
             continue
         usage = uses.get(parameter.name, conventions.Usage())
+        usage.counted |= parameter.name in items and items[parameter.name].repeated
         annotation = _annotation(parameter, namespace)
         value, origin = _part(annotation, usage, script, directory) if guess else (conventions.NOTHING, "")
         if value is not conventions.NOTHING:
@@ -205,6 +209,7 @@ def _filled(subject: Any, chosen: Chosen, script: Script, directory: str, *, gue
                         value = configs.made(paths, parameter.name, known)
         if value is conventions.NOTHING and guess and not usage.attributes:  # a number has no entries
             value, origin = conventions.value_for(parameter.name, annotation, usage, namespace)
+            value = sequences.fitted(parameter.name, value, items, known)
         if value is conventions.NOTHING:
             unknown.append(parameter.name)
         else:

@@ -82,8 +82,8 @@ _OPTIONS = ("use", "is", "has", "with", "enable", "apply", "add", "do")  # first
 _TABLE = tuple((re.compile(pattern), value) for pattern, value in _NAMES)
 #: How many layers or blocks: two of them show what repeats.
 COUNT = 2
-# Sizes of two successive stages, for arguments that are walked over.
-_STAGES = [16, 32]
+#: Sizes of two successive stages, for arguments that are walked over.
+STAGES = [16, 32]
 # Of an argument called a shape and taken apart: an image, large enough for the three convolutions of Atari policies.
 _SHAPE = (3, 64, 64)
 # Of one of which only the number of elements is asked for: a vector.
@@ -195,7 +195,7 @@ def by_usage(name: str, usage: Usage) -> Any:
     if usage.multiplied and name.lower().endswith("shape"):
         return FLAT_SHAPE
     if usage.iterated:
-        return _SHAPE if name.lower().endswith("shape") else list(_STAGES)
+        return _SHAPE if name.lower().endswith("shape") else list(STAGES)
     return NOTHING
 
 
@@ -280,7 +280,7 @@ def _sequence(base: type, arguments: tuple[Any, ...], name: str) -> Any:
             return tuple(8 for _ in items)
         if name.lower().endswith("shape") and len(items) < 2:
             return make(_SHAPE)
-        return make(_STAGES)
+        return make(STAGES)
     if items[0] is float:
         return make((1.0, 1.0))
     if items[0] is str:
