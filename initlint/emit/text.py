@@ -24,11 +24,17 @@ from initlint.emit.view import (
 from initlint.facts import InputFacts, ModelFacts, NotAnalysed
 from initlint.findings import ModelReport, Run
 
+#: Reasons of undetermined checks that are told, the commonest first; ``-v`` lists all.
+_REASONS = 3
+#: What may be cut at the edge: values that a person has seen where they come from.
+_CUT = ("arguments", "unmodelled")
+
 
 def render(run: Run, options: Options) -> str:
     """The report; models without findings take one line when there are several."""
     style = Style(options.color)
     blocks = [_model(run, report, options, style) for report in run.models]
+    brief = [not block or _is_brief(run, report, options) for block, report in zip(blocks, run.models, strict=True)]
     blocks += [finding_lines(finding, options, style) for finding in unplaced(run)]
     if options.verbose >= 0:
         blocks.append(_not_analysed(run, options, style))
@@ -36,19 +42,20 @@ def render(run: Run, options: Options) -> str:
         blocks.append(_statistics(run, style))
     if options.verbose >= 0:
         blocks.append(_summary(run, style))
-    return _joined(blocks)
+    return _joined(blocks, brief)
 
 
-def _joined(blocks: list[list[str]]) -> str:
-    """Blocks of lines, apart by an empty line; neighbouring one-line blocks (healthy models) stay together."""
+def _joined(blocks: list[list[str]], brief: list[bool]) -> str:
+    """Blocks of lines, apart by an empty line; neighbouring brief blocks (healthy models, the first) stay together."""
     text: list[str] = []
-    short = True
-    for block in blocks:
+    together = True
+    for index, block in enumerate(blocks):
         if not block:
             continue
-        if text and not (short and len(block) == 1 and block is not blocks[-1]):
+        short = len(block) == 1 if index >= len(brief) else brief[index]
+        if text and not (together and short and block is not blocks[-1]):
             text.append("")
-        short = len(block) == 1
+        together = short
         text += block
     return "".join(f"{line.rstrip()}\n" for line in text)
 
@@ -58,8 +65,8 @@ def _model(run: Run, report: ModelReport, options: Options, style: Style) -> lis
     told = [line for finding in findings for line in ("", *finding_lines(finding, options, style))]
     if options.verbose < 0:
         return told[1:]
-    if not findings and len(run.models) > 1 and options.verbose == 0:
-        return [_brief(report, options, style)]
+    if _is_brief(run, report, options):
+        return _brief(report, options, style)
     lines = _header(report, options, style)
     if report.rows:
         lines += ["", *table_lines(report, findings, options, style)]
@@ -67,8 +74,13 @@ def _model(run: Run, report: ModelReport, options: Options, style: Style) -> lis
     return [*lines, *([""] if undetermined else []), *undetermined, *told]
 
 
-def _brief(report: ModelReport, options: Options, style: Style) -> str:
-    """The one line of a model without findings among others."""
+def _is_brief(run: Run, report: ModelReport, options: Options) -> bool:
+    """Whether a model takes as little room as can be: one without findings among others."""
+    return options.verbose == 0 and len(run.models) > 1 and not findings_of(run, report)
+
+
+def _brief(report: ModelReport, options: Options, style: Style) -> list[str]:
+    """One line, and the reason where there is one, as long as it is."""
     facts = report.facts
     details = [counted(len(report.rows), "layer")]
     if not _traced(facts):
@@ -80,11 +92,8 @@ def _brief(report: ModelReport, options: Options, style: Style) -> str:
     if report.undetermined:
         details.append(f"{counted(len(report.undetermined), 'check')} undetermined")
     said = style("ok", "green") if facts.status == "analysed" else _status(facts, style)
-    reason = ""
-    if facts.reason:
-        used = cells(f"{clean(facts.target)}  {clean(facts.status)}    {', '.join(details)}")
-        reason = f": {truncate(clean(facts.reason), max(options.width - used, 40))}"
-    return f"{style(clean(facts.target), bold=True)}  {said}{reason}  {style(', '.join(details), dim=True)}"
+    head = f"{style(clean(facts.target), bold=True)}  {said}  {style(', '.join(details), dim=True)}"
+    return [head, *_because(facts, options, style)]
 
 
 def _status(facts: ModelFacts, style: Style) -> str:
@@ -94,17 +103,27 @@ def _status(facts: ModelFacts, style: Style) -> str:
 def _header(report: ModelReport, options: Options, style: Style) -> list[str]:
     lines = _title(report.facts, options, style)
     for word, text in _facts(report):
-        lines.append(f"  {style(f'{word:<10}', dim=True)}  {truncate(text, options.width - 14)}")
+        if word in _CUT and options.verbose < 1:
+            lines += _fact(word, [truncate(text, options.width - 14)], style)
+        else:
+            lines += _fact(word, wrapped(text, options.width, 14, 14), style)
     return lines
+
+
+def _fact(word: str, lines: list[str], style: Style) -> list[str]:
+    """A word and what is to say about it."""
+    return [f"  {style(f'{word:<10}', dim=True)}  {lines[0]}", *lines[1:]]
 
 
 def _title(facts: ModelFacts, options: Options, style: Style) -> list[str]:
     """The model and how far it was analysed; the reason, where it was not analysed whole, on lines of its own."""
     head = f"{style(clean(facts.target), bold=True)}  {_status(facts, style)}"
-    if not facts.reason:
-        return [head]
-    first, *more = wrapped(clean(facts.reason), options.width, 14, 14)
-    return [head, f"  {style('because   ', dim=True)}  {first}", *more]
+    return [head, *_because(facts, options, style)]
+
+
+def _because(facts: ModelFacts, options: Options, style: Style) -> list[str]:
+    """Why a model was not analysed whole."""
+    return _fact("because", wrapped(clean(facts.reason), options.width, 14, 14), style) if facts.reason else []
 
 
 def _traced(facts: ModelFacts) -> bool:
@@ -176,8 +195,11 @@ def _undetermined(report: ModelReport, options: Options, style: Style) -> list[s
     if options.verbose > 0:
         lines = [f"  {word}  {total}"]
         return lines + [f"    {', '.join(codes)} ({count}): {clean(reason)}" for reason, codes, count in groups]
-    said = "; ".join(f"{', '.join(codes)}: {clean(reason)}" for reason, codes, _ in groups)
-    return [f"  {word}  {truncate(f'{total}, {said}', max(options.width - 16, 20))}"]
+    said = "; ".join(f"{', '.join(codes)}: {clean(reason)}" for reason, codes, _ in groups[:_REASONS])
+    rest = len(groups) - _REASONS
+    more = f"; and {counted(rest, 'more reason')} (-v lists them)" if rest > 0 else ""
+    first, *others = wrapped(f"{total}, {said}{more}", options.width, 16, 16)
+    return [f"  {word}  {first}", *others]
 
 
 def _not_analysed(run: Run, options: Options, style: Style) -> list[str]:

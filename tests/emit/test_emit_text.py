@@ -248,6 +248,28 @@ def test_relative_paths_are_posix() -> None:
     assert relative("") == ""
 
 
+REASON = "no inputs found for which the forward passes (RuntimeError: mat1 and mat2 shapes cannot be multiplied)"
+
+
+def joined(said: str) -> str:
+    """A text without its line ends and indentation."""
+    return " ".join(said.split())
+
+
+def test_reasons_are_wrapped_and_never_cut() -> None:
+    run = sample()
+    partial = dataclasses.replace(run.models[0].facts, reason=REASON, notes=(f"line 3: {REASON}",))
+    models = (dataclasses.replace(run.models[0], facts=partial), *run.models[1:])
+    alone = text(dataclasses.replace(run, models=models[:1]), width=80)
+    assert f"because {REASON} trace" in joined(alone)
+    assert f"note line 3: {REASON} layer" in joined(alone)
+    brief = text(dataclasses.replace(run, models=models, findings=()), width=80)
+    assert f"models/gpt.py::GPT partial 50 layers, forward not run, 3 checks undetermined because {REASON} " in joined(
+        brief
+    )
+    assert "…" not in brief
+
+
 def test_labels_of_alike_layers_are_in_numeric_order() -> None:
     by_text = sorted(f"network.{index}.weight" for index in (2, 4, 6, 8, 10))
     assert by_text[0] == "network.10.weight"
