@@ -27,6 +27,7 @@ from initlint.emit.view import (
     missed,
     places,
     profile_of,
+    said_unseen,
     tally,
     undetermined_reasons,
     unplaced,
@@ -53,7 +54,7 @@ def page(run: Run, options: Options) -> Page:
     shown = missed(run)
     return Page(
         title=f"initlint: {verdict_of(run)}",
-        level=_level(count, whole=not shown),
+        level=_level(count, whole=not shown and not said_unseen(run.models)),
         said=verdict_of(run),
         count=count,
         seconds=seconds(run.seconds),

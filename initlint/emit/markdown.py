@@ -12,6 +12,7 @@ from initlint.emit.view import (
     listing,
     missed,
     places,
+    said_unseen,
     tally,
     undetermined_reasons,
     unknown,
@@ -29,10 +30,13 @@ _SPECIAL = re.compile(r"([\\`*_\[\]#|~$]|^[-+](?=\s)|^\d+[.)](?=\s))")
 def render(run: Run, options: Options) -> str:
     """The summary; details of each finding are folded."""
     count = tally(run)
-    icon = "🔴" if count.errors else "🟠" if count.warnings else "🔵" if count.notes else "⚪" if missed(run) else "🟢"
+    blind = said_unseen(run.models)
+    clear = "⚪" if missed(run) or blind else "🟢"
+    icon = "🔴" if count.errors else "🟠" if count.warnings else "🔵" if count.notes else clear
+    more = f", {blind}" if blind and count.findings else ""  # without findings the headline says it
     facts = (
         f"{counted(count.layers, 'layer')}: {count.ok} ok, {counted(count.findings, 'finding')}, "
-        f"{unknown(count)} · {counted(count.models, 'model')} · {seconds(run.seconds)}"
+        f"{unknown(count)}{more} · {counted(count.models, 'model')} · {seconds(run.seconds)}"
     )
     lines = [f"## {icon} initlint: {verdict_of(run)}", "", facts]
     if run.findings:

@@ -14,6 +14,7 @@ from initlint.emit.view import (
     listed,
     listing,
     missed,
+    said_unseen,
     statistics,
     tally,
     undetermined_reasons,
@@ -91,7 +92,12 @@ def _brief(report: ModelReport, options: Options, style: Style) -> list[str]:
         details.append(f"init call at {facts.unrun[0]} not run")
     if report.undetermined:
         details.append(f"{counted(len(report.undetermined), 'check')} undetermined")
-    said = style("ok", "green") if facts.status == "analysed" else _status(facts, style)
+    blind = said_unseen([report])
+    if blind:
+        details.append(blind)
+    # what looked at no layer of a model with parameters is no success
+    fine = facts.status == "analysed" and bool(report.rows or not blind)
+    said = style("ok", "green") if fine else _status(facts, style)
     head = f"{style(clean(facts.target), bold=True)}  {said}  {style(', '.join(details), dim=True)}"
     return [head, *_because(facts, options, style)]
 
@@ -253,4 +259,6 @@ def summary_line(run: Run, style: Style) -> str:
     lost = len(missed(run))
     models += f", {lost} not analysed" if lost else ""
     rest = f"({by_severity}{models}, {seconds(run.seconds)})"
-    return f"{counted(count.layers, 'layer')}: {count.ok} ok, {found}, {unknown(count)} {style(rest, dim=True)}"
+    blind = said_unseen(run.models)
+    counts = f"{count.ok} ok, {found}, {unknown(count)}" + (f", {style(blind, 'yellow')}" if blind else "")
+    return f"{counted(count.layers, 'layer')}: {counts} {style(rest, dim=True)}"

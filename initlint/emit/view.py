@@ -63,6 +63,31 @@ def outcomes(report: ModelReport, findings: Iterable[Finding]) -> dict[str, tupl
     return found
 
 
+def unseen(reports: Iterable[ModelReport]) -> tuple[int, int]:
+    """Tensors of parameters that no trace saw, and their elements: of what nothing is known but its values.
+
+    The layers of a report are those that its graph reads; a parameter outside of all is in none of the counts.
+    """
+    tensors = elements = 0
+    for report in reports:
+        trace = report.facts.trace
+        none = trace.method not in ("symbolic", "recorded", "mixed")
+        missing = set(trace.not_reached) if report.facts.status != "analysed" or trace.coverage < 1 else set()
+        told = {name for row in report.rows for name in row.parameters}
+        for parameter in report.facts.parameters:
+            if parameter.kind != "parameter" or parameter.generated or told & {parameter.name, *parameter.aliases}:
+                continue
+            if none or parameter.name in missing:
+                tensors, elements = tensors + 1, elements + math.prod(parameter.shape)
+    return tensors, elements
+
+
+def said_unseen(reports: Iterable[ModelReport]) -> str:
+    """``4 tensors (1,024 values) not seen``, or nothing."""
+    tensors, elements = unseen(reports)
+    return f"{counted(tensors, 'tensor')} ({counted(elements, 'value')}) not seen" if tensors else ""
+
+
 @dataclass(frozen=True, slots=True)
 class Tally:
     """Counts over a run (or one model) as the summary line gives them."""
@@ -257,7 +282,10 @@ def listed(run: Run, verbose: int) -> list[NotAnalysed]:
 def verdict_of(run: Run) -> str:
     """The verdict of a whole run, which is not clean while something could not be looked at."""
     count, lost = tally(run), len(missed(run))
-    return verdict(count) + (f", {lost} not analysed" if lost and not count.findings else "")
+    if count.findings:
+        return verdict(count)
+    blind = said_unseen(run.models)
+    return verdict(count) + (f", {lost} not analysed" if lost else "") + (f", {blind}" if blind else "")
 
 
 @dataclass(frozen=True, slots=True)

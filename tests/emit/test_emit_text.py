@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from initlint.emit import Options, render
 from initlint.emit.common import cells, clean, number, place, relative, shorten, times, truncate
 from initlint.emit.frame import code_frame
-from initlint.emit.view import folds, listing, places, span_of
-from initlint.facts import Site
-from initlint.findings import Related, Run
+from initlint.emit.view import folds, listing, places, span_of, verdict_of
+from initlint.facts import ParameterFacts, Site, TraceFacts
+from initlint.findings import ModelReport, Related, Run
 
 
 def text(run: Run, **options: object) -> str:
@@ -268,6 +268,29 @@ def test_reasons_are_wrapped_and_never_cut() -> None:
         brief
     )
     assert "…" not in brief
+
+
+def test_parameters_that_no_trace_saw_are_told_in_the_summary() -> None:
+    facts = dataclasses.replace(
+        healthy().models[0].facts,
+        parameters=(
+            ParameterFacts("seen.weight", "parameter", (4, 4), "float32", "seen", "weight"),
+            ParameterFacts("nets.0.weight", "parameter", (100, 50), "float32", "nets.0", "weight"),
+            ParameterFacts("nets.1.weight", "parameter", (100, 50), "float32", "nets.1", "weight"),
+            ParameterFacts("mean", "buffer", (9,), "float32", "", "mean"),
+        ),
+        trace=TraceFacts(method="symbolic", coverage=0.3, not_reached=("nets.0.weight", "nets.1.weight"), ran=True),
+    )
+    run = Run(models=(ModelReport(facts),))
+    assert "undetermined, 2 tensors (10,000 values) not seen (" in text(run).splitlines()[-1]
+    assert verdict_of(run) == "no findings, 2 tensors (10,000 values) not seen"
+    assert not render("markdown", run, Options()).startswith("## 🟢")
+    two = text(Run(models=(ModelReport(facts), *healthy().models)))
+    assert f"{facts.target}  analysed  0 layers, 2 tensors (10,000 values) not seen" in two
+    none = dataclasses.replace(facts, status="partial", trace=TraceFacts())
+    assert "3 tensors (10,016 values) not seen" in text(Run(models=(ModelReport(none),))).splitlines()[-1]
+    whole = dataclasses.replace(facts, trace=TraceFacts(method="symbolic", coverage=1.0, ran=True))
+    assert "not seen" not in text(Run(models=(ModelReport(whole),)))
 
 
 def test_labels_of_alike_layers_are_in_numeric_order() -> None:
