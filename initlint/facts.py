@@ -14,6 +14,9 @@ from typing import ClassVar
 
 from initlint.records import dataclass
 
+#: How a note says that the build went on without a module: "line 3: cv2 ...: No module named 'cv2'".
+STAND_IN = "could not be imported and was replaced by a stand-in"
+
 #: A plain value that JSON can hold; lists and mappings appear in ``attrs`` only.
 Scalar = bool | int | float | str | None
 Plain = Scalar | list["Plain"] | dict[str, "Plain"]

@@ -10,6 +10,7 @@ from initlint.emit.style import Style
 from initlint.emit.text_findings import finding_lines, wrapped
 from initlint.emit.text_table import table_lines
 from initlint.emit.view import (
+    brief_notes,
     findings_of,
     listed,
     listing,
@@ -108,7 +109,7 @@ def _status(facts: ModelFacts, style: Style) -> str:
 
 def _header(report: ModelReport, options: Options, style: Style) -> list[str]:
     lines = _title(report.facts, options, style)
-    for word, text in _facts(report):
+    for word, text in _facts(report, options.verbose):
         if word in _CUT and options.verbose < 1:
             lines += _fact(word, [truncate(text, options.width - 14)], style)
         else:
@@ -136,7 +137,7 @@ def _traced(facts: ModelFacts) -> bool:
     return facts.trace.method in ("symbolic", "recorded", "mixed")
 
 
-def _facts(report: ModelReport) -> list[tuple[str, str]]:
+def _facts(report: ModelReport, verbose: int) -> list[tuple[str, str]]:
     facts = report.facts
     found = []
     if _traced(facts):
@@ -164,7 +165,7 @@ def _facts(report: ModelReport) -> list[tuple[str, str]]:
     loss = describe_loss(report)
     if loss:
         found.append(("init loss", loss))
-    found += [("note", clean(note)) for note in facts.notes]
+    found += [("note", clean(note)) for note in (facts.notes if verbose > 0 else brief_notes(facts.notes))]
     return found
 
 

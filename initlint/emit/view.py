@@ -8,9 +8,12 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
 from initlint.emit.common import clean, counted, finite
-from initlint.facts import Histogram, Node, NotAnalysed, Scalar
+from initlint.facts import STAND_IN, Histogram, Node, NotAnalysed, Scalar
 from initlint.findings import Finding, LayerRow, ModelReport, Related, Run, Severity, Undetermined
 from initlint.records import dataclass
+
+#: Packages that a note names before it counts the rest.
+_PACKAGES = 16
 
 OK, FINDING, UNDETERMINED = "ok", "finding", "undetermined"
 
@@ -240,6 +243,28 @@ def listing(names: Sequence[str], limit: int = 4) -> str:
         parts += [f"{span_of(group)} ({len(group)})"] if len(group) > 2 else group
     rest = len(parts) - limit
     return ", ".join(parts[:limit]) + (f" and {rest} more" if rest > 0 else "")
+
+
+def brief_notes(notes: Sequence[str]) -> list[str]:
+    """The notes, those on modules that stand-ins replace as one, in the place of the first."""
+    replaced = [note for note in notes if STAND_IN in note]
+    if len(replaced) < 2:
+        return list(notes)
+    packages = list(dict.fromkeys(map(_package, replaced)))
+    said = ", ".join(packages[:_PACKAGES])
+    rest = len(packages) - _PACKAGES
+    said += f" and {rest} more" if rest > 0 else ""
+    first = notes.index(replaced[0])
+    others = [note for note in notes[first:] if STAND_IN not in note]
+    return [*notes[:first], f"stand-ins for {said}, which could not be imported; -v lists them", *others]
+
+
+def _package(note: str) -> str:
+    """The package that a note on a stand-in is about: what is missing, else what was asked for."""
+    before, _, reason = note.partition(STAND_IN)
+    missing = re.search(r"No module named '?([\w.]+)", reason)
+    name = missing[1] if missing else before.rpartition(": ")[2].strip()
+    return name.split(".")[0]
 
 
 def places(finding: Finding) -> list[Related]:

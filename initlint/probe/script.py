@@ -23,6 +23,7 @@ from types import ModuleType
 from typing import Any
 
 from initlint.errors import ProbeError
+from initlint.facts import STAND_IN
 from initlint.probe import slicing
 from initlint.probe.callsites import repository
 from initlint.probe.names import Definition, bound, used
@@ -285,8 +286,7 @@ class _TargetFinder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
                 )
                 reason = _words(first)
                 script.stubs[name] = reason
-                what = f"line {node.lineno}: {origin.lstrip('.')} could not be imported"
-                script.notes.append(f"{what} and was replaced by a stand-in: {reason}")
+                script.notes.append(f"line {node.lineno}: {origin.lstrip('.')} {STAND_IN}: {reason}")
                 setattr(module, name, Missing(origin.lstrip("."), reason))
 
 

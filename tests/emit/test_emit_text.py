@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from initlint.emit import Options, render
 from initlint.emit.common import cells, clean, number, place, relative, shorten, times, truncate
 from initlint.emit.frame import code_frame
-from initlint.emit.view import folds, listing, places, span_of, verdict_of
-from initlint.facts import ParameterFacts, Site, TraceFacts
+from initlint.emit.view import brief_notes, folds, listing, places, span_of, verdict_of
+from initlint.facts import STAND_IN, ParameterFacts, Site, TraceFacts
 from initlint.findings import ModelReport, Related, Run
 
 
@@ -291,6 +291,24 @@ def test_parameters_that_no_trace_saw_are_told_in_the_summary() -> None:
     assert "3 tensors (10,016 values) not seen" in text(Run(models=(ModelReport(none),))).splitlines()[-1]
     whole = dataclasses.replace(facts, trace=TraceFacts(method="symbolic", coverage=1.0, ran=True))
     assert "not seen" not in text(Run(models=(ModelReport(whole),)))
+
+
+def test_stand_ins_take_one_line_that_names_the_packages() -> None:
+    names = (("cv2", "cv2"), ("lightning.fabric.Fabric", "lightning"), ("lightning.Trainer", "lightning"))
+    stand_ins = [f"utils.py, line {i}: {n} {STAND_IN}: No module named '{p}'" for i, (n, p) in enumerate(names)]
+    own = f"line 9: utils.draw {STAND_IN}: cannot import name 'draw' from 'utils'"
+    before, after = "the file was cut", "line 7: Net is defined without @register"
+    notes = (before, *stand_ins, after, own)
+    one = "stand-ins for cv2, lightning, utils, which could not be imported; -v lists them"
+    assert brief_notes(notes) == [before, one, after]
+    assert brief_notes((before, own)) == [before, own]
+    many = [f"line {i}: {n} {STAND_IN}: No module named '{n}'" for i, n in enumerate(f"m{k}" for k in range(20))]
+    assert "m15 and 4 more, which" in brief_notes(many)[0]
+    run = healthy()
+    facts = dataclasses.replace(run.models[0].facts, notes=notes)
+    run = dataclasses.replace(run, models=(dataclasses.replace(run.models[0], facts=facts),))
+    assert f"  note        {one}\n" in text(run)
+    assert f"note {stand_ins[0]} note {stand_ins[1]} note" in joined(text(run, verbose=1))
 
 
 def test_labels_of_alike_layers_are_in_numeric_order() -> None:
