@@ -144,6 +144,7 @@ def _from_call_sites(subject: Any, name: str, script: Script, directory: str, ch
 
 def _evaluated(subject: Any, site: CallSite, script: Script, directory: str) -> Chosen | None:
     """The arguments of one call whose values can be told; ``None`` when the call does not fit."""
+    from initlint.probe.callsites import takes_rest
     from initlint.probe.evaluate import Evaluator, Unknown
 
     evaluator = Evaluator(site, script.namespace, script.name)
@@ -164,6 +165,8 @@ def _evaluated(subject: Any, site: CallSite, script: Script, directory: str) -> 
                 continue
     for keyword in site.call.keywords:
         if keyword.arg is None:  # **config
+            if isinstance(keyword.value, ast.Name) and takes_rest(site, keyword.value.id):
+                continue
             try:
                 values = evaluator.value(keyword.value)
             except Unknown:
@@ -184,7 +187,7 @@ def _filled(subject: Any, chosen: Chosen, script: Script, directory: str, *, gue
     filled = dict(chosen)
     unknown: list[str] = []
     items = sequences.read(subject)
-    known = {p.name: p.default for p in parameters_of(subject)} | {n: v for n, (v, _) in chosen.items()}
+    beside = {p.name: p.default for p in parameters_of(subject)} | {n: v for n, (v, _) in chosen.items()}
     for parameter in parameters_of(subject):
         if parameter.name in filled or parameter.default is not parameter.empty or parameter.kind in _VARIADIC:
             continue
@@ -209,7 +212,7 @@ def _filled(subject: Any, chosen: Chosen, script: Script, directory: str, *, gue
                         value = configs.made(paths, parameter.name, known)
         if value is conventions.NOTHING and guess and not usage.attributes:  # a number has no entries
             value, origin = conventions.value_for(parameter.name, annotation, usage, namespace)
-            value = sequences.fitted(parameter.name, value, items, known)
+            value = sequences.fitted(parameter.name, value, items, beside)
         if value is conventions.NOTHING:
             unknown.append(parameter.name)
         else:

@@ -10,8 +10,8 @@ import textwrap
 from collections.abc import Iterator, Sequence
 from dataclasses import field
 
-from initlint.probe.names import Definition, called, statements
-from initlint.probe.scan import Scan, file_of, scan_tree
+from initlint.probe.names import Definition, called, root, statements
+from initlint.probe.scan import TORCH_PACKAGES, Scan, file_of, scan_tree
 from initlint.records import dataclass
 
 # A repository with more text than this is searched near the file only: a second of reading, at most.
@@ -206,7 +206,21 @@ def means(site: CallSite, path: str) -> bool:
         if origin is not None:
             place = file_of(origin, site.source.path)
             return place is None or os.path.samefile(place[0], path) or place[1] != name or _reexports(place[0], path)
+    elif isinstance(site.call.func, ast.Attribute) and root(site.call.func) in scan.imports:
+        origin = scan.canonical(site.call.func.value)
+        if origin.partition(".")[0] in TORCH_PACKAGES:  # ``torchvision.models.resnet18``
+            return False
+        place = file_of(origin, site.source.path) if origin else None
+        if place is not None and not place[1]:
+            return os.path.samefile(place[0], path) or _reexports(place[0], path)
     return True
+
+
+def takes_rest(site: CallSite, name: str) -> bool:
+    """Whether a name holds the further keywords of the function around the call, of which there need not be any."""
+    functions = [d for d in site.around if not isinstance(d, ast.ClassDef)]
+    rest = functions[0].args.kwarg if functions else None
+    return rest is not None and rest.arg == name and _last_value(functions[0].body, name, site.call.lineno) is None
 
 
 def _reexports(file: str, path: str) -> bool:

@@ -6,6 +6,7 @@ import at all.
 
 from __future__ import annotations
 
+import ast
 import os
 import re
 from collections.abc import Iterator, Sequence
@@ -152,7 +153,20 @@ def _mentioned_by(result: Scan) -> dict[str, tuple[str, ...]]:
             if mentioned in result.makers:
                 for part in used(result.makers[mentioned]) & set(result.classes) - {name}:
                     users.setdefault(part, set()).add(name)
+    for part, whole in _handed_over(result):
+        users.setdefault(part, set()).add(whole)
     return {name: tuple(sorted(found)) for name, found in users.items()}
+
+
+def _handed_over(result: Scan) -> Iterator[tuple[str, str]]:
+    """(class, class that it is handed to), where a function makes a model: ``Net(Block, [2, 2])``."""
+    for maker in result.makers.values():
+        for call in scanning.calls(maker):
+            whole = scanning.last_name(call.func)
+            if whole in result.classes:
+                values = (*call.args, *(keyword.value for keyword in call.keywords))
+                names = {value.id for value in values if isinstance(value, ast.Name)}
+                yield from ((name, whole) for name in names & set(result.classes) - {whole})
 
 
 def _contained(files: Sequence[str], directory: str) -> dict[str, dict[str, str]]:

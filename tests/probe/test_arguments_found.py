@@ -377,3 +377,52 @@ def test_errors_name_a_configuration_in_plain_words(probe_files: Probe) -> None:
     (result,) = probe_files("net.py", files={"net.py": code})
     (missing,) = result.not_analysed
     assert "unsupported operand type(s) for *: 'configuration' and 'int'" in missing.reason
+
+
+NET_OF_BLOCKS = """
+from torch import nn
+class Block(nn.Module):
+    expansion = 2
+    def __init__(self, width, out):
+        super().__init__()
+        self.layer = nn.Linear(width, out)
+    def forward(self, x):
+        return self.layer(x)
+class Net(nn.Module):
+    def __init__(self, num_classes, block, layers):
+        super().__init__()
+        self.body = block(8, 8 * block.expansion)
+        self.head = nn.Linear(16, num_classes)
+    def forward(self, x):
+        return self.head(self.body(x))
+def net18(num_classes, **kwargs):
+    return Net(num_classes, Block, [2, 2], **kwargs)
+"""
+
+
+def test_a_call_in_a_function_that_hands_on_further_keywords(probe_files: Probe) -> None:
+    facts = only(probe_files("net.py", files={"net.py": NET_OF_BLOCKS}))
+    assert facts.name == "Net"
+    site = "call site net.py:18"
+    assert chosen(facts) == {
+        "num_classes": ("10", "convention"),
+        "block": ("Block", site),
+        "layers": ("[2, 2]", site),
+    }
+
+
+@pytest.mark.parametrize(
+    ("use", "found"),
+    [
+        ("from other import net\nnet.Net(3, width=6)", False),  # of another file of that name
+        ("import other.net\nother.net.Net(3, width=6)", False),
+        ("import torchvision as net\nnet.Net(3, width=6)", False),
+        ("import net\nnet.Net(3, width=6)", True),
+        ("import net as n\nn.Net(3, width=6)", True),
+        ("import reading\nreading.models.Net(3, width=6)", True),  # may well be it
+    ],
+)
+def test_calls_through_a_module_mean_that_module(probe_files: Probe, use: str, found: bool) -> None:
+    files = {"net.py": NET, "use.py": use, "other/net.py": "def Net(depth, width): ...\n", "other/__init__.py": ""}
+    facts = only(probe_files("net.py", files=files))
+    assert (chosen(facts)["depth"] == ("3", "call site use.py:2")) is found
