@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from initlint.errors import ProbeError
 from initlint.facts import Argument
+from initlint.probe import downloads
 from initlint.probe.dependencies import depends_on, unwatched
 from initlint.probe.target import Call, relative
 from initlint.records import dataclass
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from initlint.probe.callsites import CallSite
     from initlint.probe.script import Script
 
+_CONFIGURED = "configuration"
 _VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 
 
@@ -74,7 +76,8 @@ def propose(
     if call is not None and call.called:
         yield _from_command_line(subject, name, call)
         return
-    chosen = {n: (v, "configuration") for n, v in given.items()}
+    chosen = {n: (v, _CONFIGURED) for n, v in given.items()}
+    chosen = downloads.by_default(parameters_of(subject)) | chosen
     _check_names(subject, name, given)
     missing = [n for n in required(subject) if n not in given]
     if not missing:
@@ -128,6 +131,7 @@ Chosen = dict[str, tuple[Any, str]]  # name -> value, origin
 
 
 def _from_call_sites(subject: Any, name: str, script: Script, directory: str, chosen: Chosen) -> Iterator[Chosen]:
+    """What calls in the repository give, beside what is chosen already and the configuration's word, which stands."""
     from initlint.probe import callsites
 
     if not os.path.isabs(script.path):
@@ -139,7 +143,11 @@ def _from_call_sites(subject: Any, name: str, script: Script, directory: str, ch
         found = _evaluated(subject, site, script, directory) if callsites.means(site, script.path) else None
         if found:
             depends_on(site.source.path)
-            yield {**{n: v for n, v in found.items() if n in known}, **chosen}
+            yield {
+                **chosen,
+                **{n: downloads.without(n, *v) for n, v in found.items() if n in known},
+                **{n: v for n, v in chosen.items() if v[1] == _CONFIGURED},
+            }
 
 
 def _evaluated(subject: Any, site: CallSite, script: Script, directory: str) -> Chosen | None:
