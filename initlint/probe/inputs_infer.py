@@ -102,10 +102,15 @@ def infer(model: nn.Module, *, seed: int, budget: float, samples: int | None = N
             return found
         if training and "train" not in search.reason.lower():
             break  # only models that say so behave differently in eval mode (detection wants targets)
+    reason = search.best.notes[0] if search.best is not None else search.reason
+    if (lacking := search.lacking.get(reason)) is not None:  # other inputs would not help
+        if search.best is None:
+            raise lacking
+        return replace(search.best, notes=(f"{lacking.message}. {lacking.hint}",))
     if search.best is not None:
-        note = f"no inputs found for which the forward passes ({search.best.notes[0]}); {search.hint}"
+        note = f"no inputs found for which the forward passes ({reason}); {search.hint}"
         return replace(search.best, notes=(note,))
-    raise ProbeError(f"no inputs found for which the forward passes ({search.reason})", search.hint)
+    raise ProbeError(f"no inputs found for which the forward passes ({reason})", search.hint)
 
 
 class _Search:
@@ -118,6 +123,7 @@ class _Search:
         self.until = 0.0
         self._demands = 0
         self.best: Found | None = None
+        self.lacking: dict[str, ProbeError] = {}  # by the reason that they gave: of what could not be imported
         self._reached = 0, 0  # weighted layers and parameters, then ops
         self._origin = "inferred"
         self._first: Assignment = {}
@@ -345,6 +351,8 @@ class _Search:
                 recorder.close()
                 reason = symbolic.reason_of(error)
                 self.reason = self.reason or reason
+                if isinstance(error, ProbeError):
+                    self.lacking[reason] = error
                 self._demands += self.training and _refuses(recorder) and _IN_TRAINING in str(error).lower()
                 self._remember(Found(args, dict(kwargs), self._origin, notes=(reason,)), recorder)
                 return Failed(guesses, error, recorder.failure, recorder.graph, missing_key(error))

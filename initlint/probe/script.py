@@ -26,6 +26,7 @@ from initlint.errors import ProbeError
 from initlint.facts import STAND_IN
 from initlint.probe import slicing
 from initlint.probe.callsites import repository
+from initlint.probe.distributions import remedy
 from initlint.probe.names import Definition, bound, used
 from initlint.probe.scan import Scan, parse_file, scan_tree
 from initlint.probe.standins import Missing, relaxed_argparse
@@ -151,7 +152,7 @@ def explain(error: BaseException, path: str, doing: str) -> ProbeError:
     if isinstance(error, ModuleNotFoundError) and error.name:
         return ProbeError(
             f"{doing} needs the module {error.name}, which is not installed here{where}",
-            f"Install {error.name.split('.')[0]} into this environment.",
+            remedy(error.name, ""),
         )
     if isinstance(error, SystemExit):
         hint = "Name the model class or a factory function." if doing.startswith("importing") else ""

@@ -11,6 +11,10 @@ from types import FrameType
 from typing import Any
 
 from initlint.errors import ProbeError
+from initlint.probe.distributions import remedy
+
+# Code asks for versions to take the way that new ones need; the newest of all takes it.
+_VERSION = "99.0.0"
 
 
 class Missing:
@@ -25,12 +29,11 @@ class Missing:
         if error is not None:
             return ProbeError(error.message, error.hint)
         name, reason = self.__dict__["_initlint_missing"]
-        top = name.split(".")[0]
-        return ProbeError(
-            f"it needs {name}, which cannot be imported here: {reason}", f"Install {top} into this environment."
-        )
+        return ProbeError(f"it needs {name}, which cannot be imported here: {reason}", remedy(name, reason))
 
-    def __getattr__(self, name: str) -> Missing:
+    def __getattr__(self, name: str) -> Any:
+        if name == "__version__":
+            return _VERSION
         if name.startswith("__") and name.endswith("__"):
             raise AttributeError(name)
         base, reason = self.__dict__["_initlint_missing"]
@@ -49,6 +52,15 @@ class Missing:
 
     def __contains__(self, _: object) -> bool:
         raise self._fail()
+
+    def _refuse(self, *_: object) -> Any:
+        raise self._fail()
+
+    # What can be computed from it is not known: the reason is that it is missing, not that its type does not fit.
+    __lt__ = __le__ = __gt__ = __ge__ = _refuse
+    __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = __truediv__ = __rtruediv__ = _refuse
+    __floordiv__ = __rfloordiv__ = __mod__ = __rmod__ = __pow__ = __rpow__ = __matmul__ = __rmatmul__ = _refuse
+    __neg__ = __len__ = __int__ = __float__ = __index__ = __enter__ = __exit__ = _refuse
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if len(args) == 1 and not kwargs and (isinstance(args[0], type) or callable(args[0])):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from initlint.probe.distributions import remedy
 from initlint.probe.outcome import ProbeResult
 
 Probe = Callable[..., list[ProbeResult]]
@@ -305,3 +306,65 @@ def test_missing_registries_and_mixins_are_left_out(probe_files: Probe) -> None:
     (facts,) = result.models
     assert facts.status == "analysed"
     assert any("Net is defined without @MODELS.register_module(name='net')" in note for note in facts.notes)
+
+
+STAND_INS = """
+import absent_library
+from absent_library import ops
+from torch import nn
+
+
+class Versioned(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.one = nn.Conv2d(3, 8, 3, padding=1)
+        self.two = nn.Conv2d(8, 3, 3, padding=1)
+
+    def forward(self, x):
+        if tuple(int(i) for i in absent_library.__version__.split(".")[:2]) >= (0, 9):
+            return self.two(self.one(x))
+        raise RuntimeError("too old")
+
+
+class Calling(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.one = nn.Linear(16, 8)
+
+    def forward(self, x):
+        return ops.suppress(self.one(x))
+
+
+class Comparing(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.one = nn.Linear(16, 8)
+
+    def forward(self, x):
+        return self.one(x) if absent_library.LEVEL > 2 else x
+"""
+
+
+def test_a_stand_in_has_a_version(probe_files: Probe) -> None:
+    (result,) = probe_files("model.py", files={"model.py": STAND_INS})
+    facts = next(m for m in result.models if m.name == "Versioned")
+    assert (facts.status, facts.trace.ran, facts.trace.coverage) == ("analysed", True, 1.0)
+
+
+def test_where_a_stand_in_fails_no_inputs_are_asked_for(probe_files: Probe) -> None:
+    (result,) = probe_files("model.py", files={"model.py": STAND_INS})
+    for name, what in (("Calling", "absent_library.ops.suppress"), ("Comparing", "absent_library.LEVEL")):
+        facts = next(m for m in result.models if m.name == name)
+        assert facts.status == "partial"
+        assert f"it needs {what}, which cannot be imported here: No module named 'absent_library'" in facts.reason
+        assert "Install absent_library into this environment." in facts.reason
+        assert "--input" not in facts.reason
+
+
+def test_what_to_install_is_a_distribution() -> None:
+    assert remedy("cv2.dnn", "") == "Install opencv-python into this environment."
+    assert remedy("utils.draw", "No module named 'PIL'") == "Install pillow into this environment."
+    assert remedy("pkg_resources", "") == "Install 'setuptools<81' into this environment."
+    assert remedy("absent.part", "No module named 'absent'") == "Install absent into this environment."
+    there = remedy("json.absent", "cannot import name 'absent' from 'json'")
+    assert there == "Install a version of json in which that import works, or mend the import."
