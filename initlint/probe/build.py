@@ -247,6 +247,15 @@ def _mostly_meta(make: Callable[..., nn.Module]) -> nn.Module:
         return make(True)  # where small real tensors are in the way, all of it on meta
 
 
+def _modules_in(value: Any, depth: int = 2) -> Iterator[nn.Module]:
+    """The models in what a factory returns: ``(model, optimizer)``, ``({"network": model}, optimizer)``."""
+    if isinstance(value, nn.Module):
+        yield value
+    elif isinstance(value, tuple | list | dict) and depth:
+        for item in value.values() if isinstance(value, dict) else value:
+            yield from _modules_in(item, depth - 1)
+
+
 def _make(script: Script, subject: Any, name: str, chosen: choosing.Proposal, seed: int, device: Any) -> nn.Module:
     for _ in range(_PROVIDED):
         seed_everything(seed)
@@ -264,8 +273,7 @@ def _make(script: Script, subject: Any, name: str, chosen: choosing.Proposal, se
             raise reason from error
         except (Exception, SystemExit) as error:
             raise explain(error, script.path, "building it") from error
-        if isinstance(model, tuple) and model and isinstance(model[0], nn.Module):
-            model = model[0]  # factories that return (model, something)
+        model = next(_modules_in(model), model)
         if not isinstance(model, nn.Module):
             raise ProbeError(f"{name} returned a {type(model).__name__}, not an nn.Module")
         return model

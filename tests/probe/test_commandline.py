@@ -56,3 +56,26 @@ def test_a_script_that_declares_less_than_half_is_another_ones(probe_files: Any,
     (result,) = probe_files("net.py", files={"net.py": MODEL, "run.py": script})
     assert not result.models
     assert "no value is known for the argument args" in result.not_analysed[0].reason
+
+FACTORY = """
+import argparse
+import torch
+from torch import nn
+def create(args):
+    model = nn.Sequential(*(nn.Linear(args.netwidth, args.netwidth) for _ in range(args.netdepth)))
+    optimizer = torch.optim.Adam(model.parameters(), lr=args.lrate)
+    return {"network_fn": model, "samples": args.N_samples, "fine": None}, optimizer
+def config_parser():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--netdepth", type=int, default=3)
+    parser.add_argument("--netwidth", type=int, default=24)
+    parser.add_argument("--lrate", type=float, default=5e-4)
+    parser.add_argument("--N_samples", type=int, default=64)
+    return parser
+"""
+
+
+def test_a_factory_of_options_that_returns_the_model_among_others(probe_files: Any) -> None:
+    (result,) = probe_files("net.py::create", files={"net.py": FACTORY})
+    (facts,) = result.models
+    assert [p.shape for p in facts.parameters if len(p.shape) == 2] == [(24, 24)] * 3
