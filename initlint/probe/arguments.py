@@ -216,8 +216,8 @@ def _filled(subject: Any, chosen: Chosen, script: Script, directory: str, *, gue
                 if paths := read.get(parameter.name):
                     value, origin = configs.made(paths, parameter.name), "convention"
                     if value is conventions.NOTHING:  # real sizes are large: where small ones can be made up, these do
-                        known, origin = _options(paths, script, directory)
-                        value = configs.made(paths, parameter.name, known)
+                        declared, origin = _options(paths, script, directory)
+                        value = configs.made(paths, parameter.name, declared)
         if value is conventions.NOTHING and guess and not usage.attributes:  # a number has no entries
             value, origin = conventions.value_for(parameter.name, annotation, usage, namespace)
             value = sequences.fitted(parameter.name, value, items, beside)

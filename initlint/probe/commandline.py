@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import ast
 import contextlib
 from collections.abc import Callable, Collection, Mapping
@@ -41,6 +42,21 @@ def options_for(names: Collection[str], path: str) -> Options | None:
         if 2 * shared >= len(names) and (best is None or shared > len(best.declared & set(names))):
             best = found
     return best
+
+
+def parsed(name: str, path: str, tree: ast.Module) -> argparse.Namespace | None:
+    """What a file's ``name = parser.parse_args()`` would hold, from what the file declares; nothing is run."""
+    assigned = any(
+        isinstance(node, ast.Assign)
+        and any(isinstance(target, ast.Name) and target.id == name for target in node.targets)
+        and isinstance(node.value, ast.Call)
+        and called(node.value) == "parse_args"
+        for node in ast.walk(tree)
+    )
+    if not assigned:
+        return None
+    options = _options(path, Source(path, tree))
+    return argparse.Namespace(**{**dict.fromkeys(sorted(options.declared)), **options.values})
 
 
 def _options(path: str, source: Source) -> Options:

@@ -67,6 +67,13 @@ class Script:
         for node in run:
             self.provided.add(node.lineno)
             _execute([node], self.module, self.path, self.scan.tree)
+        if name not in self.namespace:
+            from initlint.probe.commandline import parsed
+
+            options = parsed(name, self.path, self.scan.tree)
+            if options is not None:  # of a main block, which is never run
+                self.namespace[name] = options
+                self.notes.append(f"{name} holds the defaults of the options that the file declares")
         return name in self.namespace
 
 

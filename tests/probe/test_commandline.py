@@ -57,6 +57,7 @@ def test_a_script_that_declares_less_than_half_is_another_ones(probe_files: Any,
     assert not result.models
     assert "no value is known for the argument args" in result.not_analysed[0].reason
 
+
 FACTORY = """
 import argparse
 import torch
@@ -79,3 +80,33 @@ def test_a_factory_of_options_that_returns_the_model_among_others(probe_files: A
     (result,) = probe_files("net.py::create", files={"net.py": FACTORY})
     (facts,) = result.models
     assert [p.shape for p in facts.parameters if len(p.shape) == 2] == [(24, 24)] * 3
+
+MAIN = """
+import argparse
+import torch
+from torch import nn
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--scheme", default="zeros")
+    parser.add_argument("--resume")
+    args = parser.parse_args()
+def init(layer):
+    if isinstance(layer, nn.Linear) and args.scheme == "zeros" and args.resume is None:
+        nn.init.zeros_(layer.bias)
+class Net(nn.Module):
+    def __init__(self, init_of_layers):
+        super().__init__()
+        self.layer = nn.Linear(8, 8)
+        self.apply(init_of_layers)
+    def forward(self, x):
+        return self.layer(x)
+if __name__ == "__main__":
+    raise SystemExit(Net(init))
+"""
+
+
+def test_options_of_a_main_block_that_is_never_run(probe_files: Any) -> None:
+    (result,) = probe_files("net.py", files={"net.py": MAIN})
+    (facts,) = result.models
+    assert [p.writes[-1].op for p in facts.parameters if p.local == "bias"] == ["zeros_"]
+    assert any("args holds the defaults of the options" in note for note in facts.notes)
