@@ -31,6 +31,7 @@ from initlint.probe.inputs_library import declared_images, library_inputs, libra
 from initlint.probe.inputs_names import by_name
 from initlint.probe.inputs_repair import repairs
 from initlint.probe.inputs_scale import divisors
+from initlint.probe.inputs_settings import named_setting, setting, settings
 from initlint.probe.inputs_sizes import converge, flattened
 from initlint.probe.inputs_spec import HINT, build, smallest_table
 from initlint.probe.inputs_wants import Guess, spatial, tokens, variants
@@ -432,8 +433,10 @@ def _value(name: str, guesses: Assignment, model: nn.Module, given: Given) -> An
         return parts if guess.kind == "dict" else SimpleNamespace(**parts)
     if guess.kind == "list":
         return tuple(_value(n, guesses, model, given) for n in guesses if n.startswith(f"{name}["))
+    if guess.kind == "scalar" and guess.fill == "device":
+        return torch.device("meta" if any(p.is_meta for p in model.parameters()) else "cpu")
     if guess.kind == "scalar":
-        return {"1": 1, "1.0": 1.0, "False": False, "True": True, "": ""}.get(guess.fill)
+        return {"1": 1, "1.0": 1.0, "False": False, "True": True, "": "", "dtype": torch.float32}.get(guess.fill)
     return build(guess.spec(), model)
 
 
@@ -459,7 +462,11 @@ def _options(
     layers = first_layers(model, batch)
     high = smallest_table(model)
     options: dict[str, list[Guess]] = {}
+    known = settings(model, arguments)
     for index, argument in enumerate(arguments):
+        if argument.name in known:
+            options[argument.name] = [setting(known[argument.name])]
+            continue
         scalar = _SCALARS.get(argument.annotation)
         if scalar is not None:
             options[argument.name] = [Guess("scalar", (), fill=scalar)]
@@ -480,6 +487,9 @@ def _options(
             if guess not in guesses:
                 guesses.append(guess)
         guesses.extend(v for g in guesses[:2] for v in variants(g) if v not in guesses)
+        named = named_setting(argument.name)
+        if named is not None:  # unless it is an index into a table: of a category of that name
+            guesses.insert(1 if found.get(argument.name) and guesses[0].kind == "ids" else 0, named)
         options[argument.name] = guesses or [Guess("features", (batch, 16)), Guess("image", (batch, 3, 32, 32))]
     return options
 
