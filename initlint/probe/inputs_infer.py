@@ -23,6 +23,7 @@ from initlint.errors import ProbeError
 from initlint.probe import symbolic
 from initlint.probe.entrance import NO_FORWARD, has_forward
 from initlint.probe.inputs_arguments import Argument, demanded, needed
+from initlint.probe.inputs_asserts import stated_shapes
 from initlint.probe.inputs_docs import agrees, described, described_guesses, expected, placed
 from initlint.probe.inputs_drafts import Given, all_arguments, furthest, noted, noted_tensor, takes
 from initlint.probe.inputs_failed import Assignment, Failed, missing_key
@@ -132,6 +133,7 @@ class _Search:
         self._given: Given = {}
         self._leads: tuple[int, dict[str, list[Guess]]] | None = None  # of symbolic tracing, for a number of samples
         self._docs = described(model)
+        self._stated = stated_shapes(model)
 
     @property
     def hint(self) -> str:
@@ -175,7 +177,8 @@ class _Search:
         arguments = all_arguments(self.model, self._drafts, self._docs)
         required = needed(self.model)
         first = self._assignments(required, batch) if required else iter([Assignment()])
-        if batch < _SAMPLES and len(required) == 1 and (simple := _simplest(self.model, required[0], batch)):
+        alone = len(required) == 1 and required[0].name not in self._stated
+        if batch < _SAMPLES and alone and (simple := _simplest(self.model, required[0], batch)):
             # Large models: symbolic tracing, to see who reads the argument, would take as long as this attempt.
             first = itertools.chain([simple], first)
         order = itertools.count()
@@ -218,6 +221,8 @@ class _Search:
         """Images of the size that the model was made for: after the first candidate, which is smaller and faster."""
         declared, only = declared_images(self.model, batch)
         for guess in declared if len(required) == 1 else ():
+            stated = self._stated.get(required[0].name)
+            guess = (stated.fitted(guess) if stated else None) or guess
             yield -1.0 if only else _NEXT / 2, {required[0].name: guess}
 
     def _described(self, required: list[Argument], batch: int) -> Iterator[tuple[float, Assignment]]:
@@ -281,8 +286,18 @@ class _Search:
                 if known is not None:
                     self._given[argument.name, guess] = known
                 others = [guess, *others] if surely else [*others[:1], guess, *others[1:]]
-            found[argument.name] = list(dict.fromkeys([*guesses, *others]))
+            found[argument.name] = self._asserted(argument.name, list(dict.fromkeys([*guesses, *others])), batch)
         return found
+
+    def _asserted(self, name: str, guesses: list[Guess], batch: int) -> list[Guess]:
+        """Guesses in the shape that the forward asserts of an argument first: with any other it fails."""
+        stated = self._stated.get(name)
+        if stated is None:
+            return guesses
+        fitted = [fit for guess in guesses if (fit := stated.fitted(guess)) is not None]
+        if not fitted and (alone := stated.alone(batch)) is not None:
+            fitted = [alone]
+        return list(dict.fromkeys([*fitted, *guesses]))
 
     def _try(self, arguments: list[Argument], guesses: Assignment) -> Found | Failed:
         given = [a for a in arguments if a.name in guesses or a.variadic]

@@ -81,6 +81,7 @@ def test_a_factory_of_options_that_returns_the_model_among_others(probe_files: A
     (facts,) = result.models
     assert [p.shape for p in facts.parameters if len(p.shape) == 2] == [(24, 24)] * 3
 
+
 MAIN = """
 import argparse
 import torch
