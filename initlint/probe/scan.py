@@ -436,11 +436,31 @@ def _is_maker(result: Scan, function: ast.FunctionDef) -> bool:
     classes = frozenset(node.name for around, node in result.inner.values() if around is function)
     local: set[str] = set()
     for node in statements(function.body):
-        if isinstance(node, ast.Assign) and result.makes_module(node.value, frozenset(local), classes):
-            local |= {target.id for target in node.targets if isinstance(target, ast.Name)}
-        elif isinstance(node, ast.Return) and result.makes_module(node.value, frozenset(local), classes):
+        if not isinstance(node, ast.Assign | ast.Return):
+            continue
+        if not result.makes_module(passed_on(result, node.value), frozenset(local), classes):
+            continue
+        if isinstance(node, ast.Return):
             return True
+        local |= {target.id for target in node.targets if isinstance(target, ast.Name)}
     return False
+
+
+def passed_on(result: Scan, node: ast.expr | None) -> ast.expr | None:
+    """What is handed to a function of the file that returns it: ``net`` of ``init_net(net, "normal")``."""
+    while isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+        function = result.definitions.get(node.func.id)
+        if not isinstance(function, ast.FunctionDef):
+            break
+        names = [a.arg for a in (*function.args.posonlyargs, *function.args.args)]
+        returns = (n.value for n in statements(function.body) if isinstance(n, ast.Return))
+        values = {value.id for value in returns if isinstance(value, ast.Name)}
+        given = dict(zip(names, node.args, strict=False)) | {k.arg: k.value for k in node.keywords if k.arg in names}
+        inner = next((given[name] for name in names if name in values and name in given), None)
+        if inner is None:
+            break
+        node = inner
+    return node
 
 
 def mentions(result: Scan, name: str) -> set[str]:

@@ -78,8 +78,11 @@ def _calls(node: ast.AST, scope: ast.AST) -> Iterator[tuple[ast.AST, ast.Call]]:
         yield from _calls(child, inner)
 
 
-def _initialises(scan: Scan, function: ast.expr) -> bool:
-    """Whether a name is that of a function, here or in a file of the project, that calls ``torch.nn.init``."""
+def _initialises(scan: Scan, function: ast.expr, depth: int = _DEPTH) -> bool:
+    """Whether a name is that of a function, here or in a file of the project, that calls ``torch.nn.init``.
+
+    Or that hands what it is given to one that does: ``init_net(net)``, which moves it and calls ``init_weights(net)``.
+    """
     name = dotted(function)
     node, where = scan.definitions.get(name), scan
     if node is None and name:
@@ -90,7 +93,16 @@ def _initialises(scan: Scan, function: ast.expr) -> bool:
         node, where = other.definitions.get(place[1]), other
     if not isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
         return False
-    return any(_draws(where, call) for call in ast.walk(node) if isinstance(call, ast.Call))
+    if any(_draws(where, call) for call in scanning.calls(node)):
+        return True
+    given = {a.arg for a in (*node.args.posonlyargs, *node.args.args)} if depth else set()
+    inner = [
+        c.func for c in scanning.calls(node) if isinstance(c.func, ast.Name) and c.args and dotted(c.args[0]) in given
+    ]
+    own = [
+        name for name in inner if isinstance(where.definitions.get(name.id), ast.FunctionDef) and name.id != node.name
+    ]
+    return any(_initialises(where, name, depth - 1) for name in own)
 
 
 def _draws(scan: Scan, call: ast.Call) -> bool:

@@ -8,7 +8,7 @@ import json
 import os
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -19,8 +19,9 @@ from initlint.errors import InitlintError, ProbeError
 from initlint.facts import ModelFacts, TensorStats
 from initlint.probe import build, isolate, limits, pipeline, script
 from initlint.probe.arguments import required
-from initlint.probe.hints import for_empty, hint_for
+from initlint.probe.hints import call, for_empty, hint_for
 from initlint.probe.lazily import is_lazy, materialise
+from initlint.probe.makers import Maker, makers_of
 from initlint.probe.names import used
 from initlint.probe.outcome import Candidate
 from initlint.probe.parameterless import has_tensors, makes_parameters
@@ -57,6 +58,7 @@ class Work:
         self.guess = guess  # whether conventions may fill what evidence does not
         self.classes: set[str] = set()
         self.later = False  # not built for want of arguments that could be guessed
+        self.target = ""  # of the function that made the model in the stead of its class
 
     def run_and_note(self, shared: Any) -> None:
         """Run in a fork; the classes seen inside the model, and whether to try again, go to the forking process."""
@@ -123,24 +125,68 @@ class Work:
         self._finish_trace(attempt, model, record, facts, start)
 
     def _build(self) -> build.Built:
+        """The model: of its class, or of a function of the file that alone can build it, or that draws it anew."""
+        makers = self._makers()
+        drawn = [call.line for call in unrun(self.candidate.name, self.loaded.path, "")] if makers else []
+        for maker in makers:
+            if any(line in maker.lines for line in drawn) and (built := self._made_by(maker)) is not None:
+                return built
+        try:
+            return self._constructed(self.candidate.name)
+        except InitlintError as error:
+            for maker in makers:
+                if (built := self._made_by(maker)) is not None:
+                    built.notes.append(f"{self.candidate.name} by itself: {error.message}")
+                    return built
+            raise
+
+    def _makers(self) -> list[Maker]:
+        """Functions that may be called in the stead of a class that the user has neither named nor configured."""
+        if self.candidate.kind != "class" or self.loaded.scan is None or self._given(self.candidate.name):
+            return []
+        return list(makers_of(self.loaded.scan, self.candidate.name))
+
+    def _made_by(self, maker: Maker) -> build.Built | None:
+        """What a function makes, if that is a model of the class."""
+        mark = self.recorder.mark()
+        with contextlib.suppress(InitlintError):
+            built = self._constructed(maker.name, maker.options)
+            if any(type(module).__name__ == self.candidate.name for module in built.model.modules()):
+                self.target = self.session.target.identity(self.session.directory, _target(maker, built))
+                return built
+        self.recorder.rollback(mark)
+        return None
+
+    def _given(self, name: str) -> Mapping[str, Any]:
+        """Arguments of the configuration."""
+        options, session = self.session.options, self.session
+        identity = session.target.identity(session.directory, name)
+        return options.arguments.get(name) or options.arguments.get(identity) or {}
+
+    def _constructed(self, name: str, chosen: Mapping[str, Any] | None = None) -> build.Built:
+        """Construct a model.
+
+        Args:
+            chosen: arguments that the code asks for.
+        """
         session, options = self.session, self.session.options
-        name = self.candidate.name
-        given = (
-            options.arguments.get(name) or options.arguments.get(session.target.identity(session.directory, name)) or {}
-        )
         built = build.construct(
             self.loaded,
             name,
             self.call,
             seed=options.seed,
-            given=given,
+            given={**(chosen or {}), **self._given(name)},
             directory=session.directory,
             guess=self.guess,
-            meta=options.device == "meta" or name in session.meta,
+            meta=options.device == "meta" or self.candidate.name in session.meta,
             limit=options.memory_limit or limits.default_limit(),
             recorder=self.recorder,
         )
-        if name in session.meta:
+        if chosen:
+            used = "use in the function"
+            given = (replace(a, origin=used) if a.name in chosen else a for a in built.arguments)
+            built.arguments = tuple(given)
+        if self.candidate.name in session.meta:
             built.notes.append("built on the meta device, statistics are those of the recorded init: it is too large")
         return built
 
@@ -148,7 +194,7 @@ class Work:
         """The facts with what the code does to such a model after its construction, where that left defaults."""
         cls, session = type(model).__name__, self.session
         left = any(p.last is not None and p.last.origin == "torch" and len(p.shape) > 1 for p in facts.parameters)
-        if not left or cls != self.candidate.name or facts.file == "" or not session.target.path:
+        if not left or self.target or cls != self.candidate.name or facts.file == "" or not session.target.path:
             return facts
         try:
             found = unrun(cls, session.target.path, session.directory)
@@ -173,7 +219,11 @@ class Work:
     def _hinted(self, error: InitlintError) -> InitlintError:
         if error.hint:
             return error
+        session = self.session
         with contextlib.suppress(ProbeError):
+            for maker in self._makers():
+                identity = replace(session.target, call="").identity(session.directory, maker.name)
+                return ProbeError(error.message, call(identity, required(build.find(self.loaded, maker.name))))
             subject = build.find(self.loaded, self.candidate.name)
             return ProbeError(error.message, hint_for(error, subject, self._plain_identity(), called=self._called()))
         return error
@@ -226,7 +276,7 @@ class Work:
         path = self.loaded.path
         return pipeline.Identity(
             name=built.name,
-            target=session.target.identity(session.directory, built.name),
+            target=self.target or session.target.identity(session.directory, built.name),
             file=relative(path, session.directory) if os.path.isabs(path) else path,
             line=built.line,
             arguments=built.arguments,
@@ -278,3 +328,10 @@ class Work:
     def _send_fields(self, fields: dict[str, Any], *, final: bool = False) -> None:
         message = {"event": "facts", "candidate": self.candidate.name, "facts": fields}
         self.session.channel.send(message | ({"final": True} if final else {}))
+
+
+def _target(maker: Maker, built: build.Built) -> str:
+    """The function, with its arguments where it must be told which class to make."""
+    if not maker.options:
+        return maker.name
+    return f"{maker.name}({', '.join(f'{a.name}={a.value}' for a in built.arguments)})"
