@@ -17,7 +17,7 @@ from torch import nn
 from initlint import codec
 from initlint.errors import InitlintError, ProbeError
 from initlint.facts import ModelFacts, TensorStats
-from initlint.probe import build, isolate, limits, pipeline, script
+from initlint.probe import beside, build, isolate, limits, pipeline, script
 from initlint.probe.arguments import required
 from initlint.probe.hints import call, for_empty, hint_for
 from initlint.probe.lazily import is_lazy, materialise
@@ -72,7 +72,7 @@ class Work:
         start = time.perf_counter()
         session, options = self.session, self.session.options
         try:
-            built = self._build()
+            built = self._build_there()
         except InitlintError as error:
             named = session.target.named
             self.later = not self.guess and self._has_unknown()
@@ -123,6 +123,30 @@ class Work:
             facts = replace(facts, rebuilds=rebuild(model, built.again, facts.parameters))
         self._send(facts)
         self._finish_trace(attempt, model, record, facts, start)
+
+    def _build_there(self) -> build.Built:
+        """Build, once more from the folder of the model's file where something that lies there was not found."""
+        mark = self.recorder.mark()
+        try:
+            return self._build()
+        except InitlintError as error:
+            found = beside.folder_of(error, self.loaded.path)
+            if found is None:
+                raise
+        folder, name = found
+        self.recorder.rollback(mark)
+        with contextlib.chdir(folder):
+            built = self._build()
+        if (again := built.again) is not None:
+
+            def there(*arguments: Any) -> nn.Module:
+                with contextlib.chdir(folder):
+                    return again(*arguments)
+
+            built.again = there
+        place = relative(folder, self.session.directory)
+        built.notes.append(f"built with {place} as the working directory: {name} lies there, beside the model's file")
+        return built
 
     def _build(self) -> build.Built:
         """The model: of its class, or of a function of the file that alone can build it, or that draws it anew."""
