@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from initlint.files import listing_digest
+from initlint.probe.standins_einops import is_stand_in
 
 _quiet = 0  # > 0 while initlint itself reads files
 _extra: set[str] = set()
@@ -96,7 +97,7 @@ class Files:
                 top = name.split(".")[0]
                 packages.setdefault(top, _version(top))
         for name in sorted(self.imported):
-            if name not in sys.modules:
+            if name not in sys.modules or is_stand_in(sys.modules[name]):
                 paths.update(self._would_be(name))
                 packages.setdefault(name.split(".")[0], "")
         with unwatched():

@@ -24,7 +24,7 @@ from typing import Any
 
 from initlint.errors import ProbeError
 from initlint.facts import STAND_IN
-from initlint.probe import slicing
+from initlint.probe import slicing, standins_einops
 from initlint.probe.callsites import repository
 from initlint.probe.distributions import remedy
 from initlint.probe.names import Definition, bound, used
@@ -114,6 +114,7 @@ def load(path: str, roots: Callable[[Scan], Iterable[str]] | None, cwd: str, *, 
     _prepare(root, cwd, path)
     finders = [_TargetFinder(script, roots, full), *([] if full else [_ProjectFinder(script, _project(path, root))])]
     sys.meta_path[:0] = finders
+    sys.meta_path.append(standins_einops.Finder(script.notes))
     with relaxed_argparse(path, script.notes):
         try:
             script.module = importlib.import_module(name)
@@ -135,6 +136,7 @@ def load_module(name: str, cwd: str) -> Script:
     sys.path.insert(0, cwd)
     sys.argv[:] = [name]
     notes: list[str] = []
+    sys.meta_path.append(standins_einops.Finder(notes))
     with relaxed_argparse(name, notes):
         try:
             module = importlib.import_module(name)
