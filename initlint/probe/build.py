@@ -17,7 +17,7 @@ from torch import nn
 from initlint.errors import ProbeError
 from initlint.facts import Argument
 from initlint.probe import arguments as choosing
-from initlint.probe import larger
+from initlint.probe import larger, residual
 from initlint.probe.budget import Budget, TooLargeError, out_of_memory
 from initlint.probe.limits import size_text
 from initlint.probe.meta_build import MixedDevicesError, MostlyMeta
@@ -171,6 +171,8 @@ def construct(
         tried.append(proposal.kwargs)
         mark = recorder.mark() if recorder is not None else None
         built = _refitted(proposal, attempt)
+        if isinstance(built, Built) and not built.meta and residual.adds_input(subject):
+            built = _with_equal_widths(proposal, built, attempt, lambda m: residual.mismatch(m, script.namespace, seed))
         if isinstance(built, ProbeError):
             first = first or built
         elif has_tensors(built.model) or not isinstance(subject, type) or not makes_parameters(subject):
@@ -207,6 +209,25 @@ def _refitted(
             break
     again = attempt(proposal)
     return again if isinstance(again, Built) else built
+
+
+def _with_equal_widths(
+    proposal: choosing.Proposal,
+    built: Built,
+    attempt: Callable[[choosing.Proposal], Built | ProbeError],
+    mismatch: Callable[[nn.Module], tuple[int, int] | None],
+) -> Built | ProbeError:
+    """What a proposal builds, with guessed widths made equal where the forward cannot add what it makes otherwise."""
+    if len(set(larger.guessed(proposal).values())) < 2:
+        return built
+    sizes = mismatch(built.model)
+    if sizes is None:
+        return built
+    for other in larger.alike(proposal, sizes):
+        equal = attempt(other)
+        if isinstance(equal, Built) and mismatch(equal.model) is None:
+            return equal
+    return attempt(proposal)
 
 
 def signature_text(subject: Any) -> str:

@@ -12,6 +12,7 @@ from dataclasses import replace
 
 from torch import nn
 
+from initlint.probe import residual
 from initlint.probe.arguments import Proposal, text_of
 from initlint.probe.conventions import COUNT, is_width
 
@@ -55,6 +56,14 @@ def deeper(proposal: Proposal, empty: str) -> Iterator[Proposal]:
         if value == COUNT:
             for depth in DEPTHS:
                 yield _with(proposal, {name: depth}, {name: f"{value} left {empty} empty"})
+
+
+def alike(proposal: Proposal, sizes: tuple[int, int]) -> Iterator[Proposal]:
+    """The proposal with one guess changed to what it is added to, whose width its own did not match."""
+    known = guessed(proposal)
+    for name, size in residual.equal(known, sizes):
+        other = sum(sizes) - known[name]
+        yield _with(proposal, {name: size}, {name: f"{known[name]} does not fit the {other} that it is added to"})
 
 
 def empty_lists(model: nn.Module) -> set[str]:
