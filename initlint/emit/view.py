@@ -67,15 +67,16 @@ def outcomes(report: ModelReport, findings: Iterable[Finding]) -> dict[str, tupl
 
 
 def unseen(reports: Iterable[ModelReport]) -> tuple[int, int]:
-    """Tensors of parameters that no trace saw, and their elements: of what nothing is known but its values.
+    """Tensors of parameters that no trace saw or that stayed within what is not modelled, and their elements.
 
-    The layers of a report are those that its graph reads; a parameter outside of all is in none of the counts.
+    The layers of a report are those that its graph reads; such a parameter is in none of the counts of them.
     """
     tensors = elements = 0
     for report in reports:
         trace = report.facts.trace
         none = trace.method not in ("symbolic", "recorded", "mixed")
         missing = set(trace.not_reached) if report.facts.status != "analysed" or trace.coverage < 1 else set()
+        missing |= {name for node in report.facts.nodes if node.op == "opaque" for name in node.parameters.values()}
         told = {name for row in report.rows for name in row.parameters}
         for parameter in report.facts.parameters:
             if parameter.kind != "parameter" or parameter.generated or told & {parameter.name, *parameter.aliases}:
@@ -86,9 +87,9 @@ def unseen(reports: Iterable[ModelReport]) -> tuple[int, int]:
 
 
 def said_unseen(reports: Iterable[ModelReport]) -> str:
-    """``4 tensors (1,024 values) not seen``, or nothing."""
+    """``4 tensors (1,024 values) not looked into``, or nothing."""
     tensors, elements = unseen(reports)
-    return f"{counted(tensors, 'tensor')} ({counted(elements, 'value')}) not seen" if tensors else ""
+    return f"{counted(tensors, 'tensor')} ({counted(elements, 'value')}) not looked into" if tensors else ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from initlint.emit import Options, render
 from initlint.emit.common import cells, clean, number, place, relative, shorten, times, truncate
 from initlint.emit.frame import code_frame
 from initlint.emit.view import brief_notes, folds, listing, places, span_of, verdict_of
-from initlint.facts import STAND_IN, ParameterFacts, Site, TraceFacts
+from initlint.facts import STAND_IN, Node, ParameterFacts, Site, TraceFacts
 from initlint.findings import ModelReport, Related, Run
 
 
@@ -282,15 +282,18 @@ def test_parameters_that_no_trace_saw_are_told_in_the_summary() -> None:
         trace=TraceFacts(method="symbolic", coverage=0.3, not_reached=("nets.0.weight", "nets.1.weight"), ran=True),
     )
     run = Run(models=(ModelReport(facts),))
-    assert "undetermined, 2 tensors (10,000 values) not seen (" in text(run).splitlines()[-1]
-    assert verdict_of(run) == "no findings, 2 tensors (10,000 values) not seen"
+    assert "undetermined, 2 tensors (10,000 values) not looked into (" in text(run).splitlines()[-1]
+    assert verdict_of(run) == "no findings, 2 tensors (10,000 values) not looked into"
     assert not render("markdown", run, Options()).startswith("## 🟢")
     two = text(Run(models=(ModelReport(facts), *healthy().models)))
-    assert f"{facts.target}  analysed  0 layers, 2 tensors (10,000 values) not seen" in two
+    assert f"{facts.target}  analysed  0 layers, 2 tensors (10,000 values) not looked into" in two
     none = dataclasses.replace(facts, status="partial", trace=TraceFacts())
-    assert "3 tensors (10,016 values) not seen" in text(Run(models=(ModelReport(none),))).splitlines()[-1]
+    assert "3 tensors (10,016 values) not looked into" in text(Run(models=(ModelReport(none),))).splitlines()[-1]
     whole = dataclasses.replace(facts, trace=TraceFacts(method="symbolic", coverage=1.0, ran=True))
-    assert "not seen" not in text(Run(models=(ModelReport(whole),)))
+    assert "not looked into" not in text(Run(models=(ModelReport(whole),)))
+    node = Node(1, "opaque", parameters={"weight": "nets.1.weight"})
+    hidden = dataclasses.replace(whole, nodes=(node,))
+    assert "1 tensor (5,000 values) not looked into" in text(Run(models=(ModelReport(hidden),)))
 
 
 def test_stand_ins_take_one_line_that_names_the_packages() -> None:
