@@ -83,9 +83,15 @@ def propose(
     if not missing:
         yield _proposal(subject, chosen)
         # Taken up only where the defaults make nothing: a call says more.
-        yield from (_proposal(subject, found) for found in _from_call_sites(subject, name, script, directory, chosen))
+        sites = list(_from_call_sites(subject, name, script, directory, chosen))
+        yield from (_proposal(subject, _told(found)) for found in sites if _told(found))
+        for found in sites if guess else ():  # what it gives in place of nothing, though its value cannot be told
+            given = {n: origin for n, (v, origin) in found.items() if v is _UNTOLD}
+            filled, _ = _filled(subject, _told(found), script, directory, guess=guess, optional=given)
+            if len(filled) > len(_told(found)):
+                yield _proposal(subject, filled)
         return
-    sites = list(_from_call_sites(subject, name, script, directory, chosen))
+    sites = [told for found in _from_call_sites(subject, name, script, directory, chosen) if (told := _told(found))]
     complete = [found for found in sites if all(n in found for n in missing)]
     for found in complete:
         yield _proposal(subject, found)
@@ -128,6 +134,11 @@ def _check_names(subject: Any, name: str, given: Mapping[str, Any]) -> None:
 
 
 Chosen = dict[str, tuple[Any, str]]  # name -> value, origin
+_UNTOLD = object()  # a value that a call gives, and that cannot be told without running it
+
+
+def _told(found: Chosen) -> Chosen:
+    return {name: entry for name, entry in found.items() if entry[0] is not _UNTOLD}
 
 
 def _from_call_sites(subject: Any, name: str, script: Script, directory: str, chosen: Chosen) -> Iterator[Chosen]:
@@ -151,7 +162,7 @@ def _from_call_sites(subject: Any, name: str, script: Script, directory: str, ch
 
 
 def _evaluated(subject: Any, site: CallSite, script: Script, directory: str) -> Chosen | None:
-    """The arguments of one call whose values can be told; ``None`` when the call does not fit."""
+    """The arguments of one call, ``_UNTOLD`` where the value cannot be; ``None`` when the call does not fit."""
     from initlint.probe.callsites import takes_rest
     from initlint.probe.evaluate import Evaluator, Unknown
 
@@ -170,7 +181,7 @@ def _evaluated(subject: Any, site: CallSite, script: Script, directory: str) -> 
             try:
                 found[name] = (evaluator.value(node), origin)
             except Unknown:
-                continue
+                found[name] = (_UNTOLD, origin)
     for keyword in site.call.keywords:
         if keyword.arg is None:  # **config
             if isinstance(keyword.value, ast.Name) and takes_rest(site, keyword.value.id):
@@ -184,8 +195,20 @@ def _evaluated(subject: Any, site: CallSite, script: Script, directory: str) -> 
     return None if starred else found
 
 
-def _filled(subject: Any, chosen: Chosen, script: Script, directory: str, *, guess: bool) -> tuple[Chosen, list[str]]:
-    """Fill the missing required arguments; returns also the names for which nothing is known."""
+def _filled(
+    subject: Any,
+    chosen: Chosen,
+    script: Script,
+    directory: str,
+    *,
+    guess: bool,
+    optional: Mapping[str, str] | None = None,
+) -> tuple[Chosen, list[str]]:
+    """Fill the missing required arguments; returns also the names for which nothing is known.
+
+    Args:
+        optional: arguments to fill, too, where they are nothing by default, and the calls that give them.
+    """
     from initlint.probe import configs, conventions
     from initlint.probe import items as sequences
 
@@ -197,7 +220,10 @@ def _filled(subject: Any, chosen: Chosen, script: Script, directory: str, *, gue
     items = sequences.read(subject)
     beside = {p.name: p.default for p in parameters_of(subject)} | {n: v for n, (v, _) in chosen.items()}
     for parameter in parameters_of(subject):
-        if parameter.name in filled or parameter.default is not parameter.empty or parameter.kind in _VARIADIC:
+        if parameter.name in filled or parameter.kind in _VARIADIC:
+            continue
+        given = (optional or {}).get(parameter.name, "") if parameter.default is None else ""
+        if parameter.default is not parameter.empty and not given:
             continue
         usage = uses.get(parameter.name, conventions.Usage())
         usage.counted |= parameter.name in items and items[parameter.name].repeated
@@ -224,7 +250,7 @@ def _filled(subject: Any, chosen: Chosen, script: Script, directory: str, *, gue
         if value is conventions.NOTHING:
             unknown.append(parameter.name)
         else:
-            filled[parameter.name] = (value, origin)
+            filled[parameter.name] = (value, f"{origin}; {given} gives it" if given else origin)
     return filled, unknown
 
 

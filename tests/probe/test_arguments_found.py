@@ -426,3 +426,28 @@ def test_calls_through_a_module_mean_that_module(probe_files: Probe, use: str, f
     files = {"net.py": NET, "use.py": use, "other/net.py": "def Net(depth, width): ...\n", "other/__init__.py": ""}
     facts = only(probe_files("net.py", files=files))
     assert (chosen(facts)["depth"] == ("3", "call site use.py:2")) is found
+
+
+def test_what_a_call_gives_in_place_of_nothing(probe_files: Probe) -> None:
+    code = """
+        import gym
+        from torch import nn
+        class Net(nn.Module):
+            def __init__(self, atoms=5, device=None, env=None, more=None):
+                super().__init__()
+                if device is not None:
+                    self.layer = nn.Linear(env.observation_space.n, atoms)
+            def forward(self, x):
+                return self.layer(x)
+        if __name__ == "__main__":
+            env = gym.make("a")
+            net = Net(atoms=7, device=env.device, env=env)
+    """
+    facts = only(probe_files("net.py", files={"net.py": code}))
+    site = "call site net.py:13"
+    assert {name: origin for name, (_, origin) in chosen(facts).items()} == {
+        "atoms": site,
+        "device": f"convention; {site} gives it",
+        "env": f"convention; {site} gives it",
+    }
+    assert {p.name: p.shape for p in facts.parameters}["layer.weight"] == (7, 8)
