@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import replace
 
 from initlint.facts import Layer, ModelFacts, ParameterFacts
@@ -11,7 +12,9 @@ from initlint.theory.schemes import Requested
 #: Factors of the second moment closer to 1 than this are padding and rounding in the count of inputs, no scaling.
 _SAME = 1.5
 #: Functions that a weight is passed through to be positive (Agarwal et al. 2021, section 3: exp of N(4, 0.5)).
-_POSITIVE = ("exp", "exp2", "softplus", "sigmoid")
+_POSITIVE = "exp|exp2|softplus|sigmoid"
+#: What only changes how numbers are stored.
+_CASTS = "float|double|half|bfloat16|to|type|type_as|contiguous|clone"
 
 
 def run_time_factor(facts: ModelFacts, layer: Layer, parameter: ParameterFacts) -> float | None:
@@ -36,7 +39,7 @@ def run_time_factor(facts: ModelFacts, layer: Layer, parameter: ParameterFacts) 
 
 def _curved(expression: str, name: str) -> bool:
     """Whether the weight is a positive function of the parameter: what is drawn is its logarithm or the like."""
-    return any(f"{function}({name}" in expression for function in _POSITIVE)
+    return re.search(rf"\b(?:{_POSITIVE})\((?:(?:{_CASTS})\()*{re.escape(name)}\b", expression) is not None
 
 
 def as_used(asked: Requested | None, factor: float) -> Requested | None:

@@ -6,9 +6,10 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
-from initlint.facts import Layer, ParameterFacts
+from initlint.facts import Layer, ModelFacts, ParameterFacts
 from initlint.findings import Severity
 from initlint.rule import Context, Outcome, Rule, bad, by_cause, good, site_of
+from initlint.runtime_scale import run_time_factor
 from initlint.wiring import SCALED, writer
 
 # Outputs one standard deviation above and below the mean then differ by a factor of 100. Heads of unit gain, which
@@ -60,7 +61,7 @@ class WideExponent(Rule):
             layer = writer(context.facts, node.inputs[0], SCALED | {"shift"}) if exponent else None
             weight = context.parameter(layer.weight) if layer is not None else None
             spread = _spread(context, node.inputs[0]) if layer is not None else 0.0
-            if layer is not None and weight is not None and _at_fault(layer, weight, spread):
+            if layer is not None and weight is not None and _at_fault(context.facts, layer, weight, spread):
                 found[weight.name] = (weight, layer, spread)
         for group in by_cause(weight for weight, _, _ in found.values()).values():
             weight, layer, spread = max((found[p.name] for p in group), key=lambda item: item[2])
@@ -90,6 +91,24 @@ class WideExponent(Rule):
     def default_weights() -> Any:
         return _policy(None)
 
+    @good
+    def rates_of_decay() -> Any:
+        import torch
+        from torch import nn
+
+        class Decays(nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                self.time, self.read = nn.Linear(16, 24), nn.Linear(24 * 16, 4)
+                self.log_rates = nn.Parameter(torch.log(torch.arange(1.0, 17.0)).repeat(24, 1))
+
+            def forward(self, x: torch.Tensor) -> torch.Tensor:
+                times = nn.functional.softplus(self.time(x))
+                left = torch.exp(torch.einsum("bd,dn->bdn", times, -torch.exp(self.log_rates.float())))
+                return self.read(left.flatten(1))
+
+        return Decays(), (torch.randn(16, 16),)
+
 
 def _spread(context: Context, index: int) -> float:
     """The standard deviation of what a node gives, before any training."""
@@ -97,9 +116,15 @@ def _spread(context: Context, index: int) -> float:
     return 0.0 if moments.undetermined else math.sqrt(max(0.0, moments.q - moments.m**2))
 
 
-def _at_fault(layer: Layer, weight: ParameterFacts, spread: float) -> bool:
-    """Whether the weights make the exponent wide, and not what they read."""
+def _at_fault(facts: ModelFacts, layer: Layer, weight: ParameterFacts, spread: float) -> bool:
+    """Whether the weights make the exponent wide, and not what they read.
+
+    Weights that are exponentials themselves are rates of decay on a logarithmic scale (Gu and Dao 2023, section 3.6):
+    exp(-rate time) lies between 0 and 1 however far the rates are apart, and that they are is meant.
+    """
     stats, write = weight.stats, weight.last
+    if run_time_factor(facts, layer, weight) is None:
+        return False
     if layer.kind not in ("linear", "conv", "matmul") or stats is None or write is None or write.origin == "torch":
         return False
     gain = math.sqrt((layer.fan_in or 1.0) * stats.second)
