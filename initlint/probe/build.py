@@ -22,7 +22,7 @@ from initlint.probe.budget import Budget, TooLargeError, out_of_memory
 from initlint.probe.limits import size_text
 from initlint.probe.meta_build import MixedDevicesError, MostlyMeta
 from initlint.probe.outcome import Candidate
-from initlint.probe.parameterless import has_tensors, makes_parameters
+from initlint.probe.parameterless import has_tensors, hollow, makes_parameters
 from initlint.probe.script import Script, explain
 from initlint.probe.standins import relaxed_argparse
 from initlint.probe.target import Call
@@ -171,6 +171,8 @@ def construct(
         tried.append(proposal.kwargs)
         mark = recorder.mark() if recorder is not None else None
         built = _refitted(proposal, attempt)
+        if isinstance(built, Built) and (zeros := hollow(built.model)):
+            built = _filled_out(proposal, built, attempt, subject, zeros[0][0])
         if isinstance(built, Built) and not built.meta and residual.adds_input(subject):
             built = _with_equal_widths(proposal, built, attempt, lambda m: residual.mismatch(m, script.namespace, seed))
         if isinstance(built, ProbeError):
@@ -209,6 +211,21 @@ def _refitted(
             break
     again = attempt(proposal)
     return again if isinstance(again, Built) else built
+
+
+def _filled_out(
+    proposal: choosing.Proposal,
+    built: Built,
+    attempt: Callable[[choosing.Proposal], Built | ProbeError],
+    subject: Any,
+    zero: str,
+) -> Built | ProbeError:
+    """What a proposal builds, with numbers in place of zeros where those leave a parameter without an element."""
+    other = larger.not_zero(proposal, subject, zero)
+    if other is None:
+        return built
+    full = attempt(other)
+    return full if isinstance(full, Built) and not hollow(full.model) else attempt(proposal)
 
 
 def _with_equal_widths(

@@ -6,15 +6,18 @@ list of layers empty, become 3, 4, 8, 10, 11, 16, 18, 20, 28, 34 or 50. The firs
 
 from __future__ import annotations
 
+import copy
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from typing import Any
 
 from torch import nn
 
 from initlint.probe import residual
 from initlint.probe.arguments import Proposal, text_of
-from initlint.probe.conventions import COUNT, is_width
+from initlint.probe.configs import entries
+from initlint.probe.conventions import COUNT, NOTHING, by_name, is_width
 
 #: GroupNorm has 32 groups by default (Wu and He 2018), heads have 64 or 128 features; 96 and 192 suit 3, 6, 12 heads.
 SIZES = (32, 64, 96, 128, 192)
@@ -56,6 +59,46 @@ def deeper(proposal: Proposal, empty: str) -> Iterator[Proposal]:
         if value == COUNT:
             for depth in DEPTHS:
                 yield _with(proposal, {name: depth}, {name: f"{value} left {empty} empty"})
+
+
+def not_zero(proposal: Proposal, subject: Any, hollow: str) -> Proposal | None:
+    """The proposal with small numbers in place of the zeros that a class reads from a configuration's defaults."""
+    changed: dict[str, tuple[Any, str]] = {}
+    for argument in proposal.arguments:
+        value = proposal.kwargs.get(argument.name)
+        if not argument.origin.startswith("defaults of ") or value is None:
+            continue
+        read = [path[0] for path in entries(subject).get(argument.name, {}) if len(path) == 1]
+        sizes = {name: _small(name) for name in read if _is_zero(getattr(value, name, None))}
+        sizes = {name: size for name, size in sizes.items() if size}
+        try:
+            other = copy.copy(value)
+            for name, size in sizes.items():
+                object.__setattr__(other, name, size)  # frozen ones, too
+        except Exception:  # a configuration class of user code may refuse for any reason
+            continue
+        if sizes:
+            given = " and ".join(f"{name}={size}" for name, size in sizes.items())
+            changed[argument.name] = (other, f"{argument.origin}, but {given}: 0 left {hollow} empty")
+    if not changed:
+        return None
+    arguments = tuple(
+        replace(a, value=text_of(changed[a.name][0]), origin=changed[a.name][1]) if a.name in changed else a
+        for a in proposal.arguments
+    )
+    return Proposal(proposal.args, {**proposal.kwargs, **{n: v for n, (v, _) in changed.items()}}, arguments)
+
+
+def _is_zero(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value == 0
+
+
+def _small(name: str) -> int:
+    """The usual size of what an entry is called; 0 where the field takes zero for granted (a padding, a rate)."""
+    usual = by_name(name)
+    if usual is NOTHING:
+        return COUNT
+    return usual if isinstance(usual, int) and not isinstance(usual, bool) else 0
 
 
 def alike(proposal: Proposal, sizes: tuple[int, int]) -> Iterator[Proposal]:

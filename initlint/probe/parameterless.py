@@ -9,6 +9,7 @@ from types import CodeType, FunctionType
 from typing import Any
 
 from torch import nn
+from torch.nn.parameter import is_lazy
 
 # What a constructor calls to give a module a parameter of its own (class weights of a loss are a buffer).
 _MAKERS = frozenset(("Parameter", "UninitializedParameter", "register_parameter"))
@@ -19,6 +20,12 @@ _DEEP = 3
 def has_tensors(model: nn.Module) -> bool:
     """Whether there is any parameter or buffer."""
     return next(chain(model.parameters(), model.buffers()), None) is not None
+
+
+def hollow(model: nn.Module) -> list[tuple[str, tuple[int, ...]]]:
+    """Parameters without an element, and their shapes: layers of no width, made of a number that is zero."""
+    tensors = ((name, p) for name, p in model.named_parameters() if not is_lazy(p))
+    return [(name, tuple(p.shape)) for name, p in tensors if not p.numel()]
 
 
 def makes_parameters(cls: type, deep: int = _DEEP) -> bool:

@@ -24,7 +24,7 @@ from initlint.probe.lazily import is_lazy, materialise
 from initlint.probe.makers import Maker, makers_of
 from initlint.probe.names import used
 from initlint.probe.outcome import Candidate
-from initlint.probe.parameterless import has_tensors, makes_parameters
+from initlint.probe.parameterless import has_tensors, hollow, makes_parameters
 from initlint.probe.rebuilds import rebuild
 from initlint.probe.target import Call, relative
 from initlint.probe.unrun import unrun
@@ -94,7 +94,7 @@ class Work:
             except InitlintError as error:
                 session.not_analysed(self.candidate.name, error, built.line, named=session.target.named)
                 return
-        if not self._worth_it(model):
+        if not self._worth_it(built):
             return
         if is_lazy(model):
             built.notes.append(materialise(model, self.loaded.namespace, self._inputs(built.name), options.seed))
@@ -271,11 +271,18 @@ class Work:
             names |= used(found.instances[name]) if name in names else set()
         return bool(names & set(self.session.covered))
 
-    def _worth_it(self, model: nn.Module) -> bool:
+    def _worth_it(self, built: build.Built) -> bool:
         """Whether there is anything to judge; a loss function without parameters is not."""
-        if has_tensors(model):
-            return True
         session, named = self.session, self.session.target.named
+        zeros = hollow(built.model)
+        if zeros and len(zeros) == len(list(built.model.parameters())):
+            given = ", ".join(f"{a.name}={a.value}" for a in built.arguments) or "its defaults"
+            name, shape = zeros[0]
+            error = ProbeError(f"built with {given} its parameters have no elements: {name} is {list(shape)}")
+            session.not_analysed("" if named else self.candidate.name, error, self.candidate.line or None, named=named)
+            return False
+        if has_tensors(built.model):
+            return True
         subject = build.find(self.loaded, self.candidate.name)
         if isinstance(subject, type) and makes_parameters(subject):
             chosen = ", ".join(name for name, _ in self.call.texts) if self.call is not None else ""

@@ -138,3 +138,47 @@ def test_a_norm_that_is_asked_for_suits_the_layers(probe_files: Probe) -> None:
         "Dense": "nn.LayerNorm",
     }
     assert {f.status for f in result.models} == {"analysed"}
+
+
+EXPERTS = """
+from dataclasses import dataclass
+import torch
+from torch import nn
+
+@dataclass(frozen=True)
+class Config:
+    n_embd: int = 64
+    n_expert: int = 0
+    per_token: int = 0
+    padding: int = 0
+
+class Experts(nn.Module):
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        {check}
+        self.gate = nn.Linear(config.n_embd, config.n_expert, bias=False)
+        self.experts = nn.ModuleList(nn.Linear(config.n_embd, config.n_embd) for _ in range(config.n_expert))
+        self.config = config
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        weights, chosen = torch.topk(self.gate(x) + self.config.padding, self.config.per_token)
+        return sum(weights[..., :1] * expert(x) for expert in self.experts)
+"""
+
+
+def test_zeros_of_a_configuration_that_leave_nothing_are_replaced(probe_files: Probe) -> None:
+    facts = only(probe_files("net.py", files={"net.py": EXPERTS.format(check="pass")}))
+    value, origin = arguments(facts)["config"]
+    assert value == "Config(n_embd=64, n_expert=4, per_token=2, padding=0)"
+    assert origin == "defaults of Config, but n_expert=4 and per_token=2: 0 left gate.weight empty"
+    assert {p.name: p.shape for p in facts.parameters}["gate.weight"] == (4, 64)
+    assert facts.trace.ran
+
+
+def test_a_model_that_stays_without_an_element_is_not_analysed(probe_files: Probe) -> None:
+    check = "assert config.n_expert == 0"
+    (result,) = probe_files("net.py", files={"net.py": EXPERTS.format(check=check)})
+    assert not result.models
+    (missing,) = result.not_analysed
+    given = "config=Config(n_embd=64, n_expert=0, per_token=0, padding=0)"
+    assert missing.reason == f"built with {given} its parameters have no elements: gate.weight is [0, 64]"
