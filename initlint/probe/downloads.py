@@ -13,15 +13,27 @@ from typing import Any
 
 _PRETRAINED = re.compile(r"(\w+_)?pretrained(_(backbone|encoder|weights|path|url|checkpoint))?")
 _WEIGHTS = re.compile(r"(backbone_|encoder_)?weights(_backbone)?")
+# What such an argument holds where it asks for trained ones: a data set, a release, a file. (``weights="uniform"`` is
+# how something is weighted.)
+_TRAINED = re.compile(
+    r"(?i)default|imagenet.*|coco.*|.*_v\d+|noisy-student|advprop|ss?w?sl|.*://.*|.*\.(pth?|bin|ckpt|safetensors)"
+)
 #: What the origin of such an argument says.
 LEFT_OUT = "trained weights are left out"
 
 
+def may_ask(name: str) -> bool:
+    """Whether an argument of this name may ask for trained weights."""
+    return (_PRETRAINED.fullmatch(name) or _WEIGHTS.fullmatch(name)) is not None
+
+
 def asks(name: str, value: Any) -> bool:
     """Whether an argument of this value asks for trained weights; one that holds numbers does not."""
-    if not _PRETRAINED.fullmatch(name) and not _WEIGHTS.fullmatch(name):
+    if _PRETRAINED.fullmatch(name):
+        return value is True or (isinstance(value, (str, enum.Enum)) and value != "")
+    if not _WEIGHTS.fullmatch(name):
         return False
-    return value is True or (isinstance(value, (str, enum.Enum)) and value != "")
+    return isinstance(value, enum.Enum) or (isinstance(value, str) and _TRAINED.fullmatch(value) is not None)
 
 
 def without(name: str, value: Any, origin: str) -> tuple[Any, str]:

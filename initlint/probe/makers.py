@@ -137,7 +137,7 @@ def _known(scan: Scan, name: str, depth: int) -> bool:
 
 def _asking(function: ast.FunctionDef) -> set[str]:
     """Arguments that ask for trained weights, which they are never given."""
-    return {a.arg for a in ast.walk(function.args) if isinstance(a, ast.arg) and downloads.asks(a.arg, True)}
+    return {a.arg for a in ast.walk(function.args) if isinstance(a, ast.arg) and downloads.may_ask(a.arg)}
 
 
 def _calls(node: ast.AST, asking: set[str]) -> Iterator[ast.Call]:

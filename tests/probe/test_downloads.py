@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
+from initlint.probe.downloads import asks
 from initlint.probe.outcome import ProbeResult
 
 Probe = Callable[..., list[ProbeResult]]
@@ -77,3 +78,10 @@ def test_weights_that_are_numbers_are_no_trained_ones(probe_files: Probe) -> Non
     code = NET.format(argument="weights=None", name="weights").replace("raise OSError", "print").replace('"no', '"the')
     files = {"net.py": code, "train.py": "from net import Net\nnet = Net(6, weights=[1.0, 2.0])\n"}
     assert given(probe_files("net.py", files=files))["weights"] == ("[1.0, 2.0]", "call site train.py:2")
+
+
+def test_how_something_is_weighted_is_no_checkpoint() -> None:
+    assert not asks("weights", "uniform")
+    assert not asks("weights", [1.0, 2.0])
+    assert asks("weights", "IMAGENET1K_V1")
+    assert asks("backbone_weights", "checkpoints/base.pth")
