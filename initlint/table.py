@@ -116,6 +116,18 @@ def _expected(parameter: ParameterFacts, spec: LayerSpec, found: Recognised) -> 
     return nearest(usual, stats.var, stats.mean) or (usual[0] if usual else None)
 
 
+def _expected_std(parameter: ParameterFacts, spec: LayerSpec, found: Recognised, factor: float | None) -> float | None:
+    """What the parameter should hold; the schemes are for what the forward makes of it, ``factor`` times its square."""
+    if factor is None:
+        return None
+    best, stats = None, parameter.stats
+    if factor == 1.0:
+        best = _expected(parameter, spec, found)
+    elif stats is not None and stats.count:
+        best = nearest(textbook(spec), stats.var * factor)
+    return None if best is None else best.std / math.sqrt(factor)
+
+
 def _without_orthogonal(
     schemes: tuple[Scheme, ...], parameter: ParameterFacts, found: Recognised
 ) -> tuple[Scheme, ...]:
@@ -139,13 +151,10 @@ def _row(
         found = recognise(parameter, spec)
         scheme, init = _unwritten(parameter) or found.text or None, _init(parameter)
         factor = run_time_factor(facts, layer, parameter)
-        best = _expected(parameter, spec, found) if factor == 1.0 else None
         if parameter.stats is not None and parameter.stats.count:
             std = _finite(math.sqrt(parameter.stats.var))
-            if factor is not None and factor != 1.0:  # the schemes are for what the forward makes of it
-                best = nearest(textbook(spec), parameter.stats.var * factor, 0.0)
-        if best is not None:
-            wanted = best.std / math.sqrt(factor or 1.0)
+        wanted = _expected_std(parameter, spec, found, factor)
+        if wanted is not None:
             # a constant has no spread to compare; that it is constant is another matter than its scale
             constant = parameter.stats is not None and parameter.stats.var == 0 and parameter.stats.mean != 0
             ratio = std / wanted if std is not None and wanted > 0 and not constant else None

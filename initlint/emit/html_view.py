@@ -29,6 +29,7 @@ from initlint.emit.view import (
     profile_of,
     said_unseen,
     tally,
+    traced,
     undetermined_reasons,
     unplaced,
     verdict,
@@ -123,7 +124,7 @@ def _model(run: Run, report: ModelReport, index: int, ids: Mapping[int, str], op
 def _model_facts(report: ModelReport) -> tuple[tuple[str, str], ...]:
     facts = report.facts
     trace = facts.trace
-    known = trace.method in ("symbolic", "recorded", "mixed")
+    known = traced(facts)
     ran = "" if trace.ran else ", forward not run"
     entries = [
         ("parameters", f"{parameter_count(facts):,}"),

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from initlint.emit.common import Options, fingerprint, relative
-from initlint.emit.view import Point, profile_of, weights_of
+from initlint.emit.view import Point, profile_of, traced, weights_of
 from initlint.facts import Histogram, InputFacts, ModelFacts, NotAnalysed, Site
 from initlint.findings import Finding, Fix, LayerRow, ModelReport, Run, Severity, Undetermined
 
@@ -58,7 +58,7 @@ def summary(run: Run) -> dict[str, Any]:
 
 def _model(report: ModelReport) -> dict[str, Any]:
     facts = report.facts
-    known = facts.trace.method in ("symbolic", "recorded", "mixed")
+    known = traced(facts)
     weights = weights_of(report)
     return {
         "name": facts.name,

@@ -18,6 +18,7 @@ from initlint.emit.view import (
     said_unseen,
     statistics,
     tally,
+    traced,
     undetermined_reasons,
     unknown,
     unplaced,
@@ -85,7 +86,7 @@ def _brief(report: ModelReport, options: Options, style: Style) -> list[str]:
     """One line, and the reason where there is one, as long as it is."""
     facts = report.facts
     details = [counted(len(report.rows), "layer")]
-    if not _traced(facts):
+    if not traced(facts):
         details.append("not traced")
     elif not facts.trace.ran:
         details.append("forward not run")
@@ -133,14 +134,10 @@ def _because(facts: ModelFacts, options: Options, style: Style) -> list[str]:
     return _fact("because", wrapped(clean(facts.reason), options.width, 14, 14), style) if facts.reason else []
 
 
-def _traced(facts: ModelFacts) -> bool:
-    return facts.trace.method in ("symbolic", "recorded", "mixed")
-
-
 def _facts(report: ModelReport, verbose: int) -> list[tuple[str, str]]:
     facts = report.facts
     found = []
-    if _traced(facts):
+    if traced(facts):
         ran = "" if facts.trace.ran else ", forward not run"
         share = facts.trace.coverage
         # 99.6 % must not read as all

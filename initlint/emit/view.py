@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
 from initlint.emit.common import clean, counted, finite
-from initlint.facts import STAND_IN, Histogram, Node, NotAnalysed, Scalar
+from initlint.facts import STAND_IN, Histogram, ModelFacts, Node, NotAnalysed, Scalar
 from initlint.findings import Finding, LayerRow, ModelReport, Related, Run, Severity, Undetermined
 from initlint.records import dataclass
 
@@ -66,6 +66,11 @@ def outcomes(report: ModelReport, findings: Iterable[Finding]) -> dict[str, tupl
     return found
 
 
+def traced(facts: ModelFacts) -> bool:
+    """Whether there is a graph: from symbolic tracing, from a run, or from both."""
+    return facts.trace.method in ("symbolic", "recorded", "mixed")
+
+
 def unseen(reports: Iterable[ModelReport]) -> tuple[int, int]:
     """Tensors of parameters that no trace saw or that stayed within what is not modelled, and their elements.
 
@@ -74,7 +79,7 @@ def unseen(reports: Iterable[ModelReport]) -> tuple[int, int]:
     tensors = elements = 0
     for report in reports:
         trace = report.facts.trace
-        none = trace.method not in ("symbolic", "recorded", "mixed")
+        none = not traced(report.facts)
         missing = set(trace.not_reached) if report.facts.status != "analysed" or trace.coverage < 1 else set()
         missing |= {name for node in report.facts.nodes if node.op == "opaque" for name in node.parameters.values()}
         told = {name for row in report.rows for name in row.parameters}

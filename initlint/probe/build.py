@@ -173,7 +173,10 @@ def construct(
         built = _refitted(proposal, attempt)
         if isinstance(built, Built) and (zeros := hollow(built.model)):
             built = _filled_out(proposal, built, attempt, subject, zeros[0][0])
-        if isinstance(built, Built) and not built.meta and residual.adds_input(subject):
+        guesses = len(
+            set(larger.guessed(proposal).values())
+        )  # first of all: to read the forward's source takes a while
+        if isinstance(built, Built) and not built.meta and guesses > 1 and residual.adds_input(subject):
             built = _with_equal_widths(proposal, built, attempt, lambda m: residual.mismatch(m, script.namespace, seed))
         if isinstance(built, ProbeError):
             first = first or built
@@ -235,8 +238,6 @@ def _with_equal_widths(
     mismatch: Callable[[nn.Module], tuple[int, int] | None],
 ) -> Built | ProbeError:
     """What a proposal builds, with guessed widths made equal where the forward cannot add what it makes otherwise."""
-    if len(set(larger.guessed(proposal).values())) < 2:
-        return built
     sizes = mismatch(built.model)
     if sizes is None:
         return built

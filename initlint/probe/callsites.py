@@ -67,15 +67,15 @@ class CallSite:
 def find(name: str, path: str) -> list[CallSite]:
     """Calls of ``name`` (also as an attribute, ``models.Net(...)``) in the repository of a file, nearest first."""
     found: list[CallSite] = []
-    for _, source in files_with(name, path):
+    for source in sources_with(name, path):
         found += list(_calls(source, name))
         if len(found) >= _SITES:
             return found[:_SITES]
     return found
 
 
-def files_with(name: str, path: str) -> Iterator[tuple[str, Source]]:
-    """The pieces of code in the repository of a file that may call ``name``, nearest first, each with its file."""
+def sources_with(name: str, path: str) -> Iterator[Source]:
+    """The pieces of code in the repository of a file that may call ``name``, nearest first."""
     pattern = re.compile(rf"\b{re.escape(name)}\s*\(")
     for file in _ordered(path):
         try:
@@ -86,7 +86,7 @@ def files_with(name: str, path: str) -> Iterator[tuple[str, Source]]:
         except OSError:
             continue
         if pattern.search(text):
-            yield from ((file, source) for source in _sources(file, text))
+            yield from _sources(file, text)
 
 
 def repository(path: str) -> str:
@@ -271,21 +271,28 @@ def _declared_default(where: Sequence[ast.AST], name: str) -> ast.expr | None:
     for node in (inner for outer in where for inner in ast.walk(outer)):
         if not isinstance(node, ast.Call) or called(node) not in ("add_argument", "add_option", "option", "argument"):
             continue
-        flags = [a.value for a in node.args if isinstance(a, ast.Constant) and isinstance(a.value, str)]
-        keywords = {k.arg: k.value for k in node.keywords}
-        target = keywords.get("dest")
-        names = {flag.lstrip("-").replace("-", "_") for flag in flags}
-        if isinstance(target, ast.Constant):
-            names = {str(target.value)}
-        if name not in names:
-            continue
-        if "default" in keywords:
-            return keywords["default"]
-        action = keywords.get("action")
-        if isinstance(action, ast.Constant) and action.value in ("store_true", "store_false"):
-            return ast.Constant(action.value == "store_false")
-        return None
+        if name in option_names(node):
+            return default_of(node)
     return None
+
+
+def option_names(node: ast.Call) -> list[str]:
+    """What a declared option may be called where it is read: ``dest``, else its flags, the long ones first."""
+    dest = next((k.value for k in node.keywords if k.arg == "dest"), None)
+    if isinstance(dest, ast.Constant):
+        return [str(dest.value)]
+    flags = [a.value for a in node.args if isinstance(a, ast.Constant) and isinstance(a.value, str)]
+    flags.sort(key=lambda flag: not flag.startswith("--"))
+    return [flag.lstrip("-").replace("-", "_") for flag in flags]
+
+
+def default_of(node: ast.Call) -> ast.expr | None:
+    """The default of a declared option; that of a flag goes by its action."""
+    keywords = {k.arg: k.value for k in node.keywords}
+    action = keywords.get("action")
+    if "default" not in keywords and isinstance(action, ast.Constant) and action.value in ("store_true", "store_false"):
+        return ast.Constant(action.value == "store_false")
+    return keywords.get("default")
 
 
 def _typer_default(node: ast.expr) -> ast.expr:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import argparse
 import ast
 import contextlib
+import itertools
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
-from initlint.probe.callsites import CallSite, Source, files_with
+from initlint.probe.callsites import CallSite, Source, default_of, option_names, sources_with
 from initlint.probe.evaluate import Evaluator, Unknown
 from initlint.probe.names import called
 from initlint.records import dataclass
@@ -34,10 +35,8 @@ def options_for(names: Collection[str], path: str) -> Options | None:
     A script that shares a few names with a model by chance (``seed``, ``lr``) is another model's.
     """
     best: Options | None = None
-    for count, (file, source) in enumerate(files_with("add_argument", path)):
-        if count >= _SCRIPTS:
-            break
-        found = _options(file, source)
+    for source in itertools.islice(sources_with("add_argument", path), _SCRIPTS):
+        found = _options(source)
         shared = len(found.declared & set(names))
         if 2 * shared >= len(names) and (best is None or shared > len(best.declared & set(names))):
             best = found
@@ -55,45 +54,31 @@ def parsed(name: str, path: str, tree: ast.Module) -> argparse.Namespace | None:
     )
     if not assigned:
         return None
-    options = _options(path, Source(path, tree))
+    options = _options(Source(path, tree))
     return argparse.Namespace(**{**dict.fromkeys(sorted(options.declared)), **options.values})
 
 
-def _options(path: str, source: Source) -> Options:
+def _options(source: Source) -> Options:
     values: dict[str, Any] = {}
     declared: set[str] = set()
     for node in ast.walk(source.tree):
         if not isinstance(node, ast.Call) or called(node) not in _DECLARES:
             continue
-        keywords = {k.arg: k.value for k in node.keywords if k.arg}
-        name = _name(node, keywords)
+        name = next(iter(option_names(node)), "")
         if not name or name in declared:
             continue
         declared.add(name)
         with contextlib.suppress(Unknown, ValueError, TypeError):
-            values[name] = _default(node, keywords, source)
-    return Options(path, values, frozenset(declared))
+            values[name] = _default(node, source)
+    return Options(source.path, values, frozenset(declared))
 
 
-def _name(node: ast.Call, keywords: Mapping[str, ast.expr]) -> str:
-    """The attribute of the namespace: ``dest``, else the first long flag, as argparse has it."""
-    if isinstance(dest := keywords.get("dest"), ast.Constant):
-        return str(dest.value)
-    flags = [a.value for a in node.args if isinstance(a, ast.Constant) and isinstance(a.value, str)]
-    chosen = next((flag for flag in flags if flag.startswith("--")), flags[0] if flags else "")
-    return chosen.lstrip("-").replace("-", "_")
-
-
-def _default(node: ast.Call, keywords: Mapping[str, ast.expr], source: Source) -> Any:
-    action = keywords.get("action")
-    if "default" not in keywords:
-        if isinstance(action, ast.Constant) and action.value in ("store_true", "store_false"):
-            return action.value == "store_false"
-        raise Unknown  # None, which is no size
-    value = Evaluator(CallSite(source, node), {}, "").value(keywords["default"])
-    convert = keywords.get("type")
+def _default(node: ast.Call, source: Source) -> Any:
+    expression = default_of(node)
+    value = None if expression is None else Evaluator(CallSite(source, node), {}, "").value(expression)
+    if value is None:  # which is no size
+        raise Unknown
+    convert = next((k.value for k in node.keywords if k.arg == "type"), None)
     if isinstance(value, str) and isinstance(convert, ast.Name) and convert.id in _TYPES:
         return _TYPES[convert.id](value)  # argparse converts defaults that are texts
-    if value is None:
-        raise Unknown
     return value

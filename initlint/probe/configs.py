@@ -14,6 +14,7 @@ import torch
 
 from initlint.probe import conventions
 from initlint.probe.conventions import NOTHING, Usage
+from initlint.probe.names import arguments_of
 from initlint.probe.paths import Path, aliases, path_of, resolved
 
 #: How far a configuration is followed into classes that it is handed to.
@@ -43,7 +44,7 @@ def entries(subject: Any, depth: int = _DEPTH) -> dict[str, dict[Path, Usage]]:
     tree = conventions.tree_of(function)
     if tree is None:
         return {}
-    names = [a.arg for a in (*tree.args.posonlyargs, *tree.args.args, *tree.args.kwonlyargs)]
+    names = arguments_of(tree)
     known = aliases(tree)
     trees = [resolved(tree, known)]
     if isinstance(subject, type):  # what is kept under a name of its own is read in other methods, too

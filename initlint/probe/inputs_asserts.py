@@ -13,8 +13,9 @@ from typing import Any
 
 from torch import nn
 
-from initlint.probe.inputs_source import arguments_of, forward_source
+from initlint.probe.inputs_source import forward_source
 from initlint.probe.inputs_wants import Guess, tokens
+from initlint.probe.names import arguments_of
 from initlint.records import dataclass
 
 _LARGEST = 1 << 16

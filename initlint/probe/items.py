@@ -13,7 +13,7 @@ from dataclasses import field
 from typing import Any
 
 from initlint.probe import conventions
-from initlint.probe.names import dotted
+from initlint.probe.names import arguments_of, dotted
 from initlint.probe.paths import aliases, resolved
 from initlint.records import dataclass
 
@@ -203,7 +203,7 @@ def _tree(subject: Any) -> tuple[ast.FunctionDef | None, list[str]]:
     tree = None if function is None else conventions.tree_of(function)
     if tree is None:
         return None, []
-    names = [a.arg for a in (*tree.args.posonlyargs, *tree.args.args, *tree.args.kwonlyargs)]
+    names = arguments_of(tree)
     return resolved(tree, aliases(tree)), names[1:] if names[:1] == ["self"] else names
 
 

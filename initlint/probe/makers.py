@@ -14,7 +14,7 @@ from dataclasses import field
 
 from initlint.probe import downloads
 from initlint.probe import scan as scanning
-from initlint.probe.names import dotted, statements
+from initlint.probe.names import arguments_of, dotted, statements
 from initlint.probe.scan import Scan
 from initlint.records import dataclass
 
@@ -87,7 +87,7 @@ def made(scan: Scan, function: ast.FunctionDef, depth: int = _DEPTH) -> set[str]
 
 def _options(function: ast.FunctionDef, cls: str) -> dict[str, str]:
     """Arguments that a branch compares with a text before it makes the class: ``if kind == "unet": net = UNet()``."""
-    names = {a.arg for a in (*function.args.posonlyargs, *function.args.args, *function.args.kwonlyargs)}
+    names = arguments_of(function)
     for node in ast.walk(function):
         if isinstance(node, ast.If) and any(dotted(c.func) == cls for part in node.body for c in scanning.calls(part)):
             test = node.test

@@ -57,6 +57,11 @@ def root(node: ast.AST) -> str | None:
     return node.id if isinstance(node, ast.Name) else None
 
 
+def arguments_of(function: ast.FunctionDef) -> list[str]:
+    """Names of the arguments of a definition, those that take the rest aside."""
+    return [a.arg for a in (*function.args.posonlyargs, *function.args.args, *function.args.kwonlyargs)]
+
+
 def called(call: ast.Call) -> str:
     """The last part of what is called: ``"Linear"`` of ``nn.Linear(...)`` and of ``layers()[0].Linear(...)``."""
     return call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", "")
