@@ -173,10 +173,8 @@ def construct(
         built = _refitted(proposal, attempt)
         if isinstance(built, Built) and (zeros := hollow(built.model)):
             built = _filled_out(proposal, built, attempt, subject, zeros[0][0])
-        guesses = len(
-            set(larger.guessed(proposal).values())
-        )  # first of all: to read the forward's source takes a while
-        if isinstance(built, Built) and not built.meta and guesses > 1 and residual.adds_input(subject):
+        apart = len(set(larger.guessed(proposal).values())) > 1
+        if isinstance(built, Built) and not built.meta and apart and residual.adds_input(subject):
             built = _with_equal_widths(proposal, built, attempt, lambda m: residual.mismatch(m, script.namespace, seed))
         if isinstance(built, ProbeError):
             first = first or built
