@@ -28,6 +28,7 @@ def apply(shape: Curve, x: State, width: float, kind: str = "post", channels: fl
     """The state of f(x), with units of one layer averaged over ``width`` of them."""
     form = shape.shape
     fourth = max(form.fourth - 2.0, 0.0) if x.isometric else form.fourth
+    drawn = x.isometric or x.own > 0.0 or x.noise > 0.0  # inputs that no weight has touched are the same for every seed
     d = shape.gap(x.d)
     e = d if x.e == x.d else shape.gap(x.e)
     u = d if x.u == x.d else e if x.u == x.e else shape.gap(x.u)
@@ -38,7 +39,7 @@ def apply(shape: Curve, x: State, width: float, kind: str = "post", channels: fl
         e,
         u,
         kind=kind,
-        own=fourth / max(width, 1.0),
+        own=fourth / max(width, 1.0) if drawn else 0.0,
         noise=x.noise * form.elastic**2,
         spread=x.spread * form.elastic**2 + max(form.fourth - 2.0, 0.0) / max(channels, 1.0),
         like=(x,),

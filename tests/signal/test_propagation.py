@@ -174,6 +174,16 @@ def test_finite_width_noise_of_hanin_and_rolnick():
     assert last.noise_q**2 == pytest.approx(5 * 5 / 50, rel=0.1)
 
 
+def test_functions_of_the_inputs_alone_do_not_differ_from_seed_to_seed():
+    # one number for each sample (a noise level): its energy differs between samples, and is the same for every seed
+    graph = Graph()
+    level = graph.activation(graph.input(1), "relu")
+    drawn = graph.activation(graph.linear(level, 64, 2.0), "relu")
+    signal = propagate(graph.facts())
+    assert signal.built[level].noise_q == 0.0
+    assert 0.0 < signal.built[drawn].noise_q**2 < 0.2  # 2 / n of the layer, 5 / n of what the function passes on
+
+
 def test_linear_cost(lines_run: Callable[[Callable[[], object]], int]) -> None:
     def lines(depth: int) -> int:
         facts = plain(depth, 2.0, width=64).facts()
