@@ -33,7 +33,7 @@ from initlint.files import listing_digest, write_atomically
 from initlint.records import dataclass
 
 #: Raise when the facts or the layout of entries change within one version of initlint.
-FORMAT = 6
+FORMAT = 7
 #: Environment variables that change what a build does, by prefix.
 ENVIRONMENT = (
     *("PYTHONPATH", "PYTHONHASHSEED", "PYTHONOPTIMIZE", "PYTHONHOME"),

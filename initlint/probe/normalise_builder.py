@@ -70,6 +70,7 @@ class Builder:
     answers: dict[Any, tuple[Any, Any]] = field(default_factory=dict)  # of the oracle, by function and shape
     statics: dict[int, tuple[Static, int]] = field(default_factory=dict)
     convolved: dict[str, tuple[float, ...]] = field(default_factory=dict)  # depthwise kernels seen, and their powers
+    filled: dict[int, float] = field(default_factory=dict)  # shares written so far, of memory that held nothing
 
     def emit(
         self,

@@ -110,6 +110,7 @@ HANDLERS: Mapping[str, Handler] = {
     "rpow": elementwise.power,
     "neg": elementwise.negative,
     "where": elementwise.where,
+    "copy": elementwise.copied,
     "masked_fill": elementwise.masked_fill,
     "scatter": elementwise.scatter,
     "lerp": elementwise.lerp,

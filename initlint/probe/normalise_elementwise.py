@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
 
 from initlint.probe import normalise_axes as axes
+from initlint.probe import normalise_shapes as shapes
 from initlint.probe.normalise_builder import Builder, Call, value_moments
 from initlint.probe.normalise_opaque import opaque
 from initlint.probe.normalise_tables import ACTIVATIONS, INTEGER, spec_arguments
 from initlint.probe.normalise_values import Items, Signal, Static, Unknown, Value
+from initlint.probe.provenance_ops import UNINITIALISED
+
+#: Shares of a tensor are means of masks in float32.
+ROUNDING = 1e-4
 
 
 def activation(b: Builder, c: Call) -> Value:
@@ -344,14 +350,62 @@ def dropout(b: Builder, c: Call) -> Value:
 
 def written(b: Builder, c: Call) -> Value:
     """``setitem`` and ``merge_view``: a tensor of which a share was replaced by another."""
-    whole = b.signal(c.value(0), c)
     value = c.value(2) if c.name == "setitem" else c.value(1)
     part = b.signal(value, c)
     share = c.meta.share
+    if _is_empty(c.value(0)) and part is not None:
+        return _filled(b, c, None, part, share)
+    whole = b.signal(c.value(0), c)
     if whole is None or part is None:
         known = [i for i in (whole, part) if i is not None]
         return b.emit(c, "identity" if known else "opaque", known, attrs={"name": c.name})
     if share is not None and share >= 1.0:
         return b.emit(c, "identity", (part,))
+    if share is not None and b.filled.get(whole, 1.0) + share < 1.0 + ROUNDING:
+        return _filled(b, c, whole, part, share)
     attrs = {"share": None if share is None else 1.0 - share, "written": True}
     return b.emit(c, "where", (whole, part), attrs=attrs, roles=b.roles[whole])
+
+
+def _filled(b: Builder, c: Call, whole: int | None, part: int, share: float | None) -> Value:
+    """Memory that held nothing, piece by piece: what has been written so far, side by side.
+
+    Whatever was in the rest of it, a model writes over it before it reads it; measured it would be what it held.
+    """
+    before = 0.0 if whole is None else b.filled[whole]
+    after = before + (1.0 if share is None else share)
+    inner = after < 1.0 - ROUNDING
+    if whole is None:
+        found = b.emit(c, "identity", (part,), shape=c.meta.shape, inner=inner)
+    else:
+        attrs = _side_by_side(b, c, part) | {"sizes": [before, after - before]}
+        found = b.emit(c, "cat", (whole, part), attrs=attrs, roles=b.roles[whole], shape=c.meta.shape, inner=inner)
+    if inner:
+        b.filled[found.index] = after
+    return found
+
+
+def _side_by_side(b: Builder, c: Call, part: int) -> dict[str, Any]:
+    """The axis along which a piece is a part of the whole."""
+    whole, piece = c.meta.shape, b.nodes[part].shape
+    if whole is None or piece is None or len(whole) != len(piece):
+        return {"axis": "position"}  # one step or one place of many
+    cut = [axis for axis, (n, m) in enumerate(zip(whole, piece, strict=True)) if n != m]
+    if len(cut) != 1:
+        return {"axis": "other"}
+    return {"axis": axes.axis_name(b.roles[part], cut[0]), "dim": cut[0]}
+
+
+def copied(b: Builder, c: Call) -> Value:
+    """``x.copy_(y)``: y, in the shape of x."""
+    part = b.signal(c.value(1, "src"), c)
+    if part is None:
+        return opaque(b, c)
+    if b.nodes[part].shape != c.meta.shape:
+        return shapes.reshape(b, replace(c, name="expand", args=(Signal(part),), kwargs={}))
+    return b.emit(c, "identity", (part,))
+
+
+def _is_empty(value: Value | None) -> bool:
+    """Whether it is memory that nothing has been written to yet."""
+    return isinstance(value, Static) and value.calls is not None and value.calls[0] in UNINITIALISED

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from initlint.probe.normalise_tables import words
+from initlint.probe.provenance_ops import UNINITIALISED
 from initlint.records import dataclass
 
 #: An expression of parameters larger than this many elements is not evaluated (1 GB of float32).
@@ -131,11 +132,10 @@ VIEWS = words(
     "double half bfloat16 cpu cuda detach T mT H flip roll expand expand_as type_as adjoint numpy_T data "
     "requires_grad_ ravel moveaxis"
 )
-#: Functions that draw random numbers.
-RANDOM = words(
+#: Functions whose results are not the same each time.
+RANDOM = UNINITIALISED | words(
     "rand randn rand_like randn_like randint randint_like randperm normal normal_ uniform_ bernoulli bernoulli_ "
-    "dropout exponential_ multinomial dropout1d dropout2d dropout3d alpha_dropout poisson rrelu random_ new_empty "
-    "empty empty_like"
+    "dropout exponential_ multinomial dropout1d dropout2d dropout3d alpha_dropout poisson rrelu random_"
 )
 #: Built-in functions that write into their first argument although their name has no underscore.
 WRITERS = frozenset(("setitem", "iadd", "isub", "imul", "itruediv", "imatmul", "ipow", "ifloordiv", "iand", "ior"))

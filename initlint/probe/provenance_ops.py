@@ -62,7 +62,8 @@ _RANDOM = words("""
     normal multinomial bernoulli rand_like randn_like randint_like poisson binomial dropout rrelu rrelu_
     _standard_gamma _sample_dirichlet trunc_normal_ kaiming_uniform_ kaiming_normal_ xavier_uniform_
     xavier_normal_ orthogonal_ sparse_""")
-_UNINITIALISED = words("empty empty_like new_empty empty_strided new_empty_strided new empty_permuted")
+#: Functions that give memory as they find it.
+UNINITIALISED = words("empty empty_like new_empty empty_strided new_empty_strided new empty_permuted")
 
 
 def classify(function: Any) -> Operation:
@@ -86,7 +87,7 @@ def classify(function: Any) -> Operation:
             return Operation(name, INIT, chance)
         role = OVERWRITE if name in _OVERWRITES else MODIFY
         return Operation(name, role, chance, partial=name in _PARTIAL)
-    return Operation(name.strip("_") if name.startswith("__") else name, MAKE, chance, name in _UNINITIALISED)
+    return Operation(name.strip("_") if name.startswith("__") else name, MAKE, chance, name in UNINITIALISED)
 
 
 def _property(access: str, name: str) -> Operation:

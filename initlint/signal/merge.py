@@ -387,10 +387,15 @@ def mixed(xs: tuple[State, ...], shares: tuple[float, ...], *, apart: bool) -> S
 
 
 def where_back(node: Node, xs: tuple[State, ...], y: State, g: Grad, scene: Scene) -> tuple[Grad, ...]:
-    """Each takes the gradient where it was chosen."""
+    """Each takes the gradient where it was chosen; what was written into another tensor has a size of its own."""
     share = number(node, "share", 0.5)
-    both = (_times(g, share), _times(g, 1.0 - share))
-    return both[: len(node.inputs)]
+    kept, chosen = _times(g, share), _times(g, 1.0 - share)
+    if node.attrs.get("written"):
+        whole, part = (scene.layout(index) for index in (node.index, node.inputs[-1]))
+        size = part.batch * part.elements
+        if size > 0:  # each of its elements takes the gradient of all that it was written to
+            chosen = _times(g, (1.0 - share) * whole.batch * whole.elements / size)
+    return (kept, chosen)[: len(node.inputs)]
 
 
 def cat(node: Node, xs: tuple[State, ...], scene: Scene) -> State:

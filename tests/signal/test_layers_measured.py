@@ -290,3 +290,58 @@ def test_what_passes_a_softmax_back(sigma, count):
     energy = (a * a).sum(-1, keepdim=True)
     assert softmax_energy(sigma, count) == pytest.approx(float(energy.mean()), rel=0.01)
     assert softmax_slip(sigma, count) == pytest.approx(float((a * a * (1 - 2 * a + energy)).sum(-1).mean()), rel=0.01)
+
+
+class Pieces(nn.Module):
+    """Attention whose keys are put together from two projections."""
+
+    def __init__(self, how: str) -> None:
+        super().__init__()
+        self.how = how
+        self.norm, self.q, self.k = nn.LayerNorm(64), nn.Linear(64, 96), nn.Linear(64, 64)
+        self.rot, self.v, self.o = nn.Linear(64, 8), nn.Linear(64, 64), nn.Linear(64, 64)
+
+    def forward(self, x):
+        h, (b, t, _) = self.norm(x), x.shape
+        q, k, v = (layer(h).view(b, t, 4, -1).transpose(1, 2) for layer in (self.q, self.k, self.v))
+        rot = self.rot(h).view(b, t, 1, 8).transpose(1, 2).expand(-1, 4, -1, -1)
+        if self.how == "cat":
+            keys = torch.cat((k, rot), -1)
+        elif self.how == "copied":
+            keys = k.new_empty(b, 4, t, 24)
+            keys[..., :16].copy_(k)
+            keys[..., 16:].copy_(rot)
+        else:
+            keys = torch.empty(b, 4, t, 24)
+            keys[..., :16] = k
+            keys[..., 16:] = rot
+        y = F.scaled_dot_product_attention(q, keys, v)
+        return x + self.o(y.transpose(1, 2).reshape(b, t, 64))
+
+
+@pytest.mark.parametrize("how", ["copied", "assigned"])
+def test_memory_filled_piece_by_piece_is_what_was_written(how):
+    torch.manual_seed(0)
+    joined, x = Pieces("cat"), torch.randn(4, 16, 64)
+    filled = Pieces(how)
+    filled.load_state_dict(joined.state_dict())
+    one, other = compared(joined, x), compared(filled, x)
+    assert set(other) == set(one)
+    for name in ("q", "k", "rot", "v"):
+        assert other[name] == pytest.approx(one[name], abs=1e-6)
+        assert abs(one[name][1]) < 0.1
+
+
+def test_what_is_written_into_a_tensor_takes_its_whole_gradient():
+    class Overwritten(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b, self.head = nn.Linear(64, 64), nn.Linear(64, 16), nn.Linear(64, 64)
+
+        def forward(self, x):
+            y = self.a(x).clone()
+            y[:, :16] = self.b(x)
+            return self.head(y)
+
+    torch.manual_seed(0)
+    assert off(compared(Overwritten(), torch.randn(256, 64)), 1) < 0.05

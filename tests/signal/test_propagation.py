@@ -181,7 +181,7 @@ def test_functions_of_the_inputs_alone_do_not_differ_from_seed_to_seed():
     drawn = graph.activation(graph.linear(level, 64, 2.0), "relu")
     signal = propagate(graph.facts())
     assert signal.built[level].noise_q == 0.0
-    assert 0.0 < signal.built[drawn].noise_q**2 < 0.2  # 2 / n of the layer, 5 / n of what the function passes on
+    assert 0.0 < signal.built[drawn].noise_q ** 2 < 0.2  # 2 / n of the layer, 5 / n of what the function passes on
 
 
 def test_linear_cost(lines_run: Callable[[Callable[[], object]], int]) -> None:
