@@ -5,9 +5,10 @@ handed on to; and a configuration made of them by convention.
 from __future__ import annotations
 
 import ast
+import functools
 import inspect
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -40,6 +41,11 @@ Section.__name__ = Section.__qualname__ = "configuration"
 
 def entries(subject: Any, depth: int = _DEPTH) -> dict[str, dict[Path, Usage]]:
     """For each argument of a class or function, the entries that are read from it and how they are used."""
+    return _entries(subject, depth) if isinstance(subject, Hashable) else {}
+
+
+@functools.lru_cache(maxsize=4096)  # classes that hand a configuration on to one another meet by many ways
+def _entries(subject: Any, depth: int) -> dict[str, dict[Path, Usage]]:
     function = conventions.constructor(subject) if isinstance(subject, type) else subject
     tree = conventions.tree_of(function)
     if tree is None:

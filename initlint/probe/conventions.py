@@ -8,13 +8,14 @@ from __future__ import annotations
 import ast
 import dataclasses
 import enum
+import functools
 import inspect
 import itertools
 import re
 import textwrap
 import types
 import typing
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import field
 from typing import Any
 
@@ -43,6 +44,7 @@ _NAMES: tuple[tuple[str, Any], ...] = (
     ),
     (r"(image|img|input|spatial|in)?(size|resolution|res)|(img|image)?(height|width|h|w)", 32),
     (r"patch(size|h|w)?", 8),
+    (r"(n|num)?spatial(dim(ension)?s?|ndims?)", 2),  # how many axes an image has: MONAI's argument
     (
         r"(num|n)?(vocab(ulary)?|tokens?|words?|embeddings|items?|users?|entities|nodes|relations|characters?)(size|s|num)?|ntokens?|(src|tgt|trg|source|target)vocab(size)?",
         120,  # neither its root nor its inverse is a round number, as 100's, that code may give for a std or a bound
@@ -322,6 +324,12 @@ def constructor(cls: type) -> Any:
 
 
 def tree_of(function: Any) -> ast.FunctionDef | None:
+    """The definition of a function, from its source; ``None`` where there is none. It is shared: not to be changed."""
+    return _parsed(function) if isinstance(function, Hashable) else None
+
+
+@functools.lru_cache(maxsize=4096)
+def _parsed(function: Any) -> ast.FunctionDef | None:
     try:
         tree = ast.parse(textwrap.dedent(inspect.getsource(function)))
     except (OSError, TypeError, SyntaxError, ValueError):
