@@ -129,7 +129,7 @@ def _with_constant(b: Builder, c: Call, name: str, first: Value | None, value: f
     if source is None:
         return Unknown(f"{name} of no tensor")
     if name in ("add", "sub"):
-        return b.emit(c, "shift", (source,), attrs={"value": value if name == "add" else -value})
+        return _shifted(b, c, source, value if name == "add" else -value)
     if name == "div":
         value = 1.0 / value if value else math.inf
     return b.emit(c, "scale", (source,), attrs={"factor": value})
@@ -150,6 +150,13 @@ def _constant_first(b: Builder, c: Call, name: str, value: float, second: Value 
     if factor != 1.0:
         shape = b.nodes[source].shape
         source = b.emit(c, "scale", (source,), attrs={"factor": factor}, shape=shape, inner=True).index
+    return _shifted(b, c, source, value)
+
+
+def _shifted(b: Builder, c: Call, source: int, value: float) -> Value:
+    """A signal and a constant; a sum that begins with 0 is its first term."""
+    if value == 0.0:
+        return b.emit(c, "identity", (source,))
     return b.emit(c, "shift", (source,), attrs={"value": value})
 
 

@@ -15,7 +15,7 @@ from torch import nn
 
 from initlint.probe.provenance_words import words
 from initlint.probe.statements_names import Names, bound, parameters, static
-from initlint.probe.statements_source import Scope, Source, Test
+from initlint.probe.statements_source import Call, Scope, Source, Test
 from initlint.records import dataclass
 
 if TYPE_CHECKING:
@@ -146,8 +146,12 @@ class Ranges:
         if calls and given[:1] == [name]:
             items = [item for call in calls for item in self._under(call.module())]
             return Range(_distinct(items), frozenset({name}), applied=tuple(calls)) if items else None
+        sites = self.names.call_sites(scope, source)
+        again = [site for site in sites if self._descends(name, scope, site)]
+        if again:
+            return self._recursion(name, scope, [site for site in sites if site not in again], depth)
         ranges: list[Range] = []
-        for call, caller in self.names.call_sites(scope, source):
+        for call, caller in sites:
             expr = bound(name, scope, call.node)
             if not isinstance(expr, ast.Name):
                 return None
@@ -157,6 +161,30 @@ class Ranges:
             tests = tuple((test, call.scope, caller) for test in call.tests)
             ranges.append(replace(found, variables=found.variables | {name}, tests=(*found.tests, *tests)))
         return ranges[0] if len(ranges) == 1 else None
+
+    def _descends(self, name: str, scope: Scope, site: tuple[Call, Source]) -> bool:
+        """Whether a function calls itself for every child of what it was given: ``for c in m.children(): f(c)``."""
+        call, _ = site
+        expr = bound(name, scope, call.node)
+        if call.scope is not scope or call.tests or not isinstance(expr, ast.Name) or expr.id not in scope.loops:
+            return False
+        iterable, position = scope.loops[expr.id]
+        function = iterable.func if isinstance(iterable, ast.Call) else None
+        wanted = {None: "children", 1: "named_children"}.get(position)
+        if not isinstance(function, ast.Attribute) or function.attr != wanted:
+            return False
+        return isinstance(function.value, ast.Name) and function.value.id == name
+
+    def _recursion(self, name: str, scope: Scope, sites: list[tuple[Call, Source]], depth: int) -> Range | None:
+        """All modules under those that a function which descends by itself is called with from outside."""
+        items: list[Item] = []
+        for call, caller in sites:
+            expr = bound(name, scope, call.node)
+            owners = None if expr is None or call.tests else self._modules(expr, call.scope, caller, depth + 1)
+            if owners is None:
+                return None
+            items += [item for owner in owners.items for item in self._under(owner.value)]
+        return Range(_distinct(items), frozenset({name})) if items else None
 
     def _counted(self, node: ast.Subscript, scope: Scope, source: Source) -> Range | None:
         """``self.layers[i]`` with ``i`` counted in a loop: the entries of the container."""

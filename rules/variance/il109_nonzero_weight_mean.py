@@ -100,6 +100,9 @@ class NonzeroWeightMean(SuspectRule):
         )
 
     def judge(self, context: Context, group: list[Suspect]) -> Outcome | None:
+        group = [s for s in group if not _sole(s.parameter)]
+        if not group:
+            return None
         # the one that the message names is the one whose mean does most
         chains = {s.parameter.name: x.beyond for s in group if (x := _chain(context, s)) is not None}
         told = [_told(context, s) for s in group]
@@ -207,6 +210,21 @@ class NonzeroWeightMean(SuspectRule):
         return Positive(), (torch.randn(8, 16),)
 
     @good
+    def one_unit_that_averages() -> Any:
+        """The geometric init of a distance field: one output, which starts as a multiple of the mean."""
+        from torch import nn
+
+        layers: list[nn.Module] = []
+        for _ in range(3):
+            linear = nn.Linear(64, 64)
+            nn.init.normal_(linear.weight, std=(2 / 64) ** 0.5)
+            layers += [linear, nn.Softplus(beta=100)]
+        last = nn.Linear(64, 1)
+        nn.init.normal_(last.weight, mean=(3.14159 / 64) ** 0.5, std=1e-4)
+        nn.init.constant_(last.bias, -0.5)
+        return nn.Sequential(*layers, last)
+
+    @good
     def centred_uniform() -> Any:
         from torch import nn
 
@@ -216,6 +234,17 @@ class NonzeroWeightMean(SuspectRule):
             nn.init.uniform_(linear.weight, -0.3, 0.3)
             layers += [linear, nn.ReLU()]
         return nn.Sequential(*layers)
+
+
+def _sole(parameter: ParameterFacts) -> bool:
+    """Whether the weights are those of one unit, of a harmless size: there is no other that it could be like.
+
+    The last layer of a distance field starts as the mean of its inputs (Atzmon and Lipman 2020, arXiv:1911.10414).
+    """
+    stats = parameter.stats
+    if stats is None or len(parameter.shape) < 2 or parameter.shape[0] != 1:
+        return False
+    return stats.second * stats.count <= _HARMLESS
 
 
 def _cut_off(parameter: ParameterFacts) -> bool:

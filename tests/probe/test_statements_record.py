@@ -221,6 +221,43 @@ def test_conditions_on_names(
         assert statement.runs == matched
 
 
+@pytest.mark.parametrize(("loop", "given"), [("child", "children()"), ("_, child", "named_children()")])
+@pytest.mark.parametrize(("test", "matched"), [('name == "w.weight"', 0), ('name.endswith("w.weight")', 2)])
+def test_a_function_that_descends_by_itself_sees_every_module(
+    tmp_path: Path, loop: str, given: str, test: str, matched: int
+) -> None:
+    record = record_of(
+        tmp_path,
+        f"""
+        class Base(nn.Module):
+            def descend(self, module):
+                for {loop} in module.{given}:
+                    self.descend(child)
+                self._init(module)
+
+        class Block(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.w = nn.Linear(4, 4, bias=False)
+
+        class Model(Base):
+            def __init__(self):
+                super().__init__()
+                self.layers = nn.ModuleList([Block(), Block()])
+                self.descend(self)
+
+            def _init(self, module):
+                if isinstance(module, Base):
+                    for name, p in module.named_parameters():
+                        if {test}:
+                            nn.init.normal_(p, std=0.02)
+        """,
+    )
+    statement = next(s for s in record.statements if "nn.init.normal_" in s.site.text)
+    assert statement.runs == matched
+    assert [g.matched for g in statement.guards if g.kind == "name"] == [matched]
+
+
 def test_one_of_two_names_matches_nothing(tmp_path: Path) -> None:
     record = record_of(
         tmp_path,
