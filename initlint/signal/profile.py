@@ -86,6 +86,10 @@ def log10(value: float) -> float:
     return math.log10(max(value, SMALLEST))
 
 
+# Types of whole numbers.
+_WHOLE = ("int", "uint", "bool")
+
+
 def points(
     scene: Scene,
     trunk: Sequence[int],
@@ -102,6 +106,9 @@ def points(
     leads = True  # what comes before a table in which it is looked up is no signal
     for index in trunk[_prepared(scene, trunk) :]:
         x, part = states[index], joins.get(index, ())
+        if scene.nodes[index].dtype.startswith(_WHOLE):  # codes: what they name starts anew, and no gradient comes back
+            found.clear()
+            continue
         leads = leads and x.kind in ("index", "constant") and x.d == 0
         if leads:
             continue

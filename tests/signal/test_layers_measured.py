@@ -345,3 +345,27 @@ def test_what_is_written_into_a_tensor_takes_its_whole_gradient():
 
     torch.manual_seed(0)
     assert off(compared(Overwritten(), torch.randn(256, 64)), 1) < 0.05
+
+
+def test_codes_that_are_returned_and_looked_up_are_no_part_of_the_depth():
+    class Codec(nn.Module):
+        """The integers in the middle have a scale of their own, and no gradient comes back through them."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.encoder = nn.Sequential(nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 16))
+            self.register_buffer("codebook", 0.01 * torch.randn(256, 16))
+            self.decoder = nn.Sequential(nn.Linear(16, 64), nn.ReLU(), nn.Linear(64, 64))
+
+        def forward(self, x):
+            codes = torch.cdist(self.encoder(x), self.codebook).argmin(-1)
+            return self.decoder(F.embedding(codes.reshape(-1), self.codebook)), codes
+
+    from initlint.probe import pipeline
+
+    torch.manual_seed(0)
+    signal = propagate(pipeline.analyse_live(Codec(), (torch.randn(64, 64),), ProbeOptions(seed=1)))
+    table = next(node.index for node in signal.scene.nodes if node.op == "embedding")
+    assert signal.profile
+    assert all(point.node >= table for point in signal.profile)
+    assert signal.gradient_span < 1.0
