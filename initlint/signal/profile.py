@@ -86,8 +86,8 @@ def log10(value: float) -> float:
     return math.log10(max(value, SMALLEST))
 
 
-# Types of whole numbers.
-_WHOLE = ("int", "uint", "bool")
+# Types of indices. (Truth values may be the steps of a function that has a gradient of its own.)
+_WHOLE = ("int", "uint")
 
 
 def points(
