@@ -100,7 +100,7 @@ class NonzeroWeightMean(SuspectRule):
         )
 
     def judge(self, context: Context, group: list[Suspect]) -> Outcome | None:
-        group = [s for s in group if not _sole(s.parameter)]
+        group = [s for s in group if not _sole(s)]
         if not group:
             return None
         # the one that the message names is the one whose mean does most
@@ -236,13 +236,13 @@ class NonzeroWeightMean(SuspectRule):
         return nn.Sequential(*layers)
 
 
-def _sole(parameter: ParameterFacts) -> bool:
+def _sole(suspect: Suspect) -> bool:
     """Whether the weights are those of one unit, of a harmless size: there is no other that it could be like.
 
     The last layer of a distance field starts as the mean of its inputs (Atzmon and Lipman 2020, arXiv:1911.10414).
     """
-    stats = parameter.stats
-    if stats is None or len(parameter.shape) < 2 or parameter.shape[0] != 1:
+    stats, shape = suspect.parameter.stats, suspect.parameter.shape
+    if stats is None or suspect.layer.layout != "out_in" or len(shape) < 2 or shape[0] != 1:
         return False
     return stats.second * stats.count <= _HARMLESS
 
