@@ -11,6 +11,7 @@ peak memory that does not grow with their number.
 from __future__ import annotations
 
 import argparse
+import gc
 import glob
 import math
 import os
@@ -219,6 +220,7 @@ def main() -> int:
     parser.add_argument("--models", type=int, default=300, help="how many models with --jobs 1 and 2")
     arguments = parser.parse_args()
     only, broken = arguments.only, 0
+    gc.set_threshold(100_000)  # as the command line does
     startup.compiled()
     for name, (wall_bound, memory_bound) in BOUNDS.items():
         if only not in (None, name):
