@@ -187,6 +187,8 @@ def describe_loss(report: ModelReport) -> str:
         )
     if report.facts.measured_loss is not None:
         parts.append(f"{number(report.facts.measured_loss, 4)} measured")
+    elif parts:
+        parts.append("if the outputs are logits")  # of images, actions or embeddings it is no loss
     return ", ".join(parts)
 
 
