@@ -320,7 +320,10 @@ class _ProjectFinder(importlib.abc.MetaPathFinder):
 
 
 class _ProjectLoader(importlib.machinery.SourceFileLoader):
-    """Runs a module as Python does and, where an import fails, again with stand-ins for what is missing."""
+    """Runs a module as Python does and, where a statement fails, again with stand-ins for what is missing.
+
+    Any exception will do: a package that is installed but broken (no GPU, another build of torch) raises what it likes.
+    """
 
     def __init__(self, fullname: str, path: str, script: Script) -> None:
         super().__init__(fullname, path)
@@ -330,7 +333,7 @@ class _ProjectLoader(importlib.machinery.SourceFileLoader):
         before = dict(vars(module))
         try:
             super().exec_module(module)
-        except (ImportError, ProbeError):
+        except (Exception, SystemExit):
             tree = parse_file(self.path)
             if tree is None:
                 raise

@@ -169,6 +169,32 @@ def test_a_package_whose_other_modules_miss_a_library(probe_files: Probe) -> Non
     assert any("trainer.py, line" in note and "stand-in" in note for note in facts.notes)
 
 
+BROKEN = {
+    "package/__init__.py": "from package.trainer import Trainer\nfrom package.net import Net\n",
+    "package/trainer.py": """
+        import ctypes
+        library = ctypes.CDLL("libkernels_of_another_world.so")
+        class Trainer:
+            step = library.step
+        """,
+    "package/net.py": """
+        from torch import nn
+        class Net(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.out = nn.Linear(8, 4)
+            def forward(self, x):
+                return self.out(x)
+        """,
+}
+
+
+def test_a_package_whose_other_modules_need_a_library_that_does_not_load(probe_files: Probe) -> None:
+    (facts,) = named(probe_files("package/net.py", files=BROKEN)).values()
+    assert facts.status == "analysed"
+    assert any("CDLL" in note and "OSError" in note for note in facts.notes)
+
+
 ENDLESS = """
 import a_library_that_is_missing as lib
 from torch import nn
