@@ -25,6 +25,7 @@ from initlint.probe.inputs_failed import (
 )
 from initlint.probe.inputs_leads import consumer_wants
 from initlint.probe.inputs_messages import by_shapes
+from initlint.probe.inputs_patterns import by_pattern
 from initlint.probe.inputs_spec import smallest_table
 from initlint.probe.inputs_wants import IMAGE_SIZES, SEQUENCE_SIZES, VOLUME_SIZES, Guess, spatial, variants
 from initlint.probe.recorded import Failure
@@ -70,6 +71,7 @@ def repairs(attempt: Failed, root: nn.Module, batch: int) -> Iterator[Assignment
         return
     yield from _composites(attempt)
     yield from _dtypes(attempt, root)
+    yield from by_pattern(attempt, root)
     yield from by_shapes(attempt)
     if attempt.failure is not None:
         yield from _by_failure(attempt, attempt.failure, root, batch)
@@ -254,6 +256,8 @@ def _resized(attempt: Failed, name: str) -> Iterator[Assignment]:
         return
     if guess.kind == "volume":
         shape = guess.shape[2:]
+        if len(shape) != len(VOLUME_SIZES[0]):
+            return
         larger: list[tuple[int, ...]] = [
             v for v in VOLUME_SIZES if all(n >= m for n, m in zip(v, shape, strict=True)) and v != shape
         ]

@@ -72,6 +72,8 @@ def consumers(graph: Graph, start: int) -> tuple[Consumer, ...]:
             elif user not in seen:
                 seen.add(user)
                 times = node.attrs.get("factor", 1.0) if node.op == "scale" else 1.0
+                if times == 0:
+                    continue  # ``x * 0 + scale``: a shape is taken from it, no signal goes on
                 more = factor * times if isinstance(times, (int, float)) else factor
                 stack.append((user, (*path, node.label), more, learned * _learned(graph, index, node)))
     return tuple(sorted(found, key=order))

@@ -135,14 +135,20 @@ def _applied(
 ) -> Any:
     if isinstance(tensor, list | tuple):
         tensor = torch.stack(list(tensor))
-    left, right = (_side(text, number) for number, text in enumerate(_halves(pattern)))
+    left, right = sides(pattern)
     rank = len(tensor.shape)
     left, right = _without_rest(left, right, rank - (len(left) - 1))
-    if len(left) != rank:
-        raise EinopsError(f"{pattern!r} does not fit the shape {tuple(tensor.shape)}")
-    known = {**_numbers(left), **_numbers(right), **sizes}
-    for names, size in zip(left, tensor.shape, strict=True):
-        _infer(names, size, known, pattern)
+    try:
+        if len(left) != rank:
+            raise EinopsError(f"Wrong shape: expected {len(left)} dims. Received {rank}-dim tensor.")
+        known = {**_numbers(left), **_numbers(right), **sizes}
+        for names, size in zip(left, tensor.shape, strict=True):
+            _infer(names, size, known)
+    except EinopsError as error:  # in the library's own words, which the search for inputs reads
+        raise EinopsError(
+            f'Error while processing pattern "{pattern}".\n'
+            f" Input tensor shape: {list(tensor.shape)}. Additional info: {dict(sizes)}.\n {error}"
+        ) from None
     held = [name for names in left for name in names]
     kept = [name for names in right for name in names]
     new = [name for name in kept if name not in held]
@@ -172,11 +178,16 @@ def _reduced(tensor: Any, axes: list[int], reduction: Callable[..., Any]) -> Any
     return reduction(tensor, tuple(axes))
 
 
-def _halves(pattern: str) -> list[str]:
+def sides(pattern: str) -> tuple[Side, Side]:
+    """What a pattern takes and what it makes.
+
+    Raises:
+        EinopsError: there is no arrow in it, or more than one.
+    """
     halves = pattern.split("->")
     if len(halves) != 2:
         raise EinopsError(f"{pattern!r} needs one ->")
-    return halves
+    return _side(halves[0], 0), _side(halves[1], 1)
 
 
 def _side(text: str, number: int) -> Side:
@@ -222,12 +233,12 @@ def _numbers(side: Side) -> dict[str, int]:
     return {name: int(name.partition("#")[0]) for group in side for name in group if "#" in name}
 
 
-def _infer(names: list[str], size: int, known: dict[str, int], pattern: str) -> None:
+def _infer(names: list[str], size: int, known: dict[str, int]) -> None:
     """Fill in the one axis of a dimension whose size is not given."""
     unknown = [name for name in names if name not in known]
     rest = math.prod(known[name] for name in names if name in known)
     if len(unknown) > 1 or rest == 0 or (not unknown and rest != size) or size % rest:
-        raise EinopsError(f"{pattern!r}: a dimension of size {size} cannot be {' x '.join(names) or '1'}")
+        raise EinopsError(f"Shape mismatch, an axis of length {size} cannot be {' x '.join(names) or '1'}")
     if unknown:
         known[unknown[0]] = size // rest
 

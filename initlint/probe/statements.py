@@ -181,7 +181,7 @@ def _describe(candidate: Candidate, source: Source, view: _View) -> list[InitSta
         guards=guards,
         args=args,
         settled=settled,
-        index=_index(candidate, source),
+        index=_index(candidate, source, hits),
         parts=view.misses.in_parts(candidate),
         value_site=_value_site(candidate, source),
         caller=_caller(hits, candidate),
@@ -311,15 +311,26 @@ def _arguments(
     return found, len(found) == len(exprs)
 
 
-def _index(candidate: Candidate, source: Source) -> str:
-    """The index of a target's part; "" for none and for one that plainly means all (``w[:]``, ``w[...]``)."""
+def _index(candidate: Candidate, source: Source, hits: Hits) -> str:
+    """The index of a target's part; "" for none, for one that plainly means all (``w[:]``), for a container's key."""
     node = candidate.node if isinstance(candidate.node, ast.Subscript) else candidate.target
     while isinstance(node, ast.Attribute) and node.attr == "data":
         node = node.value
-    if not isinstance(node, ast.Subscript):
+    if not isinstance(node, ast.Subscript) or (isinstance(node.ctx, ast.Load) and _looked_up(node, hits)):
         return ""
     text = source.segment(node.slice)
     return text if any(isinstance(part, ast.Name | ast.Attribute | ast.Call) for part in ast.walk(node.slice)) else ""
+
+
+def _looked_up(node: ast.Subscript, hits: Hits) -> bool:
+    """``weights[name]``: an index other than a slice changes a tensor's shape, a key gives the parameter as it is."""
+    if not hits.events or any(isinstance(part, ast.Slice) for part in ast.walk(node.slice)):
+        return False
+    for event in hits.events:
+        held = [registration.tensor() for registration in event.store.registrations]
+        if not any(tensor is not None and tuple(tensor.shape) == event.region.size for tensor in held):
+            return False
+    return True
 
 
 def _value_site(candidate: Candidate, source: Source) -> Site | None:

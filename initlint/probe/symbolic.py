@@ -38,6 +38,16 @@ class Symbolic:
     complete: bool = True  # the root itself was traced
 
 
+class _Parameter(fx.proxy.ParameterProxy):
+    """A parameter whose sizes are known, also one at a time: torch's own takes no axis."""
+
+    def size(self, dim: int | None = None) -> Any:
+        return self.param.size() if dim is None else self.param.size(dim)
+
+    def __len__(self) -> int:
+        return len(self.param)
+
+
 class _Tracer(fx.Tracer):
     """One attempt; ``failed`` is the innermost module whose forward raised."""
 
@@ -107,7 +117,7 @@ class _Tracer(fx.Tracer):
             return attr_val
         if name not in parameter_proxy_cache:
             node = self.create_node("get_attr", name, (), {})
-            parameter_proxy_cache[name] = fx.proxy.ParameterProxy(self, node, name, attr_val)
+            parameter_proxy_cache[name] = _Parameter(self, node, name, attr_val)
         return parameter_proxy_cache[name]
 
     def create_args_for_root(self, root_fn: Any, is_module: bool, concrete_args: Any = None) -> tuple[Any, list[Any]]:

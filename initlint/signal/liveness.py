@@ -142,9 +142,15 @@ def _closed(node: Node, parameters: dict[str, ParameterFacts]) -> Node:
 
     What the others hold carries no signal then: the actual matrix tells, which the operator holds.
     """
-    if node.operator is None or node.operator.gain != 0.0:
+    if node.operator is None:
         return node
     weights = [name for role, name in node.parameters.items() if "bias" not in role and name in parameters]
+    if node.operator.gain != 0.0:
+        if "expr" not in node.attrs:
+            return node
+        # something else keeps it open (an identity whose other entries are zero): these zeros close nothing
+        others: list[Plain] = [name for name in weights if not _is_zero(parameters[name])]
+        return replace(node, attrs={**node.attrs, _CLOSED: others}) if len(others) < len(weights) else node
     closing: list[Plain] = [name for name in weights if _is_zero(parameters[name])]
     return replace(node, attrs={**node.attrs, _CLOSED: closing}) if 0 < len(closing) < len(weights) else node
 

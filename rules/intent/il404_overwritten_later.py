@@ -261,6 +261,27 @@ class OverwrittenLater(Rule):
         return _net(special_last=False)
 
     @good
+    def biases_by_their_names() -> Any:
+        import torch
+        from torch import nn
+
+        class Ensemble(nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                self.held = nn.ParameterDict(
+                    {"0_weight": nn.Parameter(torch.empty(3, 16, 8)), "0_bias": nn.Parameter(torch.randn(3, 1, 8))}
+                )
+                for name, parameter in self.held.items():
+                    if parameter.shape[1] > 1:
+                        nn.init.trunc_normal_(parameter, std=0.25)
+                        nn.init.zeros_(self.held[name.replace("weight", "bias")])
+
+            def forward(self, x: torch.Tensor) -> torch.Tensor:
+                return torch.einsum("bi,kio->kbo", x, self.held["0_weight"]) + self.held["0_bias"]
+
+        return Ensemble()
+
+    @good
     def special_after_sweep() -> Any:
         return _net(special_last=True)
 

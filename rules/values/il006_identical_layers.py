@@ -44,7 +44,8 @@ class IdenticalLayers(Rule):
     ```
 
     ## Known problems
-    A frozen copy (a target network, an EMA model) is equal on purpose: tensors without gradient are exempt.
+    A frozen copy (a target network, an EMA model) is equal on purpose: tensors without gradient are exempt, and
+    so are copies that the forward does not read.
     `nn.TransformerEncoder` clones its layer by design of PyTorch; that is a note.
 
     ## References
@@ -74,7 +75,7 @@ class IdenticalLayers(Rule):
             members = [p for group in causes for p in group]
             names = [p.name for p in members]
             parallel = any(tuple(p.name for p in group[:2]) in twins for group in causes)
-            cloned = all(any(w.op == "deepcopy" for w in p.writes) for group in causes for p in group[1:])
+            cloned = all(_copied(p) for group in causes for p in group[1:])
             torch_clone = cloned and all(_by_torch(p) for group in causes for p in group[1:])
             beside = _beside_others(facts, members)
             mild = beside or (torch_clone and not parallel)
@@ -212,6 +213,22 @@ class IdenticalLayers(Rule):
         return Polar()
 
     @good
+    def target_beside_the_forward() -> Any:
+        import torch
+        from torch import nn
+
+        class Agent(nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                self.online, self.target = nn.Linear(8, 4), nn.Linear(8, 4)
+                self.target.load_state_dict(self.online.state_dict())
+
+            def forward(self, x: torch.Tensor) -> torch.Tensor:
+                return self.online(x)
+
+        return Agent()
+
+    @good
     def frozen_target() -> Any:
         import copy
 
@@ -248,6 +265,7 @@ def _equal_tensors(facts: ModelFacts, twins: frozenset[tuple[str, str]]) -> Iter
     Parameters of their own in one memory count where they do the same (``twins``); else they are tied.
     """
     streams = {(r.site.file, r.site.function) for r in facts.reseeds if r.stream and r.site is not None}
+    unread = frozenset(facts.trace.not_reached)
     by_digest: dict[tuple[str, tuple[int, ...]], list[ParameterFacts]] = {}
     by_draw: dict[tuple[str, str, tuple[int, ...]], list[ParameterFacts]] = {}
     for parameter in facts.parameters:
@@ -257,6 +275,8 @@ def _equal_tensors(facts: ModelFacts, twins: frozenset[tuple[str, str]]) -> Iter
         # a constant is equal by its scheme (norm gains, zero biases); one number can be equal by chance of rounding
         if stats.distinct is not None or stats.count < 2:
             continue
+        if parameter.name in unread and _copied(parameter):
+            continue  # a target network: it follows the other one, and is no layer of this forward
         if parameter.generated and parameter.sources:
             continue  # computed from others, which tell more: g v / |v| is v itself until it is trained
         # what NumPy drew is seen by nobody: equal tensors from a function that seeds a stream are draws
@@ -319,6 +339,11 @@ def _beside_others(facts: ModelFacts, members: list[ParameterFacts]) -> bool:
     equal, owners = {p.name for p in members}, {p.module for p in members}
     told = {p.module for p in facts.parameters if p.name not in equal and len(p.shape) > 1 and _drawn(p)}
     return all(len(p.shape) == 1 for p in members) and owners <= told
+
+
+def _copied(parameter: ParameterFacts) -> bool:
+    """Whether it was made equal to another on purpose: cloned with its module, or given the other's state dict."""
+    return any(write.op in ("deepcopy", "load") for write in parameter.writes)
 
 
 def _by_torch(parameter: ParameterFacts) -> bool:

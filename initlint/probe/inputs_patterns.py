@@ -1,0 +1,107 @@
+"""What a pattern of einops says of the tensor that it takes: its axes, and what some of them are made of."""
+
+from __future__ import annotations
+
+import ast
+import math
+import re
+from collections.abc import Iterator, Mapping
+
+from torch import nn
+
+from initlint.probe.inputs_failed import Assignment, Failed, changed
+from initlint.probe.inputs_wants import Guess
+from initlint.probe.standins_einops import Side, sides
+
+# einops' own words, which the stand-in uses too.
+_REFUSED = re.compile(r'pattern "(?P<pattern>[^"]+)"\.\s+Input tensor shape: (?:torch\.Size\()?\[(?P<shape>[\d, ]*)\]')
+_SIZES = re.compile(r"Additional info: (\{[^}]*\})")
+#: Sides of images, and of the other axes of clips and volumes: as small as the usual first guesses.
+_SIDE, _DEPTH = 32, 4
+#: Patches along an axis at least: one alone has no neighbours.
+_PATCHES = 2
+
+
+def by_pattern(attempt: Failed, root: nn.Module) -> Iterator[Assignment]:
+    """Arguments in the form that the refused pattern asks for."""
+    if attempt.failure is not None:
+        return
+    for pattern, sizes, shape in _refused(attempt, root):
+        for name, guess in attempt.guesses.items():
+            if not guess.shape or guess.high is not None:
+                continue
+            times = _stacked(guess.shape, shape or guess.shape)
+            if times is None:
+                continue
+            for kind, fitting in _fitting(pattern, sizes, shape or guess.shape):
+                if fitting[1] % times == 0:
+                    fitting = (fitting[0], fitting[1] // times, *fitting[2:])
+                    yield changed(attempt, name, Guess(kind, fitting, guess.dtype))
+
+
+def _stacked(shape: tuple[int, ...], refused: tuple[int, ...]) -> int | None:
+    """How many copies of an argument (shifted images) lie along a tensor's channels; ``None`` for another tensor."""
+    if shape == refused:
+        return 1
+    rest = shape[:1] + shape[2:]
+    if len(shape) < 3 or rest != refused[:1] + refused[2:] or refused[1] % shape[1]:
+        return None
+    return refused[1] // shape[1]
+
+
+def _refused(attempt: Failed, root: nn.Module) -> Iterator[tuple[str, Mapping[str, int], tuple[int, ...] | None]]:
+    """The pattern that failed, the sizes that came with it, and the shape of the tensor.
+
+    A layer of einops looks its pattern up by the number of axes, and fails with that number alone: it may be any.
+    """
+    text = str(attempt.error)
+    found = _REFUSED.search(text)
+    if found is not None:
+        given = _SIZES.search(text)
+        yield (
+            found["pattern"],
+            ast.literal_eval(given[1]) if given else {},
+            tuple(map(int, re.findall(r"\d+", found["shape"]))),
+        )
+    elif type(attempt.error).__name__ == "EinopsError" or (
+        isinstance(attempt.error, KeyError) and attempt.error.args and isinstance(attempt.error.args[0], int)
+    ):
+        for module in root.modules():
+            if type(module).__module__.partition(".")[0] == "einops" and isinstance(getattr(module, "pattern", 0), str):
+                yield module.pattern, getattr(module, "axes_lengths", {}), None  # type: ignore[misc]
+                return
+
+
+def _fitting(pattern: str, sizes: Mapping[str, int], shape: tuple[int, ...]) -> Iterator[tuple[str, tuple[int, ...]]]:
+    """The kind and shape of a tensor that the pattern takes, with what is known of the one that it refused."""
+    left, right = sides(pattern)
+    if any("…" in name for group in left for name in group) or len(left) < 2:
+        return
+    known = {**{n: int(n.partition("#")[0]) for g in left for n in g if "#" in n}, **sizes}
+    if len(left) != len(shape):
+        known |= _features(right, known, shape[-1])
+    wanted = [_size(group, axis, len(left), known, shape) for axis, group in enumerate(left)]
+    kind = {3: "tokens", 4: "image", 5: "volume"}.get(len(left), "other")
+    yield (kind if len(left) < 4 or len(left[1]) == 1 else "other"), tuple(wanted)
+
+
+def _features(right: Side, known: Mapping[str, int], last: int) -> dict[str, int]:
+    """``p1 p2 c`` become the features that the next layer takes, as the refused tensor had them: c is what is left."""
+    for group in right:
+        unknown = [name for name in group if name not in known]
+        rest = math.prod(known[name] for name in group if name in known)
+        if len(unknown) == 1 and group is right[-1] and rest and last % rest == 0:
+            return {unknown[0]: last // rest}
+    return {}
+
+
+def _size(group: list[str], axis: int, rank: int, known: Mapping[str, int], shape: tuple[int, ...]) -> int:
+    step = math.prod(known[name] for name in group if name in known)
+    if all(name in known for name in group):
+        return step
+    if axis == 0:
+        return step * shape[0]
+    if len(shape) == rank and shape[axis] % step == 0:
+        return shape[axis]
+    usual = _SIDE if axis >= max(2, rank - 2) else _DEPTH
+    return step * max(_PATCHES, -(-usual // step)) if step > 1 else usual
