@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Iterator
 from typing import Any
 
+from initlint.facts import ParameterFacts
 from initlint.findings import Severity
 from initlint.rule import Context, Outcome, Rule, bad, by_cause, good
+
+#: Ops of a forward that looks whether values are there, or puts them there.
+_ASKED = re.compile(r"isnan|isfinite|nan_to_num|copy_|setitem")
 
 
 class NonFiniteValue(Rule):
@@ -14,7 +20,8 @@ class NonFiniteValue(Rule):
 
     ## What it does
     Reports parameters that contain NaN or infinity which the code wrote (memory that nobody wrote is IL001).
-    Buffers are exempt: masks hold -inf on purpose.
+    Of buffers only NaN counts, and only where the traced forward computes with it: masks hold -inf on purpose, and a
+    placeholder that is filled in the first forward is read by nothing but a test for NaN.
 
     ## Why is this bad?
     One NaN in a weight makes the loss NaN in the first step, and no later step can undo it.
@@ -46,10 +53,9 @@ class NonFiniteValue(Rule):
         suspects = [
             p
             for p in context.facts.parameters
-            if p.kind == "parameter"
-            and p.stats is not None
+            if p.stats is not None
             and p.uninitialised == 0
-            and p.stats.nans + p.stats.infs > 0
+            and (p.stats.nans + p.stats.infs > 0 if p.kind == "parameter" else p.stats.nans > 0 and _read(context, p))
         ]
         for group in by_cause(suspects).values():
             nans = sum(p.stats.nans for p in group if p.stats)
@@ -82,6 +88,45 @@ class NonFiniteValue(Rule):
 
         return Scaled()
 
+    @bad
+    def mask_that_nobody_fills() -> Any:
+        import torch
+        from torch import nn
+
+        class Masked(nn.Module):
+            mask: torch.Tensor
+
+            def __init__(self) -> None:
+                super().__init__()
+                self.fc = nn.Linear(8, 8, bias=False)
+                self.bias = nn.Parameter(torch.zeros(8))
+                self.register_buffer("mask", torch.full((8,), float("nan")))
+
+            def forward(self, x: torch.Tensor) -> torch.Tensor:
+                return self.fc(x) + self.bias * self.mask
+
+        return Masked()
+
+    @good
+    def filled_by_the_first_forward() -> Any:
+        import torch
+        from torch import nn
+
+        class Scaled(nn.Module):
+            scale: torch.Tensor
+
+            def __init__(self) -> None:
+                super().__init__()
+                self.fc = nn.Linear(8, 8)
+                self.register_buffer("scale", torch.full((8,), float("nan")))
+
+            def forward(self, x: torch.Tensor) -> torch.Tensor:
+                if self.scale.isnan().any():
+                    self.scale.copy_(x.detach().std(0))
+                return self.fc(x / self.scale)
+
+        return Scaled(), (torch.randn(16, 8),)
+
     @good
     def mask_buffer() -> Any:
         import torch
@@ -99,3 +144,18 @@ class NonFiniteValue(Rule):
                 return torch.softmax(self.fc(x) + self.mask[0], -1)
 
         return Masked()
+
+
+def _read(context: Context, buffer: ParameterFacts) -> bool:
+    """Whether the traced forward computes with a buffer as it is: not where it is written first, or asked for NaN."""
+    spelled = re.compile("|".join(rf"(?<![\w.]){re.escape(n)}(?![\w.])" for n in (buffer.name, *buffer.aliases)))
+    found = False
+    for node in context.facts.nodes:
+        text = f"{node.label} {node.attrs.get('expr', '')}"
+        own = node.module == buffer.module
+        named = buffer.name in node.parameters.values() or spelled.search(text) is not None
+        if (own or named) and _ASKED.search(text):
+            return False
+        operator = node.operator
+        found |= named or (own and operator is not None and math.isnan(operator.gain + operator.bias_second))
+    return found
