@@ -440,3 +440,20 @@ def test_pairing_needs_no_torch() -> None:
     root = Path(__file__).resolve().parents[2]
     code = "import sys; import initlint.probe.pair; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=root, check=False).returncode == 0
+
+
+class Lengths(nn.Module):
+    """The shape of one output is taken for another parameter: what is multiplied by zero hands nothing on."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.mean, self.scale = nn.Linear(8, 4), nn.Parameter(torch.zeros(4))
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        mean = self.mean(x)
+        return mean, torch.exp(mean * 0 + self.scale)
+
+
+def test_a_factor_of_zero_pairs_nothing() -> None:
+    found = by_name(Lengths(), torch.randn(4, 8))["mean"]
+    assert (found.consumer, found.activation, found.pre_scale) == ("output", None, 1.0)
