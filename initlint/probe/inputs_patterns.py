@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import math
 import re
 from collections.abc import Iterator, Mapping
@@ -11,11 +10,11 @@ from torch import nn
 
 from initlint.probe.inputs_failed import Assignment, Failed, changed
 from initlint.probe.inputs_wants import Guess
-from initlint.probe.standins_einops import Side, sides
+from initlint.probe.standins_einops import EinopsError, Side, sides
 
 # einops' own words, which the stand-in uses too.
 _REFUSED = re.compile(r'pattern "(?P<pattern>[^"]+)"\.\s+Input tensor shape: (?:torch\.Size\()?\[(?P<shape>[\d, ]*)\]')
-_SIZES = re.compile(r"Additional info: (\{[^}]*\})")
+_SIZE = re.compile(r"'(\w+)': (\d+)")
 #: Sides of images, and of the other axes of clips and volumes: as small as the usual first guesses.
 _SIDE, _DEPTH = 32, 4
 #: Patches along an axis at least: one alone has no neighbours.
@@ -57,12 +56,7 @@ def _refused(attempt: Failed, root: nn.Module) -> Iterator[tuple[str, Mapping[st
     text = str(attempt.error)
     found = _REFUSED.search(text)
     if found is not None:
-        given = _SIZES.search(text)
-        yield (
-            found["pattern"],
-            ast.literal_eval(given[1]) if given else {},
-            tuple(map(int, re.findall(r"\d+", found["shape"]))),
-        )
+        yield found["pattern"], _given(text), tuple(map(int, re.findall(r"\d+", found["shape"])))
     elif type(attempt.error).__name__ == "EinopsError" or (
         isinstance(attempt.error, KeyError) and attempt.error.args and isinstance(attempt.error.args[0], int)
     ):
@@ -72,12 +66,22 @@ def _refused(attempt: Failed, root: nn.Module) -> Iterator[tuple[str, Mapping[st
                 return
 
 
+def _given(text: str) -> dict[str, int]:
+    """The sizes that a message repeats; those that are no plain numbers are left out."""
+    return {name: int(size) for name, size in _SIZE.findall(text) if int(size) > 0}
+
+
 def _fitting(pattern: str, sizes: Mapping[str, int], shape: tuple[int, ...]) -> Iterator[tuple[str, tuple[int, ...]]]:
     """The kind and shape of a tensor that the pattern takes, with what is known of the one that it refused."""
-    left, right = sides(pattern)
+    try:
+        left, right = sides(pattern)
+    except EinopsError:  # no pattern at all
+        return
     if any("…" in name for group in left for name in group) or len(left) < 2:
         return
-    known = {**{n: int(n.partition("#")[0]) for g in left for n in g if "#" in n}, **sizes}
+    known = {n: int(n.partition("#")[0]) for g in (*left, *right) for n in g if "#" in n} | dict(sizes)
+    if min(known.values(), default=1) < 1:
+        return
     if len(left) != len(shape):
         known |= _features(right, known, shape[-1])
     wanted = [_size(group, axis, len(left), known, shape) for axis, group in enumerate(left)]
@@ -87,12 +91,10 @@ def _fitting(pattern: str, sizes: Mapping[str, int], shape: tuple[int, ...]) -> 
 
 def _features(right: Side, known: Mapping[str, int], last: int) -> dict[str, int]:
     """``p1 p2 c`` become the features that the next layer takes, as the refused tensor had them: c is what is left."""
-    for group in right:
-        unknown = [name for name in group if name not in known]
-        rest = math.prod(known[name] for name in group if name in known)
-        if len(unknown) == 1 and group is right[-1] and rest and last % rest == 0:
-            return {unknown[0]: last // rest}
-    return {}
+    last_group = right[-1] if right else []
+    unknown = [name for name in last_group if name not in known]
+    rest = math.prod(known[name] for name in last_group if name in known)
+    return {unknown[0]: last // rest} if len(unknown) == 1 and last % rest == 0 else {}
 
 
 def _size(group: list[str], axis: int, rank: int, known: Mapping[str, int], shape: tuple[int, ...]) -> int:
