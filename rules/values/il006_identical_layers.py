@@ -12,6 +12,8 @@ from initlint.findings import Related, Severity
 from initlint.rule import Context, Outcome, Rule, bad, good, site_of
 from initlint.signal.identity import parallel_twins, repeated_calls
 
+#: What leaves nothing of an earlier draw.
+_COMPUTED = ("zero_", "zeros_", "fill_", "constant_", "ones_", "eye_", "dirac_")
 # Multiples of one float32 draw agree to a few units of 6e-8; two different draws never to this in four numbers.
 _ROUNDING = 1e-4
 
@@ -178,6 +180,23 @@ class IdenticalLayers(Rule):
         return nn.Sequential(*layers)
 
     @good
+    def bilinear_kernels() -> Any:
+        import torch
+        from torch import nn
+
+        def bilinear() -> nn.Module:
+            up = nn.ConvTranspose2d(8, 8, 4, stride=2, padding=1, groups=8, bias=False)
+            sides = torch.tensor([0.25, 0.75, 0.75, 0.25])
+            with torch.no_grad():
+                up.weight.zero_()
+                for i in range(4):
+                    for j in range(4):
+                        up.weight[:, 0, i, j] = float(sides[i] * sides[j])
+            return up
+
+        return nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), bilinear(), nn.Conv2d(8, 8, 1), bilinear())
+
+    @good
     def computed_positions() -> Any:
         import torch
         from torch import nn
@@ -254,8 +273,10 @@ def _drawn(parameter: ParameterFacts) -> bool:
             return True
         chain = write.args.get("chain")
         unseen = isinstance(chain, (list, tuple)) and "unseen" in chain  # made by code that the record cannot follow
-        if write.op in ("copy_", "create") and write.share >= 1 and not write.region and not unseen:
-            return False
+        if unseen:
+            break
+        if write.op in (*_COMPUTED, "copy_", "create") and write.share >= 1 and not write.region:
+            return False  # filled piece by piece since, perhaps: bilinear kernels of several upsamplings
     return any(write.random for write in parameter.writes)
 
 
