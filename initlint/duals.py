@@ -47,6 +47,11 @@ _SPELLED: Mapping[str, type[ast.operator]] = {
 }
 
 
+def spelled(name: str) -> re.Pattern[str]:
+    """A dotted name in the text of an expression, where it is no part of a longer one."""
+    return re.compile(rf"(?<![\w.]){re.escape(name)}(?![\w.])")
+
+
 def at(text: str, name: str, value: float) -> Dual | None:
     """What the expression is where the parameter ``name`` has this value; ``None`` for one with other functions.
 
@@ -54,7 +59,7 @@ def at(text: str, name: str, value: float) -> Dual | None:
     """
     mark = "_parameter_"
     try:
-        tree = ast.parse(re.sub(rf"(?<![\w.]){re.escape(name)}(?![\w.])", mark, text), mode="eval")
+        tree = ast.parse(spelled(name).sub(mark, text), mode="eval")
         return _of(tree.body, {mark: Dual(value, 1.0)})
     except (SyntaxError, KeyError, TypeError, RecursionError):
         return None

@@ -10,7 +10,7 @@ from torch import nn
 
 from initlint.probe.inputs_failed import Assignment, Failed, changed
 from initlint.probe.inputs_wants import Guess
-from initlint.probe.standins_einops import EinopsError, Side, sides
+from initlint.probe.standins_einops import REST, EinopsError, Side, numbers, sides
 
 # einops' own words, which the stand-in uses too.
 _REFUSED = re.compile(r'pattern "(?P<pattern>[^"]+)"\.\s+Input tensor shape: (?:torch\.Size\()?\[(?P<shape>[\d, ]*)\]')
@@ -23,19 +23,18 @@ _PATCHES = 2
 
 def by_pattern(attempt: Failed, root: nn.Module) -> Iterator[Assignment]:
     """Arguments in the form that the refused pattern asks for."""
-    if attempt.failure is not None:
+    refused = _refused(attempt, root) if attempt.failure is None else None
+    if refused is None:
         return
-    for pattern, sizes, shape in _refused(attempt, root):
-        for name, guess in attempt.guesses.items():
-            if not guess.shape or guess.high is not None:
-                continue
-            times = _stacked(guess.shape, shape or guess.shape)
-            if times is None:
-                continue
-            for kind, fitting in _fitting(pattern, sizes, shape or guess.shape):
-                if fitting[1] % times == 0:
-                    fitting = (fitting[0], fitting[1] // times, *fitting[2:])
-                    yield changed(attempt, name, Guess(kind, fitting, guess.dtype))
+    pattern, sizes, shape = refused
+    for name, guess in attempt.guesses.items():
+        if not guess.shape or guess.high is not None:
+            continue
+        times = _stacked(guess.shape, shape or guess.shape)
+        fitting = _fitting(pattern, sizes, shape or guess.shape)
+        if times is not None and fitting is not None and fitting[1][1] % times == 0:
+            kind, (first, channels, *rest) = fitting
+            yield changed(attempt, name, Guess(kind, (first, channels // times, *rest), guess.dtype))
 
 
 def _stacked(shape: tuple[int, ...], refused: tuple[int, ...]) -> int | None:
@@ -48,7 +47,7 @@ def _stacked(shape: tuple[int, ...], refused: tuple[int, ...]) -> int | None:
     return refused[1] // shape[1]
 
 
-def _refused(attempt: Failed, root: nn.Module) -> Iterator[tuple[str, Mapping[str, int], tuple[int, ...] | None]]:
+def _refused(attempt: Failed, root: nn.Module) -> tuple[str, Mapping[str, int], tuple[int, ...] | None] | None:
     """The pattern that failed, the sizes that came with it, and the shape of the tensor.
 
     A layer of einops looks its pattern up by the number of axes, and fails with that number alone: it may be any.
@@ -56,14 +55,14 @@ def _refused(attempt: Failed, root: nn.Module) -> Iterator[tuple[str, Mapping[st
     text = str(attempt.error)
     found = _REFUSED.search(text)
     if found is not None:
-        yield found["pattern"], _given(text), tuple(map(int, re.findall(r"\d+", found["shape"])))
-    elif type(attempt.error).__name__ == "EinopsError" or (
+        return found["pattern"], _given(text), tuple(map(int, re.findall(r"\d+", found["shape"])))
+    if type(attempt.error).__name__ == "EinopsError" or (
         isinstance(attempt.error, KeyError) and attempt.error.args and isinstance(attempt.error.args[0], int)
     ):
         for module in root.modules():
             if type(module).__module__.partition(".")[0] == "einops" and isinstance(getattr(module, "pattern", 0), str):
-                yield module.pattern, getattr(module, "axes_lengths", {}), None  # type: ignore[misc]
-                return
+                return module.pattern, getattr(module, "axes_lengths", {}), None  # type: ignore[return-value]
+    return None
 
 
 def _given(text: str) -> dict[str, int]:
@@ -71,22 +70,20 @@ def _given(text: str) -> dict[str, int]:
     return {name: int(size) for name, size in _SIZE.findall(text) if int(size) > 0}
 
 
-def _fitting(pattern: str, sizes: Mapping[str, int], shape: tuple[int, ...]) -> Iterator[tuple[str, tuple[int, ...]]]:
+def _fitting(pattern: str, sizes: Mapping[str, int], shape: tuple[int, ...]) -> tuple[str, tuple[int, ...]] | None:
     """The kind and shape of a tensor that the pattern takes, with what is known of the one that it refused."""
     try:
         left, right = sides(pattern)
     except EinopsError:  # no pattern at all
-        return
-    if any("…" in name for group in left for name in group) or len(left) < 2:
-        return
-    known = {n: int(n.partition("#")[0]) for g in (*left, *right) for n in g if "#" in n} | dict(sizes)
-    if min(known.values(), default=1) < 1:
-        return
+        return None
+    known = {**numbers(left), **numbers(right), **sizes}
+    if len(left) < 2 or any(REST in group for group in left) or min(known.values(), default=1) < 1:
+        return None
     if len(left) != len(shape):
         known |= _features(right, known, shape[-1])
-    wanted = [_size(group, axis, len(left), known, shape) for axis, group in enumerate(left)]
     kind = {3: "tokens", 4: "image", 5: "volume"}.get(len(left), "other")
-    yield (kind if len(left) < 4 or len(left[1]) == 1 else "other"), tuple(wanted)
+    kind = kind if len(left) < 4 or len(left[1]) == 1 else "other"
+    return kind, tuple(_size(group, axis, len(left), known, shape) for axis, group in enumerate(left))
 
 
 def _features(right: Side, known: Mapping[str, int], last: int) -> dict[str, int]:

@@ -20,7 +20,8 @@ from torch import nn
 
 #: How a dimension is put together: names of axes, the first the slowest; one axis for most, none for a size of 1.
 Side = list[list[str]]
-_REST = "…"
+#: The axes that ``...`` stands for.
+REST = "…"
 _REDUCTIONS: Mapping[str, Callable[..., Any]] = {
     "mean": torch.mean,
     "sum": torch.sum,
@@ -61,7 +62,7 @@ def einsum(*operands: Any) -> Any:
     letters = dict(zip(names, string.ascii_letters, strict=False))
 
     def spelled(side: str) -> str:
-        return "".join("..." if name == _REST else letters[name] for name in side.replace("...", f" {_REST} ").split())
+        return "".join("..." if name == REST else letters[name] for name in side.replace("...", f" {REST} ").split())
 
     inputs, _, output = pattern.partition("->")
     equation = ",".join(map(spelled, inputs.split(",")))
@@ -141,7 +142,7 @@ def _applied(
     try:
         if len(left) != rank:
             raise EinopsError(f"Wrong shape: expected {len(left)} dims. Received {rank}-dim tensor.")
-        known = {**_numbers(left), **_numbers(right), **sizes}
+        known = {**numbers(left), **numbers(right), **sizes}
         for names, size in zip(left, tensor.shape, strict=True):
             _infer(names, size, known)
     except EinopsError as error:  # in the library's own words, which the search for inputs reads
@@ -194,7 +195,7 @@ def _side(text: str, number: int) -> Side:
     """The dimensions of one side. A number is an axis of its own; 1 is no axis at all."""
     found: Side = []
     group: list[str] | None = None
-    words = text.replace("...", f" {_REST} ").replace("(", " ( ").replace(")", " ) ").split()
+    words = text.replace("...", f" {REST} ").replace("(", " ( ").replace(")", " ) ").split()
     for place, word in enumerate(words):
         if word == "(":
             group = []
@@ -213,23 +214,24 @@ def _side(text: str, number: int) -> Side:
 
 def _without_rest(left: Side, right: Side, count: int) -> tuple[Side, Side]:
     """Both sides with an axis for each dimension that ``...`` stands for."""
-    names = [f"{_REST}{i}" for i in range(count)]
+    names = [f"{REST}{i}" for i in range(count)]
 
     def spread(side: Side) -> Side:
         found: Side = []
         for group in side:
-            if group == [_REST]:
+            if group == [REST]:
                 found += [[name] for name in names]
             else:  # inside parentheses the axes are joined
-                found.append([n for name in group for n in (names if name == _REST else [name])])
+                found.append([n for name in group for n in (names if name == REST else [name])])
         return found
 
-    if not any(_REST in group for group in left):
+    if not any(REST in group for group in left):
         return left, right
     return spread(left), spread(right)
 
 
-def _numbers(side: Side) -> dict[str, int]:
+def numbers(side: Side) -> dict[str, int]:
+    """The sizes of axes that are written as numbers."""
     return {name: int(name.partition("#")[0]) for group in side for name in group if "#" in name}
 
 

@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+from initlint.duals import spelled
 from initlint.facts import ParameterFacts
 from initlint.findings import Severity
 from initlint.rule import Context, Outcome, Rule, bad, by_cause, good
@@ -148,12 +149,12 @@ class NonFiniteValue(Rule):
 
 def _read(context: Context, buffer: ParameterFacts) -> bool:
     """Whether the traced forward computes with a buffer as it is: not where it is written first, or asked for NaN."""
-    spelled = re.compile("|".join(rf"(?<![\w.]){re.escape(n)}(?![\w.])" for n in (buffer.name, *buffer.aliases)))
+    names = [spelled(name) for name in (buffer.name, *buffer.aliases)]
     found = False
     for node in context.facts.nodes:
         text = f"{node.label} {node.attrs.get('expr', '')}"
         own = node.module == buffer.module
-        named = buffer.name in node.parameters.values() or spelled.search(text) is not None
+        named = buffer.name in node.parameters.values() or any(name.search(text) for name in names)
         if (own or named) and _ASKED.search(text):
             return False
         operator = node.operator

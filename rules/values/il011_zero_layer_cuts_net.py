@@ -167,6 +167,26 @@ class ZeroLayerCutsNet(Rule):
         return _branch(closed_by_norm=True)
 
     @good
+    def triangle_that_starts_as_the_identity() -> Any:
+        import torch
+        import torch.nn.functional as F
+        from torch import nn
+
+        class Lower(nn.Module):
+            rows: torch.Tensor
+
+            def __init__(self) -> None:
+                super().__init__()
+                self.register_buffer("rows", torch.tril_indices(8, 8, offset=-1))
+                self.below, self.out = nn.Parameter(torch.zeros(28)), nn.Linear(8, 4)
+
+            def forward(self, x: torch.Tensor) -> torch.Tensor:
+                lower = torch.eye(8).index_put((self.rows[0], self.rows[1]), self.below)
+                return self.out(F.linear(x, lower))
+
+        return Lower()
+
+    @good
     def zero_head() -> Any:
         from torch import nn
 

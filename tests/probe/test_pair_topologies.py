@@ -12,6 +12,7 @@ from normalise_helper import layers
 from torch import nn
 
 from initlint.facts import Layer
+from initlint.probe import symbolic
 
 
 def by_name(model: nn.Module, *inputs: Any) -> dict[str, Layer]:
@@ -457,3 +458,18 @@ class Lengths(nn.Module):
 def test_a_factor_of_zero_pairs_nothing() -> None:
     found = by_name(Lengths(), torch.randn(4, 8))["mean"]
     assert (found.consumer, found.activation, found.pre_scale) == ("output", None, 1.0)
+
+
+class Sized(nn.Module):
+    """A parameter whose sizes the forward asks for one at a time."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table = nn.Parameter(torch.randn(6, 8))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.view(-1, self.table.size(1)) * len(self.table)
+
+
+def test_sizes_of_a_parameter_are_asked_one_at_a_time() -> None:
+    assert symbolic.trace_whole(Sized()).complete
