@@ -297,6 +297,8 @@ class Operator:
     back: float  # B * E[w^2]
     total_mean: float = 0.0
     total_second: float = 0.0
+    total_uneven: float = 0.0  # share of total_second by which positions differ: near a border fewer taps are inside
+    uneven: float = 0.0  # the same share of gain, of inputs that each channel has alike at all positions
     total_bias: float = 0.0  # mean over outputs of S_i * b_i
     bias_mean: float = 0.0
     bias_second: float = 0.0

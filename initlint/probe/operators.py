@@ -159,6 +159,7 @@ def _assemble(
     total_mean: float | None = None,
     positions: float = 1.0,
     columns: tuple[float, ...] = (),
+    uneven: tuple[float, float] = (0.0, 0.0),
 ) -> Operator:
     """Moments of the bias, alone and with the row sums, and the spread of the rows' energies."""
     bias_mean = bias_second = cross = 0.0
@@ -178,6 +179,8 @@ def _assemble(
         total_second=total_second
         if total_second is not None
         else (float(torch.mean(totals * totals)) if totals.numel() else 0.0),
+        total_uneven=uneven[0],
+        uneven=uneven[1],
         total_bias=cross,
         bias_mean=bias_mean,
         bias_second=bias_second,
@@ -315,6 +318,9 @@ def _conv(
     energies = (squares * share).flatten(1).sum(1)
     gain, back = float(energies.mean()), float(energies.sum()) / widths[0] * ratio
     first, second, totals = _tap_totals(taps, axes)
+    # taps of random signs are inside or not by themselves: J_tt - s_t^2 of each
+    varying = float((squares * share * (1.0 - share)).flatten(1).sum(1).mean())
+    total_varying = max(second - float(torch.mean(totals * totals)), 0.0)
     return _assemble(
         fans=(per_in * pairs, per_out * pairs * ratio),
         gain=gain,
@@ -328,6 +334,7 @@ def _conv(
         total_mean=first,
         positions=pairs,
         columns=_columns(weight, share) if per_in == widths[0] <= FEW else (),
+        uneven=(total_varying / second if second > 0.0 else 0.0, varying / gain if gain > 0.0 else 0.0),
     )
 
 

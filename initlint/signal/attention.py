@@ -161,12 +161,27 @@ def attention_back(node: Node, xs: tuple[State, ...], y: State, g: Grad, scene: 
     outer = float(value[-1]) if value and len(value) == 4 else dim
     to_query = outer * g.p * v.e * scale * scale * k.e * (found.slip + found.lean)
     to_key = outer * to_logits(g, found, v) * scale * scale * asked(q, found.queries, g)
+    sharing = _sharing(node, scene)
+    value_back = attended_back(g, found)
     back = (
         Grad(bounded(to_query), 0.0, g.noise),
-        Grad(bounded(to_key), 0.0, g.noise),
-        attended_back(g, found),
+        Grad(bounded(to_key * sharing[0]), 0.0, g.noise),
+        Grad(bounded(value_back.p * sharing[1]), value_back.t * sharing[1], g.noise),
     )
     return (*back, *(Grad(0.0) for _ in xs[3:]))
+
+
+def _sharing(node: Node, scene: Scene) -> tuple[float, float]:
+    """How many heads of queries read each head of keys, and of values (multi-query, grouped-query attention)."""
+    asking = scene.nodes[node.inputs[0]].shape
+    return _readers(asking, scene.nodes[node.inputs[1]].shape), _readers(asking, scene.nodes[node.inputs[2]].shape)
+
+
+def _readers(asking: tuple[int, ...] | None, read: tuple[int, ...] | None) -> float:
+    """Of shapes [..., head, position, channel]."""
+    if asking is None or read is None or len(asking) < 3 or len(read) != len(asking):
+        return 1.0
+    return max(math.prod(asking[:-2]) / max(math.prod(read[:-2]), 1), 1.0)
 
 
 def mha(node: Node, xs: tuple[State, ...], scene: Scene) -> State:

@@ -47,12 +47,13 @@ def linear(node: Node, xs: tuple[State, ...], scene: Scene) -> State:
     """y = W x + b."""
     operator, x = operator_of(node), xs[0]
     q, m = through(operator, x)
+    apart, both = _borders(operator, x)
     y = state(
         q,
         m,
         operator.gain * x.d,
-        operator.gain * x.e,
-        operator.gain * x.u,
+        operator.gain * x.e + apart,
+        operator.gain * x.u + both,
         noise=x.noise + x.own,
         spread=x.spread + GAUSSIAN / max(scene.layout(node.index).channels, 1),
         like=(x,),
@@ -63,6 +64,17 @@ def linear(node: Node, xs: tuple[State, ...], scene: Scene) -> State:
     own, noise = (x.own, x.noise) if square else (spread, y.noise)
     harmonic = _harmonic(node, operator, y, scene)
     return replace(y, own=own, noise=noise, isometric=operator.orthogonal, harmonic=harmonic)
+
+
+def _borders(operator: Operator, x: State) -> tuple[float, float]:
+    """What zero padding adds to e and to u: of what all positions share those near a border take less."""
+    mean = x.m * x.m
+    of_mean = mean * operator.total_second * operator.total_uneven
+    of_channels = operator.gain * operator.uneven
+    return (
+        of_mean + of_channels * max(x.q - x.e - mean, 0.0),
+        of_mean + of_channels * max(x.q - x.u - mean, 0.0),
+    )
 
 
 def _harmonic(node: Node, operator: Operator, y: State, scene: Scene) -> float:
