@@ -177,12 +177,17 @@ def norm_back(node: Node, xs: tuple[State, ...], y: State, g: Grad, scene: Scene
     if g.p > 0:  # averaged over samples and channels, whose signs are independent
         along = min(along + g.along * apart / g.p / (channels * samples), 1.0)
     mean = 0.0 if kind in ("rms", "l2") else apart * (1.0 + (positions - 1.0) * alike) / cells
+    eps = number(node, "eps", 1e-5)
     if kind in ("rms", "l2"):
+        v = x.q
         factor = second * _power(node, x)
     else:
         _, v = statistic(node, x, scene)
-        factor = second / max(v + number(node, "eps", 1e-5), 1e-150)
+        factor = second / max(v + eps, 1e-150)
     factor *= _filled(node, scene)
+    if kind != "l2":  # beside a large epsilon the scale of x is felt less
+        felt = v / max(v + eps, 1e-150)
+        along *= felt * (2.0 - felt)
     # E[1/v] E[v] - 1: the energy of one token fluctuates as the signal does, a mean over positions hardly
     single = positions * samples == 1
     factor *= 1.0 + min(x.spread if single else 2.0 / (cells - 3.0), 1.0)
@@ -193,12 +198,13 @@ def norm_back(node: Node, xs: tuple[State, ...], y: State, g: Grad, scene: Scene
     noise = g.noise + x.noise + x.own
     across = g.across * factor
     if kind == "batch":
-        shared = max(g.t - g.p * mean, 0.0) * factor
+        # what points along the signal is alike between positions as the signal is
+        left = min(max(g.t - g.p * (mean + along * same), 0.0), kept)
+        shared = left * factor
         # the mean over the batch is gone: what samples have in common makes up for what each has by itself
-        own = g.p * (1.0 - mean) + (positions - 1.0) * max(g.t - g.p * mean, 0.0)
-        across = -own * factor / (positions * (batch - 1.0)) if batch > 1 else 0.0
+        across = -(kept + (positions - 1.0) * left) * factor / (positions * (batch - 1.0)) if batch > 1 else 0.0
     else:
-        shared = (g.t * (1.0 - 1.0 / max(channels * samples, 1.0)) if mean else g.t) * factor
+        shared = min(g.t * (1.0 - 1.0 / max(channels * samples, 1.0)) if mean else g.t, kept) * factor
     if channels > 1.0 or x.harmonic <= 1.0:
         return (Grad(p, shared, noise, across=across, ties=ties),)
     # each channel is divided by its own scale; the weights that made the scales unequal undo it on the way back

@@ -67,6 +67,28 @@ def within(node: Node, window: float, scene: Scene) -> float:
     return max(min(found, window), 1.0)
 
 
+def _winners(node: Node, window: float, scene: Scene) -> float:
+    """Overlapping windows often have the same greatest element: how many on average, seen from one of them.
+
+    Two windows of w elements that have o in common agree where the greatest of all 2w - o is among those o.
+    """
+    before, after = scene.nodes[node.inputs[0]].shape, node.shape
+    kernel = max(number(node, "window", 1.0), 1.0)
+    if before is None or after is None or len(before) != len(after) or len(before) < 3:
+        return 1.0
+    axes = [(read, written) for read, written in zip(before[2:], after[2:], strict=True) if read > 0 and written > 0]
+    side = round(kernel ** (1.0 / len(axes))) if axes else 0
+    if not axes or side ** len(axes) != round(kernel):
+        return 1.0
+    overlaps = [(1.0, 1.0)]  # share of an axis' overlap in the window, and of the windows that have such a neighbour
+    for read, written in axes:
+        stride = max(round(read / written), 1)
+        steps = range(-((side - 1) // stride), (side - 1) // stride + 1)
+        along = [(1.0 - abs(step) * stride / side, max(1.0 - abs(step) / written, 0.0)) for step in steps]
+        overlaps = [(a * b, c * d) for a, c in overlaps for b, d in along]
+    return sum(found * share / (2.0 - share) for share, found in overlaps)
+
+
 def pool_back(node: Node, xs: tuple[State, ...], y: State, g: Grad, scene: Scene) -> tuple[Grad, ...]:
     """The winner takes all of it, or everyone an equal part; ``ratio``: windows that each input lies in, over k."""
     window = max(number(node, "window", 1.0), 1.0)
@@ -79,7 +101,8 @@ def pool_back(node: Node, xs: tuple[State, ...], y: State, g: Grad, scene: Scene
         if "fn" in node.attrs or node.table:
             top = greatest(xs[0], window)
             factor *= curve(function_of(node), top.m, top.v).slope
-        across, p = g.across * factor * ratio, bounded(g.p * factor)
+        shared = max(min(g.t, g.p), 0.0)
+        across, p = g.across * factor * ratio, bounded((g.p + shared * (_winners(node, window, scene) - 1.0)) * factor)
         won = p if "fn" not in node.attrs and not node.table else 0.0
         return (Grad(p, max(g.t, 0.0) * factor * ratio, g.noise, won=won, window=window, across=across),)
     cover = ratio * window
@@ -121,16 +144,25 @@ def _extreme(x: State, n: float, over: str, sign: float) -> State:
 def reduce_back(node: Node, xs: tuple[State, ...], y: State, g: Grad, scene: Scene) -> tuple[Grad, ...]:
     """The mean spreads 1/n to each; an extreme gives all to one of n."""
     n, fn = max(number(node, "n", 1.0), 1.0), text(node, "fn", "mean")
-    if fn == "sum":
-        return (Grad(g.p, g.p, g.noise, across=g.across),)
-    if fn == "mean":
-        each = bounded(g.p / (n * n))
-        t = each if text(node, "over") in ("position", "all") else g.t / (n * n)
-        return (Grad(each, t, g.noise, across=g.across / (n * n)),)
+    if fn in ("sum", "mean"):
+        square = n * n if fn == "mean" else 1.0
+        t = _alike(node, g, n, scene)
+        return (Grad(bounded(g.p / square), t / square, g.noise, across=g.across / square),)
     if fn == "logsumexp":
         each = g.p * math.exp(min(xs[0].v, 50.0)) / (n * n)
         return (Grad(bounded(min(each, g.p / n)), 0.0, g.noise),)
     return (Grad(bounded(g.p / n), 0.0, g.noise),)
+
+
+def _alike(node: Node, g: Grad, n: float, scene: Scene) -> float:
+    """Covariance between positions of a gradient that n elements take alike: of those n, and of what is left after."""
+    if text(node, "over", "position") not in ("position", "all"):
+        return g.t
+    before, after = float(scene.layout(node.inputs[0]).positions), float(scene.layout(node.index).positions)
+    together = before / after if after > 1.0 else before
+    if after <= 1.0 or before <= 1.0 or together <= 1.0:
+        return g.p
+    return (g.p * (together - 1.0) + max(g.t, 0.0) * (before - together)) / (before - 1.0)
 
 
 def cumsum(node: Node, xs: tuple[State, ...], scene: Scene) -> State:
