@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import field
+from dataclasses import field, replace
 from typing import Any
 
 import torch
@@ -21,6 +21,10 @@ from initlint.records import dataclass
 
 #: Additive masks hold -inf or a large negative number; no sum of signals of a sane net reaches this.
 MASKED = -1e4
+#: Constants up to this size are compared with each other.
+SAME_LIMIT = 1 << 16
+#: Ops that read a map (batch, channel, positions): their first input's axes are known from them.
+MAPS = frozenset({"conv", "conv_transpose", "pool", "resize", "sample"})
 #: The rows of a packed projection are followed through reshapes on index tensors up to this size.
 ROWS_LIMIT = 1 << 21
 
@@ -96,6 +100,8 @@ class Builder:
             roles = self._default_roles(inputs, shape)
         if call.meta.untrained:
             attrs = {**(attrs or {}), "untrained": True}
+        if op in MAPS and roles is not None and inputs:
+            self._reads_map(inputs[0], roles)
         index = len(self.nodes)
         self.nodes.append(
             Node(
@@ -119,6 +125,14 @@ class Builder:
         )
         self.roles.append(roles)
         return Signal(index)
+
+    def _reads_map(self, source: int, roles: axes.Roles) -> None:
+        """What reads a map knows its axes: those of a reshape that merged and split samples and channels are guesses."""
+        node = self.nodes[source]
+        if node.op != "reshape" or node.shape is None or len(node.shape) != len(roles) or self.roles[source] == roles:
+            return
+        self.roles[source] = roles
+        self.nodes[source] = replace(node, channel=axes.channel_axis(roles), batch=axes.batch_axis(roles))
 
     def _default_roles(self, inputs: Sequence[int], shape: tuple[int, ...] | None) -> axes.Roles | None:
         if not inputs:
@@ -160,10 +174,15 @@ class Builder:
             return self.statics[id(tensor)][1]
         if not isinstance(tensor, torch.Tensor):
             tensor = torch.tensor(float(tensor))
+        known = self._same_constant(static, tensor)
+        if known is not None:
+            return known
         shape = tuple(tensor.shape)
         attrs: dict[str, Any] = value_moments(tensor) | alike(tensor)
         if static.sources and not static.view:
             attrs |= {"expr": static.expr, "offset": offset_of(static)} | self.monomial_attrs(static)
+        if not static.owners:
+            attrs |= inverse_moments(tensor)
         if static.random:
             attrs["random"] = True
         if static.sources and not static.owners:
@@ -178,6 +197,18 @@ class Builder:
         )
         self.statics[id(static.value)] = (static, signal.index)
         return signal.index
+
+    def _same_constant(self, static: Static, tensor: torch.Tensor) -> int | None:
+        """The node of a constant with the same values (a grid of places that is made twice)."""
+        if static.sources or static.random or tensor.is_meta or not 1 < tensor.numel() <= SAME_LIMIT:
+            return None
+        for other, index in self.statics.values():
+            value = other.value
+            if other.sources or other.random or not isinstance(value, torch.Tensor) or value.is_meta:
+                continue
+            if value.shape == tensor.shape and value.dtype == tensor.dtype and torch.equal(value, tensor):
+                return index
+        return None
 
     def roles_of(self, static: Static, role: str = "value") -> dict[str, str]:
         """``parameters`` of a node that reads a static value: role -> name, the main source first."""
@@ -246,6 +277,18 @@ def value_moments(tensor: torch.Tensor) -> dict[str, Any]:
         if sign and attrs["second"]:
             attrs["sign"] = sign
     return attrs
+
+
+def inverse_moments(tensor: torch.Tensor) -> dict[str, float]:
+    """``inverse_mean`` and ``inverse_second`` of values of one sign: what divides by them takes these."""
+    if tensor.is_meta or not 1 < tensor.numel() <= 1 << 22 or not tensor.is_floating_point():
+        return {}
+    values = tensor.detach().double()
+    low, high = (float(v) for v in torch.aminmax(values))
+    if not (math.isfinite(low) and math.isfinite(high)) or low <= 0.0 <= high:
+        return {}
+    inverse = 1.0 / values
+    return {"inverse_mean": float(inverse.mean()), "inverse_second": float(torch.mean(inverse * inverse))}
 
 
 def alike(tensor: torch.Tensor) -> dict[str, float]:

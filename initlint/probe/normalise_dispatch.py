@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from initlint.probe import normalise_axes as axes
 from initlint.probe import normalise_elementwise as elementwise
 from initlint.probe import normalise_layers as layers
 from initlint.probe import normalise_matmul as products
@@ -58,6 +59,15 @@ def custom(b: Builder, c: Call) -> Value:
     source = b.signal(c.value(0), c)
     attrs = {"name": "autograd.Function", "why": "its backward is unknown", "forward": "identity"}
     return b.emit(c, "opaque", () if source is None else (source,), attrs=attrs)
+
+
+def filled(b: Builder, c: Call) -> Value:
+    """``zeros``, ``ones`` and ``full`` of a size that depends on the input: one value all the same."""
+    value = {"zeros": 0.0, "ones": 1.0}.get(c.name, c.plain(1, "fill_value", None))
+    if not isinstance(value, (int, float)):
+        return opaque(b, c)
+    attrs = {"mean": float(value), "second": float(value) ** 2}
+    return b.emit(c, "constant", (), attrs=attrs, roles=axes.constant(c.meta.shape))
 
 
 def _table() -> dict[str, Handler]:
@@ -127,12 +137,14 @@ HANDLERS: Mapping[str, Handler] = {
     "normalize": layers.normalize,
     "scaled_dot_product_attention": layers.attention,
     "interpolate": pools.resize,
+    "grid_sample": pools.sample,
     "pad": pools.pad,
     "cumsum": pools.cumulate,
     "fold": pools.fold,
     "col2im": pools.fold,
     "custom_backward": custom,
     "unknown_source": opaque,
+    **dict.fromkeys(("zeros", "ones", "full"), filled),
 }
 
 #: With static operands these are layers all the same: a parameter sent through a layer is a signal.

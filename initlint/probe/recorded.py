@@ -19,7 +19,7 @@ from torch import fx, nn
 from torch.overrides import TorchFunctionMode, _get_current_function_mode, _pop_mode_temporarily
 
 from initlint.probe.recorded_answers import NO_ANSWER, answer
-from initlint.probe.recorded_constants import reachable_tensors
+from initlint.probe.recorded_constants import memoised, reachable_tensors
 from initlint.probe.recorded_frames import user_site
 from initlint.probe.recorded_leaf import is_leaf, names_of, unwrapped
 from initlint.probe.recorded_output import map_output
@@ -343,6 +343,8 @@ class Recorder(TorchFunctionMode):
             if geometry(shared[1]) != geometry(tensor):
                 node = self._view_again(node, tensor)
             return self._tensors.bind(tensor, node)
+        if memoised(tensor):
+            return self._tensors.bind(tensor, self._constant("", tensor))
         why = "made by code that torch functions do not show (scripted, NumPy, compiled)"
         return self._tensors.bind(tensor, self._insert(unknown_source, (), tensor, unknown=why))
 

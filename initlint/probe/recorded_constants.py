@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import gc
 import sys
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -42,6 +44,7 @@ def reachable_tensors(root: nn.Module) -> dict[int, tuple[str, torch.Tensor]]:
     return found
 
 
+_CACHE = type(functools.lru_cache(vars))
 _INTERNAL = frozenset(vars(nn.Module()))
 
 
@@ -66,6 +69,12 @@ def _inside(value: Any, depth: int, seen: set[int]) -> Iterator[torch.Tensor]:
         items = list(getattr(value, "__dict__", {}).values())
     for item in items:
         yield from _inside(item, depth - 1, seen)
+
+
+def memoised(tensor: torch.Tensor) -> bool:
+    """Whether a ``functools.lru_cache`` holds the tensor: made in an earlier call, no function of what goes in now."""
+    holders = [tensor, *(held for held in gc.get_referrers(tensor) if isinstance(held, (tuple, list)))]
+    return any(isinstance(held, _CACHE) for holder in holders for held in gc.get_referrers(holder))
 
 
 def _filled(cell: Any) -> bool:

@@ -274,11 +274,35 @@ def matmul(node: Node, xs: tuple[State, ...], scene: Scene) -> State:
     if kind == "values":
         alike = (a.q - a.e) * (b.q - b.e)
         q = n * a.q * b.q + n * (n - 1.0) * max(alike, 0.0)
+    elif (fixed := _same_layer(node, xs, scene)) > 0.0:
+        return _compared_maps(a, b, n, fixed)
     else:
         q = n * a.q * b.q + n * (n - 1.0) * (a.m * b.m) ** 2
     d = q - (q * (a.q - a.d) * (b.q - b.d) / (a.q * b.q) if a.q * b.q > 0 else 0.0)
     e = n * a.q * b.e if kind == "values" else n * (a.q * b.q - (a.q - a.e) * (b.q - b.e))
     return state(q, n * a.m * b.m, d, e, max(d, e), noise=a.noise + b.noise + a.own + b.own, like=(a, b))
+
+
+def _same_layer(node: Node, xs: tuple[State, ...], scene: Scene) -> float:
+    """What one layer's outputs share everywhere, channel by channel, where they are compared with each other."""
+    if len(node.inputs) != 2:
+        return 0.0
+    made = []
+    for index in node.inputs:
+        at = scene.nodes[index]
+        while at.inputs and at.op in ("reshape", "identity", "select"):
+            at = scene.nodes[at.inputs[0]]
+        made.append(at.index)
+    return max(xs[0].q - xs[0].u, 0.0) if made[0] == made[1] and xs[0].kind != "constant" else 0.0
+
+
+def _compared_maps(a: State, b: State, n: float, fixed: float) -> State:
+    """Products of one layer's outputs at different places (correlation volumes): n times their fixed part, and chance."""
+    mean = n * fixed
+    apart = n * max(a.q * b.q - fixed * fixed, 0.0)
+    return state(
+        mean * mean + apart, mean, apart, apart, apart, noise=a.noise + b.noise + a.own + b.own, like=(a, b)
+    )
 
 
 def _weights(x: State, w: State, n: float) -> State:

@@ -62,6 +62,10 @@ def add(node: Node, xs: tuple[State, ...], scene: Scene) -> State:
         cross, q2 = 2.0 * alpha * a.m * b.m, (0.0, 0.0, 0.0)
     else:
         cross, q2 = _cross(*shared, 2.0 * alpha)
+        # the means of what each has beside the signal that both contain, with it and with each other
+        one, other = shared
+        rest, beside = a.m - one.together * one.base.m, b.m - other.together * one.base.m
+        cross += 2.0 * alpha * (one.base.m * (one.together * beside + other.together * rest) + rest * beside)
     q = max(a.q + square * b.q + cross, 0.0)
     main, source = (a, first) if a.q >= square * b.q else (b, second)
     found = state(
@@ -84,7 +88,7 @@ def add(node: Node, xs: tuple[State, ...], scene: Scene) -> State:
     if shared is not None:  # what both contain is in the sum with both factors
         one, other = shared
         apart, together = one.factor + alpha * other.factor, one.together + alpha * other.together
-        ties = tied(one.base, one.root, apart, together)
+        ties = tied(one.base, one.root, apart, together) if apart or together else ()
     found = replace(found, ties=ties, share=min(a.share, b.share, 1.0 - hidden(node, scene)), turns=main.turns)
     found = _turned(node, found, main, scene)
     if alpha != 1.0 or shared is not None:
@@ -241,6 +245,9 @@ def mul(node: Node, xs: tuple[State, ...], scene: Scene) -> State:
         q = factor * factor * (3.0 * v * v + 6.0 * m2 * v + m2 * m2)
         slope = 4.0 * factor * factor * base.q
         return state(q, factor * base.q, slope * base.d, slope * base.e, slope * base.u, kind="post", like=(a, b))
+    score = _score(node, scene)
+    if score > 0.0:
+        return _scored(a, b, score)
     alike = (a.positive and b.positive) or (a.negative and b.negative)
     opposed = (a.positive and b.negative) or (a.negative and b.positive)
     found = replace(times(a, b), positive=alike, negative=opposed)
@@ -250,6 +257,48 @@ def mul(node: Node, xs: tuple[State, ...], scene: Scene) -> State:
     other, x = (b, a) if main == 0 else (a, b)
     return replace(
         found, kind=x.kind, share=x.share, ties=tied(x, node.inputs[main], other.m), centred=x.centred or other.centred
+    )
+
+
+def _score(node: Node, scene: Scene) -> float:
+    """Mean squared correlation of each channel of x with a linear score of all of them, where x is weighed by its own.
+
+    1 / C for C channels that are independent, and 1 / F more where a layer of F inputs wrote them: W W^T is no identity.
+    """
+    if len(node.inputs) != 2:
+        return 0.0
+    for one, other in (node.inputs, node.inputs[::-1]):
+        channels = scene.layout(other).channels
+        if scene.layout(one).elements * channels != scene.layout(other).elements or channels <= 1:
+            continue
+        made, source, linear = scene.nodes[one], _behind(other, scene), False
+        while made.inputs and made.op in ("reshape", "identity", "scale", "norm", "linear"):
+            if made.op == "linear":
+                if linear or made.operator is None or made.operator.width_out != 1:
+                    break
+                linear = True
+            made = scene.nodes[made.inputs[0]]
+            if linear and made.index == source.index:
+                return 1.0 / channels + _written(source, scene)
+    return 0.0
+
+
+def _written(node: Node, scene: Scene) -> float:
+    while node.inputs and node.op in ("reshape", "identity", "scale", "norm"):
+        node = scene.nodes[node.inputs[0]]
+    return 1.0 / node.operator.fan_in if node.operator is not None and node.operator.fan_in >= 1.0 else 0.0
+
+
+def _scored(a: State, b: State, alike: float) -> State:
+    """x times its own score: E s^2 x^2 = (1 + 2 rho^2) of independent ones, and rho^2 of it is the same everywhere."""
+    found, base = times(a, b), a.v * b.v
+    q, more = found.q + 2.0 * alike * base, alike * base
+    return replace(
+        found,
+        q=bounded(q),
+        d=min(found.d + more, 2.0 * q),
+        e=min(found.e + more, 2.0 * q),
+        u=min(found.u + more, q - more if q > more else q),
     )
 
 
@@ -290,7 +339,7 @@ def div(node: Node, xs: tuple[State, ...], scene: Scene) -> State:
     total = _own_total(node, b, scene)
     if total > 0.0:
         return replace(scaled(a, 1.0 / total, node.inputs[0]), positive=a.positive, share=a.share)
-    return times(a, _inverse(node, b))
+    return times(a, _inverse(node, b, scene))
 
 
 def div_back(node: Node, xs: tuple[State, ...], y: State, g: Grad, scene: Scene) -> tuple[Grad, ...]:
@@ -299,7 +348,7 @@ def div_back(node: Node, xs: tuple[State, ...], y: State, g: Grad, scene: Scene)
     total = _own_total(node, b, scene)
     if total > 0.0:  # the divisor takes away what points along the signal: one direction of many
         return (_times(g, 1.0 / (total * total)), Grad(0.0))
-    over = _inverse(node, b).q
+    over = _inverse(node, b, scene).q
     left = _times(g, over)
     return (spread(left, 0, node, scene), spread(Grad(bounded(g.p * a.q * over * over), 0.0, g.noise), 1, node, scene))
 
@@ -322,7 +371,12 @@ def _behind(index: int, scene: Scene) -> Node:
     return node
 
 
-def _inverse(node: Node, b: State) -> State:
+def _inverse(node: Node, b: State, scene: Scene) -> State:
+    known = scene.nodes[node.inputs[-1]]
+    if "inverse_second" in known.attrs and b.kind == "constant":  # fixed values, as uneven as they are
+        second, mean = number(known, "inverse_second"), number(known, "inverse_mean")
+        apart = max(second - mean * mean, 0.0) if b.e > 0.0 else 0.0
+        return replace(b, q=bounded(second), m=mean, d=0.0, e=apart, u=apart, ties=())
     steady = b.kind == "constant" or b.v <= STEADY * b.m * b.m
     if b.q <= 0 or not steady:
         raise NoRuleError(f"{node.label or node.op}: division by a signal that comes near zero")

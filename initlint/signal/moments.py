@@ -217,9 +217,13 @@ def carried(inputs: tuple[State, ...], weights: tuple[float, ...]) -> float:
 
 
 def tied(x: State, source: int, factor: float = 1.0, together: float | None = None) -> tuple[Tie, ...]:
-    """The ties of ``factor`` times node ``source``, whose state is ``x``: the nearest and the oldest are kept."""
+    """The ties of ``factor`` times node ``source``, whose state is ``x``: the nearest and the oldest are kept, and a
+    constant (places to which a flow is added again and again)."""
     whole = factor if together is None else together
-    earlier = x.ties if len(x.ties) <= NEAREST else (*x.ties[: NEAREST - 1], x.ties[-1])
+    earlier = x.ties
+    if len(x.ties) > NEAREST:
+        fixed = next((tie for tie in x.ties[NEAREST - 1 : -1] if tie.base.kind == "constant"), None)
+        earlier = (*x.ties[: NEAREST - 1], *(() if fixed is None else (fixed,)), x.ties[-1])
     scaled = (tie._replace(factor=tie.factor * factor, together=tie.together * whole) for tie in earlier)
     return (Tie(source, factor, x, whole), *scaled)
 

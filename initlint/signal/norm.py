@@ -16,6 +16,8 @@ from initlint.signal.scene import Op, Scene, number, text
 
 #: A statistic over fewer elements than this depends on the batch that happened to be traced; it counts as this many.
 FEWEST = 16.0
+#: E[1/v] of a variance with fewer degrees of freedom has no variance over channels: no mean settles.
+FEWEST_FREE = 4.0
 #: PyTorch's defaults of nn.LocalResponseNorm: alpha, beta, k.
 LOCAL = (1e-4, 0.75, 1.0)
 
@@ -185,12 +187,12 @@ def norm_back(node: Node, xs: tuple[State, ...], y: State, g: Grad, scene: Scene
         _, v = statistic(node, x, scene)
         factor = second / max(v + eps, 1e-150)
     factor *= _filled(node, scene)
-    if kind != "l2":  # beside a large epsilon the scale of x is felt less
-        felt = v / max(v + eps, 1e-150)
-        along *= felt * (2.0 - felt)
+    felt = v / max(v + eps, 1e-150) if kind != "l2" else 1.0  # beside a large epsilon the scale of x is felt less
+    along *= felt * (2.0 - felt)
     # E[1/v] E[v] - 1: the energy of one token fluctuates as the signal does, a mean over positions hardly
     single = positions * samples == 1
-    factor *= 1.0 + min(x.spread if single else 2.0 / (cells - 3.0), 1.0)
+    free = _free(x, positions, batch, cells) if kind == "batch" else cells - 1.0
+    factor *= 1.0 + min(x.spread if single else felt * felt * 2.0 / (free - 2.0), 1.0)
     gain, _, _, _ = affine(node)
     ties = kept_ties(g, gain * (factor / second) ** 0.5) if second > 0 else ()
     kept = max(g.p * (1.0 - mean - along), 0.0)
@@ -209,6 +211,21 @@ def norm_back(node: Node, xs: tuple[State, ...], y: State, g: Grad, scene: Scene
         return (Grad(p, shared, noise, across=across, ties=ties),)
     # each channel is divided by its own scale; the weights that made the scales unequal undo it on the way back
     return (Grad(bounded(p * x.harmonic), shared, noise, through=p, across=across, ties=ties),)
+
+
+def _free(x: State, positions: float, samples: float, cells: float) -> float:
+    """Degrees of freedom of a variance over samples and positions: fewer where positions are alike.
+
+    (sum of eigenvalues)^2 / sum of their squares, of what differs between samples alone, between positions alone, in both.
+    """
+    between, places, both = max(x.u - x.e, 0.0), max(x.u - x.d, 0.0), max(x.d + x.e - x.u, 0.0)
+    modes = (
+        (samples - 1.0, positions * between + both),
+        (positions - 1.0, samples * places + both),
+        ((samples - 1.0) * (positions - 1.0), both),
+    )
+    energy, square = (sum(count * scale**power for count, scale in modes) for power in (1, 2))
+    return min(max(energy * energy / square, FEWEST_FREE), cells - 1.0) if square > 0.0 else cells - 1.0
 
 
 def _apart(g: Grad, positions: float, samples: float) -> float:

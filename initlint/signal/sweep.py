@@ -22,7 +22,7 @@ T = TypeVar("T")
 #: Ops whose rule rests on more than Gaussian inputs and fixed weights: cross-checked where a forward was measured.
 APPROXIMATE = frozenset({"activation", "cumsum", "div", "mul", "matmul", "reduce", "where", "softmax", "sub", "add"})
 #: A rule is overruled where, from inputs within ``NEAR`` (log10) of the measured ones, it misses the output's second
-#: moment by more than ``FAR`` beyond what the inputs explain: five times what the rules' accuracies do (THEORY 5.9).
+#: moment by more than ``FAR``, and from inputs as measured as well: five times the rules' accuracies (THEORY 5.9).
 NEAR, FAR = 1.0, 1.0
 #: Of a sum of gradients that cancel each other nearly this share is left at least: chance does not cancel.
 SMALLEST_SHARE = 1e-2
@@ -138,7 +138,7 @@ def _plain(xs: tuple[State, ...]) -> tuple[State, ...]:
 def _contradicted(node: Node, xs: tuple[State, ...], found: State, scene: Scene) -> bool:
     if scene.overruled is not None:
         return node.index in scene.overruled
-    return node.op in APPROXIMATE and _overruled(node, xs, found, scene)
+    return node.op in APPROXIMATE and node.index not in scene.masks and _overruled(node, xs, found, scene)
 
 
 def contradicted(found: Sweep) -> frozenset[int]:
@@ -153,18 +153,23 @@ def _overruled(node: Node, xs: tuple[State, ...], found: State, scene: Scene) ->
         return False  # (masks of -inf and -100 are in the measured logits, and in no second moment here)
     if any(scene.nodes[i].attrs.get("masked") for i in node.inputs):
         return False  # so they are where the logits went through a function before
-    off, explained = log10(found.q / got.second), 0.0
-    if abs(off) <= FAR:
+    if abs(log10(found.q / got.second)) <= FAR:
         return False
     for source, x in zip(node.inputs, xs, strict=True):
         before = scene.nodes[source].measured
         if x.kind in ("index", "constant") or before is None:
             continue
-        apart = log10(x.q / before.second) if x.q > 0 and before.second > 0 else 2 * NEAR
-        if abs(apart) > NEAR:
+        if abs(log10(x.q / before.second) if x.q > 0 and before.second > 0 else 2 * NEAR) > NEAR:
             return False
-        explained += apart
-    return abs(off - explained) > FAR
+    was = tuple(
+        x if x.kind in ("index", "constant") else _measured_like(x, scene.nodes[i])
+        for x, i in zip(xs, node.inputs, strict=True)
+    )
+    try:
+        rule = OPS[node.op].forward(node, _plain(was), scene).q
+    except (NoRuleError, ArithmeticError, ValueError, IndexError):
+        return True
+    return not rule > 0.0 or abs(log10(rule / got.second)) > FAR
 
 
 def _instead(node: Node, xs: tuple[State, ...], scene: Scene, reason: str) -> State:

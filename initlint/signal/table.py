@@ -4,7 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from initlint.signal import attention, elementwise, linear, merge, norm, objective, opaque, pooling, recurrent, shape
+from initlint.signal import (
+    attention,
+    elementwise,
+    linear,
+    merge,
+    norm,
+    objective,
+    opaque,
+    pooling,
+    recurrent,
+    sampling,
+    shape,
+)
 from initlint.signal.scene import Op
 
 OPS: Mapping[str, Op] = {
@@ -16,6 +28,7 @@ OPS: Mapping[str, Op] = {
     **pooling.OPS,
     **attention.OPS,
     **recurrent.OPS,
+    **sampling.OPS,
     **objective.OPS,
     **opaque.OPS,
 }
