@@ -63,6 +63,7 @@ class Attend:
     keys: float
     slip: float = 0.0
     width: float = 1.0  # channels of the tokens that keys and values read
+    rows_alike: float = 0.0  # correlation between the weights that two queries give one key
 
     @property
     def lean(self) -> float:
@@ -93,7 +94,13 @@ def attend(q: State, k: State, node: Node, mask: State | None = None) -> Attend:
     width = max(dim * number(node, "heads", 1.0), 1.0)
     tilt = (1.0 - row) * sigma2 / width
     passing = slip(math.sqrt(sigma2), seen, causal=causal)
-    return Attend(sigma2, row, min(tilt, 1.0), queries, keys, passing, width)
+    alike = _rows_alike(max(seen * row, 1.0), max(1.0 - q.e / q.q, 0.0) if q.q > 0.0 else 0.0)
+    return Attend(sigma2, row, min(tilt, 1.0), queries, keys, passing, width, alike)
+
+
+def _rows_alike(uneven: float, alike: float) -> float:
+    """Correlation of exp(l) between queries whose logits l have correlation ``alike``; ``uneven`` is n S = E e^2l."""
+    return (uneven**alike - 1.0) / (uneven - 1.0) if uneven > 1.0 + 1e-9 else alike
 
 
 def triangular(share: float, keys: float) -> bool:
@@ -117,14 +124,15 @@ def attended_back(g: Grad, found: Attend) -> Grad:
     """The gradient to the values: independent ones by S T_q / T_k, shared ones add up.
 
     What one query sends back falls on all its keys with the weights a: of it E a_j a_k = (1 - S) / (n (n - 1)) is the
-    same for two keys, all of it where the weights are equal.
+    same for two keys, all of it where the weights are equal. Of what queries share a key takes the sum of its weights.
     """
     ratio = found.queries / found.keys
     shared = max(min(g.t, g.p), 0.0)
     coherent = shared * ratio * ratio
+    varied = max(min(found.row, 1.0) - 1.0 / found.keys, 0.0) * (1.0 + (found.queries - 1.0) * found.rows_alike)
     alike = (1.0 - min(found.row, 1.0)) / max(found.keys - 1.0, 1.0)
     t = coherent + (g.p - shared) * alike * ratio
-    return Grad(bounded((g.p - shared) * found.row * ratio + coherent), t, g.noise)
+    return Grad(bounded((g.p - shared) * found.row * ratio + coherent + shared * varied * ratio), t, g.noise)
 
 
 def to_logits(g: Grad, found: Attend, v: State) -> float:
@@ -132,10 +140,13 @@ def to_logits(g: Grad, found: Attend, v: State) -> float:
     return g.p * v.e * found.slip / found.keys
 
 
-def asked(q: State, queries: float, g: Grad) -> float:
+def asked(q: State, queries: float, g: Grad, found: Attend | None = None) -> float:
     """Energy of the queries that a key's gradient sums over: they add up as far as both they and the gradients at their
-    logits are alike."""
+    logits are alike. ``found``: the gradient is that of the result, and passes the weights of each query yet."""
     alike = min(max(g.t / g.p, 0.0), 1.0) if g.p > 0.0 else 0.0
+    if found is not None:
+        uneven = max(found.keys * found.row, 1.0)
+        alike *= (1.0 + (uneven - 1.0) * found.rows_alike) / uneven
     return queries * (q.q + (queries - 1.0) * alike * max(q.q - q.e, 0.0))
 
 
@@ -160,7 +171,7 @@ def attention_back(node: Node, xs: tuple[State, ...], y: State, g: Grad, scene: 
     value = scene.nodes[node.inputs[2]].shape
     outer = float(value[-1]) if value and len(value) == 4 else dim
     to_query = outer * g.p * v.e * scale * scale * k.e * (found.slip + found.lean)
-    to_key = outer * to_logits(g, found, v) * scale * scale * asked(q, found.queries, g)
+    to_key = outer * to_logits(g, found, v) * scale * scale * asked(q, found.queries, g, found)
     sharing = _sharing(node, scene)
     value_back = attended_back(g, found)
     back = (
@@ -213,7 +224,7 @@ def mha_back(node: Node, xs: tuple[State, ...], y: State, g: Grad, scene: Scene)
     logits = head * to_logits(at, found, v) / head
     parts = (
         Grad(bounded(at.p * v.e * (found.slip + found.lean) * k.e * gains[0]), 0.0, g.noise),
-        Grad(bounded(logits * asked(q, found.queries, at) * gains[1]), 0.0, g.noise),
+        Grad(bounded(logits * asked(q, found.queries, at, found) * gains[1]), 0.0, g.noise),
         attended_back(at, found),
     )
     value = Grad(bounded(parts[2].p * gains[2]), parts[2].t * gains[2], g.noise)

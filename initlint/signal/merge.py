@@ -33,6 +33,8 @@ DEEP = 20.0
 LEAST = 0.01
 #: A divisor whose variance is below this share of its squared mean is treated as nearly constant.
 STEADY = 0.5
+#: Variance of what rounding takes away, uniform between -1/2 and 1/2.
+ROUNDING = 1.0 / 12.0
 SOURCES = ("parameter", "constant")
 
 
@@ -56,6 +58,8 @@ def add(node: Node, xs: tuple[State, ...], scene: Scene) -> State:
         if masks(mask):
             return masked(x, _unmasked(mask))
     first, second = node.inputs[0], node.inputs[-1]
+    if alpha == -1.0 and _rounded(node, scene):
+        return state(ROUNDING, 0.0, ROUNDING, ROUNDING, ROUNDING, kind="post", like=(a, b))
     shared = common(a, b, (first, second))
     square = alpha * alpha
     if shared is None:
@@ -98,6 +102,17 @@ def add(node: Node, xs: tuple[State, ...], scene: Scene) -> State:
     if a.positive != b.positive and "constant" not in (a.kind, b.kind):
         return replace(found, mix=mixture(a, b) if a.positive else mixture(b, a))
     return found
+
+
+def _rounded(node: Node, scene: Scene) -> bool:
+    """Whether a difference is that between a value and the same rounded (quantisers that pass gradients straight)."""
+    if len(node.inputs) != 2:
+        return False
+    for one, other in (node.inputs, node.inputs[::-1]):
+        made = scene.nodes[one]
+        if made.op == "stop" and text(made, "name") == "round" and made.inputs == (other,):
+            return True
+    return False
 
 
 class Again(NamedTuple):
