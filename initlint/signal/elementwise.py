@@ -11,7 +11,7 @@ from initlint.signal.curves import Curve, curve, function_of, named
 from initlint.signal.decay import decay, hangs_on_its_tail
 from initlint.signal.moments import Grad, NoRuleError, State, bounded, kept_ties, state, tied
 from initlint.signal.order import maximum
-from initlint.signal.rectified import POSITIVE, active, below, through
+from initlint.signal.rectified import POSITIVE, active_share, below, passing, rectified_again, through
 from initlint.signal.scene import Op, Scene, number, text
 from initlint.theory.quadrature import Elementwise
 
@@ -91,11 +91,13 @@ def activation(node: Node, xs: tuple[State, ...], scene: Scene) -> State:
     x = xs[0]
     if x.positive and text(node, "fn") == "relu" and not node.table:
         return replace(x, ties=tied(x, node.inputs[0]))
-    shape, _ = _through(node, x)
+    shape = _through(node, x)
     y = apply(shape, x, width_of(node.index, x, scene), channels=scene.layout(node.index).channels)
     # nearly homogeneous functions keep channels of unequal scale unequal
     kept = x.harmonic if 0.8 < shape.shape.elastic < 1.25 else 1.0
     y = replace(y, positive=text(node, "fn") in POSITIVE, harmonic=kept)
+    if x.moved is not None and text(node, "fn") == "relu" and not node.table:
+        y = replace(y, lifted=rectified_again(x, y))
     # logits that a function caps are still compared along their keys
     return replace(y, kind="logits", share=x.share) if x.kind == "logits" else y
 
@@ -106,9 +108,9 @@ def activation_back(node: Node, xs: tuple[State, ...], y: State, g: Grad, scene:
     if x.positive and text(node, "fn") == "relu" and not node.table:
         # zero where the signal is: but what made it zero does not stop the gradient once more
         won = min(g.won, g.p) if g.window >= EVERYWHERE else 0.0
-        kept = won + (g.p - won) * active(x)
+        kept = won + (g.p - won) * active_share(x)
         return (g._replace(p=kept, won=kept, window=EVERYWHERE, t=g.t * kept / g.p, parts=()),)
-    shape, lit = _through(node, x)
+    shape = _through(node, x)
     form = shape.shape
     width = width_of(node.index, x, scene)
     p = bounded(g.p * shape.slope)
@@ -118,22 +120,29 @@ def activation_back(node: Node, xs: tuple[State, ...], y: State, g: Grad, scene:
         p = bounded(
             max(g.p - g.won, 0.0) * shape.slope + min(g.won, g.p) * curve(function_of(node), top.m, top.v).slope
         )
+    active = 0.0
+    if x.moved is not None and text(node, "fn") == "relu" and not node.table:
+        # active units stay so: what is left of a gradient that falls on them passes whole, time and again
+        open_, share = passing(x.moved), x.moved.base.share
+        won = min(g.won, g.p) if g.window >= EVERYWHERE else 0.0
+        p = bounded(won * open_ + (g.p - won) * shape.slope)
+        active = (won + (g.p - won) * share) * open_ / p
     # an orthogonal matrix keeps the gradient's norm: only the slopes are left to chance
     chance = GAUSSIAN_FOURTH * form.steep - (GAUSSIAN_FOURTH if x.isometric else 1.0)
     noise = g.noise + max(chance, 0.0) / width
     across = g.across * shape.kernel(x.u if scene.layout(node.index).positions > 1 else x.d) if g.across else 0.0
     near = tuple(value * shape.kernel(x.e) / shape.slope for value in g.near) if g.near and shape.slope > 0.0 else ()
     if not g.t:
-        return (Grad(p, 0.0, noise, seen, active=lit, across=across, near=near),)
+        return (Grad(p, 0.0, noise, seen, active=active, across=across, near=near),)
     along = min(max(g.t, 0.0), g.p) * shape.slope * form.tilt
-    return (Grad(p, g.t * shape.kernel(x.e), noise, seen, along=along, active=lit, across=across, near=near),)
+    return (Grad(p, g.t * shape.kernel(x.e), noise, seen, along=along, active=active, across=across, near=near),)
 
 
-def _through(node: Node, x: State) -> tuple[Curve, float]:
-    """The function as the signal sees it, and what ``through`` says of the gradient."""
+def _through(node: Node, x: State) -> Curve:
+    """The function as the signal sees it."""
     if text(node, "fn") == "exp" and not node.table:
         if x.negative and x.m < 0.0 < x.v:
-            return decay(x.m, x.v), 0.0
+            return decay(x.m, x.v)
         if hangs_on_its_tail(x.v):
             raise NoRuleError(f"{node.label or node.op}: its moments rest on a tail that no tensor has")
     return through(function_of(node), x)

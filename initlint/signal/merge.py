@@ -22,7 +22,7 @@ from initlint.signal.moments import (
     state,
     tied,
 )
-from initlint.signal.rectified import NEGLIGIBLE, mixture
+from initlint.signal.rectified import NEGLIGIBLE, mixture, moved
 from initlint.signal.scene import Op, Scene, number, numbers, text
 
 #: A constant with a second moment beyond this is a mask (-inf, -1e4 in half precision, -1e9 ...), no signal.
@@ -100,7 +100,8 @@ def add(node: Node, xs: tuple[State, ...], scene: Scene) -> State:
     if _outweighs(a, b) or _outweighs(b, a) or (a.positive and b.positive):
         return replace(found, positive=True)
     if a.positive != b.positive and "constant" not in (a.kind, b.kind):
-        return replace(found, mix=mixture(a, b) if a.positive else mixture(b, a))
+        rectified, other = (a, b) if a.positive else (b, a)
+        return replace(found, mix=mixture(rectified, other), moved=moved(rectified, other, found))
     return found
 
 
@@ -216,8 +217,8 @@ def add_back(node: Node, xs: tuple[State, ...], y: State, g: Grad, scene: Scene)
     g = g._replace(ties=(Shares(node.index, 1.0, g.p), *g.ties[:2]))
     sign = -1.0 if node.op == "sub" else 1.0
     # the greatest sum need not be the greatest of either, unless the other is closed
-    left = _lit(g, a, b, y) if not _outweighs(a, b) else g
-    right = _lit(g, b, a, y) if not _outweighs(b, a) else g
+    left = g if _outweighs(a, b) else _lit(g, a, b, y)
+    right = g if _outweighs(b, a) else _lit(g, b, a, y)
     ties = kept_ties(g, sign * number(node, "alpha", 1.0))
     right = _times(right, square)._replace(won=right.won * square, window=right.window, ties=ties)
     return (spread(left, 0, node, scene), spread(right, 1, node, scene))
@@ -225,10 +226,11 @@ def add_back(node: Node, xs: tuple[State, ...], y: State, g: Grad, scene: Scene)
 
 def _lit(g: Grad, x: State, other: State, y: State) -> Grad:
     """The gradient of a sum to one side: it falls more often where a rectified side is active than where it is zero."""
-    if not (y.mix and x.positive and not other.positive and 0.0 < g.active < 1.0):
-        return g._replace(won=0.0, active=0.0)
-    share = y.mix[0][0]
-    return g._replace(won=g.p * max(g.active - share, 0.0) / (1.0 - share), window=EVERYWHERE, active=0.0)
+    g, active = g._replace(won=0.0, active=0.0), g.active
+    if y.moved is None or not x.positive or other.positive or not 0.0 < active < 1.0:
+        return g
+    share = y.moved.base.share
+    return g._replace(won=g.p * max(active - share, 0.0) / (1.0 - share), window=EVERYWHERE)
 
 
 def _times(g: Grad, factor: float) -> Grad:

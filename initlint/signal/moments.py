@@ -91,6 +91,8 @@ class State:
     positive: bool = False  # has no negative values
     negative: bool = False  # has no positive values
     mix: Mixture = ()  # a sum with a rectified signal, as a mixture of Gaussians (see rectified.py)
+    lifted: Lifted | None = None  # a signal that was rectified again and again (see rectified.py)
+    moved: Moved | None = None  # its sum with a small other one
     turns: tuple[str, int] = ("", 0)  # a kernel W, and how often 1 + W was applied (see merge.again)
     isometric: bool = False  # came through an orthogonal matrix: norms do not fluctuate
     numeric: bool = False
@@ -101,6 +103,31 @@ class State:
     def v(self) -> float:
         """Variance over everything."""
         return max(self.q - self.m * self.m, 0.0)
+
+
+class Lifted(NamedTuple):
+    """A rectified signal: active units are N(mean, sigma^2) above zero, the others are what ``steps`` small changes made.
+
+    Each change was rectified in turn; ``variance`` is that of their sum. It holds for a signal of these moments alone.
+    """
+
+    m: float
+    q: float
+    share: float  # active
+    mean: float
+    sigma: float
+    steps: int = 0
+    variance: float = 0.0
+
+
+class Moved(NamedTuple):
+    """A sum of these moments: ``base`` plus N(mean, variance)."""
+
+    m: float
+    q: float
+    base: Lifted
+    mean: float
+    variance: float
 
 
 class Tie(NamedTuple):
@@ -139,7 +166,7 @@ class Grad(NamedTuple):
     lean: float = 0.0  # on attention logits: (1 - S)^2 over what passes softmax by chance (see attention.Attend.lean)
     won: float = 0.0  # the part of p that falls on the greatest of ``window`` positions; of all: on active ones
     window: float = 1.0
-    active: float = 0.0  # after a function of a mixture: the share of p where the rectified part is not zero
+    active: float = 0.0  # before a ``Moved`` sum was rectified: the share of p on units that were active all along
     across: float = 0.0  # covariance between samples: batch norm's backward leaves none of a gradient's batch mean
     turns: tuple[str, int] = ("", 0)  # as State.turns
     near: tuple[float, ...] = ()  # correlation between neighbours, beyond what all positions share (see near.py)

@@ -6,12 +6,13 @@ the rectified part is zero only the rest is left. It is taken as a mixture of tw
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from functools import lru_cache
 
 from initlint.signal.curves import Curve, curve, named
-from initlint.signal.moments import Mixture, State
+from initlint.signal.moments import Lifted, Mixture, Moved, State
 from initlint.theory.functions import normal_cdf
 from initlint.theory.quadrature import Elementwise
 
@@ -20,6 +21,13 @@ POSITIVE = frozenset({"relu", "relu6", "sigmoid", "hardsigmoid", "softplus", "ex
 #: Of the ratio mean^2 / second moment: a rectified Gaussian with mean / sigma from -2 to 3. Below, it is hardly ever
 #: active and the fit rests on its tail; above, it is as good as not rectified.
 LOW, HIGH = 0.05, 0.9
+#: Changes of a rectified signal with less than this share of its variance: in one of them hardly any active unit (of a
+#: half Gaussian 0.4 times the root of it) comes to zero; larger ones make a mixture of Gaussians.
+SMALL = 0.1
+#: Relative difference that a moment may have from what is known of it.
+SAME = 1e-6
+#: Points of an integral over an active unit's values, and how many standard deviations it reaches.
+POINTS, REACH = 64, 6.0
 #: A signal whose second moment is below this share of a rectified one's does not make it change its sign.
 NEGLIGIBLE = 1e-3
 
@@ -41,7 +49,7 @@ def _ratio(ratio: float) -> float:
     return bisected(rising, ratio, -3.0, 4.0)
 
 
-def active(x: State) -> float:
+def active_share(x: State) -> float:
     """The share of a rectified signal that is not zero."""
     at = ratio_of(x)
     return 1.0 if at is None else normal_cdf(at)
@@ -69,7 +77,7 @@ def bisected(rising: Callable[[float], float], value: float, low: float, high: f
 
 def mixture(x: State, other: State) -> Mixture:
     """The sum of a rectified signal and an independent Gaussian one: weight, mean and variance for active and zero."""
-    share = active(x)
+    share = active_share(x)
     if share >= 1.0:
         return ()
     mean = x.m / share
@@ -77,17 +85,115 @@ def mixture(x: State, other: State) -> Mixture:
     return ((share, mean + other.m, spread + other.v), (1.0 - share, other.m, other.v))
 
 
-def through(function: Elementwise, x: State) -> tuple[Curve, float]:
-    """The function of such a sum; and, of the gradient that passes it, the share where the rectified part is active."""
+def through(function: Elementwise, x: State) -> Curve:
+    """The function of such a sum."""
     plain = curve(function, x.m, x.v)
     if not x.mix:
-        return plain, 0.0
+        return plain
+    if x.moved is not None and function.name == "relu":
+        mean, second, slope, _ = _again(x.moved)
+        return _like(plain, mean, second, slope)
     shapes = [(weight, curve(function, m, v)) for weight, m, v in x.mix]
     mean, second, slope = (
         sum(weight * part for (weight, _), part in zip(shapes, parts, strict=True))
         for parts in zip(*((c.mean, c.second, c.slope) for _, c in shapes), strict=True)
     )
+    return _like(plain, mean, second, slope)
+
+
+def _like(plain: Curve, mean: float, second: float, slope: float) -> Curve:
     spread = plain.second - plain.mean**2
     scale = max(second - mean * mean, 0.0) / spread if spread > 0 else 1.0
-    share = shapes[0][0] * shapes[0][1].slope / slope if slope > 0 else 0.0
-    return replace(plain, mean=mean, second=second, slope=slope, scale=scale), share
+    return replace(plain, mean=mean, second=second, slope=slope, scale=scale)
+
+
+def lifted_of(x: State) -> Lifted | None:
+    """What is known of a signal that is zero or positive; one that was rectified once where nothing else is."""
+    known = x.lifted
+    if known is not None and abs(known.q - x.q) <= SAME * x.q and abs(known.m - x.m) <= SAME * x.q**0.5:
+        return known
+    at = ratio_of(x)
+    if at is None:
+        return None
+    sigma = x.m / curve(named("relu"), at, 1.0).mean
+    return Lifted(x.m, x.q, normal_cdf(at), at * sigma, sigma)
+
+
+def moved(x: State, other: State, total: State) -> Moved | None:
+    """Their sum, where the other signal is so small that active units stay so."""
+    base = lifted_of(x)
+    if base is None or base.sigma <= 0.0 or not 0.0 < other.v <= SMALL * base.sigma**2 or base.share >= 1.0:
+        return None
+    return Moved(total.m, total.q, base, other.m, other.v)
+
+
+def rectified_again(x: State, y: State) -> Lifted | None:
+    """What the rectified sum is like."""
+    return None if x.moved is None else _again(x.moved)[3]._replace(m=y.m, q=y.q)
+
+
+@lru_cache(maxsize=4096)
+def _again(x: Moved) -> tuple[float, float, float, Lifted]:
+    """Mean, second moment and slope of the rectified sum, and what it is like."""
+    base, sigma = x.base, math.sqrt(x.variance)
+    total = m1 = m2 = passed = 0.0
+    low = max(0.0, base.mean - REACH * base.sigma)
+    high = base.mean + REACH * base.sigma
+    for at, weight in _simpson():
+        point = low + (high - low) * at
+        density = weight * math.exp(-0.5 * ((point - base.mean) / base.sigma) ** 2)
+        z = (point + x.mean) / sigma
+        under, bell = normal_cdf(z), sigma * math.exp(-0.5 * z * z) / math.sqrt(2.0 * math.pi)
+        total += density
+        m1 += density * ((point + x.mean) * under + bell)
+        m2 += density * (((point + x.mean) ** 2 + x.variance) * under + (point + x.mean) * bell)
+        passed += density * under
+    m1, m2, passed = m1 / total, m2 / total, passed / total
+    steps, variance = base.steps + 1, base.variance + x.variance
+    mean, second, open_ = _climbed(steps, variance)
+    active_mean, active_sigma = _cut(m1, m2)
+    after = Lifted(0.0, 0.0, base.share, active_mean, active_sigma, steps, variance)
+    rest = 1.0 - base.share
+    return base.share * m1 + rest * mean, base.share * m2 + rest * second, base.share * passed + rest * open_, after
+
+
+def passing(x: Moved) -> float:
+    """The share of active units that a small change leaves above zero."""
+    rest = (1.0 - x.base.share) * _climbed(x.base.steps + 1, x.base.variance + x.variance)[2]
+    return min((_again(x)[2] - rest) / x.base.share, 1.0)
+
+
+def _climbed(steps: int, variance: float) -> tuple[float, float, float]:
+    """Mean, second moment and share above zero of w -> max(w + z, 0), from zero, after n equal steps.
+
+    It has the law of the greatest partial sum S_k (Lindley 1952), whose cumulants are the sums over k of E (S_k+)^j / k
+    (Spitzer 1956).
+    """
+    each = variance / steps
+    mean = math.sqrt(each / (2.0 * math.pi)) * sum(k**-0.5 for k in range(1, steps + 1))
+    return mean, mean * mean + 0.5 * variance, 1.0 - math.exp(
+        math.lgamma(2 * steps + 1) - 2.0 * math.lgamma(steps + 1) - 2.0 * steps * math.log(2.0)
+    )
+
+
+def _cut(m1: float, m2: float) -> tuple[float, float]:
+    """Mean and standard deviation of the Gaussian which, above zero, has these moments."""
+
+    def first(at: float) -> float:
+        return at + math.exp(-0.5 * at * at) / math.sqrt(2.0 * math.pi) / normal_cdf(at)
+
+    def rising(at: float) -> float:
+        mean = first(at)
+        return mean * mean / (1.0 + at * mean)
+
+    at = bisected(rising, m1 * m1 / m2, -3.0, 6.0)
+    sigma = m1 / first(at)
+    return at * sigma, sigma
+
+
+@lru_cache(maxsize=1)
+def _simpson() -> tuple[tuple[float, float], ...]:
+    """Nodes and weights on [0, 1]: composite Simpson's, which a Gaussian cut off at zero converges for as fast."""
+    return tuple(
+        (i / POINTS, (1.0 if i in (0, POINTS) else 4.0 if i % 2 else 2.0) / (3.0 * POINTS)) for i in range(POINTS + 1)
+    )
