@@ -297,8 +297,6 @@ class Operator:
     back: float  # B * E[w^2]
     total_mean: float = 0.0
     total_second: float = 0.0
-    total_uneven: float = 0.0  # share of total_second by which positions differ: near a border fewer taps are inside
-    uneven: float = 0.0  # the same share of gain, of inputs that each channel has alike at all positions
     total_bias: float = 0.0  # mean over outputs of S_i * b_i
     bias_mean: float = 0.0
     bias_second: float = 0.0
@@ -309,6 +307,8 @@ class Operator:
     orthogonal: bool = False
     columns: tuple[float, ...] = ()  # energy of each input channel's weights over their mean, where there are few
     again: tuple[float, ...] = ()  # of a depthwise kernel W that is applied more than once: E |(1 + W)^k x|^2 / E |x|^2
+    total_uneven: float = 0.0  # share of total_second by which positions differ: near a border fewer taps are inside
+    uneven: float = 0.0  # the same share of gain, of inputs that each channel has alike at all positions
 
 
 @dataclass(frozen=True, slots=True)

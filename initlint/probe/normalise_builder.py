@@ -127,7 +127,7 @@ class Builder:
         return Signal(index)
 
     def _reads_map(self, source: int, roles: axes.Roles) -> None:
-        """What reads a map knows its axes: those of a reshape that merged and split samples and channels are guesses."""
+        """What reads a map knows its axes; those of a reshape that merged samples and channels are guesses."""
         node = self.nodes[source]
         if node.op != "reshape" or node.shape is None or len(node.shape) != len(roles) or self.roles[source] == roles:
             return

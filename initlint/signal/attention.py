@@ -308,12 +308,10 @@ def _same_layer(node: Node, xs: tuple[State, ...], scene: Scene) -> float:
 
 
 def _compared_maps(a: State, b: State, n: float, fixed: float) -> State:
-    """Products of one layer's outputs at different places (correlation volumes): n times their fixed part, and chance."""
+    """Products of one layer's outputs at different places (correlation volumes): n fixed parts, and chance."""
     mean = n * fixed
     apart = n * max(a.q * b.q - fixed * fixed, 0.0)
-    return state(
-        mean * mean + apart, mean, apart, apart, apart, noise=a.noise + b.noise + a.own + b.own, like=(a, b)
-    )
+    return state(mean * mean + apart, mean, apart, apart, apart, noise=a.noise + b.noise + a.own + b.own, like=(a, b))
 
 
 def _weights(x: State, w: State, n: float) -> State:

@@ -67,9 +67,9 @@ def add(node: Node, xs: tuple[State, ...], scene: Scene) -> State:
     else:
         cross, q2 = _cross(*shared, 2.0 * alpha)
         # the means of what each has beside the signal that both contain, with it and with each other
-        one, other = shared
-        rest, beside = a.m - one.together * one.base.m, b.m - other.together * one.base.m
-        cross += 2.0 * alpha * (one.base.m * (one.together * beside + other.together * rest) + rest * beside)
+        m, f, h = shared[0].base.m, shared[0].together, shared[1].together
+        rests = (a.m - f * m, b.m - h * m)
+        cross += 2.0 * alpha * (m * (f * rests[1] + h * rests[0]) + rests[0] * rests[1])
     q = max(a.q + square * b.q + cross, 0.0)
     main, source = (a, first) if a.q >= square * b.q else (b, second)
     found = state(
@@ -100,8 +100,8 @@ def add(node: Node, xs: tuple[State, ...], scene: Scene) -> State:
     if _outweighs(a, b) or _outweighs(b, a) or (a.positive and b.positive):
         return replace(found, positive=True)
     if a.positive != b.positive and "constant" not in (a.kind, b.kind):
-        rectified, other = (a, b) if a.positive else (b, a)
-        return replace(found, mix=mixture(rectified, other), moved=moved(rectified, other, found))
+        rectified, change = (a, b) if a.positive else (b, a)
+        return replace(found, mix=mixture(rectified, change), moved=moved(rectified, change, found))
     return found
 
 
@@ -280,7 +280,7 @@ def mul(node: Node, xs: tuple[State, ...], scene: Scene) -> State:
 def _score(node: Node, scene: Scene) -> float:
     """Mean squared correlation of each channel of x with a linear score of all of them, where x is weighed by its own.
 
-    1 / C for C channels that are independent, and 1 / F more where a layer of F inputs wrote them: W W^T is no identity.
+    1 / C for C independent channels, and 1 / F more where a layer of F inputs wrote them: W W^T is no identity.
     """
     if len(node.inputs) != 2:
         return 0.0

@@ -106,7 +106,7 @@ class State:
 
 
 class Lifted(NamedTuple):
-    """A rectified signal: active units are N(mean, sigma^2) above zero, the others are what ``steps`` small changes made.
+    """A rectified signal: active units are N(mean, sigma^2) above zero, the others what ``steps`` small changes made.
 
     Each change was rectified in turn; ``variance`` is that of their sum. It holds for a signal of these moments alone.
     """

@@ -216,7 +216,7 @@ def norm_back(node: Node, xs: tuple[State, ...], y: State, g: Grad, scene: Scene
 def _free(x: State, positions: float, samples: float, cells: float) -> float:
     """Degrees of freedom of a variance over samples and positions: fewer where positions are alike.
 
-    (sum of eigenvalues)^2 / sum of their squares, of what differs between samples alone, between positions alone, in both.
+    (sum of eigenvalues)^2 / sum of their squares: of what differs between samples, between positions, between both.
     """
     between, places, both = max(x.u - x.e, 0.0), max(x.u - x.d, 0.0), max(x.d + x.e - x.u, 0.0)
     modes = (

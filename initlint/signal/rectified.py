@@ -171,8 +171,10 @@ def _climbed(steps: int, variance: float) -> tuple[float, float, float]:
     """
     each = variance / steps
     mean = math.sqrt(each / (2.0 * math.pi)) * sum(k**-0.5 for k in range(1, steps + 1))
-    return mean, mean * mean + 0.5 * variance, 1.0 - math.exp(
-        math.lgamma(2 * steps + 1) - 2.0 * math.lgamma(steps + 1) - 2.0 * steps * math.log(2.0)
+    return (
+        mean,
+        mean * mean + 0.5 * variance,
+        1.0 - math.exp(math.lgamma(2 * steps + 1) - 2.0 * math.lgamma(steps + 1) - 2.0 * steps * math.log(2.0)),
     )
 
 

@@ -17,6 +17,9 @@ from initlint.upstream import contributors, judged, writers
 # (the loss is doubled), a warning from two together with logits of std 10 (THEORY 6.2: overconfident), an error from a
 # std of 100, where softmax is one-hot in float32 and gradients are those of a perceptron.
 _NOTE, _WARNING_STD, _ERROR_STD = 1.0, 10.0, 100.0
+#: How much of the band of 2.5 standard deviations counts for the severity: one of them, which five of six draws exceed.
+#: (Two logits of one draw may well be twice those of the next.)
+LIKELY = 0.4
 
 
 class InitialLoss(Rule):
@@ -75,9 +78,9 @@ class InitialLoss(Rule):
         if not guilty or any(layer.kind == "embedding" for p in guilty for layer in context.layers_of(p.name)):
             return
         std = loss.logit_std
-        severity = Severity.NOTE
-        if excess >= LOSS * loss.expected and std >= _WARNING_STD:
-            severity = Severity.ERROR if std >= _ERROR_STD else Severity.WARNING
+        severity, sure = Severity.NOTE, std * 10.0 ** (-0.5 * self._missed(context, LIKELY))
+        if excess >= LOSS * loss.expected and sure >= _WARNING_STD:
+            severity = Severity.ERROR if sure >= _ERROR_STD else Severity.WARNING
         weight = guilty[0]
         second = weight.stats.second / max(std * std, 1.0) if weight.stats else 0.0
         yield self.finding(
@@ -95,13 +98,13 @@ class InitialLoss(Rule):
             why="Confidence before training is confidence in the wrong answer; it has to be unlearned first.",
         )
 
-    def _missed(self, context: Context) -> float:
-        """Decades of the logits' second moment by which the measured forward differs, or may by chance."""
+    def _missed(self, context: Context, share: float = 1.0) -> float:
+        """Decades of the logits' second moment by which the measured forward differs, or may by (a share of) chance."""
         signal = context.signal
         if signal.init_loss is None or signal.scene is None or signal.sweeps is None:
             return 0.0
         head, states = signal.init_loss.head, signal.sweeps[0].states
-        return max(doubt(signal.scene, states, Span(first=0, last=head)), by_chance(states[head]))
+        return max(doubt(signal.scene, states, Span(first=0, last=head)), share * by_chance(states[head]))
 
     def _guilty(self, context: Context) -> list[Any]:
         """The head if it amplifies more than the body did; otherwise the body's layers that make the signal grow."""
