@@ -11,8 +11,9 @@ from initlint.signal.curves import Curve, curve, function_of, named
 from initlint.signal.decay import decay, hangs_on_its_tail
 from initlint.signal.moments import Grad, NoRuleError, State, bounded, kept_ties, state, tied
 from initlint.signal.order import maximum
-from initlint.signal.rectified import POSITIVE, active_share, below, passing, rectified_again, through
+from initlint.signal.rectified import POSITIVE, active_share, below, rectified_again, through
 from initlint.signal.scene import Op, Scene, number, text
+from initlint.theory.functions import normal_cdf
 from initlint.theory.quadrature import Elementwise
 
 #: A finite-width layer of n units adds (3 E f'^4 / (E f'^2)^2 - 1) / n to the variance of ln p (Hanin & Nica 2020;
@@ -96,8 +97,8 @@ def activation(node: Node, xs: tuple[State, ...], scene: Scene) -> State:
     # nearly homogeneous functions keep channels of unequal scale unequal
     kept = x.harmonic if 0.8 < shape.shape.elastic < 1.25 else 1.0
     y = replace(y, positive=text(node, "fn") in POSITIVE, harmonic=kept)
-    if x.moved is not None and text(node, "fn") == "relu" and not node.table:
-        y = replace(y, lifted=rectified_again(x, y))
+    if text(node, "fn") == "relu" and not node.table:
+        y = replace(y, open=shape.slope, lifted=rectified_again(x, y))
     # logits that a function caps are still compared along their keys
     return replace(y, kind="logits", share=x.share) if x.kind == "logits" else y
 
@@ -121,12 +122,13 @@ def activation_back(node: Node, xs: tuple[State, ...], y: State, g: Grad, scene:
             max(g.p - g.won, 0.0) * shape.slope + min(g.won, g.p) * curve(function_of(node), top.m, top.v).slope
         )
     active = 0.0
-    if x.moved is not None and text(node, "fn") == "relu" and not node.table:
-        # active units stay so: what is left of a gradient that falls on them passes whole, time and again
-        open_, share = passing(x.moved), x.moved.base.share
+    if x.mix and text(node, "fn") == "relu" and not node.table:
+        # what falls on units above zero passes whole; of those some come from zero with the change alone
         won = min(g.won, g.p) if g.window >= EVERYWHERE else 0.0
-        p = bounded(won * open_ + (g.p - won) * shape.slope)
-        active = (won + (g.p - won) * share) * open_ / p
+        p = bounded(won + (g.p - won) * shape.slope)
+        weight, m, v = x.mix[1]
+        raised = weight * (normal_cdf(m / math.sqrt(v)) if v > 0.0 else 0.5)
+        active = max(1.0 - raised / shape.slope, 0.0) if shape.slope > 0.0 else 0.0
     # an orthogonal matrix keeps the gradient's norm: only the slopes are left to chance
     chance = GAUSSIAN_FOURTH * form.steep - (GAUSSIAN_FOURTH if x.isometric else 1.0)
     noise = g.noise + max(chance, 0.0) / width

@@ -227,9 +227,9 @@ def add_back(node: Node, xs: tuple[State, ...], y: State, g: Grad, scene: Scene)
 def _lit(g: Grad, x: State, other: State, y: State) -> Grad:
     """The gradient of a sum to one side: it falls more often where a rectified side is active than where it is zero."""
     g, active = g._replace(won=0.0, active=0.0), g.active
-    if y.moved is None or not x.positive or other.positive or not 0.0 < active < 1.0:
+    if not y.mix or not x.positive or other.positive or not 0.0 < active < 1.0:
         return g
-    share = y.moved.base.share
+    share = y.mix[0][0]
     return g._replace(won=g.p * max(active - share, 0.0) / (1.0 - share), window=EVERYWHERE)
 
 

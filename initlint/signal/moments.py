@@ -89,10 +89,11 @@ class State:
     centred: bool = False  # weights whose rows sum to zero (weight standardisation)
     parts: tuple[tuple[float, State], ...] = ()  # segments along positions (share of positions, state), see parts.py
     positive: bool = False  # has no negative values
+    open: float = 0.0  # of a rectified signal: the share above zero, where it is known
     negative: bool = False  # has no positive values
     mix: Mixture = ()  # a sum with a rectified signal, as a mixture of Gaussians (see rectified.py)
     lifted: Lifted | None = None  # a signal that was rectified again and again (see rectified.py)
-    moved: Moved | None = None  # its sum with a small other one
+    moved: Moved | None = None  # its sum with another one
     turns: tuple[str, int] = ("", 0)  # a kernel W, and how often 1 + W was applied (see merge.again)
     isometric: bool = False  # came through an orthogonal matrix: norms do not fluctuate
     numeric: bool = False
@@ -106,14 +107,14 @@ class State:
 
 
 class Lifted(NamedTuple):
-    """A rectified signal: active units are N(mean, sigma^2) above zero, the others what ``steps`` small changes made.
+    """A rectified signal: some units are N(mean, sigma^2) above zero, the others what ``steps`` changes made of zero.
 
     Each change was rectified in turn; ``variance`` is that of their sum. It holds for a signal of these moments alone.
     """
 
     m: float
     q: float
-    share: float  # active
+    share: float  # of the units above zero at first
     mean: float
     sigma: float
     steps: int = 0
@@ -166,7 +167,7 @@ class Grad(NamedTuple):
     lean: float = 0.0  # on attention logits: (1 - S)^2 over what passes softmax by chance (see attention.Attend.lean)
     won: float = 0.0  # the part of p that falls on the greatest of ``window`` positions; of all: on active ones
     window: float = 1.0
-    active: float = 0.0  # before a ``Moved`` sum was rectified: the share of p on units that were active all along
+    active: float = 0.0  # on a sum that is rectified: the share of p on units whose rectified operand is above zero
     across: float = 0.0  # covariance between samples: batch norm's backward leaves none of a gradient's batch mean
     turns: tuple[str, int] = ("", 0)  # as State.turns
     near: tuple[float, ...] = ()  # correlation between neighbours, beyond what all positions share (see near.py)

@@ -6,6 +6,7 @@ the rectified part is zero only the rest is left. It is taken as a mixture of tw
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable
 from dataclasses import replace
@@ -21,9 +22,11 @@ POSITIVE = frozenset({"relu", "relu6", "sigmoid", "hardsigmoid", "softplus", "ex
 #: Of the ratio mean^2 / second moment: a rectified Gaussian with mean / sigma from -2 to 3. Below, it is hardly ever
 #: active and the fit rests on its tail; above, it is as good as not rectified.
 LOW, HIGH = 0.05, 0.9
-#: Changes of a rectified signal with less than this share of its variance: in one of them hardly any active unit (of a
-#: half Gaussian 0.4 times the root of it) comes to zero; larger ones make a mixture of Gaussians.
-SMALL = 0.1
+#: Changes whose mean has more than this share of their variance are no walk about zero: in ten steps they go one way as
+#: far as they go by chance.
+DRIFT = 0.1
+#: Mean / sigma of a Gaussian of which zero cuts off nothing that float64 can tell.
+FAR = 40.0
 #: Relative difference that a moment may have from what is known of it.
 SAME = 1e-6
 #: Points of an integral over an active unit's values, and how many standard deviations it reaches.
@@ -51,6 +54,8 @@ def _ratio(ratio: float) -> float:
 
 def active_share(x: State) -> float:
     """The share of a rectified signal that is not zero."""
+    if 0.0 < x.open < 1.0:
+        return x.open
     at = ratio_of(x)
     return 1.0 if at is None else normal_cdf(at)
 
@@ -120,9 +125,11 @@ def lifted_of(x: State) -> Lifted | None:
 
 
 def moved(x: State, other: State, total: State) -> Moved | None:
-    """Their sum, where the other signal is so small that active units stay so."""
+    """Their sum, for what it is like once it is rectified."""
     base = lifted_of(x)
-    if base is None or base.sigma <= 0.0 or not 0.0 < other.v <= SMALL * base.sigma**2 or base.share >= 1.0:
+    if base is None or base.sigma <= 0.0 or base.share >= 1.0 or not other.v > 0.0:
+        return None
+    if other.m * other.m > DRIFT * other.v:
         return None
     return Moved(total.m, total.q, base, other.m, other.v)
 
@@ -157,25 +164,25 @@ def _again(x: Moved) -> tuple[float, float, float, Lifted]:
     return base.share * m1 + rest * mean, base.share * m2 + rest * second, base.share * passed + rest * open_, after
 
 
-def passing(x: Moved) -> float:
-    """The share of active units that a small change leaves above zero."""
-    rest = (1.0 - x.base.share) * _climbed(x.base.steps + 1, x.base.variance + x.variance)[2]
-    return min((_again(x)[2] - rest) / x.base.share, 1.0)
-
-
 def _climbed(steps: int, variance: float) -> tuple[float, float, float]:
     """Mean, second moment and share above zero of w -> max(w + z, 0), from zero, after n equal steps.
 
-    It has the law of the greatest partial sum S_k (Lindley 1952), whose cumulants are the sums over k of E (S_k+)^j / k
-    (Spitzer 1956).
+    It has the law of the greatest partial sum S_k (Lindley 1952). With a_k = E S_k+ / k and b_k = E (S_k+)^2 / k its
+    moments are the sum of a_k up to n, and that of b_k and of all a_i a_j with i + j <= n (Spitzer 1956).
     """
+    first, second, above = _climb(steps)
     each = variance / steps
-    mean = math.sqrt(each / (2.0 * math.pi)) * sum(k**-0.5 for k in range(1, steps + 1))
-    return (
-        mean,
-        mean * mean + 0.5 * variance,
-        1.0 - math.exp(math.lgamma(2 * steps + 1) - 2.0 * math.lgamma(steps + 1) - 2.0 * steps * math.log(2.0)),
-    )
+    return math.sqrt(each) * first, each * second, above
+
+
+@lru_cache(maxsize=1024)
+def _climb(steps: int) -> tuple[float, float, float]:
+    """``_climbed`` of steps of variance one."""
+    a = [0.0, *((2.0 * math.pi * k) ** -0.5 for k in range(1, steps + 1))]
+    sums = list(itertools.accumulate(a))
+    pairs = sum(a[k] * sums[steps - k] for k in range(1, steps + 1))
+    none = math.exp(math.lgamma(2 * steps + 1) - 2.0 * math.lgamma(steps + 1) - 2.0 * steps * math.log(2.0))
+    return sums[-1], 0.5 * steps + pairs, 1.0 - none
 
 
 def _cut(m1: float, m2: float) -> tuple[float, float]:
@@ -188,7 +195,7 @@ def _cut(m1: float, m2: float) -> tuple[float, float]:
         mean = first(at)
         return mean * mean / (1.0 + at * mean)
 
-    at = bisected(rising, m1 * m1 / m2, -3.0, 6.0)
+    at = bisected(rising, m1 * m1 / m2, -3.0, FAR)
     sigma = m1 / first(at)
     return at * sigma, sigma
 
