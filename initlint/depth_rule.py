@@ -10,12 +10,14 @@ from initlint.carry import shut_by_gates
 from initlint.facts import ParameterFacts
 from initlint.findings import Severity
 from initlint.rule import Context, Outcome, Rule, site_of
-from initlint.signal import Span
+from initlint.signal import Nominal, Span, propagate
 from initlint.signal.verdict import thresholds
 from initlint.upstream import scale_of
 
 #: The culprits named are the fewest layers that together explain this share of what all layers in the span do.
 _EXPLAINED = 0.9
+#: Second moment of a gain that starts at one, give or take a factor of two: what IL007 lets pass as a choice.
+_NEAR_ONE = 0.25
 
 
 class DepthRule(Rule):
@@ -58,20 +60,35 @@ class DepthRule(Rule):
         if facts.unrun and all(p.last is None or p.last.origin == "torch" for p in culprits):
             yield self.undetermined(context, f"its init function, called at {facts.unrun[0]}, was not run")
             return
+        gains = _gains(context, self.span, warning)
         first, last = _label(context, span.first), _label(context, span.last)
         verb = "shrink" if self.shrinks else "grow"
         yield self.finding(
             context,
             f"{self.what} {verb} 1e{span.raw / 2:.0f}-fold (standard deviation) between {first} and {last}",
-            parameters=[p.name for p in culprits],
+            parameters=[p.name for p in gains or culprits],
             severity=severity,
-            site=site_of(culprits[0]),
+            site=site_of((gains or culprits)[0]),
             expected={"log10_ratio": 0.0, "threshold": warning},
             actual={"log10_ratio": -span.raw if self.shrinks else span.raw, "band": span.noise},
             effect=f"the second moment changes 1e{span.raw:.0f}-fold, {span.value:.1f} decades beyond chance",
-            fix=self.remedy,
+            fix="nn.init.ones_(norm.weight)" if gains else self.remedy,
             topic="scale",
         )
+
+
+def _gains(context: Context, span: str, warning: float) -> list[ParameterFacts]:
+    """Gains of norms that start elsewhere than at one, where the net is sound once they start there."""
+    found: dict[str, ParameterFacts] = {}
+    for node in context.facts.nodes:
+        gain = context.parameter(node.parameters.get("weight", "")) if node.op == "norm" else None
+        second = gain.stats.second if gain is not None and gain.stats is not None else 1.0
+        if gain is not None and second > 0.0 and not _NEAR_ONE <= second <= 1.0 / _NEAR_ONE:
+            found[gain.name] = gain
+    if not found:
+        return []
+    mended = propagate(context.facts, dict.fromkeys(found, Nominal(1.0, 0.0)), context.signal).spans.get(span)
+    return list(found.values()) if mended is not None and mended.value < warning else []
 
 
 def _constant(context: Context) -> int | None:
