@@ -11,9 +11,8 @@ from initlint.signal.curves import Curve, curve, function_of, named
 from initlint.signal.decay import decay, hangs_on_its_tail
 from initlint.signal.moments import Grad, NoRuleError, State, bounded, kept_ties, state, tied
 from initlint.signal.order import maximum
-from initlint.signal.rectified import POSITIVE, active_share, below, rectified_again, through
+from initlint.signal.rectified import POSITIVE, active_share, below, rectified_again, stayed, through
 from initlint.signal.scene import Op, Scene, number, text
-from initlint.theory.functions import normal_cdf
 from initlint.theory.quadrature import Elementwise
 
 #: A finite-width layer of n units adds (3 E f'^4 / (E f'^2)^2 - 1) / n to the variance of ln p (Hanin & Nica 2020;
@@ -121,23 +120,25 @@ def activation_back(node: Node, xs: tuple[State, ...], y: State, g: Grad, scene:
         p = bounded(
             max(g.p - g.won, 0.0) * shape.slope + min(g.won, g.p) * curve(function_of(node), top.m, top.v).slope
         )
-    active = 0.0
+    active = first = 0.0
     if x.mix and text(node, "fn") == "relu" and not node.table:
         # what falls on units above zero passes whole; of those some come from zero with the change alone
         won = min(g.won, g.p) if g.window >= EVERYWHERE else 0.0
         p = bounded(won + (g.p - won) * shape.slope)
-        weight, m, v = x.mix[1]
-        raised = weight * (normal_cdf(m / math.sqrt(v)) if v > 0.0 else 0.5)
-        active = max(1.0 - raised / shape.slope, 0.0) if shape.slope > 0.0 else 0.0
+        active, first = stayed(x, g, p, shape.slope)
     # an orthogonal matrix keeps the gradient's norm: only the slopes are left to chance
     chance = GAUSSIAN_FOURTH * form.steep - (GAUSSIAN_FOURTH if x.isometric else 1.0)
     noise = g.noise + max(chance, 0.0) / width
     across = g.across * shape.kernel(x.u if scene.layout(node.index).positions > 1 else x.d) if g.across else 0.0
     near = tuple(value * shape.kernel(x.e) / shape.slope for value in g.near) if g.near and shape.slope > 0.0 else ()
     if not g.t:
-        return (Grad(p, 0.0, noise, seen, active=active, across=across, near=near),)
+        return (Grad(p, 0.0, noise, seen, active=active, first=first, across=across, near=near),)
     along = min(max(g.t, 0.0), g.p) * shape.slope * form.tilt
-    return (Grad(p, g.t * shape.kernel(x.e), noise, seen, along=along, active=active, across=across, near=near),)
+    return (
+        Grad(
+            p, g.t * shape.kernel(x.e), noise, seen, along=along, active=active, first=first, across=across, near=near
+        ),
+    )
 
 
 def _through(node: Node, x: State) -> Curve:

@@ -211,8 +211,8 @@ def add_back(node: Node, xs: tuple[State, ...], y: State, g: Grad, scene: Scene)
     this = again(node, scene)
     if this is not None:  # what x and W x send back adds up to one more turn
         turns = g.turns[1] if g.turns[0] == this.weight else 0
-        direct = g._replace(turns=(this.weight, turns + 1), won=0.0, active=0.0)
-        beside = g._replace(turns=(this.weight, turns), won=0.0, active=0.0)
+        direct = g._replace(turns=(this.weight, turns + 1), won=0.0, active=0.0, first=0.0)
+        beside = g._replace(turns=(this.weight, turns), won=0.0, active=0.0, first=0.0)
         return (direct, beside) if node.inputs[0] == this.source else (beside, direct)
     g = g._replace(ties=(Shares(node.index, 1.0, g.p), *g.ties[:2]))
     sign = -1.0 if node.op == "sub" else 1.0
@@ -226,11 +226,12 @@ def add_back(node: Node, xs: tuple[State, ...], y: State, g: Grad, scene: Scene)
 
 def _lit(g: Grad, x: State, other: State, y: State) -> Grad:
     """The gradient of a sum to one side: it falls more often where a rectified side is active than where it is zero."""
-    g, active = g._replace(won=0.0, active=0.0), g.active
+    g, active, first = g._replace(won=0.0, active=0.0, first=0.0), g.active, g.first
     if not y.mix or not x.positive or other.positive or not 0.0 < active < 1.0:
         return g
     share = y.mix[0][0]
-    return g._replace(won=g.p * max(active - share, 0.0) / (1.0 - share), window=EVERYWHERE)
+    beyond = first - g.p * y.moved.base.share * y.moved.base.above if y.moved is not None else 0.0
+    return g._replace(won=g.p * max(active - share, 0.0) / (1.0 - share), window=EVERYWHERE, first=beyond)
 
 
 def _times(g: Grad, factor: float) -> Grad:

@@ -117,6 +117,7 @@ class Lifted(NamedTuple):
     share: float  # of the units above zero at first
     mean: float
     sigma: float
+    above: float = 1.0  # how many of these are above zero still
     steps: int = 0
     variance: float = 0.0
 
@@ -168,6 +169,7 @@ class Grad(NamedTuple):
     won: float = 0.0  # the part of p that falls on the greatest of ``window`` positions; of all: on active ones
     window: float = 1.0
     active: float = 0.0  # on a sum that is rectified: the share of p on units whose rectified operand is above zero
+    first: float = 0.0  # of these the share on units of ``Lifted.share``; on the operand: energy there beyond chance
     across: float = 0.0  # covariance between samples: batch norm's backward leaves none of a gradient's batch mean
     turns: tuple[str, int] = ("", 0)  # as State.turns
     near: tuple[float, ...] = ()  # correlation between neighbours, beyond what all positions share (see near.py)

@@ -13,7 +13,7 @@ from dataclasses import replace
 from functools import lru_cache
 
 from initlint.signal.curves import Curve, curve, named
-from initlint.signal.moments import Lifted, Mixture, Moved, State
+from initlint.signal.moments import Grad, Lifted, Mixture, Moved, State
 from initlint.theory.functions import normal_cdf
 from initlint.theory.quadrature import Elementwise
 
@@ -159,9 +159,26 @@ def _again(x: Moved) -> tuple[float, float, float, Lifted]:
     steps, variance = base.steps + 1, base.variance + x.variance
     mean, second, open_ = _climbed(steps, variance)
     active_mean, active_sigma = _cut(m1, m2)
-    after = Lifted(0.0, 0.0, base.share, active_mean, active_sigma, steps, variance)
+    after = Lifted(0.0, 0.0, base.share, active_mean, active_sigma, passed, steps, variance)
     rest = 1.0 - base.share
     return base.share * m1 + rest * mean, base.share * m2 + rest * second, base.share * passed + rest * open_, after
+
+
+def stayed(x: State, g: Grad, p: float, slope: float) -> tuple[float, float]:
+    """Of a gradient p that passed a rectified sum, the share on units where the rectified operand was above zero too.
+
+    And the energy on those of them that were so from the first: the others come to zero again and again, these hardly.
+    """
+    weight, m, v = x.mix[1]
+    rise = normal_cdf(m / math.sqrt(v)) if v > 0.0 else 0.5
+    if x.moved is None:
+        return (max(1.0 - weight * rise / slope, 0.0) if slope > 0.0 else 0.0), 0.0
+    base, (_, _, _, after) = x.moved.base, _again(x.moved)
+    among = min(max((g.p * base.share * after.above + g.first) / p, 0.0), 1.0) if p > 0.0 else base.share
+    still = max(1.0 - (1.0 - base.above) * rise / after.above, 0.0) if after.above > 0.0 else 0.0
+    before = _climb(base.steps)[2] if base.steps else 0.0
+    climbing = max(1.0 - (1.0 - before) * rise / _climb(base.steps + 1)[2], 0.0)
+    return among * still + (1.0 - among) * climbing, p * among * still
 
 
 def _climbed(steps: int, variance: float) -> tuple[float, float, float]:

@@ -135,7 +135,7 @@ def unlike(a: Grad, b: Grad) -> float:
 
 def _make_up(g: Grad) -> Row:
     through = 1.0 if g.through < 0.0 else g.through / g.p
-    return (through, g.t / g.p, g.along / g.p, g.won / g.p, g.across / g.p, g.lean, g.active)
+    return (through, g.t / g.p, g.along / g.p, g.won / g.p, g.across / g.p, g.lean, g.active, g.first / g.p)
 
 
 def dot(row: Row, moved: Row) -> float:

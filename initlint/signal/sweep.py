@@ -203,7 +203,7 @@ def backward_one(node: Node, states: Sequence[State], g: Grad, scene: Scene) -> 
 def summed(received: Iterable[Grad]) -> Grad:
     """Gradients from several consumers add up; their chance parts average."""
     pieces = tuple(received)
-    p = t = noise = through = along = across = won = lean = active = 0.0
+    p = t = noise = through = along = across = won = lean = active = first = 0.0
     window = 1.0
     packed = False
     for part in pieces:
@@ -212,6 +212,7 @@ def summed(received: Iterable[Grad]) -> Grad:
         across += part.across
         won += part.won
         active += part.p * part.active
+        first += part.first
         lean += part.p * part.lean
         window = max(window, part.window)
         through += part.p if part.through < 0 else part.through
@@ -237,6 +238,7 @@ def summed(received: Iterable[Grad]) -> Grad:
         won,
         window,
         active / p,
+        first,
         across,
         turns=max(pieces, key=lambda piece: piece.p).turns,
         near=near.mixed(tuple((piece.p, piece.near) for piece in pieces)),
