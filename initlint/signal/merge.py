@@ -52,7 +52,7 @@ def _unmasked(mask: State) -> float:
 
 def add(node: Node, xs: tuple[State, ...], scene: Scene) -> State:
     """Sum of two signals: independent ones add their parts, and their common mean; a shared one adds coherently."""
-    a, b = _pair(node, xs)
+    a, b = _pair(node, xs, scene)
     alpha = number(node, "alpha", 1.0) * (-1.0 if node.op == "sub" else 1.0)
     for mask, x in ((a, b), (b, a)):
         if masks(mask):
@@ -255,7 +255,7 @@ def spread(g: Grad, which: int, node: Node, scene: Scene, mean: float = 0.0) -> 
 
 def mul(node: Node, xs: tuple[State, ...], scene: Scene) -> State:
     """Product of two signals. Of one signal with itself by Isserlis, of independent ones by moments."""
-    a, b = _pair(node, xs)
+    a, b = _pair(node, xs, scene)
     shared = common(a, b, (node.inputs[0], node.inputs[-1]))
     if shared is not None and shared[0].base.kind != "constant":
         factor, base = shared[0].factor * shared[1].factor, shared[0].base
@@ -337,7 +337,7 @@ def _by(g: Grad, b: State) -> Grad:
 
 def mul_back(node: Node, xs: tuple[State, ...], y: State, g: Grad, scene: Scene) -> tuple[Grad, ...]:
     """To each operand the gradient times the other one's second moment."""
-    a, b = _pair(node, xs)
+    a, b = _pair(node, xs, scene)
     left = _by(g, b)
     if len(node.inputs) == 1:
         return (Grad(4.0 * left.p, 4.0 * left.t, left.noise),)
@@ -353,7 +353,7 @@ def _mean(x: State) -> float:
 
 def div(node: Node, xs: tuple[State, ...], scene: Scene) -> State:
     """Quotient by a nearly constant signal; others have no second moment in general."""
-    a, b = _pair(node, xs)
+    a, b = _pair(node, xs, scene)
     total = _own_total(node, b, scene)
     if total > 0.0:
         return replace(scaled(a, 1.0 / total, node.inputs[0]), positive=a.positive, share=a.share)
@@ -362,7 +362,7 @@ def div(node: Node, xs: tuple[State, ...], scene: Scene) -> State:
 
 def div_back(node: Node, xs: tuple[State, ...], y: State, g: Grad, scene: Scene) -> tuple[Grad, ...]:
     """p / q_b to the numerator, p q_a / q_b^2 to the divisor."""
-    a, b = _pair(node, xs)
+    a, b = _pair(node, xs, scene)
     total = _own_total(node, b, scene)
     if total > 0.0:  # the divisor takes away what points along the signal: one direction of many
         return (_times(g, 1.0 / (total * total)), Grad(0.0))
@@ -404,10 +404,22 @@ def _inverse(node: Node, b: State, scene: Scene) -> State:
     )
 
 
-def _pair(node: Node, xs: tuple[State, ...]) -> tuple[State, State]:
+def _pair(node: Node, xs: tuple[State, ...], scene: Scene) -> tuple[State, State]:
     if not xs:
         raise NoRuleError(f"{node.label or node.op} has no signal input")
-    return (xs[0], xs[1]) if len(xs) > 1 else (xs[0], xs[0])
+    if len(xs) == 1:
+        return xs[0], xs[0]
+    return _everywhere(node, 0, xs, scene), _everywhere(node, 1, xs, scene)
+
+
+def _everywhere(node: Node, which: int, xs: tuple[State, ...], scene: Scene) -> State:
+    """An operand of one position that is added or multiplied at all: a condition, which positions do not differ by."""
+    x, shape = xs[which], scene.nodes[node.inputs[which]].shape
+    if x.kind in ("constant", "index") or shape is None or x.e == 0.0:
+        return x
+    if scene.layout(node.inputs[which]).positions > 1 or scene.layout(node.index).positions == 1:
+        return x
+    return replace(x, e=0.0, u=x.d)
 
 
 def _kind(a: State, b: State) -> str:
@@ -427,7 +439,7 @@ def masked(x: State, share: float) -> State:
 
 def where(node: Node, xs: tuple[State, ...], scene: Scene) -> State:
     """Two signals mixed by a mask that is the same for all samples."""
-    a, b = _pair(node, xs)
+    a, b = _pair(node, xs, scene)
     share = number(node, "share", 0.5)
     first, second = masks(a) or _blank(node.inputs[0], scene), masks(b) or _blank(node.inputs[-1], scene)
     if first or second:

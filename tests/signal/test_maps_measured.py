@@ -17,7 +17,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def errors(model, *inputs) -> tuple[dict[str, float], dict[str, float]]:
-    """log10 of predicted over measured standard deviations, of the outputs of modules and ops and of their gradients."""
+    """log10 of predicted over measured standard deviations, of outputs and of their gradients, by module or op."""
     from initlint.probe import pipeline
 
     signal = propagate(pipeline.analyse_live(model.train(), inputs, ProbeOptions(seed=1, measure=True)))
@@ -67,8 +67,8 @@ class Cells(nn.Module):
 def test_zeros_beyond_the_border_make_positions_differ():
     torch.manual_seed(0)
     forward, backward = errors(Cells(), torch.randn(8, 3, 4, 4))
-    assert largest(forward) < 0.05
-    assert largest(backward, "stem", "cells.0.1", "cells.4.1") < 0.12  # without: 0.04 more at each of eight norms
+    assert largest(forward, *(name for name in forward if name.startswith("cells"))) < 0.05
+    assert largest(backward, "stem", "cells.0.1", "cells.4.1") < 0.08  # all positions taken as alike: 0.2 at the stem
 
 
 class Pooled(nn.Module):
@@ -84,7 +84,7 @@ class Pooled(nn.Module):
 def test_overlapping_windows_share_their_greatest(stride):
     torch.manual_seed(0)
     _, backward = errors(Pooled(stride), torch.randn(8, 8, 16, 16))
-    assert largest(backward, "conv") < 0.06  # one winner for each window: 0.4 at stride 1, 0.13 at 2
+    assert largest(backward, "conv") < 0.06  # one winner for each window: -0.39 at stride 1, -0.16 at 2
 
 
 class Alike(nn.Module):
@@ -97,7 +97,7 @@ class Alike(nn.Module):
 
     def forward(self, x, noise):
         x = self.conv(self.layer(x)[:, :, None, None] + noise)
-        return self.head(self.norm(x).flatten(2)[:, :, 0])
+        return self.head(self.norm(x).mean((2, 3)))
 
 
 @pytest.mark.parametrize("samples", [6, 8, 32])
@@ -105,7 +105,7 @@ def test_a_batch_norm_over_alike_positions(samples):
     torch.manual_seed(0)
     noise = 0.1 * torch.randn(samples, 512, 6, 6)
     _, backward = errors(Alike(), torch.randn(samples, 32), noise)
-    assert largest(backward, "conv", "norm") < 0.1  # all positions counted: 0.15 at six samples
+    assert largest(backward, "conv", "norm") < 0.05  # all positions counted: 0.1 at six samples
 
 
 class Shared(nn.Module):
@@ -129,13 +129,13 @@ class Shared(nn.Module):
 def test_a_head_of_keys_takes_the_gradients_of_all_that_read_it():
     torch.manual_seed(0)
     _, backward = errors(Shared(), torch.randn(4, 32, 256))
-    assert largest(backward, "k", "v") < 0.1  # as if each had its own: 0.45
+    assert largest(backward, "k", "v") < 0.1  # as if each had its own: -0.45
 
 
 def test_rows_of_weights_that_differ_between_queries():
     torch.manual_seed(0)
     _, backward = errors(Shared(groups=8, sharp=True), torch.randn(4, 64, 256))
-    assert largest(backward, "k", "v") < 0.15  # as if all queries weighed a key alike: 0.5 at the keys
+    assert largest(backward, "k", "v") < 0.15  # as if all queries weighed a key alike: 0.7 at the values
 
 
 class Flow(nn.Module):
@@ -144,7 +144,8 @@ class Flow(nn.Module):
     def __init__(self, width: int = 48) -> None:
         super().__init__()
         self.body, self.look = nn.Conv2d(3, width, 3, padding=1), nn.Conv2d(64, width, 1)
-        self.flow, self.head = nn.Conv2d(width, 2, 3, padding=1), nn.Linear(width + 2, 200)
+        self.flow = nn.ModuleList(nn.Conv2d(width, 2, 3, padding=1) for _ in range(3))
+        self.head = nn.Linear(width + 2, 200)
 
     def forward(self, one, two):
         a, b = self.body(torch.cat((one, two))).relu().chunk(2)
@@ -154,8 +155,8 @@ class Flow(nn.Module):
         grid = torch.stack(torch.meshgrid(rows, rows, indexing="xy"))[None].expand(a.shape[0], -1, -1, -1)
         again = torch.stack(torch.meshgrid(rows, rows, indexing="xy"))[None].expand(a.shape[0], -1, -1, -1)
         places = grid
-        for _ in range(3):
-            places = places + 0.01 * self.flow(self.look(volume.view(*volume.shape[:2], size, size)).tanh())
+        for flow in self.flow:
+            places = places + 0.01 * flow(self.look(volume.view(*volume.shape[:2], size, size)).tanh())
         read = F.grid_sample(b, places.permute(0, 2, 3, 1), align_corners=False)
         return self.head(torch.cat((read, places - again), 1).mean((2, 3)))
 
@@ -166,7 +167,7 @@ def test_maps_that_are_read_where_a_flow_says():
     assert forward["matmul"] == pytest.approx(0.0, abs=0.15)  # one layer's outputs share a mean: 0.9 without
     assert forward["sample"] == pytest.approx(0.0, abs=0.1)
     assert forward["sub"] == pytest.approx(0.0, abs=0.2)  # the flow that is left, and not the places: 1.5
-    assert backward["body"] == pytest.approx(0.0, abs=0.35)
+    assert backward["body"] == pytest.approx(0.0, abs=0.06)
 
 
 class Score(nn.Module):
@@ -189,7 +190,7 @@ def test_a_score_of_the_signal_itself():
 
 @functools.lru_cache
 def table(count: int, width: int):
-    return torch.linspace(0, 3, count)[:, None] * torch.linspace(1, 2, width)
+    return torch.randn(count, width, generator=torch.Generator().manual_seed(count))
 
 
 class Kept(nn.Module):
