@@ -30,7 +30,24 @@ def fuse(nodes: Sequence[Node]) -> tuple[Node, ...]:
         made = written_norm(node, nodes) or written_softmax(node, nodes)
         if made is not None:
             found[index] = made
+        elif node.op == "select":
+            found[index] = _unstacked(node, nodes)
     return tuple(_pooled(node, found) for node in fuse_functions(found))
+
+
+def _unstacked(node: Node, nodes: Sequence[Node]) -> Node:
+    """One of several stacked signals (the last layer's, of those that a decoder returns) is that signal."""
+    source = nodes[node.inputs[0]] if node.inputs else node
+    rank = len(source.shape) if source.shape is not None else 0
+    dims = (node.attrs.get("dim"), source.attrs.get("dim"))
+    start, stop = node.attrs.get("start"), node.attrs.get("stop")
+    if source.op != "stack" or not rank or not all(isinstance(dim, int) for dim in dims):
+        return node
+    if not isinstance(start, int) or not isinstance(stop, int) or stop - start != 1:
+        return node
+    if (number(node, "dim") - number(source, "dim")) % rank or not 0 <= start < len(source.inputs):
+        return node
+    return replace(node, op="reshape", inputs=(source.inputs[start],), attrs={"kind": "unstack"})
 
 
 def _pooled(node: Node, nodes: Sequence[Node]) -> Node:
