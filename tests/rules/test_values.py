@@ -181,3 +181,40 @@ def test_components_of_a_mixture_that_start_equal_stay_equal(spread: bool) -> No
     else:
         assert found[0].severity is Severity.ERROR
         assert "mean.weight" in found[0].parameters
+
+
+class Gains(nn.Module):
+    """Batch norms whose gains are drawn about a mean: about zero, signals vanish and gradients grow."""
+
+    def __init__(self, mean: float, depth: int = 4) -> None:
+        super().__init__()
+        self.stem, self.head = nn.Conv2d(3, 64, 3, padding=1), nn.Linear(64, 100)
+        self.blocks = nn.ModuleList(
+            nn.Sequential(nn.Conv2d(64, 64, 3, 1, 1, bias=False), nn.BatchNorm2d(64)) for _ in range(depth)
+        )
+        for module in self.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                nn.init.normal_(module.weight, mean, 0.02)
+            elif isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        for block in self.blocks:
+            y = block(x)
+            x = y * y.sigmoid() * y  # of the second order where y is small
+        return self.head(x.mean((2, 3)))
+
+
+def test_one_finding_where_gains_are_why_the_signal_vanishes() -> None:
+    torch.manual_seed(0)
+    depth = {"IL201", "IL202", "IL203", "IL204", "IL205"}
+    drawn = initlint.check(lambda: Gains(0.0), inputs=(torch.randn(8, 3, 12, 12),), seed=0).findings
+    assert [(f.code, f.severity) for f in drawn if f.severity >= Severity.WARNING] == [("IL007", Severity.ERROR)]
+    alone = initlint.check(lambda: Gains(0.0), inputs=(torch.randn(8, 3, 12, 12),), seed=0, ignore=("IL007",)).findings
+    named = [f for f in alone if f.code in depth]
+    assert named
+    assert all(name.endswith("1.weight") for f in named for name in f.parameters)
+    assert named[0].fix is not None
+    assert "ones_" in str(named[0].fix)
+    assert not initlint.check(lambda: Gains(1.0), inputs=(torch.randn(8, 3, 12, 12),), seed=0).findings
