@@ -118,7 +118,7 @@ def linear_back(node: Node, xs: tuple[State, ...], y: State, g: Grad, scene: Sce
 
 
 def _turning(node: Node, g: Grad, back: float, scene: Scene) -> float:
-    """Of x + W x the part of W: together with x it gives one more turn of 1 + W (see merge.again)."""
+    """Of x + W x the part of W: together with x it gives one more turn of 1 + W (see operands.again)."""
     gains, turns = scene.again.get(node.parameters["weight"], ()), g.turns[1]
     if not gains:
         return back

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import NamedTuple
 
 from initlint.facts import Node
 from initlint.signal.elementwise import EVERYWHERE, chosen, scaled, times
@@ -22,6 +21,7 @@ from initlint.signal.moments import (
     state,
     tied,
 )
+from initlint.signal.operands import again, everywhere, own_total, rounded, score
 from initlint.signal.rectified import NEGLIGIBLE, mixture, moved
 from initlint.signal.scene import Op, Scene, number, numbers, text
 
@@ -58,7 +58,7 @@ def add(node: Node, xs: tuple[State, ...], scene: Scene) -> State:
         if masks(mask):
             return masked(x, _unmasked(mask))
     first, second = node.inputs[0], node.inputs[-1]
-    if alpha == -1.0 and _rounded(node, scene):
+    if alpha == -1.0 and rounded(node, scene):
         return state(ROUNDING, 0.0, ROUNDING, ROUNDING, ROUNDING, kind="post", like=(a, b))
     shared = common(a, b, (first, second))
     square = alpha * alpha
@@ -103,51 +103,6 @@ def add(node: Node, xs: tuple[State, ...], scene: Scene) -> State:
         rectified, change = (a, b) if a.positive else (b, a)
         return replace(found, mix=mixture(rectified, change), moved=moved(rectified, change, found))
     return found
-
-
-def _rounded(node: Node, scene: Scene) -> bool:
-    """Whether a difference is that between a value and the same rounded (quantisers that pass gradients straight)."""
-    if len(node.inputs) != 2:
-        return False
-    for one, other in (node.inputs, node.inputs[::-1]):
-        made = scene.nodes[one]
-        if made.op == "stop" and text(made, "name") == "round" and made.inputs == (other,):
-            return True
-    return False
-
-
-class Again(NamedTuple):
-    """x + W x for a depthwise W that acts on x more than once."""
-
-    weight: str
-    kernel: int  # the node of W x
-    source: int  # the operand x
-    gains: tuple[float, ...]
-
-    def gain(self, turns: int) -> float:
-        """E |(1 + W)^(turns + 1) x|^2 over the same of one turn less."""
-        at = min(turns, len(self.gains) - 1)
-        before = self.gains[at - 1] if at > 0 else 1.0
-        return self.gains[at] / before if before > 0.0 else 1.0
-
-
-def again(node: Node, scene: Scene) -> Again | None:
-    """Whether a sum is x + W x with a depthwise kernel W that is applied again elsewhere.
-
-    Powers of one kernel are not independent: channels and frequencies with a large 1 + W run away from the others.
-    """
-    if node.op != "add" or len(node.inputs) != 2 or number(node, "alpha", 1.0) != 1.0:
-        return None
-    for kernel, source in (node.inputs, node.inputs[::-1]):
-        made = _behind(kernel, scene)
-        if made.op != "conv" or not made.inputs or "weight" not in made.parameters:
-            continue
-        if _behind(made.inputs[0], scene).index != _behind(source, scene).index:
-            continue
-        gains = scene.again.get(made.parameters["weight"], ())
-        if gains:
-            return Again(made.parameters["weight"], made.index, source, gains)
-    return None
 
 
 def _turned(node: Node, found: State, main: State, scene: Scene) -> State:
@@ -263,9 +218,8 @@ def mul(node: Node, xs: tuple[State, ...], scene: Scene) -> State:
         q = factor * factor * (3.0 * v * v + 6.0 * m2 * v + m2 * m2)
         slope = 4.0 * factor * factor * base.q
         return state(q, factor * base.q, slope * base.d, slope * base.e, slope * base.u, kind="post", like=(a, b))
-    score = _score(node, scene)
-    if score > 0.0:
-        return _scored(a, b, score)
+    if (own := score(node, scene)) > 0.0:
+        return _scored(a, b, own)
     alike = (a.positive and b.positive) or (a.negative and b.negative)
     opposed = (a.positive and b.negative) or (a.negative and b.positive)
     found = replace(times(a, b), positive=alike, negative=opposed)
@@ -276,35 +230,6 @@ def mul(node: Node, xs: tuple[State, ...], scene: Scene) -> State:
     return replace(
         found, kind=x.kind, share=x.share, ties=tied(x, node.inputs[main], other.m), centred=x.centred or other.centred
     )
-
-
-def _score(node: Node, scene: Scene) -> float:
-    """Mean squared correlation of each channel of x with a linear score of all of them, where x is weighed by its own.
-
-    1 / C for C independent channels, and 1 / F more where a layer of F inputs wrote them: W W^T is no identity.
-    """
-    if len(node.inputs) != 2:
-        return 0.0
-    for one, other in (node.inputs, node.inputs[::-1]):
-        channels = scene.layout(other).channels
-        if scene.layout(one).elements * channels != scene.layout(other).elements or channels <= 1:
-            continue
-        made, source, linear = scene.nodes[one], _behind(other, scene), False
-        while made.inputs and made.op in ("reshape", "identity", "scale", "norm", "linear"):
-            if made.op == "linear":
-                if linear or made.operator is None or made.operator.width_out != 1:
-                    break
-                linear = True
-            made = scene.nodes[made.inputs[0]]
-            if linear and made.index == source.index:
-                return 1.0 / channels + _written(source, scene)
-    return 0.0
-
-
-def _written(node: Node, scene: Scene) -> float:
-    while node.inputs and node.op in ("reshape", "identity", "scale", "norm"):
-        node = scene.nodes[node.inputs[0]]
-    return 1.0 / node.operator.fan_in if node.operator is not None and node.operator.fan_in >= 1.0 else 0.0
 
 
 def _scored(a: State, b: State, alike: float) -> State:
@@ -354,7 +279,7 @@ def _mean(x: State) -> float:
 def div(node: Node, xs: tuple[State, ...], scene: Scene) -> State:
     """Quotient by a nearly constant signal; others have no second moment in general."""
     a, b = _pair(node, xs, scene)
-    total = _own_total(node, b, scene)
+    total = own_total(node, b, scene)
     if total > 0.0:
         return replace(scaled(a, 1.0 / total, node.inputs[0]), positive=a.positive, share=a.share)
     return times(a, _inverse(node, b, scene))
@@ -363,30 +288,12 @@ def div(node: Node, xs: tuple[State, ...], scene: Scene) -> State:
 def div_back(node: Node, xs: tuple[State, ...], y: State, g: Grad, scene: Scene) -> tuple[Grad, ...]:
     """p / q_b to the numerator, p q_a / q_b^2 to the divisor."""
     a, b = _pair(node, xs, scene)
-    total = _own_total(node, b, scene)
+    total = own_total(node, b, scene)
     if total > 0.0:  # the divisor takes away what points along the signal: one direction of many
         return (_times(g, 1.0 / (total * total)), Grad(0.0))
     over = _inverse(node, b, scene).q
     left = _times(g, over)
     return (spread(left, 0, node, scene), spread(Grad(bounded(g.p * a.q * over * over), 0.0, g.noise), 1, node, scene))
-
-
-def _own_total(node: Node, b: State, scene: Scene) -> float:
-    """The mean of the divisor where it is the sum of the dividend itself, as in x / x.sum(): it is nearly constant."""
-    if len(node.inputs) != 2 or b.m <= 0.0:
-        return 0.0
-    top, below = _behind(node.inputs[0], scene), _behind(node.inputs[1], scene)
-    while below.op == "shift" and below.inputs:
-        below = _behind(below.inputs[0], scene)
-    summed = below.op == "reduce" and text(below, "fn") == "sum" and bool(below.inputs)
-    return b.m if summed and _behind(below.inputs[0], scene).index == top.index else 0.0
-
-
-def _behind(index: int, scene: Scene) -> Node:
-    node = scene.nodes[index]
-    while node.op in ("reshape", "identity") and node.inputs:
-        node = scene.nodes[node.inputs[0]]
-    return node
 
 
 def _inverse(node: Node, b: State, scene: Scene) -> State:
@@ -409,17 +316,7 @@ def _pair(node: Node, xs: tuple[State, ...], scene: Scene) -> tuple[State, State
         raise NoRuleError(f"{node.label or node.op} has no signal input")
     if len(xs) == 1:
         return xs[0], xs[0]
-    return _everywhere(node, 0, xs, scene), _everywhere(node, 1, xs, scene)
-
-
-def _everywhere(node: Node, which: int, xs: tuple[State, ...], scene: Scene) -> State:
-    """An operand of one position that is added or multiplied at all: a condition, which positions do not differ by."""
-    x, shape = xs[which], scene.nodes[node.inputs[which]].shape
-    if x.kind in ("constant", "index") or shape is None or x.e == 0.0:
-        return x
-    if scene.layout(node.inputs[which]).positions > 1 or scene.layout(node.index).positions == 1:
-        return x
-    return replace(x, e=0.0, u=x.d)
+    return everywhere(node, 0, xs, scene), everywhere(node, 1, xs, scene)
 
 
 def _kind(a: State, b: State) -> str:

@@ -94,7 +94,7 @@ class State:
     mix: Mixture = ()  # a sum with a rectified signal, as a mixture of Gaussians (see rectified.py)
     lifted: Lifted | None = None  # a signal that was rectified again and again (see rectified.py)
     moved: Moved | None = None  # its sum with another one
-    turns: tuple[str, int] = ("", 0)  # a kernel W, and how often 1 + W was applied (see merge.again)
+    turns: tuple[str, int] = ("", 0)  # a kernel W, and how often 1 + W was applied (see operands.again)
     isometric: bool = False  # came through an orthogonal matrix: norms do not fluctuate
     numeric: bool = False
     overruled: bool = False  # the op's rule was contradicted by the measurement, which stands in for it

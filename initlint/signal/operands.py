@@ -1,0 +1,113 @@
+"""What the graph around a sum, a product or a quotient says of its operands: that one was made of the other."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import NamedTuple
+
+from initlint.facts import Node
+from initlint.signal.moments import State
+from initlint.signal.scene import Scene, number, text
+
+
+def behind(index: int, scene: Scene) -> Node:
+    """The node that a signal is the output of, however it was laid out since."""
+    node = scene.nodes[index]
+    while node.op in ("reshape", "identity") and node.inputs:
+        node = scene.nodes[node.inputs[0]]
+    return node
+
+
+def everywhere(node: Node, which: int, xs: tuple[State, ...], scene: Scene) -> State:
+    """An operand of one position that is added or multiplied at all: a condition, which positions do not differ by."""
+    x, shape = xs[which], scene.nodes[node.inputs[which]].shape
+    if x.kind in ("constant", "index") or shape is None or x.e == 0.0:
+        return x
+    if scene.layout(node.inputs[which]).positions > 1 or scene.layout(node.index).positions == 1:
+        return x
+    return replace(x, e=0.0, u=x.d)
+
+
+class Again(NamedTuple):
+    """x + W x for a depthwise W that acts on x more than once."""
+
+    weight: str
+    kernel: int  # the node of W x
+    source: int  # the operand x
+    gains: tuple[float, ...]
+
+    def gain(self, turns: int) -> float:
+        """E |(1 + W)^(turns + 1) x|^2 over the same of one turn less."""
+        at = min(turns, len(self.gains) - 1)
+        before = self.gains[at - 1] if at > 0 else 1.0
+        return self.gains[at] / before if before > 0.0 else 1.0
+
+
+def again(node: Node, scene: Scene) -> Again | None:
+    """Whether a sum is x + W x with a depthwise kernel W that is applied again elsewhere.
+
+    Powers of one kernel are not independent: channels and frequencies with a large 1 + W run away from the others.
+    """
+    if node.op != "add" or len(node.inputs) != 2 or number(node, "alpha", 1.0) != 1.0:
+        return None
+    for kernel, source in (node.inputs, node.inputs[::-1]):
+        made = behind(kernel, scene)
+        if made.op != "conv" or not made.inputs or "weight" not in made.parameters:
+            continue
+        if behind(made.inputs[0], scene).index != behind(source, scene).index:
+            continue
+        gains = scene.again.get(made.parameters["weight"], ())
+        if gains:
+            return Again(made.parameters["weight"], made.index, source, gains)
+    return None
+
+
+def rounded(node: Node, scene: Scene) -> bool:
+    """Whether a difference is that between a value and the same rounded (quantisers that pass gradients straight)."""
+    if len(node.inputs) != 2:
+        return False
+    for one, other in (node.inputs, node.inputs[::-1]):
+        made = scene.nodes[one]
+        if made.op == "stop" and text(made, "name") == "round" and made.inputs == (other,):
+            return True
+    return False
+
+
+def score(node: Node, scene: Scene) -> float:
+    """Mean squared correlation of each channel of x with a linear score of all of them, where x is weighed by its own.
+
+    1 / C for C independent channels, and 1 / F more where a layer of F inputs wrote them: W W^T is no identity.
+    """
+    if len(node.inputs) != 2:
+        return 0.0
+    for one, other in (node.inputs, node.inputs[::-1]):
+        channels = scene.layout(other).channels
+        if scene.layout(one).elements * channels != scene.layout(other).elements or channels <= 1:
+            continue
+        made, source, linear = scene.nodes[one], behind(other, scene), False
+        while made.inputs and made.op in ("reshape", "identity", "scale", "norm", "linear"):
+            if made.op == "linear":
+                if linear or made.operator is None or made.operator.width_out != 1:
+                    break
+                linear = True
+            made = scene.nodes[made.inputs[0]]
+            if linear and made.index == source.index:
+                return 1.0 / channels + _written(source, scene)
+    return 0.0
+
+
+def _written(node: Node, scene: Scene) -> float:
+    while node.inputs and node.op in ("reshape", "identity", "scale", "norm"):
+        node = scene.nodes[node.inputs[0]]
+    return 1.0 / node.operator.fan_in if node.operator is not None and node.operator.fan_in >= 1.0 else 0.0
+
+
+def own_total(node: Node, b: State, scene: Scene) -> float:
+    """The mean of the divisor where it is the sum of the dividend itself, as in x / x.sum(): it is nearly constant."""
+    if len(node.inputs) != 2 or b.m <= 0.0:
+        return 0.0
+    top, below = behind(node.inputs[0], scene), behind(node.inputs[1], scene)
+    while below.op == "shift" and below.inputs:
+        below = behind(below.inputs[0], scene)
+    summed = below.op == "reduce" and text(below, "fn") == "sum" and bool(below.inputs)
+    return b.m if summed and behind(below.inputs[0], scene).index == top.index else 0.0
