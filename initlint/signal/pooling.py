@@ -67,7 +67,7 @@ def within(node: Node, window: float, scene: Scene) -> float:
     return max(min(found, window), 1.0)
 
 
-def _winners(node: Node, window: float, scene: Scene) -> float:
+def _winners(node: Node, scene: Scene) -> float:
     """Overlapping windows often have the same greatest element: how many on average, seen from one of them.
 
     Two windows of w elements that have o in common agree where the greatest of all 2w - o is among those o.
@@ -102,7 +102,7 @@ def pool_back(node: Node, xs: tuple[State, ...], y: State, g: Grad, scene: Scene
             top = greatest(xs[0], window)
             factor *= curve(function_of(node), top.m, top.v).slope
         shared = max(min(g.t, g.p), 0.0)
-        across, p = g.across * factor * ratio, bounded((g.p + shared * (_winners(node, window, scene) - 1.0)) * factor)
+        across, p = g.across * factor * ratio, bounded((g.p + shared * (_winners(node, scene) - 1.0)) * factor)
         won = p if "fn" not in node.attrs and not node.table else 0.0
         return (Grad(p, max(g.t, 0.0) * factor * ratio, g.noise, won=won, window=window, across=across),)
     cover = ratio * window
@@ -146,7 +146,7 @@ def reduce_back(node: Node, xs: tuple[State, ...], y: State, g: Grad, scene: Sce
     n, fn = max(number(node, "n", 1.0), 1.0), text(node, "fn", "mean")
     if fn in ("sum", "mean"):
         square = n * n if fn == "mean" else 1.0
-        t = _alike(node, g, n, scene)
+        t = _alike(node, g, scene)
         return (Grad(bounded(g.p / square), t / square, g.noise, across=g.across / square),)
     if fn == "logsumexp":
         each = g.p * math.exp(min(xs[0].v, 50.0)) / (n * n)
@@ -154,7 +154,7 @@ def reduce_back(node: Node, xs: tuple[State, ...], y: State, g: Grad, scene: Sce
     return (Grad(bounded(g.p / n), 0.0, g.noise),)
 
 
-def _alike(node: Node, g: Grad, n: float, scene: Scene) -> float:
+def _alike(node: Node, g: Grad, scene: Scene) -> float:
     """Covariance between positions of a gradient that n elements take alike: of those n, and of what is left after."""
     if text(node, "over", "position") not in ("position", "all"):
         return g.t
