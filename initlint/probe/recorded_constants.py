@@ -72,9 +72,11 @@ def _inside(value: Any, depth: int, seen: set[int]) -> Iterator[torch.Tensor]:
 
 
 def memoised(tensor: torch.Tensor) -> bool:
-    """Whether a ``functools.lru_cache`` holds the tensor: made in an earlier call, no function of what goes in now."""
-    holders = [tensor, *(held for held in gc.get_referrers(tensor) if isinstance(held, (tuple, list)))]
-    return any(isinstance(held, _CACHE) for holder in holders for held in gc.get_referrers(holder))
+    """Whether a ``functools.lru_cache`` holds the tensor as a result: made in an earlier call, of nothing that goes in now.
+
+    (What it holds as an argument is inside a tuple.)
+    """
+    return any(isinstance(held, _CACHE) for held in gc.get_referrers(tensor))
 
 
 def _filled(cell: Any) -> bool:

@@ -208,6 +208,20 @@ class Kept(nn.Module):
         return self.head(empty.mean(1))
 
 
+def test_an_argument_of_a_cache_is_no_constant():
+    from initlint.probe.recorded_constants import memoised
+
+    @functools.lru_cache
+    def read(tensor, other):
+        return tensor + other
+
+    one, other = torch.ones(2), torch.ones(2)
+    made = read(one, other)
+    assert memoised(made)
+    assert not memoised(one)
+    assert not memoised(other)
+
+
 def test_tables_divisors_and_sizes():
     torch.manual_seed(0)
     table(8, 32)
