@@ -72,7 +72,7 @@ def _inside(value: Any, depth: int, seen: set[int]) -> Iterator[torch.Tensor]:
 
 
 def memoised(tensor: torch.Tensor) -> bool:
-    """Whether a ``functools.lru_cache`` holds the tensor as a result: made in an earlier call, of nothing that goes in now.
+    """Whether a ``functools.lru_cache`` holds the tensor as a result: it was made in an earlier call.
 
     (What it holds as an argument is inside a tuple.)
     """
