@@ -232,19 +232,26 @@ def _share(node: Node, scene: Scene) -> float:
     return min(own.batch * own.elements / max(whole.batch * whole.elements, 1), 1.0)
 
 
+#: Ops that read several positions at once.
+WINDOWS = frozenset({"conv", "conv_transpose", "pool"})
+
+
 def pad(node: Node, xs: tuple[State, ...], scene: Scene) -> State:
     """Zeros around the signal thin it out; other modes repeat it."""
     x = xs[0]
     share = number(node, "n_in", 1.0) / max(number(node, "n_out", 1.0), 1.0)
     if text(node, "mode", "constant") != "constant" or share >= 1.0:
         return replace(x, ties=tied(x, node.inputs[0]))
+    # of two positions one is padding: they differ by all that the other is. A window reads the padding at borders alone
+    windows = any(scene.nodes[user].op in WINDOWS for user in scene.consumers[node.index])
+    beside, apart = (0.0, share) if windows else (share * (1.0 - share) * x.q, share * share)
     return replace(
         x,
         q=x.q * share,
         m=x.m * share,
         d=x.d * share,
-        e=x.e * share,
-        u=x.u * share,
+        e=x.e * apart + beside,
+        u=x.u * apart + beside,
         ties=tied(x, node.inputs[0]),
         mix=(),
     )
