@@ -169,7 +169,7 @@ def add_back(node: Node, xs: tuple[State, ...], y: State, g: Grad, scene: Scene)
         direct = g._replace(turns=(this.weight, turns + 1), won=0.0, active=0.0, first=0.0)
         beside = g._replace(turns=(this.weight, turns), won=0.0, active=0.0, first=0.0)
         return (direct, beside) if node.inputs[0] == this.source else (beside, direct)
-    g = g._replace(ties=(Shares(node.index, 1.0, g.p), *g.ties[:2]))
+    g = g._replace(ties=(Shares(node.index, 1.0, g.p, 1.0, min(max(g.t, 0.0), g.p)), *g.ties[:2]))
     sign = -1.0 if node.op == "sub" else 1.0
     # the greatest sum need not be the greatest of either, unless the other is closed
     left = g if _outweighs(a, b) else _lit(g, a, b, y)

@@ -145,11 +145,26 @@ class Tie(NamedTuple):
 
 
 class Shares(NamedTuple):
-    """This gradient is ``factor`` times the one on node ``root``, whose second moment is ``base``, plus the rest."""
+    """This gradient is ``factor`` times the one on node ``root``, whose second moment is ``base``, plus the rest.
+
+    ``together``: the same for what positions share, ``shared`` of the base, which an average leaves as it is.
+    """
 
     root: int
     factor: float
     base: float
+    together: float
+    shared: float
+
+    def times(self, factor: float, together: float | None = None) -> Shares:
+        """Of so many times the gradient."""
+        whole = factor if together is None else together
+        return self._replace(factor=self.factor * factor, together=self.together * whole)
+
+    def with_(self, other: Shares) -> float:
+        """The energy that two gradients have in common."""
+        apart = self.factor * other.factor * (self.base - self.shared)
+        return apart + self.together * other.together * self.shared
 
 
 class Grad(NamedTuple):
@@ -179,9 +194,9 @@ class Grad(NamedTuple):
 NO_GRADIENT = Grad(0.0, 0.0, 0.0)
 
 
-def kept_ties(g: Grad, factor: float) -> tuple[Shares, ...]:
-    """The ties of ``factor`` times this gradient."""
-    return tuple(Shares(tie.root, tie.factor * factor, tie.base) for tie in g.ties)
+def kept_ties(g: Grad, factor: float, together: float | None = None) -> tuple[Shares, ...]:
+    """The ties of ``factor`` times this gradient, and of what positions share ``together`` times."""
+    return tuple(tie.times(factor, together) for tie in g.ties)
 
 
 class NoRuleError(Exception):

@@ -111,7 +111,7 @@ def pool_back(node: Node, xs: tuple[State, ...], y: State, g: Grad, scene: Scene
     p = bounded((g.p - shared) * cover / window**2 + both)
     # positions of one window take the same gradient: all of them where the window is the whole map
     t = both + max(p - both, 0.0) / scene.layout(node.index).positions
-    ties = kept_ties(g, 1.0 / window) if n_in == n_out else ()
+    ties = kept_ties(g, 1.0 / window, 1.0) if n_in == n_out else ()
     return (Grad(p, t, g.noise, across=g.across * (cover / window) ** 2, ties=ties),)
 
 

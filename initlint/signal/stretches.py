@@ -199,5 +199,5 @@ def times(g: Grad, factor: float) -> Grad:
         along=g.along * factor,
         won=g.won * factor,
         across=g.across * factor,
-        ties=tuple(tie._replace(base=tie.base * factor) for tie in g.ties),
+        ties=tuple(tie._replace(base=tie.base * factor, shared=tie.shared * factor) for tie in g.ties),
     )

@@ -256,12 +256,14 @@ def _coherent(pieces: tuple[Grad, ...]) -> tuple[tuple[Shares, ...], float]:
             theirs = {tie.root: tie for tie in other.ties}
             shared = next((tie for tie in one.ties if tie.root in theirs), None)
             if shared is not None:
-                cross += 2.0 * shared.factor * theirs[shared.root].factor * shared.base
+                cross += 2.0 * shared.with_(theirs[shared.root])
     found: dict[int, Shares] = {}
     for one in pieces:
         for tie in one.ties:
             before = found.get(tie.root)
-            found[tie.root] = tie._replace(factor=tie.factor + (before.factor if before else 0.0))
+            if before is not None:
+                tie = tie._replace(factor=tie.factor + before.factor, together=tie.together + before.together)
+            found[tie.root] = tie
     return tuple(sorted(found.values(), key=lambda tie: tie.root)[:TIES]), cross
 
 

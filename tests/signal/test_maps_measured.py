@@ -230,6 +230,28 @@ def test_tables_divisors_and_sizes():
     assert forward["div"] == pytest.approx(0.0, abs=0.1)  # by the mean of the divisor: 1.0
 
 
+class Averaged(nn.Module):
+    """Blocks that take away what positions differ by: avg(n) - n of a norm n, and one mean at the end."""
+
+    def __init__(self, width: int = 64, depth: int = 12) -> None:
+        super().__init__()
+        self.stem, self.head = nn.Conv2d(3, width, 1), nn.Linear(width, 200)
+        self.norms = nn.ModuleList(nn.GroupNorm(1, width) for _ in range(depth))
+
+    def forward(self, x):
+        x = 0.1 * self.stem(x)
+        for norm in self.norms:
+            y = norm(x)
+            x = x + 0.1 * (F.avg_pool2d(y, 3, 1, 1, count_include_pad=False) - y)
+        return self.head(x.mean((2, 3)))
+
+
+def test_a_gradient_that_positions_share_is_its_own_average():
+    torch.manual_seed(0)
+    _, backward = errors(Averaged(), torch.randn(4, 3, 8, 8))
+    assert largest(backward, "stem") < 0.3  # as if it were an average of independent gradients: 3.7
+
+
 def test_a_walk_that_stops_at_zero():
     torch.manual_seed(0)
     w = torch.zeros(400_000)
