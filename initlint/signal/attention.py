@@ -275,7 +275,7 @@ def matmul(node: Node, xs: tuple[State, ...], scene: Scene) -> State:
     if kind == "logits":
         common = n * (n - 1.0) * (a.m * b.m) ** 2
         q = n * a.q * b.q * _coherent(node, n, scene) + common
-        d = n * (a.q * b.q - (a.q - a.d) * (b.q - b.d))
+        d = n * _differing(a.q, a.d, b.q, b.d)
         u = n * a.q * b.e  # between keys, at one query
         y = state(q, n * a.m * b.m, d, u, max(d, u), noise=a.noise + b.noise, own=a.own + b.own, like=(a, b))
         return replace(y, kind="logits")
@@ -289,9 +289,14 @@ def matmul(node: Node, xs: tuple[State, ...], scene: Scene) -> State:
         return _compared_maps(a, b, n, fixed)
     else:
         q = n * a.q * b.q + n * (n - 1.0) * (a.m * b.m) ** 2
-    d = q - (q * (a.q - a.d) * (b.q - b.d) / (a.q * b.q) if a.q * b.q > 0 else 0.0)
-    e = n * a.q * b.e if kind == "values" else n * (a.q * b.q - (a.q - a.e) * (b.q - b.e))
+    d = q * _differing(a.q, a.d, b.q, b.d) / (a.q * b.q) if a.q * b.q > 0 else q
+    e = n * a.q * b.e if kind == "values" else n * _differing(a.q, a.e, b.q, b.e)
     return state(q, n * a.m * b.m, d, e, max(d, e), noise=a.noise + b.noise + a.own + b.own, like=(a, b))
+
+
+def _differing(a: float, apart: float, b: float, other: float) -> float:
+    """a b less what both have in common, (a - apart)(b - other), without the rounding of a difference."""
+    return apart * b + a * other - apart * other
 
 
 def _same_layer(node: Node, xs: tuple[State, ...], scene: Scene) -> float:

@@ -252,6 +252,13 @@ def test_a_gradient_that_positions_share_is_its_own_average():
     assert largest(backward, "stem") < 0.3  # as if it were an average of independent gradients: 3.7
 
 
+def test_what_hardly_differs_is_not_lost_in_rounding():
+    from initlint.signal.attention import _differing
+
+    assert _differing(1.0, 1e-40, 2.0, 1e-41) == pytest.approx(2.1e-40)
+    assert _differing(1.0, 1.0, 2.0, 2.0) == pytest.approx(2.0)  # all of it, where all differs
+
+
 def test_a_walk_that_stops_at_zero():
     torch.manual_seed(0)
     w = torch.zeros(400_000)
