@@ -89,15 +89,15 @@ def activation(node: Node, xs: tuple[State, ...], scene: Scene) -> State:
     """f(x) on a Gaussian edge, exact to quadrature. On a signal that is itself f(Gaussian) the second one is
     approximate; ``rewrite.fuse`` composes such chains before they get here."""
     x = xs[0]
-    if x.positive and text(node, "fn") == "relu" and not node.table:
+    if x.positive and _relu(node):
         return replace(x, ties=tied(x, node.inputs[0]))
     shape = _through(node, x)
     y = apply(shape, x, width_of(node.index, x, scene), channels=scene.layout(node.index).channels)
     # nearly homogeneous functions keep channels of unequal scale unequal
     kept = x.harmonic if 0.8 < shape.shape.elastic < 1.25 else 1.0
     y = replace(y, positive=text(node, "fn") in POSITIVE, harmonic=kept)
-    if text(node, "fn") == "relu" and not node.table:
-        y = replace(y, open=shape.slope, lifted=rectified_again(x, y))
+    if _relu(node):
+        y = replace(y, open=shape.slope, lifted=rectified_again(x))
     # logits that a function caps are still compared along their keys
     return replace(y, kind="logits", share=x.share) if x.kind == "logits" else y
 
@@ -105,7 +105,7 @@ def activation(node: Node, xs: tuple[State, ...], scene: Scene) -> State:
 def activation_back(node: Node, xs: tuple[State, ...], y: State, g: Grad, scene: Scene) -> tuple[Grad, ...]:
     """p E f'^2; the part that positions share shrinks with E f'(x) f'(x')."""
     x = xs[0]
-    if x.positive and text(node, "fn") == "relu" and not node.table:
+    if x.positive and _relu(node):
         # zero where the signal is: but what made it zero does not stop the gradient once more
         won = min(g.won, g.p) if g.window >= EVERYWHERE else 0.0
         kept = won + (g.p - won) * active_share(x)
@@ -115,17 +115,17 @@ def activation_back(node: Node, xs: tuple[State, ...], y: State, g: Grad, scene:
     width = width_of(node.index, x, scene)
     p = bounded(g.p * shape.slope)
     seen = bounded(g.through * shape.slope) if g.through >= 0.0 else -1.0
-    if g.won > 0.0 and g.window > 1.0:  # the greatest of a window is active more often than the rest
-        top = greatest(x, g.window)
-        p = bounded(
-            max(g.p - g.won, 0.0) * shape.slope + min(g.won, g.p) * curve(function_of(node), top.m, top.v).slope
-        )
     active = first = 0.0
-    if x.mix and text(node, "fn") == "relu" and not node.table:
+    if x.mix and _relu(node):
         # what falls on units above zero passes whole; of those some come from zero with the change alone
         won = min(g.won, g.p) if g.window >= EVERYWHERE else 0.0
         p = bounded(won + (g.p - won) * shape.slope)
         active, first = stayed(x, g, p, shape.slope)
+    elif g.won > 0.0 and g.window > 1.0:  # the greatest of a window is active more often than the rest
+        top = greatest(x, g.window)
+        p = bounded(
+            max(g.p - g.won, 0.0) * shape.slope + min(g.won, g.p) * curve(function_of(node), top.m, top.v).slope
+        )
     # an orthogonal matrix keeps the gradient's norm: only the slopes are left to chance
     chance = GAUSSIAN_FOURTH * form.steep - (GAUSSIAN_FOURTH if x.isometric else 1.0)
     noise = g.noise + max(chance, 0.0) / width
@@ -139,6 +139,10 @@ def activation_back(node: Node, xs: tuple[State, ...], y: State, g: Grad, scene:
             p, g.t * shape.kernel(x.e), noise, seen, along=along, active=active, first=first, across=across, near=near
         ),
     )
+
+
+def _relu(node: Node) -> bool:
+    return text(node, "fn") == "relu" and not node.table
 
 
 def _through(node: Node, x: State) -> Curve:

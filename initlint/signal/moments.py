@@ -184,7 +184,7 @@ class Grad(NamedTuple):
     won: float = 0.0  # the part of p that falls on the greatest of ``window`` positions; of all: on active ones
     window: float = 1.0
     active: float = 0.0  # on a sum that is rectified: the share of p on units whose rectified operand is above zero
-    first: float = 0.0  # of these the share on units of ``Lifted.share``; on the operand: energy there beyond chance
+    first: float = 0.0  # energy on those of these that were above zero at first; on the operand: beyond chance
     across: float = 0.0  # covariance between samples: batch norm's backward leaves none of a gradient's batch mean
     turns: tuple[str, int] = ("", 0)  # as State.turns
     near: tuple[float, ...] = ()  # correlation between neighbours, beyond what all positions share (see near.py)

@@ -95,9 +95,10 @@ def through(function: Elementwise, x: State) -> Curve:
     plain = curve(function, x.m, x.v)
     if not x.mix:
         return plain
-    if x.moved is not None and function.name == "relu":
-        mean, second, slope, _ = _again(x.moved)
-        return _like(plain, mean, second, slope)
+    sum_ = moved_of(x)
+    if sum_ is not None and function.name == "relu":
+        slope, after = _again(sum_)
+        return _like(plain, after.m, after.q, slope)
     shapes = [(weight, curve(function, m, v)) for weight, m, v in x.mix]
     mean, second, slope = (
         sum(weight * part for (weight, _), part in zip(shapes, parts, strict=True))
@@ -112,11 +113,20 @@ def _like(plain: Curve, mean: float, second: float, slope: float) -> Curve:
     return replace(plain, mean=mean, second=second, slope=slope, scale=scale)
 
 
+def _holds(known: Lifted | Moved | None, x: State) -> bool:
+    """Whether what is known of a signal is still of this one, and of none that was scaled or shifted since."""
+    return known is not None and abs(known.q - x.q) <= SAME * x.q and abs(known.m - x.m) <= SAME * x.q**0.5
+
+
+def moved_of(x: State) -> Moved | None:
+    """The sum that a signal is, where it is one with a rectified operand."""
+    return x.moved if _holds(x.moved, x) else None
+
+
 def lifted_of(x: State) -> Lifted | None:
     """What is known of a signal that is zero or positive; one that was rectified once where nothing else is."""
-    known = x.lifted
-    if known is not None and abs(known.q - x.q) <= SAME * x.q and abs(known.m - x.m) <= SAME * x.q**0.5:
-        return known
+    if _holds(x.lifted, x):
+        return x.lifted
     at = ratio_of(x)
     if at is None:
         return None
@@ -134,14 +144,15 @@ def moved(x: State, other: State, total: State) -> Moved | None:
     return Moved(total.m, total.q, base, other.m, other.v)
 
 
-def rectified_again(x: State, y: State) -> Lifted | None:
+def rectified_again(x: State) -> Lifted | None:
     """What the rectified sum is like."""
-    return None if x.moved is None else _again(x.moved)[3]._replace(m=y.m, q=y.q)
+    sum_ = moved_of(x)
+    return None if sum_ is None else _again(sum_)[1]
 
 
 @lru_cache(maxsize=4096)
-def _again(x: Moved) -> tuple[float, float, float, Lifted]:
-    """Mean, second moment and slope of the rectified sum, and what it is like."""
+def _again(x: Moved) -> tuple[float, Lifted]:
+    """The slope of the rectified sum, and what it is like."""
     base, sigma = x.base, math.sqrt(x.variance)
     total = m1 = m2 = passed = 0.0
     low = max(0.0, base.mean - REACH * base.sigma)
@@ -159,9 +170,10 @@ def _again(x: Moved) -> tuple[float, float, float, Lifted]:
     steps, variance = base.steps + 1, base.variance + x.variance
     mean, second, open_ = _climbed(steps, variance)
     active_mean, active_sigma = _cut(m1, m2)
-    after = Lifted(0.0, 0.0, base.share, active_mean, active_sigma, passed, steps, variance)
     rest = 1.0 - base.share
-    return base.share * m1 + rest * mean, base.share * m2 + rest * second, base.share * passed + rest * open_, after
+    m, q = base.share * m1 + rest * mean, base.share * m2 + rest * second
+    after = Lifted(m, q, base.share, active_mean, active_sigma, passed, steps, variance)
+    return base.share * passed + rest * open_, after
 
 
 def stayed(x: State, g: Grad, p: float, slope: float) -> tuple[float, float]:
@@ -171,9 +183,10 @@ def stayed(x: State, g: Grad, p: float, slope: float) -> tuple[float, float]:
     """
     weight, m, v = x.mix[1]
     rise = normal_cdf(m / math.sqrt(v)) if v > 0.0 else 0.5
-    if x.moved is None:
+    sum_ = moved_of(x)
+    if sum_ is None:
         return (max(1.0 - weight * rise / slope, 0.0) if slope > 0.0 else 0.0), 0.0
-    base, (_, _, _, after) = x.moved.base, _again(x.moved)
+    base, (_, after) = sum_.base, _again(sum_)
     among = min(max((g.p * base.share * after.above + g.first) / p, 0.0), 1.0) if p > 0.0 else base.share
     still = max(1.0 - (1.0 - base.above) * rise / after.above, 0.0) if after.above > 0.0 else 0.0
     before = _climb(base.steps)[2] if base.steps else 0.0
