@@ -16,7 +16,7 @@ from initlint.upstream import scale_of
 
 #: The culprits named are the fewest layers that together explain this share of what all layers in the span do.
 _EXPLAINED = 0.9
-#: Second moment of a gain that starts at one, give or take a factor of two: what IL007 lets pass as a choice.
+#: Second moment of a gain within a factor of two of one. Of others it is asked whether all is well with them at one.
 _NEAR_ONE = 0.25
 
 

@@ -181,7 +181,7 @@ class Builder:
         attrs: dict[str, Any] = value_moments(tensor) | alike(tensor)
         if static.sources and not static.view:
             attrs |= {"expr": static.expr, "offset": offset_of(static)} | self.monomial_attrs(static)
-        if not static.owners:
+        if not static.owners and "sign" in attrs:
             attrs |= inverse_moments(tensor)
         if static.random:
             attrs["random"] = True

@@ -115,9 +115,12 @@ def resize(b: Builder, c: Call) -> Value:
         norms = [_resize_norm(i, o, mode, corners) for i, o in zip(before[2:], after[2:], strict=True)]
         total, n_in, n_out = math.prod(norms), math.prod(before[2:]), math.prod(after[2:])
         attrs |= {"n_in": n_in, "n_out": n_out, "gain_white": total / n_out, "back_white": total / n_in}
-    rank = len(after) if after is not None else None
-    roles = axes.convolution(rank, rank - 2) if rank is not None and rank >= 3 else None
-    return b.emit(c, "resize", (source,), attrs=attrs, roles=roles)
+    return b.emit(c, "resize", (source,), attrs=attrs, roles=_of_map(after))
+
+
+def _of_map(shape: tuple[int, ...] | None) -> axes.Roles | None:
+    """Roles of (batch, channel, positions ...)."""
+    return axes.convolution(len(shape), len(shape) - 2) if shape is not None and len(shape) >= 3 else None
 
 
 def sample(b: Builder, c: Call) -> Value:
@@ -126,9 +129,7 @@ def sample(b: Builder, c: Call) -> Value:
     if source is None or grid is None:
         return Unknown("sampling of no tensor")
     attrs = {"mode": str(c.plain(2, "mode", "bilinear")), "padding_mode": str(c.plain(3, "padding_mode", "zeros"))}
-    rank = len(c.meta.shape) if c.meta.shape is not None else None
-    roles = axes.convolution(rank, rank - 2) if rank is not None and rank >= 4 else None
-    return b.emit(c, "sample", (source, grid), attrs=attrs, roles=roles)
+    return b.emit(c, "sample", (source, grid), attrs=attrs, roles=_of_map(c.meta.shape))
 
 
 def _resize_norm(size: int, wanted: int, mode: str, corners: bool) -> float:

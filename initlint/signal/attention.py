@@ -15,6 +15,7 @@ from functools import lru_cache
 from initlint.facts import Node
 from initlint.records import dataclass
 from initlint.signal.moments import Grad, NoRuleError, State, bounded, state
+from initlint.signal.operands import TAKEN, behind
 from initlint.signal.order import log_sum_exp, softmax_energy, softmax_slip
 from initlint.signal.ranked import spread_of
 from initlint.signal.scene import Op, Scene, number, text
@@ -303,13 +304,8 @@ def _same_layer(node: Node, xs: tuple[State, ...], scene: Scene) -> float:
     """What one layer's outputs share everywhere, channel by channel, where they are compared with each other."""
     if len(node.inputs) != 2:
         return 0.0
-    made = []
-    for index in node.inputs:
-        at = scene.nodes[index]
-        while at.inputs and at.op in ("reshape", "identity", "select"):
-            at = scene.nodes[at.inputs[0]]
-        made.append(at.index)
-    return max(xs[0].q - xs[0].u, 0.0) if made[0] == made[1] and xs[0].kind != "constant" else 0.0
+    one, other = (behind(index, scene, TAKEN).index for index in node.inputs)
+    return max(xs[0].q - xs[0].u, 0.0) if one == other and xs[0].kind != "constant" else 0.0
 
 
 def _compared_maps(a: State, b: State, n: float, fixed: float) -> State:

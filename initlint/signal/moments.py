@@ -161,7 +161,7 @@ class Shares(NamedTuple):
         whole = factor if together is None else together
         return self._replace(factor=self.factor * factor, together=self.together * whole)
 
-    def with_(self, other: Shares) -> float:
+    def in_common(self, other: Shares) -> float:
         """The energy that two gradients have in common."""
         apart = self.factor * other.factor * (self.base - self.shared)
         return apart + self.together * other.together * self.shared

@@ -11,6 +11,7 @@ from dataclasses import replace
 
 from initlint.facts import Node
 from initlint.signal.moments import Grad, State, bounded, kept_ties, state, tied
+from initlint.signal.operands import behind
 from initlint.signal.parts import border
 from initlint.signal.scene import Op, Scene, number, text
 
@@ -96,9 +97,7 @@ def _filled(node: Node, scene: Scene) -> float:
     """
     if text(node, "kind", "layer") not in ("layer", "rms", "l2"):
         return 1.0
-    before = scene.nodes[node.inputs[0]]
-    while before.op in ("reshape", "identity") and before.inputs:
-        before = scene.nodes[before.inputs[0]]
+    before = behind(node.inputs[0], scene)
     if before.op != "pad" or text(before, "mode", "constant") != "constant" or not before.inputs:
         return 1.0
     if border(before) is not None:  # taken by itself: see ``parts``

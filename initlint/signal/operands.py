@@ -9,11 +9,15 @@ from initlint.facts import Node
 from initlint.signal.moments import State
 from initlint.signal.scene import Scene, number, text
 
+#: Ops that lay a signal out anew, and more that take a part of it, or only scale it.
+LAID_OUT = frozenset({"reshape", "identity"})
+TAKEN, SCALED = LAID_OUT | {"select"}, LAID_OUT | {"scale", "norm"}
 
-def behind(index: int, scene: Scene) -> Node:
-    """The node that a signal is the output of, however it was laid out since."""
+
+def behind(index: int, scene: Scene, through: frozenset[str] = LAID_OUT) -> Node:
+    """The node that a signal is the output of, whichever of these ops it went through since."""
     node = scene.nodes[index]
-    while node.op in ("reshape", "identity") and node.inputs:
+    while node.op in through and node.inputs:
         node = scene.nodes[node.inputs[0]]
     return node
 
@@ -92,14 +96,9 @@ def score(node: Node, scene: Scene) -> float:
                 linear = True
             made = scene.nodes[made.inputs[0]]
             if linear and made.index == source.index:
-                return 1.0 / channels + _written(source, scene)
+                writer = behind(other, scene, SCALED).operator
+                return 1.0 / channels + (1.0 / writer.fan_in if writer is not None and writer.fan_in >= 1.0 else 0.0)
     return 0.0
-
-
-def _written(node: Node, scene: Scene) -> float:
-    while node.inputs and node.op in ("reshape", "identity", "scale", "norm"):
-        node = scene.nodes[node.inputs[0]]
-    return 1.0 / node.operator.fan_in if node.operator is not None and node.operator.fan_in >= 1.0 else 0.0
 
 
 def own_total(node: Node, b: State, scene: Scene) -> float:

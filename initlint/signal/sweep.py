@@ -256,7 +256,7 @@ def _coherent(pieces: tuple[Grad, ...]) -> tuple[tuple[Shares, ...], float]:
             theirs = {tie.root: tie for tie in other.ties}
             shared = next((tie for tie in one.ties if tie.root in theirs), None)
             if shared is not None:
-                cross += 2.0 * shared.with_(theirs[shared.root])
+                cross += 2.0 * shared.in_common(theirs[shared.root])
     found: dict[int, Shares] = {}
     for one in pieces:
         for tie in one.ties:

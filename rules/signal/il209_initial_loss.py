@@ -19,7 +19,7 @@ from initlint.upstream import contributors, judged, writers
 _NOTE, _WARNING_STD, _ERROR_STD = 1.0, 10.0, 100.0
 #: How much of the band of 2.5 standard deviations counts for the severity: one of them, which five of six draws exceed.
 #: (Two logits of one draw may well be twice those of the next.)
-LIKELY = 0.4
+_LIKELY = 0.4
 
 
 class InitialLoss(Rule):
@@ -67,7 +67,8 @@ class InitialLoss(Rule):
         explodes = signal.spans["forward"]
         if explodes.value >= thresholds(context.settings.optimizer)[0] and not explodes.shrinks:
             return
-        missed = self._missed(context)
+        off, chance = self._missed(context)
+        missed = max(off, chance)
         if missed >= 2.0 * math.log10(max(loss.logit_std, 1.0)):
             yield self.undetermined(
                 context,
@@ -78,7 +79,7 @@ class InitialLoss(Rule):
         if not guilty or any(layer.kind == "embedding" for p in guilty for layer in context.layers_of(p.name)):
             return
         std = loss.logit_std
-        severity, sure = Severity.NOTE, std * 10.0 ** (-0.5 * self._missed(context, LIKELY))
+        severity, sure = Severity.NOTE, std * 10.0 ** (-0.5 * max(off, _LIKELY * chance))
         if excess >= LOSS * loss.expected and sure >= _WARNING_STD:
             severity = Severity.ERROR if sure >= _ERROR_STD else Severity.WARNING
         weight = guilty[0]
@@ -98,13 +99,13 @@ class InitialLoss(Rule):
             why="Confidence before training is confidence in the wrong answer; it has to be unlearned first.",
         )
 
-    def _missed(self, context: Context, share: float = 1.0) -> float:
-        """Decades of the logits' second moment by which the measured forward differs, or may by (a share of) chance."""
+    def _missed(self, context: Context) -> tuple[float, float]:
+        """Decades of the logits' second moment by which the measured forward differs, and by which it may by chance."""
         signal = context.signal
         if signal.init_loss is None or signal.scene is None or signal.sweeps is None:
-            return 0.0
+            return 0.0, 0.0
         head, states = signal.init_loss.head, signal.sweeps[0].states
-        return max(doubt(signal.scene, states, Span(first=0, last=head)), share * by_chance(states[head]))
+        return doubt(signal.scene, states, Span(first=0, last=head)), by_chance(states[head])
 
     def _guilty(self, context: Context) -> list[Any]:
         """The head if it amplifies more than the body did; otherwise the body's layers that make the signal grow."""
