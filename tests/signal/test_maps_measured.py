@@ -273,9 +273,10 @@ def test_a_walk_that_stops_at_zero():
 class Small(nn.Module):
     """Small changes of a rectified trunk, each rectified again."""
 
-    def __init__(self, width: int = 96, depth: int = 16, factor: float = 0.1) -> None:
+    def __init__(self, width: int = 96, depth: int = 16, factor: float = 0.1, scale: float = 1.0) -> None:
         super().__init__()
-        self.factor, self.stem, self.head = factor, nn.Conv2d(3, width, 3, padding=1), nn.Linear(width, 200)
+        self.factor, self.scale = factor, scale
+        self.stem, self.head = nn.Conv2d(3, width, 3, padding=1), nn.Linear(width, 200)
         self.norm = nn.BatchNorm2d(width)
         self.blocks = nn.ModuleList(
             nn.Sequential(
@@ -290,7 +291,8 @@ class Small(nn.Module):
     def forward(self, x):
         x = self.norm(self.stem(x)).relu()
         for block in self.blocks:
-            x = (x + self.factor * block(x)).relu()
+            x = x + self.factor * block(x)
+            x = (x if self.scale == 1.0 else x * self.scale).relu()
         return self.head(x.mean((2, 3)))
 
 
@@ -300,3 +302,9 @@ def test_a_trunk_that_is_rectified_again_and_again(factor):
     forward, backward = errors(Small(factor=factor), torch.randn(8, 3, 12, 12))
     assert largest(forward, "blocks.8.0", "blocks.15.0") < 0.06
     assert largest(backward, "stem", "blocks.0.3", "blocks.8.3") < 0.12
+
+
+def test_a_sum_that_is_scaled_before_it_is_rectified():
+    torch.manual_seed(0)
+    forward, _ = errors(Small(depth=6, scale=0.7), torch.randn(8, 3, 12, 12))
+    assert largest(forward, "blocks.3.0", "blocks.5.0") < 0.05  # by the moments of the sum: 0.15 a block
