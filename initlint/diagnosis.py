@@ -25,7 +25,7 @@ from initlint.reasons import (
     slope_taken,
 )
 from initlint.records import dataclass
-from initlint.runtime_scale import as_used, run_time_factor
+from initlint.runtime_scale import as_used, mean_kept, run_time_factor
 from initlint.theory.fans import torch_fans
 from initlint.theory.misapplied import GAINS
 from initlint.theory.miscounts import EXACT, formula
@@ -104,6 +104,10 @@ def _suspects(facts: ModelFacts) -> tuple[Suspect, ...]:
             found.append(gates)
         elif parameter is not None and parameter.name not in seen and layer.kind == "recurrent":
             found += _packed_mean(layer, parameter)
+        if parameter is not None and parameter.generated and mean_kept(facts, layer, parameter):
+            drawn_from = [by_name[name] for name in parameter.sources if name in by_name and name not in seen]
+            seen.update(source.name for source in drawn_from)
+            found += [s for p in drawn_from if p.shape == parameter.shape for s in _mean(layer, p)]
         if parameter is None or parameter.name in seen or not _judged(layer, parameter):
             continue
         seen.add(parameter.name)
@@ -115,6 +119,8 @@ def _suspects(facts: ModelFacts) -> tuple[Suspect, ...]:
         given = drawn.get(parameter.name)
         text = texts.of(parameter)
         suspect = _suspect(read, parameter, factor, given, depth, text) if factor is not None else None
+        if factor is None and mean_kept(facts, layer, parameter):
+            found += _mean(layer, parameter)
         formula_only = suspect is not None and suspect.reason == "misapplied_formula"
         if formula_only and factor is not None and not COMPUTES.search(text):
             others[parameter.name] = _suspect(read, parameter, factor, None, depth, text)
@@ -259,8 +265,12 @@ def _gates(layer: Layer, parameter: ParameterFacts) -> Suspect | None:
 def _packed_mean(layer: Layer, parameter: ParameterFacts) -> Iterator[Suspect]:
     """A matrix of a packed recurrent layer that is drawn around a mean."""
     stats = parameter.stats
-    if not _trained(parameter) or stats is None or stats.distinct is not None or len(parameter.shape) != 2:
-        return
+    if _trained(parameter) and stats is not None and stats.distinct is None and len(parameter.shape) == 2:
+        yield from _mean(layer, parameter)
+
+
+def _mean(layer: Layer, parameter: ParameterFacts) -> Iterator[Suspect]:
+    """A weight that is drawn around a mean, whatever its scale."""
     second, asked = nominal_second(parameter)
     write = parameter.last if parameter.provenance == "recorded" else None
     shifted = mean_shifted(Case(layer, parameter, write, asked, second, None))

@@ -204,8 +204,9 @@ class ModuleFacts:
 class Guard:
     """A condition around an init statement, evaluated against the model where possible."""
 
-    kind: str  # "isinstance" | "type" | "name" | "class_name" | "hasattr" | "value" | "other"
-    # ("value": an option of the code; ``matched`` is then 1 for true and 0 for false)
+    kind: str  # "isinstance" | "type" | "name" | "class_name" | "hasattr" | "together" | "value" | "other"
+    # ("value": an option of the code; ``matched`` is then 1 for true and 0 for false; "together": a class and an
+    # attribute, which different modules have)
     text: str  # source of the condition
     values: tuple[str, ...] = ()  # class names or strings it selects
     matched: int | None = None  # how many modules or parameters of the model satisfy it; None: not evaluated

@@ -6,6 +6,7 @@ not by the fact that it did not run.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 
 from initlint.diagnosis import suspects
@@ -22,6 +23,10 @@ from initlint.upstream import with_moments
 _COUNTS = 2.0
 #: A share of the second moment that the depth profile's first threshold for Adam calls collapsed (DESIGN, section 4).
 _COLLAPSED = 1e-6
+#: The init of torch's own linear layers and convolutions, by itself and packed with others; U(-1, 1) / sqrt(fan_in).
+_DEFAULT, _DEFAULT_VARIANCE, _PACKED = "kaiming_uniform_", 1.0 / 3.0, frozenset({"stack", "cat", "detach", "clone"})
+#: How far a second moment may be from that by chance: the values of the smallest tensors that are packed are hundreds.
+_CHANCE = 0.2
 #: Gates of torch's recurrent layers, stacked along axis 0.
 _GATES = {"lstm": 4, "gru": 3, "rnn": 1}
 
@@ -38,7 +43,17 @@ def still_default(context: Context, names: Iterable[str]) -> list[str]:
     """Those of the parameters that nobody but PyTorch's own reset wrote."""
     found = (context.parameter(name) for name in dict.fromkeys(names))
     kept = [p for p in found if p is not None and not p.generated and not (p.provenance == "unknown" and p.writes)]
-    return [p.name for p in kept if p.last is None or p.last.origin == "torch"]
+    return [p.name for p in kept if p.last is None or p.last.origin == "torch" or _packed_defaults(p)]
+
+
+def _packed_defaults(parameter: ParameterFacts) -> bool:
+    """Whether a tensor is made of the weights of layers that keep their default, one beside the other (an ensemble)."""
+    stats, write = parameter.stats, parameter.last
+    chain = write.args.get("chain") if write is not None and write.op == "create" else None
+    if not isinstance(chain, list) or chain[0] != _DEFAULT or not _PACKED.issuperset(chain[1:]) or stats is None:
+        return False
+    variance = _DEFAULT_VARIANCE / math.prod(parameter.shape[2:])  # of a stack of (out, in, ...)
+    return len(parameter.shape) > 2 and math.isclose(stats.second, variance, rel_tol=_CHANCE)
 
 
 def asked_for(context: Context, statement: InitStatement, parameter: ParameterFacts) -> Requested | None:

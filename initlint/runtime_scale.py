@@ -11,6 +11,10 @@ from initlint.theory.schemes import Requested
 
 #: Factors of the second moment closer to 1 than this are padding and rounding in the count of inputs, no scaling.
 _SAME = 1.5
+#: A common mean that doubles the energy of what all inputs share.
+_TWICE = 2.0
+#: How torch makes weights whose scale is not that of the parameter.
+_NORMED = ("weight_norm", "spectral_norm")
 #: Functions that a weight is passed through to be positive (Agarwal et al. 2021, section 3: exp of N(4, 0.5)).
 _POSITIVE = "exp|exp2|softplus|sigmoid"
 #: What only changes how numbers are stored.
@@ -35,6 +39,19 @@ def run_time_factor(facts: ModelFacts, layer: Layer, parameter: ParameterFacts) 
         factor = operator.gain / (operator.fan_in * stats.second)
         return factor if not 1 / _SAME < factor < _SAME else 1.0
     return 1.0
+
+
+def mean_kept(facts: ModelFacts, layer: Layer, parameter: ParameterFacts) -> bool:
+    """Whether a weight whose scale cancels is used with its mean (spectral norm; weight standardisation removes it).
+
+    The squared sums of its rows are twice those of independent weights, or more.
+    """
+    for node in (facts.nodes[index] for index in layer.nodes if index < len(facts.nodes)):
+        if node.operator is None or node.parameters.get("weight") not in (parameter.name, *parameter.aliases):
+            continue
+        cancels = parameter.origin in _NORMED if parameter.generated else node.attrs.get("weight_degree") == 0
+        return cancels and node.operator.total_second > _TWICE * node.operator.gain
+    return False
 
 
 def _curved(expression: str, name: str) -> bool:

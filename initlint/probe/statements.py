@@ -166,15 +166,19 @@ def _describe(candidate: Candidate, source: Source, view: _View) -> list[InitSta
     if not hits.runs() and (not view.reach.relevant(candidate, source) or is_update(candidate, source, view.names)):
         return []
     guards = view.guards.of((*candidate.tests, *candidate.exits), Place(candidate.scope, source))
-    absent: tuple[str, ...] = ()
+    other: tuple[str, ...] = ()  # what the statement was meant for, where its conditions cannot hold
     if not hits.runs():
         idle = view.misses.idle(candidate, source)
         guards = tuple(replace(guard, matched=0) if guard.text in idle else guard for guard in guards)
-        absent = view.impossible.absent(candidate, source)
+        other = absent = view.impossible.absent(candidate, source)
         if absent:  # other classes of the model may have an attribute of that name
             guards = tuple(
                 replace(guard, kind="hasattr", matched=0) if "attr(" in guard.text else guard for guard in guards
             )
+        apart = view.meant.apart(candidate, source)
+        if apart:
+            other = other or apart
+            guards = tuple(replace(g, kind="together") if g.matched == 0 and "hasattr(" in g.text else g for g in guards)
     args, settled = _arguments(candidate, source, view.names)
     statement = replace(
         _recorded(candidate, source, hits, view),
@@ -197,7 +201,7 @@ def _describe(candidate: Candidate, source: Source, view: _View) -> list[InitSta
         missed = view.misses.of(candidate, source, hits, statement.parameters)
         statement = replace(
             statement,
-            affected=statement.affected if statement.lost else absent or _affected(statement, candidate, source, view),
+            affected=statement.affected if statement.lost else other or _affected(statement, candidate, source, view),
             missed=missed.names if statement.reached else (),
             missed_why=missed.why,
             missed_at=missed.at,

@@ -13,7 +13,7 @@ from initlint.probe.statements_guards import Guards, Place, Subjects
 from initlint.probe.statements_lost import looped
 from initlint.probe.statements_names import Names
 from initlint.probe.statements_near import kin
-from initlint.probe.statements_source import Candidate, Scope, Source
+from initlint.probe.statements_source import Candidate, Scope, Source, Test
 
 #: Layers of torch that hold other layers.
 _NESTED = (
@@ -135,6 +135,28 @@ class Meant:
         if holds and wanted and all(_holds_none(cls, holds) for cls in wanted):
             modules = list(self._subjects.modules)
         return self._locals(modules, local, candidate.op, args)
+
+    def apart(self, candidate: Candidate, source: Source) -> tuple[str, ...]:
+        """For a class and an attribute that no module has together: what is meant lies in the attribute of another.
+
+        ``isinstance(m, nn.Linear) and hasattr(m, "heads")``, where the model has the linear layers in its ``heads``.
+        """
+        place, local = Place(candidate.scope, source), _local(candidate.target)
+        for test in candidate.tests if local else ():
+            if not test.positive or not isinstance(test.expr, ast.BoolOp) or not isinstance(test.expr.op, ast.And):
+                continue
+            parts = self._guards.conditions([Test(value, True) for value in test.expr.values], place)
+            classes = [part for part in parts if part.kind in ("isinstance", "type")]
+            attributes = [part for part in parts if part.kind == "hasattr"]
+            owners = [m for m in self._subjects.modules if attributes and all(c.test(m) for c in attributes)]
+            if not classes or any(all(c.test(owner) for c in classes) for owner in owners):
+                continue
+            inner = [owner._modules.get(name) for owner in owners for c in attributes for name in c.values]
+            held = {id(m): m for child in inner if child is not None for m in child.modules()}
+            found = self._locals([m for m in held.values() if all(c.test(m) for c in classes)], local, "", {})
+            if found:
+                return found
+        return ()
 
     def passed_over(self, candidate: Candidate, siblings: list[Candidate], source: Source) -> tuple[str, ...]:
         """For a branch that does nothing: what the other branches initialise, of the selected modules."""

@@ -12,14 +12,18 @@ from initlint.probe.statements_conditions import Condition
 _WORD = 4
 #: Classes that are everybody's base say nothing about kinship.
 _ROOTS = (object, torch.nn.Module)
+#: What holds parameters themselves, as a list or by name.
+_HOLDERS = (torch.nn.ParameterList, torch.nn.ParameterDict)
 
 
 def kin(cls: type, wanted: type) -> bool:
     """Whether two module classes are variants of one operation: they share a base below ``nn.Module``.
 
     ``Conv1d`` and ``Conv3d`` share ``_ConvNd``; transposed convolutions have a layout of their own and
-    are kin among themselves only.
+    are kin among themselves only. Lists and dictionaries of parameters are kin.
     """
+    if issubclass(cls, _HOLDERS) and issubclass(wanted, _HOLDERS):
+        return True
     if any("Transpose" in part.__name__ for part in cls.__mro__) != any(
         "Transpose" in part.__name__ for part in wanted.__mro__
     ):
@@ -41,9 +45,15 @@ def near_name(condition: Condition, name: str) -> bool:
     """Whether a test on names that no name passes was meant for this one.
 
     It passes a trailing part of the name (``name == "weight"`` where names are ``"fc.weight"``), or would without a
-    difference of case or one mistyped letter.
+    difference of case, one mistyped letter, or the number behind it (``"fc2" in name``).
     """
-    return condition.test(name) is True or any(near(value, name) for value in condition.values)
+    return condition.test(name) is True or any(near(value, name) or _numbered(value, name) for value in condition.values)
+
+
+def _numbered(value: str, name: str) -> bool:
+    """Whether a part of a dotted name is the text without its number: ``fc`` of ``"fc.weight"`` for ``"fc2"``."""
+    stem = value.rstrip("0123456789")
+    return len(stem) > 1 and stem != value and stem in name.split(".")
 
 
 def near(value: str, name: str) -> bool:

@@ -217,12 +217,18 @@ class Ranges:
         if position is not None:
             return None
         owners = self._modules(node, scope, source, depth)
+        outer = owners.outer if owners is not None else None
         items: list[Item] = []
         for owner in owners.items if owners is not None else ():
             if _container(owner.value):
                 items += [Item(child, key) for key, child in owner.value._modules.items() if child is not None]
             elif isinstance(owner.value, nn.ParameterList | nn.ParameterDict):
-                items += [Item(value, key) for key, value in owner.value._parameters.items() if value is not None]
+                held = owner if outer is not None else None
+                items += [Item(value, key, held) for key, value in owner.value._parameters.items() if value is not None]
+        held_by = tuple(item for item in items if item.owner is not None)
+        if outer is not None and held_by:  # conditions on what holds them are asked of the holder
+            variables = outer.variables | {name}
+            return Range(held_by, variables, outer.tests, loop, (scope, source), outer.applied)
         return Range(tuple(items), frozenset({name}), loop=loop, place=(scope, source)) if items else None
 
     def _method(

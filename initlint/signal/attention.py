@@ -65,6 +65,7 @@ class Attend:
     slip: float = 0.0
     width: float = 1.0  # channels of the tokens that keys and values read
     rows_alike: float = 0.0  # correlation between the weights that two queries give one key
+    one: bool = False  # all queries of a sample are the same, and see the same keys: so is what they read
 
     @property
     def lean(self) -> float:
@@ -96,7 +97,8 @@ def attend(q: State, k: State, node: Node, mask: State | None = None) -> Attend:
     tilt = (1.0 - row) * sigma2 / width
     passing = slip(math.sqrt(sigma2), seen, causal=causal)
     alike = _rows_alike(max(seen * row, 1.0), max(1.0 - q.e / q.q, 0.0) if q.q > 0.0 else 0.0)
-    return Attend(sigma2, row, min(tilt, 1.0), queries, keys, passing, width, alike)
+    one = q.q > 0.0 and q.e == 0.0 and mask is None and share >= 1.0 and not causal
+    return Attend(sigma2, row, min(tilt, 1.0), queries, keys, passing, width, alike, one)
 
 
 def _rows_alike(uneven: float, alike: float) -> float:
@@ -116,9 +118,10 @@ def attended(v: State, found: Attend) -> State:
     eps = max(v.d + v.e - v.u, 0.0)
     q = v.q - lost * v.e
     # outputs of two queries differ by their own choice of keys only
-    e = v.e * max(kept - 1.0 / found.keys, 0.0)
+    e = 0.0 if found.one else v.e * max(kept - 1.0 / found.keys, 0.0)
     d = v.d - lost * eps
-    return state(q, v.m, d, e, max(v.u - lost * v.e, d, e), noise=v.noise + v.own, like=(v,))
+    u = d if found.one else max(v.u - lost * v.e, d, e)
+    return state(q, v.m, d, e, u, noise=v.noise + v.own, like=(v,))
 
 
 def attended_back(g: Grad, found: Attend) -> Grad:

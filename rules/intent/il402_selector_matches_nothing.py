@@ -266,11 +266,12 @@ def _kept_from_sweep(context: Context, statement: InitStatement, guard: Guard | 
     """What the statement would have set apart from a sweep that gives all weights one value.
 
     The names that the condition asks for exist, longer than it thinks (``name == "proj.weight"`` and
-    ``"blocks.0.proj.weight"``), and what wrote them last wrote others as well.
+    ``"blocks.0.proj.weight"``), or the attribute does, of another class; and what wrote them last wrote others as well.
     """
-    if guard is None or guard.kind != "name" or statement.op == "pass":
+    if guard is None or guard.kind not in ("name", "together") or statement.op == "pass":
         return []
-    ends = [name for name in statement.affected if any(name.endswith(f".{value}") for value in guard.values)]
+    together = guard.kind == "together"
+    ends = [n for n in statement.affected if together or any(n.endswith(f".{value}") for value in guard.values)]
     found = []
     for name in ends:
         parameter = context.parameter(name)

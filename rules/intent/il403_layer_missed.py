@@ -15,7 +15,7 @@ from initlint.findings import Related, Severity
 from initlint.intent_rule import asked_for, judged, owners, still_default
 from initlint.rule import Context, Outcome, Rule, bad, good
 from initlint.signal import Nominal
-from initlint.signal.verdict import mistake
+from initlint.signal.verdict import intent, mistake
 from initlint.theory.schemes import requested
 
 # From three layers on that are initialised one by one, one left out is an oversight and no division into two kinds.
@@ -116,6 +116,10 @@ class LayerMissed(Rule):
                 continue
             if not all(any(w.site == first.site and w.unused for w in p.writes) for p in written):
                 continue
+            tested = _tested_instead(context, second, written)
+            if tested:
+                yield self._drawn_again(context, second, written[0], tested)
+                continue
             kin = [
                 p
                 for p in context.facts.parameters
@@ -126,6 +130,26 @@ class LayerMissed(Rule):
             if kin:
                 lost = second if _same_args(first, second) else first
                 yield self._twice(context, lost, written[0], kin)
+
+    def _drawn_again(
+        self, context: Context, statement: InitStatement, written: ParameterFacts, tested: list[ParameterFacts]
+    ) -> Outcome:
+        """A condition on one parameter of a module in front of a statement that draws another one again."""
+        effect = context.effect({p.name: Nominal(0.0, 0.0) for p in tested})
+        more = f" and {len(tested) - 1} more keep" if len(tested) > 1 else " keeps"
+        return self.finding(
+            context,
+            f"`{statement.guards[0].text}` is asked, and `{written.local}` is drawn a second time: `{tested[0].name}`"
+            f"{more} PyTorch's default",
+            parameters=[p.name for p in tested],
+            severity=intent(effect, context.signal, context.settings.optimizer, context.facts.dtype) or Severity.NOTE,
+            site=statement.site,
+            expected={"initialised": len(tested)},
+            actual={"initialised": 0},
+            effect=effect,
+            fix=f"nn.init.zeros_({statement.target.rpartition('.')[0]}.{tested[0].local})",
+            topic="reach",
+        )
 
     def _called_twice(self, context: Context) -> Iterator[Outcome]:
         """The same call of an init function twice in a row for one module, while its neighbour was forgotten."""
@@ -505,6 +529,18 @@ def _started(context: Context, meant: Mapping[str, InitStatement]) -> str:
     if not all(asked):
         return "these parameters start with what the earlier branch gives all of its kind"
     return "these parameters were to start at zero: what they scale takes part from the first step"
+
+
+def _tested_instead(
+    context: Context, statement: InitStatement, written: list[ParameterFacts]
+) -> list[ParameterFacts]:
+    """Parameters that a statement's condition asks for beside what it writes, of the same modules, at their default."""
+    base, _, local = statement.target.removesuffix(".data").rpartition(".")
+    asked = re.fullmatch(r"(.+)\.(\w+) is not None", statement.guards[0].text) if statement.guards else None
+    if asked is None or not base or asked[1] != base or asked[2] == local:
+        return []
+    beside = [context.parameter(f"{p.module}.{asked[2]}".lstrip(".")) for p in written]
+    return [p for p in beside if p is not None and _default(p)]
 
 
 def _same_args(first: InitStatement, second: InitStatement) -> bool:

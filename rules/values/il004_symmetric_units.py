@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from initlint.alike import alike_queries
 from initlint.facts import EqualSlices, Layer, ParameterFacts
 from initlint.findings import Finding, Severity
 from initlint.rule import Context, Outcome, Rule, bad, by_cause, good, site_of
@@ -23,10 +24,10 @@ class SymmetricUnits(Rule):
 
     ## What it does
     Reports layers whose units (rows of the weight, with their biases) are the same bit for bit while the layers that
-    read them weigh all of them the same, and layers whose units were drawn once for all (a row of random values that is
-    broadcast), which only later layers tell apart. Beyond that, slices of any parameter (learned queries, register
-    tokens, experts, heads, prototypes) that are equal and receive equal gradients in a real backward, also after a few
-    steps.
+    read them weigh all of them the same; layers whose units were drawn once for all (a row of random values that is
+    broadcast) and queries that are all equal, which only later layers tell apart. Beyond that, slices of any parameter
+    (learned queries, register tokens, experts, heads, prototypes) that are equal and receive equal gradients in a real
+    backward, also after a few steps.
 
     ## Why is this bad?
     Units with the same incoming and the same outgoing weights compute the same and get the same
@@ -69,7 +70,30 @@ class SymmetricUnits(Rule):
             if not reported & set(finding.parameters):
                 reported.update(finding.parameters)
                 yield finding
-        yield from self._measured(context, reported)
+        for finding in self._measured(context, reported):
+            reported.update(finding.parameters)
+            yield finding
+        yield from self._queries(context, reported)
+
+    def _queries(self, context: Context, reported: set[str]) -> Iterator[Finding]:
+        """Equal queries whose results a later part of the model has to tell apart."""
+        asked = {p.name: p for p, _ in alike_queries(context) if p.name not in reported}
+        for group in by_cause(asked.values()).values():
+            yield self.finding(
+                context,
+                f"all slices of `{group[0].name}`"
+                + (f" and {len(group) - 1} more" if len(group) > 1 else "")
+                + " are equal, and queries: each reads the same from the keys",
+                parameters=[p.name for p in group],
+                severity=Severity.WARNING,
+                site=site_of(group[0]),
+                expected={"distinct_queries": max(group[0].shape[:-1])},
+                actual={"distinct_queries": 1},
+                effect="the model goes on with copies of one vector; only what reads them can tell them apart",
+                fix="nn.init.normal_(queries, std=0.02)  # each query needs its own start",
+                topic="symmetry",
+                why="Attention gives equal queries equal results.",
+            )
 
     def _repeated(self, context: Context) -> Iterator[Finding]:
         """Layers whose units were drawn once for all: one random row, broadcast over the others."""
@@ -206,6 +230,26 @@ class SymmetricUnits(Rule):
                 return self.head(torch.relu(a @ x)).mean(1)
 
         return Pooled(), (torch.randn(2, 5, 16),)
+
+    @bad
+    def equal_latents() -> Any:
+        """What reads the latents knows their positions, and tells them apart later."""
+        import torch
+        from torch import nn
+
+        class Resampler(nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                self.latents = nn.Parameter(torch.ones(6, 16))
+                self.q, self.k, self.v = nn.Linear(16, 16), nn.Linear(16, 16), nn.Linear(16, 16)
+                self.places, self.head = nn.Parameter(torch.randn(6, 16)), nn.Linear(16, 4)
+
+            def forward(self, x: torch.Tensor) -> torch.Tensor:
+                queries = self.q(self.latents.expand(x.shape[0], -1, -1))
+                read = nn.functional.scaled_dot_product_attention(queries, self.k(x), self.v(x))
+                return self.head(torch.relu(read + self.places)).mean(1)
+
+        return Resampler(), (torch.randn(2, 5, 16),)
 
     @good
     def queries_with_outputs_of_their_own() -> Any:

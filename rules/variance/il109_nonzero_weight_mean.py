@@ -13,7 +13,7 @@ from initlint.facts import ModelFacts, ParameterFacts
 from initlint.findings import Finding, Severity
 from initlint.rule import Context, Outcome, bad, by_cause, good, site_of
 from initlint.signal import Effect, Nominal
-from initlint.signal.verdict import HARMLESS, UNROLLED, intent, thresholds
+from initlint.signal.verdict import HARMLESS, MISTAKE, UNROLLED, intent, thresholds
 from initlint.suspect_rule import SuspectRule
 from initlint.theory.coherence import Coherence
 from initlint.wiring import kept_for_last
@@ -114,12 +114,24 @@ class NonzeroWeightMean(SuspectRule):
         worst, _ = thresholds(context.settings.optimizer)
         if any(not _unrolled(s, x) and min(x.whole, x.beyond) >= worst for s, x in chains):
             return Severity.ERROR
-        if found is Severity.NOTE and (chains or sum(_alike(context, s) for s in group) >= 2):
+        alike, trunk = [s for s in group if _alike(context, s)], set(context.signal.trunk)
+        in_series = [math.log10(_common(s)) for s in alike if not trunk.isdisjoint(s.layer.nodes)]
+        if len(in_series) >= 2 and sum(in_series) >= worst:
+            return Severity.ERROR
+        if found is Severity.NOTE and (chains or len(alike) >= 2):
             return Severity.WARNING
         # what one matrix does over time is a warning at most (DESIGN, section 4)
         over_time = {s.parameter.name for s, x in chains if _unrolled(s, x)}
         recurrent = all(s.layer.kind == "recurrent" or s.parameter.name in over_time for s in group)
         return min(found, Severity.WARNING) if recurrent else found
+
+    def report(self, context: Context, group: list[Suspect], effect: Effect, severity: Severity) -> Outcome:
+        alike = [s for s in group if _alike(context, s)]
+        if alike and abs(effect.log10) < MISTAKE:  # a norm hides the scale, and not what units have in common
+            t = max(s.actual / s.expected for s in alike) - 1.0
+            sentence = f"the units of such a layer correlate by {t / (1.0 + t):.4g}: the norm behind it hands on one signal"
+            effect = replace(effect, sentence=sentence)
+        return super().report(context, group, effect, severity)
 
     @bad
     def uniform_from_zero() -> Any:
@@ -170,6 +182,18 @@ class NonzeroWeightMean(SuspectRule):
             nn.init.zeros_(linear.bias)
             layers += [linear, nn.Tanh()]
         return nn.Sequential(*layers, nn.Linear(128, 4))
+
+    @bad
+    def mean_of_one_under_spectral_norm() -> Any:
+        """The scale cancels, and the mean stays."""
+        from torch import nn
+
+        layers: list[nn.Module] = []
+        for _ in range(3):
+            conv = nn.Conv2d(16, 16, 3, padding=1)
+            nn.init.normal_(conv.weight, 1.0, 0.02)
+            layers += [nn.utils.parametrizations.spectral_norm(conv), nn.BatchNorm2d(16), nn.ReLU()]
+        return nn.Sequential(*layers)
 
     @good
     def centred_recurrent_matrix() -> Any:
@@ -310,7 +334,12 @@ def _alike(context: Context, suspect: Suspect) -> bool:
     if suspect.layer.consumer != "norm" or at is None or context.facts.nodes[at].attrs.get("kind") in _CENTRE_UNITS:
         return False
     t = suspect.actual / suspect.expected - 1.0
-    return (suspect.layer.fan_in or 1.0) * t * t / (1.0 + t) > _HARMLESS
+    return _common(suspect) * t / (1.0 + t) > _HARMLESS
+
+
+def _common(suspect: Suspect) -> float:
+    """What the mean of a weight makes of a signal that all of its inputs share, over what its random part makes."""
+    return (suspect.layer.fan_in or 1.0) * (suspect.actual / suspect.expected - 1.0)
 
 
 def _unrolled_net(low: float, high: float) -> Any:
