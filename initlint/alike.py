@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from initlint.facts import Node, ParameterFacts
 from initlint.rule import Context
 from initlint.signal.trunk import returned
-from initlint.wiring import SCALED, TRANSPARENT, reached
+from initlint.wiring import SCALED, reached
 
 #: Two equal rows of two may be meant to start alike.
 _SEVERAL = 3

@@ -124,6 +124,10 @@ def _suspects(facts: ModelFacts) -> tuple[Suspect, ...]:
         formula_only = suspect is not None and suspect.reason == "misapplied_formula"
         if formula_only and factor is not None and not COMPUTES.search(text):
             others[parameter.name] = _suspect(read, parameter, factor, None, depth, text)
+        if layer.kind == "embedding" and _summed(facts, layer):  # a linear layer of a vector that counts the entries
+            if suspect is not None and suspect.reason == "fan_axis":
+                continue
+            found += _mean(replace(layer, kind="linear"), parameter)
         if suspect is not None and suspect.reason == "other_activation" and _several(facts, layer):
             continue
         if suspect is not None and suspect.reason == "unexplained" and narrowed and suspect.actual < suspect.expected:
@@ -184,6 +188,18 @@ def _several(facts: ModelFacts, layer: Layer) -> bool:
     """Whether the output is split among different activations, so that no scheme suits all of it (RAFT's context)."""
     read = (n for start in layer.nodes for n in reached(facts, start, transparent))
     return len({n.attrs.get("fn") for n in read if n.op == "activation"}) > 1
+
+
+def _summed(facts: ModelFacts, layer: Layer) -> bool:
+    """Whether the rows that are looked up in a table are added up: in a bag, or by a sum (with a mask) behind it."""
+    for index in layer.nodes:
+        node = facts.nodes[index]
+        if node.attrs.get("mode") == "sum" and node.attrs.get("bag", 1.0) != 1.0:
+            return True
+        behind = reached(facts, index, lambda n: transparent(n) or n.op == "mul")
+        if any(n.op == "reduce" and n.attrs.get("fn") == "sum" and n.attrs.get("over") == "position" for n in behind):
+            return True
+    return False
 
 
 def _of_table(suspect: Suspect) -> bool:

@@ -178,7 +178,9 @@ def _describe(candidate: Candidate, source: Source, view: _View) -> list[InitSta
         apart = view.meant.apart(candidate, source)
         if apart:
             other = other or apart
-            guards = tuple(replace(g, kind="together") if g.matched == 0 and "hasattr(" in g.text else g for g in guards)
+            guards = tuple(
+                replace(g, kind="together") if g.matched == 0 and "hasattr(" in g.text else g for g in guards
+            )
     args, settled = _arguments(candidate, source, view.names)
     statement = replace(
         _recorded(candidate, source, hits, view),

@@ -47,7 +47,9 @@ def near_name(condition: Condition, name: str) -> bool:
     It passes a trailing part of the name (``name == "weight"`` where names are ``"fc.weight"``), or would without a
     difference of case, one mistyped letter, or the number behind it (``"fc2" in name``).
     """
-    return condition.test(name) is True or any(near(value, name) or _numbered(value, name) for value in condition.values)
+    return condition.test(name) is True or any(
+        near(value, name) or _numbered(value, name) for value in condition.values
+    )
 
 
 def _numbered(value: str, name: str) -> bool:

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from initlint.facts import Node
 from initlint.records import dataclass
-from initlint.signal.moments import SMALLEST, Grad, State
+from initlint.signal.moments import NO_GRADIENT, SMALLEST, Grad, State
 from initlint.signal.scene import Scene
 from initlint.signal.trunk import WEIGHTED, reached, reaching, returned
 
@@ -102,6 +102,7 @@ def points(
     added = _added(scene, trunk, grads)
     joins = joined(scene, trunk)
     found: list[Point] = []
+    stopped = _stopped(scene, trunk)
     lost_q = lost_d = 0.0
     leads = True  # what comes before a table in which it is looked up is no signal
     for index in trunk[_prepared(scene, trunk) :]:
@@ -118,8 +119,14 @@ def points(
             continue
         brought = sum(gain for at, gain in added.items() if index <= at)
         lost = (lost_q, lost_d)
-        found.append(_point(scene, index, x, grads[index], hidden[index], (first, head), lost, part, brought))
+        grad = NO_GRADIENT if index < stopped else grads[index]
+        found.append(_point(scene, index, x, grad, hidden[index], (first, head), lost, part, brought))
     return tuple(found)
+
+
+def _stopped(scene: Scene, trunk: Sequence[int]) -> int:
+    """The last node of the trunk that no gradient passes: what gradient there is before it comes of other outputs."""
+    return max((index for index in trunk if scene.nodes[index].op == "stop"), default=-1)
 
 
 def _prepared(scene: Scene, trunk: Sequence[int]) -> int:
@@ -180,11 +187,11 @@ def changed_points(
     among = changes[1] and any(point.added for point in profile)  # what an output brought in depends on all after it
     if among or any(index in places and aside(scene, profile[places[index]]) for index in changes[0]):
         return dict(enumerate(points(scene, trunk, hidden, states, grads)))
-    found = {}
+    found, stopped = {}, _stopped(scene, trunk)
     for place in moved:
         old = profile[place]
         ends = (old.first, old.head)
-        x, grad = states[old.node], grads[old.node]
+        x, grad = states[old.node], NO_GRADIENT if old.node < stopped else grads[old.node]
         found[place] = _point(scene, old.node, x, grad, old.guarded, ends, old.lost, old.part, 0.0)
     return found
 

@@ -174,7 +174,10 @@ _Factors = tuple[ParameterFacts, ...]
 
 
 def _adapter(context: Context, base: int, branch: int) -> _Factors | None:
-    """The factors of an adapter that is added to a frozen map of the same input, all matrices of it drawn at random."""
+    """The factors of an adapter added to a frozen map of the same input, its matrices drawn or all of one value.
+
+    One of them at least is drawn: what is computed from the frozen weight is no noise.
+    """
     facts = context.facts
     frozen = source(facts, base, SCALED)
     fixed = context.parameter(frozen.parameters.get("weight", "")) if frozen.op in _MAPS and frozen.inputs else None
@@ -182,7 +185,9 @@ def _adapter(context: Context, base: int, branch: int) -> _Factors | None:
         return None
     factors = _chain(context, branch, source(facts, frozen.inputs[0], SCALED).index)
     matrices = [p for p in factors if _matrix(p)]
-    if len(matrices) < 2 or not all(map(_drawn, matrices)) or not any(p.requires_grad for p in factors):
+    if len(matrices) < 2 or not any(map(_drawn, matrices)) or not any(p.requires_grad for p in factors):
+        return None
+    if not all(_drawn(p) or (p.stats is not None and p.stats.distinct == 1) for p in matrices):
         return None
     if any(p.stats is None or p.stats.second == 0 for p in factors):
         return None  # a single zero closes it; the signal is that of the opened adapter
@@ -221,7 +226,10 @@ def _matrix(parameter: ParameterFacts) -> bool:
 def _closing(factors: _Factors) -> ParameterFacts:
     """The factor that is zero by convention: the last diagonal (AdaLoRA's E, VeRA's b), else the one at the output."""
     free = [p for p in factors if p.requires_grad]
-    return next((p for p in free if not _matrix(p) and math.prod(p.shape) > 1), next((p for p in free), factors[0]))
+    constant = next((p for p in free if _matrix(p) and not _drawn(p)), None)  # of one value, and not zero
+    return constant or next(
+        (p for p in free if not _matrix(p) and math.prod(p.shape) > 1), next((p for p in free), factors[0])
+    )
 
 
 def _normalising(context: Context) -> Iterator[Node]:

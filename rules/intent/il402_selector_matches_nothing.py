@@ -95,6 +95,7 @@ class SelectorMatchesNothing(Rule):
         verdict = judged(context, {} if nothing else owners([s for s, _, _ in found], missed))
         if nothing:
             verdict = self._textbook(context, missed)
+        severity = max(verdict.severity, Severity.WARNING) if _prior_lost(context, found) else verdict.severity
         written = None if still_default(context, missed) else context.parameter(missed[0])
         other = written.last.site if written is not None and written.last is not None else None
         site = statement.selector or (statement.site if nothing else _place(guard, statement))
@@ -112,7 +113,7 @@ class SelectorMatchesNothing(Rule):
             + (f" and {len(missed) - 1} more keep" if len(missed) > 1 else " keeps")
             + (f" what `{other.text}` gives them all" if other is not None else " PyTorch's default"),
             parameters=missed,
-            severity=verdict.severity,
+            severity=severity,
             site=site,
             related=[
                 Related(at.file, at.line, "never runs for it")
@@ -235,6 +236,18 @@ def _place(guard: Guard, statement: InitStatement) -> Site:
     if guard.line is None or guard.line == statement.site.line:
         return statement.site
     return Site(statement.site.file, guard.line, None, statement.site.function, guard.text)
+
+
+def _prior_lost(context: Context, found: list[tuple[InitStatement, Guard, list[str]]]) -> bool:
+    """Whether what did not run would have given a prior to a bias before a sigmoid."""
+    for statement, _, missed in found:
+        value = statement.args.get("val")
+        if not isinstance(value, (int, float)) or abs(value) <= PRIOR:
+            continue
+        for layer in (layer for name in missed for layer in context.layers_of(name) if layer.bias == name):
+            if any(_before_sigmoid(context, index) for index in layer.nodes):
+                return True
+    return False
 
 
 def _without_prior(context: Context, statement: InitStatement) -> list[ParameterFacts]:

@@ -531,9 +531,7 @@ def _started(context: Context, meant: Mapping[str, InitStatement]) -> str:
     return "these parameters were to start at zero: what they scale takes part from the first step"
 
 
-def _tested_instead(
-    context: Context, statement: InitStatement, written: list[ParameterFacts]
-) -> list[ParameterFacts]:
+def _tested_instead(context: Context, statement: InitStatement, written: list[ParameterFacts]) -> list[ParameterFacts]:
     """Parameters that a statement's condition asks for beside what it writes, of the same modules, at their default."""
     base, _, local = statement.target.removesuffix(".data").rpartition(".")
     asked = re.fullmatch(r"(.+)\.(\w+) is not None", statement.guards[0].text) if statement.guards else None

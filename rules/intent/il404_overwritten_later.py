@@ -19,14 +19,17 @@ from initlint.theory.schemes import requested
 _BOUNDED = ("sigmoid", "tanh", "softplus", "exp", "hardsigmoid")
 # In-place arithmetic keeps what was there, changed.
 _CHANGES = ("mul_", "div_", "add_", "sub_", "clamp_", "clip_", "neg_", "abs_", "pow_")
+# What hands over values that were made before.
+_HANDS_OVER = ("load", "deepcopy")
 # A quantity that is off by ten is off by a hundred in second moment: beyond what THEORY 6.1 finds harmless (10).
 _HARM = 10.0
 # Of the second moment, ten times the std. Heads are drawn at a tenth to a thousandth of a layer's scale on purpose
 # (0.01 for policies: Andrychowicz et al. 2020, section 3.2; 0.003: Lillicrap et al. 2015, section 7); schemes for the
 # same layer lie closer together.
 _FAR_BELOW = 100.0
-# Where one class calls the same function with two numbers, one for some weights and then one for all, half the std (a
-# quarter of the second moment) is as plain: 1/sqrt(2 n) of GPT-2 is that from two layers on.
+# Where one class calls the same function with two numbers, one for some weights and then one for all, or where branches
+# were drawn smaller by the root of their number, half the std (a quarter of the second moment) is as plain: 1/sqrt(2 n)
+# of GPT-2 is that from two layers on.
 _NEAR_BELOW = 4.0
 # Draws that are given their scale as a number; Kaiming's gain follows from the activation.
 _SCALED = frozenset({"normal_", "uniform_", "trunc_normal_", "orthogonal_", "xavier_normal_", "xavier_uniform_"})
@@ -115,7 +118,7 @@ class OverwrittenLater(Rule):
         lost = {
             p.name: found
             for p in context.facts.parameters
-            if p.kind == "parameter" and p.name not in known and (found := _scale_lost(p, calls)) is not None
+            if p.kind == "parameter" and p.name not in known and (found := _scale_lost(context, p, calls)) is not None
         }
         for group in _by_sweep(context, {n: (first, last) for n, (first, last, _) in lost.items()}).values():
             first, last, asked = lost[group[0].name]
@@ -385,7 +388,9 @@ def _calls_at(facts: ModelFacts) -> dict[_Place, dict[str, str]]:
     return found
 
 
-def _scale_lost(parameter: ParameterFacts, calls: dict[_Place, dict[str, str]]) -> tuple[Write, Write, float] | None:
+def _scale_lost(
+    context: Context, parameter: ParameterFacts, calls: dict[_Place, dict[str, str]]
+) -> tuple[Write, Write, float] | None:
     """What gave a weight a small scale of its own, the sweep that drew it again, and the second moment that was asked.
 
     The sweep wrote more than that line wrote with the same numbers: a general init with special ones after it is the
@@ -413,7 +418,8 @@ def _scale_lost(parameter: ParameterFacts, calls: dict[_Place, dict[str, str]]) 
         asked = meant.second * factor
         place, swept = calls.get(_place(chosen), {}), set(calls.get(_place(last), ()))
         own = {name for name, args in place.items() if args == place.get(parameter.name)} | {parameter.name}
-        apart = _NEAR_BELOW if _one_author(chosen, last) else _FAR_BELOW
+        near = _one_author(chosen, last) or _scaled_for_depth(context, place, chosen, last)
+        apart = _NEAR_BELOW if near else _FAR_BELOW
         return (chosen, last, asked) if 0 < asked * apart <= stats.second and own < swept else None
     return None
 
@@ -422,6 +428,26 @@ def _one_author(first: Write, last: Write) -> bool:
     """Whether two methods of one class call the same function, so that only the numbers differ."""
     classes = [w.site.function.rpartition(".")[0] if w.site else "" for w in (first, last)]
     return first.op == last.op and classes[0] == classes[1] != ""
+
+
+def _scaled_for_depth(context: Context, place: dict[str, str], first: Write, last: Write) -> bool:
+    """Whether a line drew branches smaller by the root of their number, and one function drew all of its tensors again.
+
+    Nothing is left of a scheme that goes by the role of a layer then, under one that does not.
+    """
+    found = [p for name in place if (p := context.parameter(name)) is not None]
+    ends = [p.last.site for p in found if p.last is not None and p.last.site is not None]
+    swept = [site for site in ends if last.site and (site.file, site.function) == (last.site.file, last.site.function)]
+    if len(swept) < len(place) or not first.unused or any(_place(first) == (at.file, at.line) for at in ends):
+        return False
+    drawn = [requested(w, p.shape) for p in found for w in p.writes if _place(w) == _place(first)]
+    stds = {round(asked.std, 12) for asked in drawn if asked is not None}
+    branches = sum(layer.branch for layer in context.facts.layers)
+    meant = requested(first, found[0].shape) if found else None
+    roots = [math.sqrt(n) for n in (branches / 2, branches, 2 * branches) if n > 1]
+    return meant is not None and any(
+        math.isclose(std, meant.std * root, rel_tol=1e-3) for std in stds for root in roots
+    )
 
 
 def _lost(context: Context, parameter: ParameterFacts, wrote: dict[_Place, set[str]]) -> tuple[Write, Write] | None:
@@ -435,7 +461,7 @@ def _lost(context: Context, parameter: ParameterFacts, wrote: dict[_Place, set[s
         last is None
         or last.site is None
         or last.share < 1
-        or last.op in _CHANGES
+        or last.op in (*_CHANGES, *_HANDS_OVER)
         or last.origin not in ("user", "torch")
     ):
         return None

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from initlint.asked import full_write
-from initlint.facts import ModelFacts, ParameterFacts, Site
+from initlint.facts import ModelFacts, ModuleFacts, ParameterFacts, Site
 from initlint.findings import Related, Severity
 from initlint.rule import Context, Outcome, Rule, bad, good, site_of
 from initlint.signal.identity import parallel_twins, repeated_calls
@@ -25,7 +25,8 @@ class IdenticalLayers(Rule):
     Compares the contents of all randomly initialised weights. Equal ones that are separate tensors were copied
     (`copy.deepcopy` of an initialised layer) or drawn from the same seed again (torch, NumPy). Members that also read
     the same input are told apart from layers in series. One module several times in a list (`[layer] * n`) is
-    reported too; equal matrices in one stacked tensor are IL318.
+    reported too, and so are blocks of their own whose parts were all made once; equal matrices in one stacked tensor
+    are IL318.
 
     ## Why is this bad?
     Parallel members (an ensemble, experts, heads) with the same weights and the same input receive the same gradient
@@ -47,7 +48,7 @@ class IdenticalLayers(Rule):
 
     ## Known problems
     A frozen copy (a target network, an EMA model) is equal on purpose: tensors without gradient are exempt, and
-    so are copies that the forward does not read.
+    so are copies that the forward does not read. Blocks that share some of their matrices are a design.
     `nn.TransformerEncoder` clones its layer by design of PyTorch; that is a note.
 
     ## References
@@ -69,6 +70,7 @@ class IdenticalLayers(Rule):
     def check(self, context: Context) -> Iterator[Outcome]:
         facts = context.facts
         yield from self._one_module(context)
+        yield from self._one_set(context)
         twins = parallel_twins(facts)
         classes = list(_equal_tensors(facts, twins))
         if not classes:
@@ -147,6 +149,33 @@ class IdenticalLayers(Rule):
                 topic="duplicate",
             )
 
+    def _one_set(self, context: Context) -> Iterator[Outcome]:
+        """Blocks of a container that are modules of their own, and share every matrix."""
+        for (container, places), parts in _parts_of_blocks(context).items():
+            inside = [
+                p
+                for p in context.facts.parameters
+                if p.requires_grad and len(p.shape) > 1 and any(p.name.startswith(f"{part.name}.") for part in parts)
+            ]
+            blocks = [f"{container}.{place}." for place in places]
+            own = [p for p in context.facts.parameters if len(p.shape) > 1 and p.name.startswith(tuple(blocks))]
+            if not inside or {p.name for p in own} - {p.name for p in inside}:
+                continue  # one part that all blocks share is a design
+            yield self.finding(
+                context,
+                f"`{blocks[0][:-1]}` and `{blocks[1][:-1]}`"
+                + (f" and {len(blocks) - 2} more" if len(blocks) > 2 else "")
+                + f" are blocks of their own with one set of weights: `{parts[0].name}` is in all of them",
+                parameters=[p.name for p in inside],
+                severity=Severity.WARNING,
+                site=parts[0].created,
+                expected={"distinct_blocks": len(blocks)},
+                actual={"distinct_blocks": 1},
+                effect="layers in series repeat one matrix, and train as one",
+                fix="make the parts of each block anew, inside of what builds a block",
+                topic="duplicate",
+            )
+
     @bad
     def members_from_one_seed() -> Any:
         import torch
@@ -178,6 +207,14 @@ class IdenticalLayers(Rule):
             nn.init.normal_(linear.weight, std=0.3 / depth**0.5)
             layers += [linear, nn.ReLU()]
         return nn.Sequential(*layers)
+
+    @bad
+    def parts_made_once() -> Any:
+        return _blocks(once=True)
+
+    @good
+    def parts_of_their_own() -> Any:
+        return _blocks(once=False)
 
     @good
     def bilinear_kernels() -> Any:
@@ -264,6 +301,44 @@ class IdenticalLayers(Rule):
                 return self.online(x), self.target(x)
 
         return Agent()
+
+
+def _parts_of_blocks(context: Context) -> dict[tuple[str, tuple[str, ...]], list[ModuleFacts]]:
+    """Modules that several blocks of a container have at the same place, by the container and the blocks."""
+    found: dict[tuple[str, tuple[str, ...]], list[ModuleFacts]] = {}
+    for module in context.facts.modules:
+        split = [_place(name) for name in (module.name, *module.shared_with)]
+        containers = {container for container, _, _ in split}
+        if len(split) < 2 or len(containers) != 1 or len({local for _, _, local in split}) != 1:
+            continue
+        places = tuple(place for _, place, _ in split)
+        if all(place.isdigit() for place in places) and len(set(places)) == len(places):
+            found.setdefault((containers.pop(), places), []).append(module)
+    return found
+
+
+def _place(name: str) -> tuple[str, str, str]:
+    """The container, the place in it and the rest, of the name of a module in a block: ``encoder``, ``1``, ``proj``."""
+    block, _, local = name.rpartition(".")
+    container, _, place = block.rpartition(".")
+    return container, place, local
+
+
+def _blocks(*, once: bool) -> Any:
+    import torch
+    from torch import nn
+
+    class Block(nn.Module):
+        def __init__(self, body: nn.Module) -> None:
+            super().__init__()
+            self.norm, self.body = nn.LayerNorm(16), body
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x + self.body(self.norm(x))
+
+    body = nn.Sequential(nn.Linear(16, 32), nn.GELU(), nn.Linear(32, 16))
+    parts = [body if once else nn.Sequential(nn.Linear(16, 32), nn.GELU(), nn.Linear(32, 16)) for _ in range(3)]
+    return nn.Sequential(nn.Sequential(*map(Block, parts)), nn.Linear(16, 4))
 
 
 def _drawn(parameter: ParameterFacts) -> bool:

@@ -106,7 +106,8 @@ class ZeroLayerCutsNet(Rule):
         )
 
     def _zero(self, context: Context, zeros: set[str]) -> list[Layer]:
-        return [layer for layer in context.facts.layers if layer.weight in zeros and layer.kind in _WEIGHTY]
+        zero = (layer for layer in context.facts.layers if layer.weight in zeros and layer.kind in _WEIGHTY)
+        return [layer for layer in zero if not _offset(context, layer)]
 
     def _divided(self, context: Context, names: list[str], what: str, effect: str, fix: str) -> Iterator[Outcome]:
         """Zeros that are divided by a size of their own, which is zero."""
@@ -141,6 +142,26 @@ class ZeroLayerCutsNet(Rule):
                     return True
                 downstream.add(node.index)
         return False
+
+    @good
+    def identity_added_in_the_forward() -> Any:
+        import torch
+        from torch import nn
+
+        class Shortcut(nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                self.change = nn.Parameter(torch.zeros(16, 16, 1, 1))
+                self.identity = torch.eye(16)[:, :, None, None]
+                self.conv, self.norm = nn.Conv2d(3, 16, 3), nn.BatchNorm2d(16)
+                self.beside, self.head = nn.Conv2d(16, 16, 1), nn.Conv2d(16, 4, 1)
+
+            def forward(self, x: torch.Tensor) -> torch.Tensor:
+                x = self.conv(x)
+                y = self.norm(nn.functional.conv2d(x, self.change + self.identity))
+                return self.head(torch.relu(y + self.beside(x)))
+
+        return Shortcut()
 
     @bad
     def zero_in_the_middle() -> Any:
@@ -239,6 +260,12 @@ def _branch(closed_by_norm: bool) -> Any:
             return self.head((x + self.norm(self.conv(x))).mean((2, 3)))
 
     return Residual(), (torch.randn(4, 3, 8, 8),)
+
+
+def _offset(context: Context, layer: Layer) -> bool:
+    """Whether the forward adds something to the weight: an identity that is no parameter."""
+    operators = [context.facts.nodes[index].operator for index in layer.nodes]
+    return any(operator is not None and operator.gain > 0.0 for operator in operators)
 
 
 def _silent_bias(context: Context, layer: Layer) -> bool:

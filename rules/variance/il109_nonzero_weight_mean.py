@@ -129,7 +129,9 @@ class NonzeroWeightMean(SuspectRule):
         alike = [s for s in group if _alike(context, s)]
         if alike and abs(effect.log10) < MISTAKE:  # a norm hides the scale, and not what units have in common
             t = max(s.actual / s.expected for s in alike) - 1.0
-            sentence = f"the units of such a layer correlate by {t / (1.0 + t):.4g}: the norm behind it hands on one signal"
+            sentence = (
+                f"the units of such a layer correlate by {t / (1.0 + t):.4g}: the norm behind it hands on one signal"
+            )
             effect = replace(effect, sentence=sentence)
         return super().report(context, group, effect, severity)
 
