@@ -275,7 +275,8 @@ def dropout(node: Node, xs: tuple[State, ...], scene: Scene) -> State:
     q = x.q / (1.0 - rate)
     extra = q - x.q
     apart = extra if kind == "element" else 0.0  # channel and path masks are common to the positions of a sample
-    return replace(x, q=bounded(q), d=x.d + extra, e=x.e + apart, u=x.u + extra, ties=tied(x, node.inputs[0]), mix=())
+    ties, active = tied(x, node.inputs[0]), x.open * (1.0 - rate)
+    return replace(x, q=bounded(q), d=x.d + extra, e=x.e + apart, u=x.u + extra, ties=ties, mix=(), open=active)
 
 
 def dropout_back(node: Node, xs: tuple[State, ...], y: State, g: Grad, scene: Scene) -> tuple[Grad, ...]:

@@ -18,6 +18,8 @@ from initlint.theory.functions import normal_cdf
 BETWEEN = 2.0 / 3.0
 #: Half the width of a uniform distribution over its standard deviation, and the whole.
 HALF, WHOLE = math.sqrt(3.0), math.sqrt(12.0)
+#: What coordinates of a map's corners are off by in float32, and a spread that is none.
+ROUNDING = 1e-6
 #: Places reach over their own pixel and, half the time, the next.
 REACH = 1.5
 
@@ -35,9 +37,9 @@ def _inside(node: Node, grid: State) -> float:
     sigma = math.sqrt(grid.v)
     if text(node, "padding_mode", "zeros") != "zeros" or sigma + abs(grid.m) == 0.0:
         return 1.0
-    if HALF * sigma + abs(grid.m) <= 1.0 + 1e-6:  # as even a grid, from corner to corner
+    if HALF * sigma + abs(grid.m) <= 1.0 + ROUNDING:  # as even a grid, from corner to corner
         return 1.0
-    if sigma < 1e-6:
+    if sigma < ROUNDING:
         return 1.0 if abs(grid.m) <= 1.0 else 0.0
     return normal_cdf((1.0 - grid.m) / sigma) - normal_cdf((-1.0 - grid.m) / sigma)
 

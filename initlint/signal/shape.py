@@ -254,6 +254,7 @@ def pad(node: Node, xs: tuple[State, ...], scene: Scene) -> State:
         u=x.u * apart + beside,
         ties=tied(x, node.inputs[0]),
         mix=(),
+        open=x.open * share,
     )
 
 
