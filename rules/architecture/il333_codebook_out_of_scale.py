@@ -1,0 +1,187 @@
+"""IL333: codes whose own lengths decide which of them is nearest, whatever is to be coded."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+from initlint.facts import Node, ParameterFacts, Units
+from initlint.findings import Severity
+from initlint.rule import Context, Outcome, Rule, bad, by_cause, good, site_of
+from initlint.signal import Nominal
+from initlint.wiring import reached
+
+# The nearest code is that of the least |e|^2 - 2 z e. Where |e|^2 spreads three times as far over the codes as 2 z e
+# does, 2 to 5 of 512 codes are used (the exponential of the entropy of 300 choices from Gaussian scores, 3 draws), and
+# 1 to 3 of 64; at equal spreads 17 to 30, and 6 to 13.
+_DECIDED = 3.0
+# From here to the choice lie the terms of the distance: squares, sums, products with -2, a reshape.
+_FAR = 12
+_TWICE = 2.0
+_CHOICES = frozenset({"argmin", "argmax", "min", "max", "topk"})
+_READS = frozenset({"linear", "matmul", "sub", "opaque"})
+
+
+class CodebookOutOfScale(Rule):
+    """The codes of a vector quantiser are far longer than what they code, so that few of them are ever chosen.
+
+    ## What it does
+    Finds tables from which the entry nearest to a signal is chosen, and compares how the two parts of the distance
+    |e|^2 - 2 z e differ between entries: the length of the code, which is the same for all inputs, and its product with
+    the signal, predicted at that place.
+
+    ## Why is this bad?
+    Where the lengths differ three times as much as the products, the shortest codes are nearest to every input: a
+    handful of 512 is used, the others get no gradient and no update, and the decoder starts from a constant. Codes
+    should start at the scale of the encoder's outputs (Łańcucki et al. 2020, section 3), or below.
+
+    ## Example
+    ```python
+    self.codebook = nn.Parameter(torch.randn(512, 64))  # behind an encoder whose outputs have std 0.1
+    ```
+
+    ## Use instead
+    ```python
+    nn.init.uniform_(self.codebook, -1 / 512, 1 / 512)  # or the first outputs of the encoder
+    ```
+
+    ## Known problems
+    Tables that are replaced by the data before the first step (k-means) are judged as they are.
+
+    ## References
+    - Łańcucki et al. 2020, Robust training of vector quantized bottleneck models, arXiv:2005.08520
+    - van den Oord et al. 2017 (VQ-VAE), section 3.2, arXiv:1711.00937
+    """
+
+    code = "IL333"
+    name = "codebook-out-of-scale"
+    family = "architecture"
+    severity = Severity.WARNING
+    sources = ("Łańcucki et al. 2020, arXiv:2005.08520", "van den Oord et al. 2017, section 3.2, arXiv:1711.00937")
+
+    def check(self, context: Context) -> Iterator[Outcome]:
+        sweeps = context.signal.sweeps
+        if sweeps is None or context.facts.loaded:
+            return
+        found: dict[str, tuple[ParameterFacts, float, float]] = {}
+        for node in context.facts.nodes:
+            if node.op != "stop" or node.attrs.get("name") not in _CHOICES:
+                continue
+            for table, source in _compared(context, node):
+                x, units, dim = sweeps[0].states[source], _codes(table), table.shape[-1]
+                if x.undetermined or x.q <= 0 or units is None or table.stats is None:
+                    continue
+                lengths = math.sqrt(units.energy_var)
+                products = 2.0 * math.sqrt(dim * x.q * table.stats.var)
+                if products > 0 and lengths > _DECIDED * products and _looked_up(context, node, table):
+                    found[table.name] = table, lengths / products, math.sqrt(x.q)
+        for group in by_cause(table for table, _, _ in found.values()).values():
+            yield self._report(context, [found[p.name] for p in group])
+
+    def _report(self, context: Context, group: list[tuple[ParameterFacts, float, float]]) -> Outcome:
+        table, ratio, signal = max(group, key=lambda entry: entry[1])
+        std = math.sqrt(table.stats.second) if table.stats else 0.0
+        more = f" and {len(group) - 1} more" if len(group) > 1 else ""
+        return self.finding(
+            context,
+            f"the codes of `{table.name}`{more} have std {std:.3g}, what they code {signal:.3g}: their lengths differ"
+            f" {ratio:.3g} times as much as their products with it, so that the shortest are nearest to every input",
+            parameters=[p.name for p, _, _ in group],
+            site=site_of(table),
+            expected={"std": signal},
+            actual={"std": std, "signal_std": signal, "ratio": ratio},
+            effect=context.effect({p.name: Nominal(0.0, x * x) for p, _, x in group}),
+            fix=f"nn.init.normal_(codebook, std={signal:.2g})  # or smaller, or the first outputs of the encoder",
+            topic="scale",
+        )
+
+    @bad
+    def unit_codes() -> Any:
+        return _quantiser(1.0)
+
+    @good
+    def codes_of_the_signal() -> Any:
+        return _quantiser(0.05)
+
+    @good
+    def compared_by_their_directions() -> Any:
+        """Codes of unit length: none is shorter."""
+        return _quantiser(1.0, unit=True)
+
+
+def _compared(context: Context, choice: Node) -> Iterator[tuple[ParameterFacts, int]]:
+    """Tables that a choice compares with a signal as they are, each with the node of the signal."""
+    nodes = context.facts.nodes
+    front, seen = list(choice.inputs), set(choice.inputs)
+    for _ in range(_FAR):
+        following: list[int] = []
+        for index in front:
+            node = nodes[index]
+            held = {i: p for i in node.inputs if (p := _table(context, nodes[i])) is not None}
+            own = context.parameter(node.parameters.get("weight", ""))
+            if node.op in _READS and own is not None and "expr" not in node.attrs and len(node.inputs) == 1:
+                yield own, _unscaled(context, node.inputs[0])
+            elif node.op in _READS and len(node.inputs) == 2 and len(held) == 1:
+                (place, table) = next(iter(held.items()))
+                yield table, _unscaled(context, next(i for i in node.inputs if i != place))
+            following += [i for i in node.inputs if i not in seen]
+            seen.update(node.inputs)
+        front = following
+
+
+def _unscaled(context: Context, index: int) -> int:
+    """What is coded, before it is multiplied by the 2 of 2 z e."""
+    node = context.facts.nodes[index]
+    factor = node.attrs.get("factor")
+    twice = node.op == "scale" and isinstance(factor, (int, float)) and abs(factor) == _TWICE
+    return node.inputs[0] if twice else index
+
+
+def _table(context: Context, node: Node) -> ParameterFacts | None:
+    """The table that a node holds as it is: not normalised, not scaled."""
+    if node.op != "parameter" or len(node.parameters) != 1:
+        return None
+    table = context.parameter(next(iter(node.parameters.values())))
+    return table if table is not None and table.stats is not None and node.shape is not None else None
+
+
+def _codes(table: ParameterFacts) -> Units | None:
+    """The entries of a table: the axis before the last."""
+    if table.stats is None or len(table.shape) < 2 or table.shape[-1] < 2:
+        return None
+    sizes = [size for size in table.shape[:-1] if size > 1]
+    units = table.stats.rows if table.shape[0] > 1 else table.stats.columns
+    return units if len(sizes) == 1 and units is not None and units.count == sizes[0] else None
+
+
+def _looked_up(context: Context, choice: Node, table: ParameterFacts) -> bool:
+    """Whether what was chosen is read from the table again."""
+    names = {table.name, *table.aliases}
+    behind = reached(context.facts, choice.index, lambda node: not names.intersection(node.parameters.values()))
+    for node in behind:
+        held = [context.facts.nodes[i] for i in node.inputs]
+        if any(names.intersection(n.parameters.values()) for n in (node, *(h for h in held if h.op == "parameter"))):
+            return True
+    return False
+
+
+def _quantiser(std: float, *, unit: bool = False) -> Any:
+    import torch
+    from torch import nn
+
+    class Quantised(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.encoder, self.decoder = nn.Linear(12, 32), nn.Linear(32, 12)
+            nn.init.normal_(self.encoder.weight, std=0.02)
+            self.codes = nn.Parameter(torch.randn(128, 32) * std)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            z = self.encoder(x)
+            codes = nn.functional.normalize(self.codes, dim=-1) if unit else self.codes
+            distance = z.pow(2).sum(-1, keepdim=True) - 2 * z @ codes.t() + codes.pow(2).sum(-1)
+            chosen = nn.functional.embedding(distance.argmin(-1), codes)
+            return self.decoder(z + (chosen - z).detach())
+
+    return Quantised(), (torch.randn(8, 12),)
