@@ -13,7 +13,7 @@ from dataclasses import replace
 
 from initlint.asked import drawn_alike, named, nominal_second
 from initlint.facts import Layer, ModelFacts, ParameterFacts, Site, Write
-from initlint.kernels import of_kernels
+from initlint.kernels import channels_first, channels_last, of_kernels
 from initlint.reasons import (
     Case,
     fan_counted,
@@ -117,6 +117,10 @@ def _suspects(facts: ModelFacts) -> tuple[Suspect, ...]:
             continue
         factor = run_time_factor(facts, layer, parameter)
         given = drawn.get(parameter.name)
+        if channels_last(facts, layer, parameter.shape) and not named(parameter.last):
+            parameter = replace(parameter, shape=channels_first(parameter.shape))
+            read = replace(read, torch_fans=torch_fans(parameter.shape))
+            given = tuple(channels_first(shape) for shape in given if len(shape) > 2) if given is not None else None
         text = texts.of(parameter)
         suspect = _suspect(read, parameter, factor, given, depth, text) if factor is not None else None
         if factor is None and mean_kept(facts, layer, parameter):

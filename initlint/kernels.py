@@ -46,6 +46,22 @@ def of_kernels(facts: ModelFacts, layer: Layer) -> Layer:
     )
 
 
+def channels_last(facts: ModelFacts, layer: Layer, shape: tuple[int, ...]) -> bool:
+    """Whether a convolution's filter is kept as (*kernel, in, out), as other libraries do, and transposed when used."""
+    node = facts.nodes[layer.nodes[0]] if layer.nodes and layer.nodes[0] < len(facts.nodes) else None
+    if layer.kind != "conv" or node is None or node.operator is None or len(shape) < 3:
+        return False
+    kernel = node.attrs.get("kernel")
+    outputs, inputs = node.operator.width_out, node.operator.width_in // max(layer.groups, 1)
+    kept = isinstance(kernel, list) and list(shape[:-2]) == kernel and shape[-2:] == (inputs, outputs)
+    return kept and shape != (outputs, inputs, *shape[:-2])
+
+
+def channels_first(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The same shape as torch has it: (out, in, *kernel)."""
+    return (shape[-1], shape[-2], *shape[:-2])
+
+
 def _convolution(facts: ModelFacts, layer: Layer) -> Node | None:
     """The convolution that takes the output of a linear layer, reshaped, as its kernel."""
     if layer.kind not in ("linear", "matmul") or len(layer.nodes) != 1 or layer.nodes[0] >= len(facts.nodes):

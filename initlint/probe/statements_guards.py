@@ -76,6 +76,7 @@ class Guards:
     def __init__(self, names: Names, subjects: Subjects) -> None:
         self._names = names
         self._subjects = subjects
+        self._inside: set[int] = set()  # the assignments that are being followed
 
     def of(self, tests: Iterable[Test], place: Place) -> tuple[Guard, ...]:
         """Facts of conditions, innermost first."""
@@ -169,9 +170,13 @@ class Guards:
     def _assigned(self, expr: ast.Name, place: Place) -> Condition | None:
         """``scaled = "a" in name`` used as a condition later."""
         values = place.scope.assigned.get(expr.id, [])
-        if len(values) != 1 or isinstance(values[0], ast.Name | ast.Constant):
+        if len(values) != 1 or isinstance(values[0], ast.Name | ast.Constant) or id(values[0]) in self._inside:
             return None
-        found = self._compile(values[0], place)
+        self._inside.add(id(values[0]))  # ``names = names or default()`` asks for itself
+        try:
+            found = self._compile(values[0], place)
+        finally:
+            self._inside.discard(id(values[0]))
         return found if found.subject else None
 
     def _call(self, expr: ast.Call, place: Place) -> Condition | None:
@@ -317,8 +322,13 @@ class Guards:
         while inner is not None and isinstance(expr, ast.Name):
             if expr.id in inner.loops:
                 return loop_kind(*inner.loops[expr.id]), change
-            if len(inner.assigned.get(expr.id, ())) == 1:
-                kind, first = self._text(inner.assigned[expr.id][0], replace(place, scope=inner))
+            values = inner.assigned.get(expr.id, ())
+            if len(values) == 1 and id(values[0]) not in self._inside:
+                self._inside.add(id(values[0]))  # ``name = name.lower()``
+                try:
+                    kind, first = self._text(values[0], replace(place, scope=inner))
+                finally:
+                    self._inside.discard(id(values[0]))
                 return kind, first if change is str else change
             inner = inner.parent
         return "", change
