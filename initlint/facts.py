@@ -259,6 +259,17 @@ class Tag:
 
 
 @dataclass(frozen=True, slots=True)
+class Unregistered:
+    """What a model holds as a plain attribute, so that neither init functions nor optimisers see it."""
+
+    name: str  # "gate.weight": the module's name and the attribute
+    kind: str  # "tensor": one that wants a gradient | "modules": a container of layers
+    count: int  # of the layers
+    shape: tuple[int, ...]
+    site: Site | None  # where the attribute is given its value
+
+
+@dataclass(frozen=True, slots=True)
 class Due:
     """An init statement and the parameters that it would get if a condition were what it means."""
 
@@ -506,6 +517,7 @@ class ModelFacts:
     misread: tuple[Misread, ...] = ()
     tags: tuple[Tag, ...] = ()
     rebuilds: tuple[Rebuild, ...] = ()
+    unregistered: tuple[Unregistered, ...] = ()
     dtype: str = "float32"
     device: str = "cpu"  # "cpu" | "meta"
     loaded: bool = False  # weights come from a checkpoint: init-variance rules do not apply

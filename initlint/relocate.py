@@ -71,6 +71,8 @@ def _sites(facts: ModelFacts) -> Iterator[Site]:
     for tag in facts.tags:
         yield tag.site
         yield tag.reader
+    for held in facts.unregistered:
+        yield from _present(held.site)
     for reseed in facts.reseeds:
         yield from _present(reseed.site)
     for loss in facts.focal:

@@ -33,6 +33,7 @@ from initlint.facts import (
 from initlint.options import ProbeOptions
 from initlint.probe import distributed
 from initlint.probe.submodules import submodule
+from initlint.probe.unregistered import unregistered
 from initlint.records import dataclass
 
 if TYPE_CHECKING:
@@ -156,6 +157,7 @@ def describe(
         focal=record.focal if record is not None else (),
         misread=record.misread if record is not None else (),
         tags=record.tags if record is not None else (),
+        unregistered=unregistered(model),
         dtype=floating[0].dtype if floating else "float32",
         # small tensors of a model built on meta stay real
         device="meta" if options.device == "meta" or any(p.is_meta for p in model.parameters()) else "cpu",

@@ -108,6 +108,7 @@ class OverwrittenLater(Rule):
                 topic="reach",
             )
         yield from self._rescaled(context, set(lost))
+        yield from self._copies_redrawn(context)
         yield from self._whole_instead_of_part(context)
         yield from self._zeroed_for_the_bias(context)
         yield from self._zero_lost_for_the_bias(context)
@@ -144,6 +145,29 @@ class OverwrittenLater(Rule):
                 actual={"std": held},
                 effect=effect,
                 fix="run the generic init first, or over the other layers only",
+                topic="reach",
+            )
+
+    def _copies_redrawn(self, context: Context) -> Iterator[Outcome]:
+        """Frozen copies of other weights (a momentum encoder, a target network) that were drawn anew afterwards."""
+        redrawn = {p.name: before for p in context.facts.parameters if (before := _copied_then_drawn(p)) is not None}
+        lost = {n: (w, p.last) for n, w in redrawn.items() if (p := context.parameter(n)) is not None and p.last}
+        whole = [p for group in _by_sweep(context, lost).values() for p in group]
+        if whole:
+            copy, last = lost[whole[0].name]
+            yield self.finding(
+                context,
+                f"`{whole[0].name}`"
+                + (f" and {len(whole) - 1} more" if len(whole) > 1 else "")
+                + f" was copied from another weight and frozen, and {last.op} draws it anew: it is no copy any more",
+                parameters=[p.name for p in whole],
+                severity=Severity.WARNING,
+                site=self._site(context, [lost[p.name][1] for p in whole]),
+                related=[Related(copy.site.file, copy.site.line, "copied here")] if copy.site else [],
+                expected={"last_write": copy.op},
+                actual={"last_write": last.op},
+                effect="what should start as a copy starts from another draw, and is not trained",
+                fix="copy once more after the initialisation",
                 topic="reach",
             )
 
@@ -289,6 +313,14 @@ class OverwrittenLater(Rule):
         return _net(special_last=True)
 
     @bad
+    def target_redrawn() -> Any:
+        return _target(copied_last=False)
+
+    @good
+    def target_copied_last() -> Any:
+        return _target(copied_last=True)
+
+    @bad
     def small_head_redrawn() -> Any:
         return _policy(head_last=False)
 
@@ -428,6 +460,19 @@ def _one_author(first: Write, last: Write) -> bool:
     """Whether two methods of one class call the same function, so that only the numbers differ."""
     classes = [w.site.function.rpartition(".")[0] if w.site else "" for w in (first, last)]
     return first.op == last.op and classes[0] == classes[1] != ""
+
+
+def _copied_then_drawn(parameter: ParameterFacts) -> Write | None:
+    """The copy of a drawn weight in a frozen one, which a draw of the user's replaced."""
+    last = parameter.last
+    if parameter.kind != "parameter" or parameter.requires_grad or last is None or len(parameter.writes) < 2:
+        return None
+    if not last.random or last.origin != "user" or last.share < 1 or last.op in ("create", "copy_", *_HANDS_OVER):
+        return None
+    before = parameter.writes[-2]
+    chain = before.args.get("chain")
+    copied = before.op in ("copy_", "load") and isinstance(chain, list) and set(chain[1:]) == {"copy"}
+    return before if copied and before.origin == "user" and before.share >= 1 and before.random else None
 
 
 def _scaled_for_depth(context: Context, place: dict[str, str], first: Write, last: Write) -> bool:
@@ -583,6 +628,32 @@ def _apply(fn: str, x: float) -> float:
     if fn == "sigmoid":
         return 1 / (1 + math.exp(-x))
     return max(x, 0.0) + math.log1p(math.exp(-abs(x)))
+
+
+def _target(*, copied_last: bool) -> Any:
+    import torch
+    from torch import nn
+
+    class Twins(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.online, self.target = nn.Linear(16, 8), nn.Linear(16, 8).requires_grad_(False)
+            if not copied_last:
+                self.sync()
+            for layer in (self.online, self.target):
+                nn.init.xavier_uniform_(layer.weight)
+            if copied_last:
+                self.sync()
+
+        @torch.no_grad()
+        def sync(self) -> None:
+            for parameter, other in zip(self.target.parameters(), self.online.parameters(), strict=True):
+                parameter.copy_(other)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.online(x) - self.target(x)
+
+    return Twins()
 
 
 def _policy(*, head_last: bool) -> Any:

@@ -9,6 +9,8 @@ from initlint.facts import ParameterFacts
 from initlint.findings import Related, Severity
 from initlint.rule import Context, Outcome, Rule, bad, by_cause, good
 
+_NUMBERS = ("float", "bfloat", "complex")
+
 
 class UninitialisedMemory(Rule):
     """A parameter holds memory that no statement ever wrote.
@@ -57,7 +59,7 @@ class UninitialisedMemory(Rule):
             if p.uninitialised > 0
             and p.provenance != "loaded"
             and not p.generated
-            and (p.kind == "parameter" or p.name in read)
+            and (p.kind == "parameter" or p.name in read or _emptied(p))
         ]
         for group in by_cause(suspects).values():
             whole = [p for p in group if p.uninitialised >= 1]
@@ -97,6 +99,26 @@ class UninitialisedMemory(Rule):
 
         return Scaled()
 
+    @bad
+    def table_lost_on_meta() -> Any:
+        import torch
+        from torch import nn
+
+        class Rotary(nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                with torch.device("meta"):
+                    self.fc = nn.Linear(16, 16)
+                    self.register_buffer("frequencies", 0.1 ** (torch.arange(8) / 8))
+                self.to_empty(device="cpu")
+                self.fc.reset_parameters()
+
+            def forward(self, x: torch.Tensor) -> torch.Tensor:
+                angles = torch.arange(x.shape[1])[:, None] * self.get_buffer("frequencies")
+                return self.fc(x) * torch.cat((angles.cos(), angles.sin()), -1)
+
+        return Rotary(), (torch.randn(2, 6, 16),)
+
     @good
     def written_later() -> Any:
         import torch
@@ -113,6 +135,16 @@ class UninitialisedMemory(Rule):
                 return self.fc(x) * self.scale
 
         return Scaled()
+
+
+def _emptied(parameter: ParameterFacts) -> bool:
+    """Whether a buffer of numbers had a value before its memory was given anew (``to_empty`` after a build on meta).
+
+    Constants that are computed from such a buffer alone do not name it.
+    """
+    ops = [write.op for write in parameter.writes]
+    valued = bool(parameter.writes) and parameter.writes[0].args.get("function") not in ("empty", "empty_like", None)
+    return valued and "to_empty" in ops[1:] and parameter.dtype.startswith(_NUMBERS)
 
 
 def _names(group: list[ParameterFacts]) -> str:

@@ -133,10 +133,19 @@ def _dead_share(context: Context, parameter: ParameterFacts) -> tuple[float, str
     stats = parameter.stats
     if stats is None or parameter.kind != "parameter" or len(parameter.shape) < 2 or stats.zeros == stats.count:
         return None
+    if _table(parameter):
+        return None
     layers = context.layers_of(parameter.name)
     if len(parameter.shape) >= 3 and not _unit_axis_first(layers):
         return _dead_members(parameter, stats)
     return _dead_rows(context, parameter, stats, layers)
+
+
+def _table(parameter: ParameterFacts) -> bool:
+    """Whether all values were computed elsewhere and copied (a lookup table): rows of zeros are a part of it."""
+    last = parameter.last
+    computed = last is not None and last.op == "copy_" and last.args.get("function") == "derived"
+    return last is not None and computed and not last.random and last.share >= 1
 
 
 def _unit_axis_first(layers: tuple[Layer, ...]) -> bool:

@@ -105,6 +105,14 @@ class WrongFanAxis(SuspectRule):
     def noise_by_outputs() -> Any:
         return _noisy(by_inputs=False)
 
+    @bad
+    def taps_left_out_of_filters_kept_channels_last() -> Any:
+        return _channels_last(taps=False)
+
+    @good
+    def filters_kept_channels_last() -> Any:
+        return _channels_last(taps=True)
+
     @good
     def noise_by_inputs() -> Any:
         return _noisy(by_inputs=True)
@@ -354,3 +362,22 @@ def _dueling(*, by_inputs: bool) -> Any:
             return self.value(h) + advantage - advantage.mean(-1, keepdim=True)
 
     return Dueling(), (torch.randn(8, 16),)
+
+
+def _channels_last(*, taps: bool) -> Any:
+    import math
+
+    import torch
+    from torch import nn
+
+    class Conv(nn.Module):
+        def __init__(self, inputs: int, outputs: int) -> None:
+            super().__init__()
+            fan = inputs * (9 if taps else 1)
+            self.filter = nn.Parameter(torch.randn(3, 3, inputs, outputs) * math.sqrt(2.0 / fan))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.relu(nn.functional.conv2d(x, self.filter.permute(3, 2, 0, 1), padding=1))
+
+    body = nn.Sequential(Conv(12, 40), Conv(40, 48), Conv(48, 56), Conv(56, 24))
+    return nn.Sequential(body, nn.Flatten(), nn.Linear(24 * 64, 4)), (torch.randn(4, 12, 8, 8),)
