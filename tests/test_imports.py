@@ -24,6 +24,7 @@ LAYERS: tuple[frozenset[str], ...] = (
             "rule",
             "table",
             "asked",
+            "alike",
             "carry",
             "depth_gains",
             "diagnosis",
