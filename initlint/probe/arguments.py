@@ -11,6 +11,7 @@ import ast
 import contextlib
 import inspect
 import os
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import field
 from typing import TYPE_CHECKING, Any
@@ -229,6 +230,8 @@ def _filled(
         usage.counted |= parameter.name in items and items[parameter.name].repeated
         annotation = _annotation(parameter, namespace)
         value, origin = _part(annotation, usage, script, directory) if guess else (conventions.NOTHING, "")
+        if value is conventions.NOTHING:
+            value, origin = _namesake(parameter.name, script, directory)
         if value is not conventions.NOTHING:
             pass
         elif isinstance(annotation, type) and annotation is not parameter.empty and annotation.__module__ != "builtins":
@@ -252,6 +255,22 @@ def _filled(
         else:
             filled[parameter.name] = (value, f"{origin}; {given} gives it" if given else origin)
     return filled, unknown
+
+
+def _namesake(name: str, script: Script, directory: str) -> tuple[Any, str]:
+    """What the file itself gives to a name of its top level that is called like the argument: ``config = {...}``."""
+    from initlint.probe import callsites, conventions
+    from initlint.probe.evaluate import Evaluator, Unknown
+
+    site = callsites.module_level(name, script.path) if os.path.isabs(script.path) else None
+    if site is None:
+        return conventions.NOTHING, ""
+    try:
+        value = Evaluator(site, script.namespace, script.name).value(ast.Name(name))
+    except Unknown:
+        return conventions.NOTHING, ""
+    plain = isinstance(value, (int, float, str, tuple, list, dict)) and value not in ((), [], {}, "")
+    return (value, f"`{name}` in {relative(script.path, directory)}") if plain else (conventions.NOTHING, "")
 
 
 def _options(paths: Mapping[tuple[str, ...], Any], script: Script, directory: str) -> tuple[Mapping[str, Any], str]:
@@ -314,6 +333,22 @@ def _proposal(subject: Any, chosen: Chosen) -> Proposal:
     kwargs = {name: value for name, (value, _) in chosen.items() if name not in positional_only}
     arguments = tuple(Argument(name, text_of(value), origin) for name, (value, origin) in chosen.items())
     return Proposal(args, kwargs, arguments)
+
+
+def asked_for(subject: Any, proposal: Proposal, message: str) -> Iterator[Proposal]:
+    """The same with one of the optional arguments that a refusal names: "either heads or width has to be set"."""
+    from initlint.probe import conventions
+
+    words = set(re.findall(r"\w+", message))
+    for parameter in parameters_of(subject):
+        unset = parameter.default is None or parameter.default == -1
+        if parameter.name not in words or parameter.name in proposal.kwargs or not unset:
+            continue
+        value = conventions.by_name(parameter.name)
+        if value is not conventions.NOTHING:
+            told = Argument(parameter.name, text_of(value), "asked for by the constructor")
+            kwargs = {**proposal.kwargs, parameter.name: value}
+            yield Proposal(proposal.args, kwargs, (*proposal.arguments, told))
 
 
 def text_of(value: Any) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import inspect
+import itertools
 import random
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -30,6 +31,8 @@ from initlint.records import dataclass
 
 #: How often a name that was not executed is provided and the construction tried again.
 _PROVIDED = 20
+#: So many of the options that a refusal names are tried, one at a time.
+_ASKED = 3
 
 
 @dataclass(slots=True)
@@ -171,6 +174,9 @@ def construct(
         tried.append(proposal.kwargs)
         mark = recorder.mark() if recorder is not None else None
         built = _refitted(proposal, attempt)
+        if isinstance(built, ProbeError) and not proposal.args:
+            others = itertools.islice(choosing.asked_for(subject, proposal, built.message), _ASKED)
+            built = next((b for other in others if isinstance(b := _refitted(other, attempt), Built)), built)
         if isinstance(built, Built) and (zeros := hollow(built.model)):
             built = _filled_out(proposal, built, attempt, subject, zeros[0][0])
         apart = len(set(larger.guessed(proposal).values())) > 1

@@ -74,6 +74,18 @@ def find(name: str, path: str) -> list[CallSite]:
     return found
 
 
+def module_level(name: str, path: str) -> CallSite | None:
+    """Where a name of a file's top level can be looked up after all of it; ``None`` where it is given no value."""
+    try:
+        with open(path, encoding="utf-8", errors="replace") as stream:
+            tree = ast.parse(stream.read())
+    except (OSError, SyntaxError, ValueError):
+        return None
+    end = ast.Call(ast.Name(name), [], [], lineno=1 << 30, col_offset=0)
+    site = CallSite(Source(path, tree), end)
+    return site if assigned(site, name) is not None else None
+
+
 def sources_with(name: str, path: str) -> Iterator[Source]:
     """The pieces of code in the repository of a file that may call ``name``, nearest first."""
     pattern = re.compile(rf"\b{re.escape(name)}\s*\(")

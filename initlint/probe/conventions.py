@@ -76,6 +76,9 @@ _NAMES: tuple[tuple[str, Any], ...] = (
     ),
     (r"(time|diffusion|num|n|max)?(steps|timesteps|t)|iterations?|iters", 8),
     (r"bias|useb?ias|affine|bn|usebn|batchnorm|usebatchnorm|residual|causal", True),
+    (r"(attn|attention)(res(olution)?s?)", ()),  # no attention: the resolutions where a U-Net has some
+    (r"lb|(lower|min)(bounds?)?|lowerbounds?", -1.0),
+    (r"ub|(upper|max)(bounds?)?|upperbounds?", 1.0),
     (r"device", "cpu"),
     (r"dtype", torch.float32),
     (r"(layer|block|stage|level)?(id|idx|index)", 0),

@@ -7,6 +7,7 @@ of the model's own module or of torch. What is called is limited to those classe
 from __future__ import annotations
 
 import ast
+import contextlib
 import dataclasses
 import functools
 import operator
@@ -49,6 +50,8 @@ _BUILTINS: Mapping[str, Any] = {
     for f in (int, float, bool, str, len, list, tuple, dict, set, min, max, sum, round, abs, range, sorted)
 } | {"partial": functools.partial}
 
+#: What asks for nothing but the machine, and makes tensors of what can be told.
+_TORCH = (torch.cuda.is_available, torch.device, torch.tensor, torch.as_tensor)
 # Arrays of what can be told: sizes of tables and stages are handed on as such.
 _ARRAYS = ("numpy.array", "numpy.asarray")
 
@@ -154,7 +157,13 @@ class Evaluator:
         container = self.value(node.value, depth)
         if not isinstance(container, (list, tuple, dict, str)):
             raise Unknown
-        return container[self.value(node.slice, depth)]
+        try:
+            return container[self.value(node.slice, depth)]
+        except Unknown:  # a choice among classes by a name that is not told: any of them builds
+            choices = list(container.values()) if isinstance(container, dict) else []
+            if not choices or not all(isinstance(choice, type) for choice in choices):
+                raise
+            return choices[0]
 
     def _name(self, node: ast.Name, depth: int) -> Any:
         walked = loop_source(self.site, node.id)
@@ -169,7 +178,10 @@ class Evaluator:
         """A dictionary with the entries that later statements put into it."""
         if not isinstance(value, dict):
             return value
-        more = {self.value(key, depth): self.value(item, depth) for key, item in entries(self.site, name)}
+        more = {}
+        for key, item in entries(self.site, name):
+            with contextlib.suppress(Unknown):  # the others are told all the same
+                more[self.value(key, depth)] = self.value(item, depth)
         return {**value, **more}
 
     def _attribute(self, node: ast.Attribute, depth: int) -> Any:
@@ -206,7 +218,7 @@ class Evaluator:
         return function(*args, **kwargs)
 
     def _may_call(self, function: Any) -> bool:
-        if function in _BUILTINS.values() or function in _arrays():
+        if function in _BUILTINS.values() or function in _arrays() or function in _TORCH:
             return True
         if not isinstance(function, type):
             return False

@@ -33,6 +33,8 @@ _OPTIONAL = re.compile(r"\boptional\b", re.IGNORECASE)
 _INTEGER = re.compile(r"LongTensor|IntTensor|int64|int32|torch\.long")
 _BOOLEAN = re.compile(r"BoolTensor|torch\.bool\b|\bbool tensor", re.IGNORECASE)
 
+# "x: Tensor,  # (B, C, T)" in a signature
+_BEHIND = re.compile(r"^[ \t]*(\w+)[ \t]*(?::[^#=]+)?(?:=[^#]*)?,[ \t]*#[ \t]*(.+)$")
 _POSITIONS = re.compile(r"position|coord")
 _BATCH = re.compile(r"^(batch\w*|bs|bsz|b|n|num_(images|videos|audios|images_or_videos|samples))$")
 _LENGTH = re.compile(r"(^|_)(len|length|seq|seqlen|tokens?|time|steps?|frames|patches|t|l|s)(_|$)")
@@ -65,7 +67,7 @@ def described(model: nn.Module) -> dict[str, Described]:
         names = [n for n in inspect.signature(model.forward).parameters if n != "self"]
     except (TypeError, ValueError):
         return {}
-    texts = [inspect.getdoc(model.forward) or "", type(model).__doc__ or ""]
+    texts = [inspect.getdoc(model.forward) or "", type(model).__doc__ or "", _comments(model)]
     found: dict[str, Described] = {}
     for name in names:
         for text in texts:
@@ -74,6 +76,21 @@ def described(model: nn.Module) -> dict[str, Described]:
                 found[name] = entry
                 break
     return found
+
+
+def _comments(model: nn.Module) -> str:
+    """Comments of the forward, one a line; one behind an argument of the signature is about that argument."""
+    try:
+        lines = inspect.getsource(type(model).forward).splitlines()
+    except (OSError, TypeError, AttributeError):  # of scripted models there is none
+        return ""
+    found = []
+    for line in lines:
+        if (match := _BEHIND.match(line)) is not None:
+            found.append(f"{match[1]}: {match[2]}")
+        elif line.lstrip().startswith("#"):
+            found.append(line.strip().lstrip("# "))
+    return "\n".join(found)
 
 
 def described_guesses(

@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from initlint.probe.inputs_failed import Assignment, Failed, changed, feeders, fitted, numbers_in, scaled
 from initlint.probe.inputs_wants import Guess, spatial
 
+#: Also of a convolution called as a function, whose weight is computed first (weight standardisation).
+CHANNELS = re.compile(r"expected input\[[\d, ]+\] to have (\d+) channels, but got (\d+) channels")
 _SPLIT = re.compile(r"sum exactly to (\d+) .*dimension (-?\d+)\), but got split_sizes=\[([\d, ]+)\]")
 # A shape that was given and the one that was wanted: of attention masks, and of the states of recurrent layers.
 _SHAPES = (
@@ -81,11 +83,24 @@ def by_shapes(attempt: Failed) -> Iterator[Assignment]:
     found = _SIDES.search(text) if attempt.failure is None else None
     if found is not None:
         yield from _in_proportion(attempt, (int(found[1]), int(found[2])), (int(found[3]), int(found[4])))
+    found = CHANNELS.search(text)
+    if found is not None:
+        yield from _turned(attempt, int(found[1]), int(found[2]))
     found = _SPLIT.search(text)
     if found is not None:
         for name in feeders(attempt):
             for fixed in scaled(attempt.guesses[name], int(found[1]), sum(numbers_in(found[3])), channels_second=False):
                 yield changed(attempt, name, fixed)
+
+
+def _turned(attempt: Failed, want: int, have: int) -> Iterator[Assignment]:
+    """Sequences with the channels last, all of one kind: the model exchanges the axes before its convolution."""
+    for name in feeders(attempt):
+        guess = attempt.guesses[name]
+        if guess.kind == "sequence" and guess.shape[1:] == (want, have):
+            shape = (guess.shape[0], have, want)
+            alike = {n: g for n, g in attempt.guesses.items() if g.kind == "sequence" and g.shape[1] == want}
+            yield {n: Guess("other", shape, g.dtype) if n in alike else g for n, g in attempt.guesses.items()}
 
 
 def _named_shape(guess: Guess, words: list[str]) -> tuple[int, ...] | None:

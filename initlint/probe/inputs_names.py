@@ -17,6 +17,7 @@ _NAMED: tuple[tuple[str, str], ...] = (
     (r"^(adj|adjacency|a_hat|graph)(_?mat(rix)?)?$", "adjacency"),
     (r"^batch(_index|_idx)?$", "graphs"),
     (r"(^|_)(ids?|idx|index|indices|tokens?|labels?|src|tgt|words?|users?|items?|classes|y)($|_)", "ids"),
+    (r"^(texts?|captions?|sentences?|prompts?|phonemes?|phones?|graphemes?)$", "ids"),
 )
 _SINGLE = re.compile("label|class|^y$|user|item")
 
@@ -26,7 +27,8 @@ def by_name(name: str, batch: int, high: int) -> Guess | None:
     kind = next((kind for pattern, kind in _NAMED if re.search(pattern, name.lower())), "")
     length = tokens(batch)
     if kind == "lengths":
-        return Guess("lengths", (batch,), torch.int64, length + 1)  # of sequences as long as we make them
+        # of sequences as long as we make them, all whole: packing wants none empty, and the longest first
+        return Guess("lengths", (batch,), torch.int64, length + 1, fill="longest")
     if kind == "mask":
         return Guess("mask", (batch, length), torch.bool, fill="ones")
     if kind == "time":

@@ -24,7 +24,7 @@ from initlint.probe.inputs_failed import (
     scaled,
 )
 from initlint.probe.inputs_leads import consumer_wants
-from initlint.probe.inputs_messages import by_shapes
+from initlint.probe.inputs_messages import CHANNELS, by_shapes
 from initlint.probe.inputs_patterns import by_pattern
 from initlint.probe.inputs_spec import smallest_table
 from initlint.probe.inputs_wants import IMAGE_SIZES, SEQUENCE_SIZES, VOLUME_SIZES, Guess, spatial, variants
@@ -58,8 +58,6 @@ _LARGEST_SIDE = 512
 # A second of sound has 16000 samples, and a codec's encoder may make one of 320.
 _LONGEST = 16_384
 _LARGEST_TUPLE = 4
-#: A convolution called as a function, whose weight is computed first (weight standardisation).
-_CHANNELS = re.compile(r"expected input\[[\d, ]+\] to have (\d+) channels, but got (\d+) channels")
 # "length 8000 is not a multiple of 1920", "must be divisible by 14", "a multiple of `n_window * 2` (100), but got 128"
 _MULTIPLE = re.compile(r"(?:multiple of|divisible by)\D{0,12}\d[^.,;]*", re.IGNORECASE)
 _UNPACK = re.compile(r"(?:not enough|too many) values to unpack \(expected(?: at least)? (\d+)(?:, got (\d+))?")
@@ -77,7 +75,16 @@ def repairs(attempt: Failed, root: nn.Module, batch: int) -> Iterator[Assignment
         yield from _by_failure(attempt, attempt.failure, root, batch)
     yield from _by_rank(attempt)
     if attempt.failure is None and isinstance(attempt.error, (ValueError, AssertionError, RuntimeError)):
+        yield from _without(attempt)
         yield from _by_demand(attempt)
+
+
+def _without(attempt: Failed) -> Iterator[Assignment]:
+    """Nothing for an argument that a refusal names: "x_cat is needed exactly when there are categories"."""
+    words = set(re.findall(r"\w+", str(attempt.error)))
+    for name, guess in attempt.guesses.items():
+        if name in words and guess.shape and len(attempt.guesses) > 1:
+            yield changed(attempt, name, NO_VALUE)
 
 
 def _composites(attempt: Failed) -> Iterator[Assignment]:
@@ -181,7 +188,7 @@ def _by_failure(attempt: Failed, failure: Failure, root: nn.Module, batch: int) 
                 yield changed(attempt, name, NO_VALUE)
         yield from _sizes(attempt, failure, module)
     else:
-        found = _CHANNELS.search(str(attempt.error))
+        found = CHANNELS.search(str(attempt.error))
         if found is not None:
             want, have = int(found[1]), int(found[2])
             for name in feeders(attempt, 0):

@@ -24,7 +24,7 @@ class Spec:
     dtype: torch.dtype
     shape: tuple[int, ...]
     high: int | None = None
-    fill: str = ""  # "" random values | "ones" | "times C": random values of standard deviation C
+    fill: str = ""  # "" random values | "ones" | "longest": below the bound | "times C": random, of that deviation
 
 
 def parse(texts: Sequence[str]) -> tuple[Spec, ...]:
@@ -48,6 +48,8 @@ def build(spec: Spec, model: nn.Module | None = None) -> torch.Tensor:
         return torch.ones(spec.shape, dtype=torch.bool, device="cpu")
     high = spec.high if spec.high is not None else smallest_table(model)
     high = min(high, torch.iinfo(spec.dtype).max)
+    if spec.fill == "longest":
+        return torch.full(spec.shape, max(high - 1, 1), dtype=spec.dtype, device="cpu")
     return indices(spec.shape, high).to(spec.dtype)
 
 
