@@ -368,7 +368,9 @@ def written(b: Builder, c: Call) -> Value:
         return b.emit(c, "identity" if known else "opaque", known, attrs={"name": c.name})
     if share is not None and share >= 1.0:
         return b.emit(c, "identity", (part,))
-    if share is not None and b.filled.get(whole, 1.0) + share < 1.0 + ROUNDING:
+    if share == 0.0:  # no place was chosen: boxes of a level that none belongs to
+        return b.emit(c, "identity", (whole,))
+    if share is not None and whole in b.filled and b.filled[whole] + share < 1.0 + ROUNDING:
         return _filled(b, c, whole, part, share)
     attrs = {"share": None if share is None else 1.0 - share, "written": True}
     return b.emit(c, "where", (whole, part), attrs=attrs, roles=b.roles[whole])

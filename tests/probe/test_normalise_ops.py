@@ -13,6 +13,8 @@ import torch.nn.functional as F
 from normalise_helper import Call, ops, traced
 from torch import nn
 
+import initlint
+
 X = (4, 8, 6)  # samples, channels or tokens, channels
 I = (4, 8, 6, 6)  # noqa: E741  images
 
@@ -215,3 +217,21 @@ def test_scores_scattered_into_a_mask_are_what_counts() -> None:
     mixed = next(n for n in nodes if n.op == "where")
     assert mixed.attrs["share"] == pytest.approx(0.2)
     assert not any(n.op == "opaque" for n in nodes)
+
+
+def test_a_piece_of_nothing_leaves_a_tensor_as_it_is() -> None:
+    """Boxes of a level that none belongs to are written to no place."""
+
+    class Levels(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.second, self.head = nn.Linear(8, 8), nn.Linear(8, 8), nn.Linear(8, 3)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            y = self.first(x)
+            level = (x.sum(-1) > 1e9).nonzero()[:, 0]
+            y[level] = self.second(x[level])
+            return self.head(y.relu())
+
+    (report,) = initlint.check(Levels, inputs=torch.randn(4, 8)).models
+    assert (report.facts.status, report.facts.reason) == ("analysed", "")
