@@ -247,6 +247,8 @@ def _filled(
                     if value is conventions.NOTHING:  # real sizes are large: where small ones can be made up, these do
                         declared, origin = _options(paths, script, directory)
                         value = configs.made(paths, parameter.name, declared)
+        if value is conventions.NOTHING and guess:
+            value, origin = conventions.config_called(parameter.name, subject, namespace)
         if value is conventions.NOTHING and guess and not usage.attributes:  # a number has no entries
             value, origin = conventions.value_for(parameter.name, annotation, usage, namespace)
             value = sequences.fitted(parameter.name, value, items, beside)

@@ -46,7 +46,7 @@ _NAMES: tuple[tuple[str, Any], ...] = (
     (r"patch(size|h|w)?", 8),
     (r"(n|num)?spatial(dim(ension)?s?|ndims?)", 2),  # how many axes an image has: MONAI's argument
     (
-        r"(num|n)?(vocab(ulary)?|tokens?|words?|embeddings|items?|users?|entities|nodes|relations|characters?)(size|s|num)?|ntokens?|(src|tgt|trg|source|target)vocab(size)?",
+        r"(num|n)?(vocab(ulary)?|tokens?|words?|embeddings|items?|users?|entities|nodes|relations|characters?)(size|s|num)?(or\w*(file|path|json)\w*)?|ntokens?|(src|tgt|trg|source|target)vocab(size)?",
         120,  # neither its root nor its inverse is a round number, as 100's, that code may give for a std or a bound
     ),
     (
@@ -233,6 +233,27 @@ def config_for(attributes: Mapping[str, None], namespace: Mapping[str, Any]) -> 
             instance = instance_of(value)
             if instance is not NOTHING and all(hasattr(instance, attribute) for attribute in wanted):
                 return instance, f"defaults of {value.__name__}"
+    return NOTHING, ""
+
+
+def config_called(name: str, subject: Any, namespace: Mapping[str, Any]) -> tuple[Any, str]:
+    """An instance of a configuration class of the module, for an argument that is called a configuration.
+
+    Of several the one whose name begins as the model's does: ``BertConfig`` for ``BertModel``.
+    """
+    if not re.fullmatch(r"(model_?)?(config|cfg|conf|configuration)", name.lower()):
+        return NOTHING, ""
+    classes = [
+        value
+        for value in namespace.values()
+        if isinstance(value, type) and not issubclass(value, nn.Module) and re.search(r"Conf(ig\w*)?$", value.__name__)
+    ]
+    own = str(getattr(subject, "__name__", ""))
+    classes.sort(key=lambda cls: -sum(1 for _ in itertools.takewhile(bool, map(str.__eq__, cls.__name__, own))))
+    for cls in classes:
+        instance = instance_of(cls)
+        if instance is not NOTHING:
+            return instance, f"defaults of {cls.__name__}"
     return NOTHING, ""
 
 

@@ -112,11 +112,36 @@ class Net(nn.Module):
     def forward(self, x_enc, x_mark):
         return self.value(x_enc.permute(0, 2, 1)).transpose(1, 2) + self.time(x_mark)
 """
+NAMED = """
+from torch import nn
+
+class OtherConfig:
+    width = 8
+
+class NetConfig:
+    def __init__(self, vocab_size_or_config_file, width=16):
+        self.vocab_size, self.width = vocab_size_or_config_file, width
+
+class Base(nn.Module):
+    def __init__(self, config):
+        super().__init__()
+        if not isinstance(config, NetConfig):
+            raise ValueError("config should be a NetConfig")
+        self.config = config
+
+class Net(Base):
+    def __init__(self, config):
+        super().__init__(config)
+        self.body = nn.Sequential(nn.Embedding(self.config.vocab_size, self.config.width), nn.Linear(16, 3))
+
+    def forward(self, ids):
+        return self.body(ids)
+"""
 
 
 @pytest.mark.parametrize(
-    "source", [CONFIGURED, EITHER, CHOSEN, COMMENTED, EXACTLY, PACKED, TURNED],
-    ids=["configured", "either", "chosen", "commented", "exactly", "packed", "turned"],
+    "source", [CONFIGURED, EITHER, CHOSEN, COMMENTED, EXACTLY, PACKED, TURNED, NAMED],
+    ids=["configured", "either", "chosen", "commented", "exactly", "packed", "turned", "named"],
 )  # fmt: skip
 def test_the_file_tells(source: str, tmp_path: Path) -> None:
     file = tmp_path / "model.py"
