@@ -260,6 +260,10 @@ def _stacked(layer: Layer, shape: tuple[int, ...]) -> Iterator[Miscount]:
             if count > 1:
                 clause = f"counts {' x '.join(str(shape[i]) for i in chosen)} = {count} of {shape} as inputs"
                 yield Miscount("fan_axis", count, fan_in, f"{clause} instead of {fan_in:g}")
+    # as Keras and JAX read a tensor of several axes where nobody says otherwise
+    around = math.prod(shape[:-2])
+    clause = f"reads {shape} as a kernel of {around} taps from {shape[-2]} to {shape[-1]} channels"
+    yield Miscount("fan_axis", (shape[-2] + shape[-1]) * around / 2, (fan_in + own) / 2, clause)
     for first, second in itertools.combinations(axes, 2):
         count = shape[first] + shape[second]
         clause = f"adds the axes {shape[first]} and {shape[second]} of {shape} for fan_in + fan_out {fan_in + own:g}"
