@@ -249,7 +249,8 @@ def sentence(effect: Effect, scene: Scene) -> str:
     if wanted is not None and wanted.raw >= 0.5 and wanted.shrinks != span.shrinks:
         rest = f"it {'shrinks' if wanted.shrinks else 'grows'} {rest}"
     # reports show standard deviations beside it: without the word a reader would take the square for wrong
-    return f"{what}'s second moment {verb} {fold(span.raw)}-fold from {start} to {end} (expected: {rest})"
+    between = f"at {end}" if start == end else f"from {start} to {end}"
+    return f"{what}'s second moment {verb} {fold(span.raw)}-fold {between} (expected: {rest})"
 
 
 def fold(log_ratio: float) -> str:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from initlint.asked import nominal_second
+from initlint.diagnosis import suspects
 from initlint.facts import ParameterFacts
 from initlint.findings import Related, Severity
 from initlint.rule import Context, Outcome, Rule, bad, by_cause, good, site_of
@@ -18,6 +19,8 @@ from initlint.theory.schemes import requested
 # The two stds come from the same formula, so they agree with the factor to rounding; the record is exact.
 _EXACT = 1e-4
 _ROUND = 8
+# Stds of a fan that was counted wrong differ with the shapes, and may happen to differ by the root of a depth.
+_MISCOUNTED = ("fan_axis", "grouped_fan", "fused_fan")
 
 
 class MisplacedResidualScaling(Rule):
@@ -118,7 +121,8 @@ class MisplacedResidualScaling(Rule):
         uneven = len(kept) % len(scaled) and len(scaled) % len(kept)
         if factor is None or uneven or min(len(kept), len(scaled)) < 2:
             return
-        if _by_fan(context, writers):
+        miscounted = {s.parameter.name for s in suspects(context.facts) if s.reason in _MISCOUNTED}
+        if _by_fan(context, writers) or any(p.name in miscounted for p in writers):
             return
         if not any(_written(p) for p in scaled):
             return  # PyTorch's default differs with the fan-in (d and 2 d: by 1.41), and nobody scaled anything

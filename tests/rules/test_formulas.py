@@ -369,3 +369,45 @@ def test_one_finding_at_the_line_of_the_helper(build: type[nn.Module], code: str
     assert found.site is not None
     assert found.site.text.startswith(line)
     assert len([place for place in found.related if place.role == "used here"]) == 2
+
+
+class Block(nn.Module):
+    """Attention whose projections are kernels of three axes, and a perceptron, over a residual stream."""
+
+    def __init__(self, init: Init, dim: int = 128, heads: int = 8, wide: int = 256) -> None:
+        super().__init__()
+        self.norms = nn.ModuleList([nn.LayerNorm(dim), nn.LayerNorm(dim)])
+        self.value = nn.Parameter(torch.empty(dim, heads, dim // heads))
+        self.out = nn.Parameter(torch.empty(heads, dim // heads, dim))
+        self.up, self.down = nn.Parameter(torch.empty(dim, wide)), nn.Parameter(torch.empty(wide, dim))
+        for weight in (self.value, self.out, self.up, self.down):
+            init(weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        v = torch.einsum("btd,dhk->bthk", self.norms[0](x), self.value)
+        x = x + torch.einsum("bthk,hkd->btd", v, self.out)
+        return x + nn.functional.gelu(self.norms[1](x) @ self.up) @ self.down
+
+
+class Blocks(nn.Module):
+    def __init__(self, init: Init, depth: int = 3) -> None:
+        super().__init__()
+        self.blocks = nn.Sequential(*(Block(init) for _ in range(depth)))
+        self.head = nn.Linear(128, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.blocks(x))
+
+
+def _as_keras_reads(weight: Any) -> None:
+    around = math.prod(weight.shape[:-2])
+    limit = math.sqrt(6.0 / (around * (weight.shape[-2] + weight.shape[-1])))
+    weight.data.uniform_(-limit, limit)
+
+
+def test_kernels_of_three_axes_read_as_a_convolution() -> None:
+    """The stds of the two writers differ by sqrt(3) over three blocks: by the fans, and not for depth (IL306)."""
+    report = initlint.check(lambda: Blocks(_as_keras_reads), inputs=(torch.empty(4, 20, 128),), seed=0)
+    found = {f.code: f for f in report.findings if f.code in ("IL106", "IL306")}
+    assert set(found) == {"IL106"}
+    assert "reads (128, 8, 16) as a kernel of 128 taps from 8 to 16 channels" in found["IL106"].message
