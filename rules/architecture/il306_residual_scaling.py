@@ -19,6 +19,8 @@ from initlint.theory.schemes import requested
 # The two stds come from the same formula, so they agree with the factor to rounding; the record is exact.
 _EXACT = 1e-4
 _ROUND = 8
+# The matrices whose product is the scores of an attention.
+_ASKING = ("query", "key")
 # Stds of a fan that was counted wrong differ with the shapes, and may happen to differ by the root of a depth.
 _MISCOUNTED = ("fan_axis", "grouped_fan", "fused_fan")
 
@@ -29,8 +31,8 @@ class MisplacedResidualScaling(Rule):
     ## What it does
     In nets with several residual blocks of one kind, finds a group of weights whose std is the base std divided by
     sqrt(N) or sqrt(2N) of the N blocks. Reports where weights inside the branches have it while those at the end of a
-    branch keep the base std, where only one of two kinds of writers has it, and where writers were multiplied by
-    the factor instead. A division by N or 2N itself is a note.
+    branch keep the base std, where only one of two kinds of writers has it, where queries and keys have it too, and
+    where writers were multiplied by the factor instead. A division by N or 2N itself is a note.
 
     ## Why is this bad?
     GPT-2 divides the std of the matrices that write into the residual stream by sqrt(2N), so that the stream does not
@@ -50,7 +52,7 @@ class MisplacedResidualScaling(Rule):
     ```
 
     ## Known problems
-    Only the factors sqrt(N) and sqrt(2N) are known.
+    Only the factors sqrt(N) and sqrt(2N) are known, and sqrt(2(N + 1)) for queries and keys.
 
     ## References
     - Radford et al. 2019 (GPT-2), section 2.3
@@ -76,11 +78,44 @@ class MisplacedResidualScaling(Rule):
         inner = [p for layer, p in pairs if not layer.branch and not layer.head]
         if len(writers) < 2:
             return
+        asking = [p for layer, p in pairs if layer.consumer == "attention" and layer.role in _ASKING]
+        yield from self._in_scores(context, writers, asking, [p for p in inner if p not in asking])
         levels = {_std(p) for p in writers}
         if len(levels) == 1:
             yield from self._one_level(context, writers, inner, levels.pop())
         elif len(levels) == 2:
             yield from self._two_levels(context, writers, inner, max(levels), min(levels))
+
+    def _in_scores(
+        self, context: Context, writers: list[ParameterFacts], asking: list[ParameterFacts], rest: list[ParameterFacts]
+    ) -> Iterator[Outcome]:
+        """Queries and keys have what all writers have. (Values with it are DeepNet's and T-Fixup's way.)"""
+        small = _common(asking) if all(_written(p) for p in asking) else None
+        width = _fans(context, asking)
+        alike = [p for p in writers if small and _same(_std(p), small) and _fans(context, [p]) == width]
+        if small is None or not alike or not (_common(writers) or _by_fan(context, writers)):
+            return  # not all writers are scaled
+        others = [p for p in rest if _written(p) and not _same(_std(p), small)]
+        base = _most_common([p for p in others if _fans(context, [p]) == width])
+        if not base:
+            return
+        depths = (len(writers), len(writers) // 2)  # one or two branches in a layer
+        counts = sorted({count for n in depths for count in (n, 2 * n, 2 * (n + 1)) if count > 1})
+        for count in counts:
+            if not _same(base / small, math.sqrt(count)):
+                continue
+            yield self.finding(
+                context,
+                f"`{asking[0].name}` and {len(asking) - 1} more, queries and keys, have std {small:.4g}, scaled by"
+                f" 1/{math.sqrt(count):.3g} for depth as `{alike[0].name}` is, but do not write into the stream",
+                parameters=[p.name for p in asking],
+                site=context.selected_at(site_of(asking[0])),
+                expected={"std": base},
+                actual={"std": small},
+                effect=f"the scores of each attention are {count} times smaller than meant: it starts as an average",
+                fix=f"nn.init.normal_(weight, std={base:.4g})  # queries, keys and values",
+                topic="reach",
+            )
 
     def _one_level(
         self, context: Context, writers: list[ParameterFacts], inner: list[ParameterFacts], std: float
@@ -236,6 +271,10 @@ def _by_fan(context: Context, parameters: list[ParameterFacts]) -> bool:
     fans = [(p, fan) for p in parameters for layer in context.layers_of(p.name)[:1] if (fan := layer.fan_in)]
     known = [[_std(p) * fan**power for p, fan in fans] for power in (0.5, 1.0)]
     return len(fans) == len(parameters) and any(all(_same(gain, gains[0]) for gain in gains) for gains in known)
+
+
+def _fans(context: Context, parameters: list[ParameterFacts]) -> set[float | None]:
+    return {layer.fan_in for p in parameters for layer in context.layers_of(p.name)[:1]}
 
 
 def _same(a: float, b: float) -> bool:

@@ -80,6 +80,7 @@ EXPECTED: Mapping[str, Mapping[str, tuple[str, str]]] = {
         "T_qkv": ("IL306", "warning"),
         "T_w1": ("IL306", "warning"),
         "T_mul": ("IL306", "warning"),
+        "T_scores": ("IL306", "warning"),
     },
     "modulation": {
         "A_shiftscale": ("IL322", "warning"),

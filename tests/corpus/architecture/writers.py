@@ -164,4 +164,40 @@ class T_sign(GPT):
             nn.init.zeros_(b.f.w2.weight)
 
 
+class Apart(Attn):
+    def __init__(self, d=D):
+        super().__init__(d)
+        del self.qkv
+        self.query, self.key, self.value = (nn.Linear(d, d) for _ in range(3))
+
+    def forward(self, x):
+        b, t, d = x.shape
+        q, k, v = (f(x).view(b, t, H, d // H).transpose(1, 2) for f in (self.query, self.key, self.value))
+        return self.proj(F.scaled_dot_product_attention(q, k, v, is_causal=True).transpose(1, 2).reshape(b, t, d))
+
+
+class ApartGPT(GPT):
+    scaled = ()
+
+    def post(self):
+        for block in self.h:
+            block.a = Apart()
+            block.a.apply(self._init)
+        for n, p in self.named_parameters():
+            if n.endswith(("proj.weight", "w2.weight", *self.scaled)):
+                nn.init.normal_(p, std=0.02 / math.sqrt(2 * (self.depth + 1)))
+
+
+class T_scores(ApartGPT):
+    "queries and keys get it as well"
+
+    scaled = ("query.weight", "key.weight", "value.weight")
+
+
+class T_values(ApartGPT):
+    "values get it as well, as in DeepNet"
+
+    scaled = ("value.weight",)
+
+
 example_inputs = ex
