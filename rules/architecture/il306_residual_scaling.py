@@ -57,6 +57,7 @@ class MisplacedResidualScaling(Rule):
     ## References
     - Radford et al. 2019 (GPT-2), section 2.3
     - https://github.com/karpathy/llama2.c/issues/579
+    - https://github.com/facebookresearch/lingua/issues/39 (queries and keys)
     """
 
     code = "IL306"
