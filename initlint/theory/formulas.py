@@ -127,6 +127,8 @@ class LayerSpec:
         if shape is None:
             taps = layer.torch_fans is None or layer.kind in ("conv", "conv_transpose")
             shape = () if taps or layer.torch_fans is None else reversed(layer.torch_fans)
+        # what a product scales, another factor may scale back (linear attention: / n before the sum, * n behind it)
+        undone = layer.consumer == "gate" and layer.activation is None
         return cls(
             layer.kind,
             tuple(shape),
@@ -141,7 +143,7 @@ class LayerSpec:
             layer.head,
             max(1, len(layer.blocks)),
             layer.stack,
-            layer.pre_scale,
+            1.0 if undone else layer.pre_scale,
             depth,
             layer.groups,
         )

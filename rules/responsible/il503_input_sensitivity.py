@@ -58,12 +58,12 @@ class InputSensitivity(Rule):
         if not judged(context):
             return
         found = _gain(context)
-        if found is not None and found >= _NOTE and len(context.signal.profile) > 1:
+        if found is not None and len(context.signal.profile) > 1:
             # what comes back from other outputs is no doing of this one; it only adds, so this is asked last
             end = context.signal.profile[-1].node
             context = Context(replace(context.facts, outputs=(end,)), context.settings)
             found = _gain(context)
-        if found is None or found < _NOTE:
+        if found is None:
             return
         signal = context.signal
         guilty = contributors(context, lambda point: (point.energy or 0.0) + point.dependent)
@@ -91,7 +91,7 @@ class InputSensitivity(Rule):
 
 
 def _gain(context: Context) -> float | None:
-    """log10 of how much noise on the input is magnified up to the end of the trunk; ``None``: not told, or IL204's."""
+    """log10 of how much noise on the input is magnified up to the end; ``None``: little, unknown, or IL204's."""
     signal = context.signal
     if len(signal.profile) < 2 or signal.scene is None or signal.sweeps is None:
         return None
@@ -99,8 +99,10 @@ def _gain(context: Context) -> float | None:
     if gradient.value >= thresholds(context.settings.optimizer)[0] or gradient.doubt:
         return None
     sweep = signal.sweeps[1]
-    first, last = signal.profile[0].node, signal.profile[-1].node
-    return sensitivity(signal.scene, sweep.states, sweep.grads, first, last)
+    first, last = signal.profile[0], signal.profile[-1]
+    found = sensitivity(signal.scene, sweep.states, sweep.grads, first.node, last.node)
+    # where chance decides about more decades than are claimed (reciprocals of what hardly varies), nothing is known
+    return None if found is None or found < max(_NOTE, first.noise_p) else found
 
 
 def _tanh(gain: float) -> Any:

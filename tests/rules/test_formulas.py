@@ -407,7 +407,31 @@ def _as_keras_reads(weight: Any) -> None:
 
 def test_kernels_of_three_axes_read_as_a_convolution() -> None:
     """The stds of the two writers differ by sqrt(3) over three blocks: by the fans, and not for depth (IL306)."""
-    report = initlint.check(lambda: Blocks(_as_keras_reads), inputs=(torch.empty(4, 20, 128),), seed=0)
+    report = initlint.check(lambda: Blocks(_as_keras_reads), inputs=(torch.randn(4, 20, 128),), seed=0)
     found = {f.code: f for f in report.findings if f.code in ("IL106", "IL306")}
     assert set(found) == {"IL106"}
     assert "reads (128, 8, 16) as a kernel of 128 taps from 8 to 16 channels" in found["IL106"].message
+
+
+class LinearAttention(nn.Module):
+    """Values divided by their number before they are summed, and multiplied by it behind the sum, as LoFTR does."""
+
+    def __init__(self, dim: int = 64) -> None:
+        super().__init__()
+        self.query, self.key, self.value, self.head = (nn.Linear(dim, dim, bias=False) for _ in range(4))
+        for layer in (self.query, self.key, self.value, self.head):
+            nn.init.xavier_uniform_(layer.weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        q, k = (nn.functional.elu(layer(x)) + 1 for layer in (self.query, self.key))
+        among = x.size(1)
+        z = 1 / (torch.einsum("nld,nd->nl", q, k.sum(1)) + 1e-6)
+        mixed = torch.einsum("nsd,nsv->ndv", k, self.value(x) / among)
+        return self.head(torch.einsum("nld,ndv,nl->nlv", q, mixed, z) * among)
+
+
+def test_factors_around_a_product_leave_the_scale_alone() -> None:
+    report = initlint.check(LinearAttention, inputs=(torch.randn(4, 256, 64),), seed=0)
+    layer = next(layer for layer in report.models[0].facts.layers if layer.name == "value")
+    assert layer.pre_scale == pytest.approx(1 / 256)
+    assert not {"IL101", "IL503"} & {f.code for f in report.findings}
