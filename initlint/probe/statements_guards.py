@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import field, replace
 from typing import Any
 
@@ -167,16 +168,21 @@ class Guards:
         found = found or self._value(expr, place)
         return replace(found, text=place.source.segment(expr))
 
+    @contextmanager
+    def _following(self, value: ast.expr) -> Iterator[None]:
+        self._inside.add(id(value))
+        try:
+            yield
+        finally:
+            self._inside.discard(id(value))
+
     def _assigned(self, expr: ast.Name, place: Place) -> Condition | None:
         """``scaled = "a" in name`` used as a condition later."""
         values = place.scope.assigned.get(expr.id, [])
         if len(values) != 1 or isinstance(values[0], ast.Name | ast.Constant) or id(values[0]) in self._inside:
             return None
-        self._inside.add(id(values[0]))  # ``names = names or default()`` asks for itself
-        try:
+        with self._following(values[0]):  # ``names = names or default()`` asks for itself
             found = self._compile(values[0], place)
-        finally:
-            self._inside.discard(id(values[0]))
         return found if found.subject else None
 
     def _call(self, expr: ast.Call, place: Place) -> Condition | None:
@@ -324,11 +330,8 @@ class Guards:
                 return loop_kind(*inner.loops[expr.id]), change
             values = inner.assigned.get(expr.id, ())
             if len(values) == 1 and id(values[0]) not in self._inside:
-                self._inside.add(id(values[0]))  # ``name = name.lower()``
-                try:
+                with self._following(values[0]):  # ``name = name.lower()``
                     kind, first = self._text(values[0], replace(place, scope=inner))
-                finally:
-                    self._inside.discard(id(values[0]))
                 return kind, first if change is str else change
             inner = inner.parent
         return "", change

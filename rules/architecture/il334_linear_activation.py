@@ -9,8 +9,6 @@ from initlint.facts import ParameterFacts
 from initlint.findings import Severity
 from initlint.rule import Context, Outcome, Rule, bad, by_cause, good, site_of
 
-_WAYS = ("activation", "gate")
-
 
 class LinearActivation(Rule):
     """The slopes of a PReLU were written as one, so that the activation is the identity.
@@ -53,8 +51,8 @@ class LinearActivation(Rule):
         facts = context.facts
         if facts.loaded:
             return
-        nodes = [n for n in facts.nodes if n.op in _WAYS]
-        read = {n.parameters["weight"]: n for n in nodes if n.attrs.get("fn") == "prelu" and "weight" in n.parameters}
+        nodes = [n for n in facts.nodes if n.op == "activation"]
+        read = dict.fromkeys(n.parameters.get("weight", "") for n in nodes if n.attrs.get("fn") == "prelu")
         slopes = [p for name in read if (p := context.parameter(name)) is not None and _written_as_one(p)]
         for group in by_cause(slopes).values():
             names = {p.name for p in group}

@@ -58,7 +58,7 @@ class InputSensitivity(Rule):
         if not judged(context):
             return
         found = _gain(context)
-        if found is not None and len(context.signal.profile) > 1:
+        if found is not None:
             # what comes back from other outputs is no doing of this one; it only adds, so this is asked last
             end = context.signal.profile[-1].node
             context = Context(replace(context.facts, outputs=(end,)), context.settings)
