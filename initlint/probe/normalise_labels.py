@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import string
 from collections.abc import Sequence
 
 import torch
@@ -41,6 +42,13 @@ def parse(equation: str, ranks: Sequence[int]) -> tuple[list[Labels], Labels]:
     flat = [x for part in labels for x in part]
     result = sorted(x for x in set(flat) if flat.count(x) == 1 and not x.startswith("."))
     return labels, (*sorted({x for x in flat if x.startswith(".")}, reverse=True), *result)
+
+
+def equation(left: Labels, right: Labels, result: Labels) -> str:
+    """A product as an einsum writes it, with one letter for each label."""
+    letters = dict(zip(dict.fromkeys((*left, *right)), string.ascii_letters, strict=False))
+    first, second, third = ("".join(letters[x] for x in part) for part in (left, right, result))
+    return f"{first},{second}->{third}"
 
 
 def _dots(labels: Labels) -> list[str]:

@@ -20,7 +20,7 @@ from initlint.probe import normalise_results as results
 from initlint.probe import operators
 from initlint.probe.normalise_algebra import Term, terms_of
 from initlint.probe.normalise_builder import Builder, Call
-from initlint.probe.normalise_labels import Labels, Split, layout, parse
+from initlint.probe.normalise_labels import Labels, Split, equation, layout, parse
 from initlint.probe.normalise_values import Items, Signal, Static, Unknown, Value
 
 
@@ -81,14 +81,14 @@ def addmm(b: Builder, c: Call) -> Value:
 
 def einsum(b: Builder, c: Call) -> Value:
     """``torch.einsum`` with any number of operands, contracted from left to right."""
-    equation = c.plain(0, "equation")
+    written = c.plain(0, "equation")
     operands: Sequence[Value] = c.args[1:]
     if len(operands) == 1 and isinstance(operands[0], Items):
         operands = operands[0].values
-    if not isinstance(equation, str) or not operands:
+    if not isinstance(written, str) or not operands:
         return _opaque(b, c, operands, "equation is not known")
     try:
-        labels, result = parse(equation, [_rank(b, v, c, 0) for v in operands])
+        labels, result = parse(written, [_rank(b, v, c, 0) for v in operands])
     except ValueError as error:
         return _opaque(b, c, operands, str(error))
     return _chain(b, c, list(operands), labels, result)
@@ -200,7 +200,8 @@ def _two(
     if not contracted:
         signal = b.emit(c, "mul", inputs, roles=roles, shape=results.shape(sizes, result), inner=kept)
     else:
-        attrs = {"contraction": n, "kind": "other"} | _gathered(b, inputs, (left, right), contracted)
+        attrs = {"contraction": n, "kind": "other", "equation": equation(left, right, result)}
+        attrs |= _gathered(b, inputs, (left, right), contracted)
         signal = b.emit(c, "matmul", inputs, attrs=attrs, roles=roles, shape=results.shape(sizes, result), inner=kept)
     extra = b.signal(bias, c) if bias is not None and not _is_none(bias) else None
     return signal if extra is None else b.emit(c, "add", (signal.index, extra), roles=roles)

@@ -14,6 +14,7 @@ from functools import lru_cache
 
 from initlint.facts import Node
 from initlint.records import dataclass
+from initlint.signal.contraction import axes_of, contracted, contracted_back
 from initlint.signal.moments import Grad, NoRuleError, State, bounded, state
 from initlint.signal.operands import TAKEN, behind
 from initlint.signal.order import log_sum_exp, softmax_energy, softmax_slip
@@ -291,6 +292,8 @@ def matmul(node: Node, xs: tuple[State, ...], scene: Scene) -> State:
         q = n * a.q * b.q + n * (n - 1.0) * max(alike, 0.0)
     elif (fixed := _same_layer(node, xs, scene)) > 0.0:
         return _compared_maps(a, b, n, fixed)
+    elif (axes := axes_of(node, scene)) is not None:
+        return contracted(node, a, b, axes, scene)
     else:
         q = n * a.q * b.q + n * (n - 1.0) * (a.m * b.m) ** 2
     d = q * _differing(a.q, a.d, b.q, b.d) / (a.q * b.q) if a.q * b.q > 0 else q
@@ -392,6 +395,9 @@ def matmul_back(node: Node, xs: tuple[State, ...], y: State, g: Grad, scene: Sce
         # what queries share of the gradient they share at their logits
         left = Grad(bounded(g.p * b.e * per_a), max(g.t, 0.0) * b.e * per_a, g.noise)
         return (left, attended_back(through, found))
+    axes = axes_of(node, scene) if text(node, "kind", "other") == "other" else None
+    if axes is not None:
+        return contracted_back(node, g, a, b, axes, scene)
     # what keys and values have in common reaches the queries coherently: see Attend.lean
     lean = g.lean / (n * _heads(node)) if text(node, "kind") == "logits" else 0.0
     left = Grad(bounded(g.p * b.q * per_a * (1.0 + lean)), 0.0, g.noise + b.noise + b.own)

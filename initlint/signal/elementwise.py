@@ -9,6 +9,7 @@ from dataclasses import replace
 from initlint.facts import Node
 from initlint.signal.curves import Curve, curve, function_of, named
 from initlint.signal.decay import decay, hangs_on_its_tail
+from initlint.signal.inverse import inverse, power_of
 from initlint.signal.moments import Grad, NoRuleError, State, bounded, kept_ties, state, tied
 from initlint.signal.order import maximum
 from initlint.signal.rectified import POSITIVE, active_share, below, rectified_again, stayed, through
@@ -20,6 +21,8 @@ from initlint.theory.quadrature import Elementwise
 GAUSSIAN_FOURTH = 3.0
 
 
+#: Functions that reach this value and none below it, so that a constant added makes them positive; elu has its own.
+LEAST = {"tanh": -1.0, "sin": -1.0, "cos": -1.0, "softsign": -1.0, "erf": -1.0}
 #: The window of a gradient that falls on active elements only: the greatest of so many is active.
 EVERYWHERE = 1e6
 
@@ -152,6 +155,9 @@ def _through(node: Node, x: State) -> Curve:
             return decay(x.m, x.v)
         if hangs_on_its_tail(x.v):
             raise NoRuleError(f"{node.label or node.op}: its moments rest on a tail that no tensor has")
+    power = power_of(node, x)
+    if power is not None:
+        return inverse(x.m, x.v, power)
     return through(function_of(node), x)
 
 
@@ -246,10 +252,16 @@ def shift(node: Node, xs: tuple[State, ...], scene: Scene) -> State:
         q=bounded(x.q + 2 * x.m * value + value * value),
         m=x.m + value,
         ties=tied(x, node.inputs[0]),
-        positive=x.positive and value >= 0,
+        positive=(x.positive and value >= 0) or value >= -_least(scene.nodes[node.inputs[0]]),
         negative=x.negative and value <= 0,
         mix=tuple((weight, m + value, v) for weight, m, v in x.mix),
     )
+
+
+def _least(node: Node) -> float:
+    """The least value of the function that a node applies."""
+    fn = text(node, "fn") if node.op == "activation" and not node.table else ""
+    return -number(node, "alpha", 1.0) if fn in ("elu", "celu") else LEAST.get(fn, -math.inf)
 
 
 def passed(node: Node, xs: tuple[State, ...], scene: Scene) -> State:

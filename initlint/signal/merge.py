@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from initlint.facts import Node
-from initlint.signal.elementwise import EVERYWHERE, chosen, scaled, times
+from initlint.signal.elementwise import EVERYWHERE, apply, chosen, scaled, times, width_of
+from initlint.signal.inverse import inverse
 from initlint.signal.moments import (
     LARGEST,
     Grad,
@@ -291,9 +292,10 @@ def div_back(node: Node, xs: tuple[State, ...], y: State, g: Grad, scene: Scene)
     total = own_total(node, b, scene)
     if total > 0.0:  # the divisor takes away what points along the signal: one direction of many
         return (_times(g, 1.0 / (total * total)), Grad(0.0))
-    over = _inverse(node, b, scene).q
-    left = _times(g, over)
-    return (spread(left, 0, node, scene), spread(Grad(bounded(g.p * a.q * over * over), 0.0, g.noise), 1, node, scene))
+    under = _inverse(node, b, scene)
+    left = _times(g, under.q)
+    back = inverse(b.m, b.v).slope if _uneven(b) else under.q * under.q
+    return (spread(left, 0, node, scene), spread(Grad(bounded(g.p * a.q * back), 0.0, g.noise), 1, node, scene))
 
 
 def _inverse(node: Node, b: State, scene: Scene) -> State:
@@ -302,6 +304,8 @@ def _inverse(node: Node, b: State, scene: Scene) -> State:
         second, mean = number(known, "inverse_second"), number(known, "inverse_mean")
         apart = max(second - mean * mean, 0.0) if b.e > 0.0 else 0.0
         return replace(b, q=bounded(second), m=mean, d=0.0, e=apart, u=apart, ties=())
+    if _uneven(b):
+        return replace(apply(inverse(b.m, b.v), b, width_of(node.inputs[-1], b, scene)), positive=True)
     steady = b.kind == "constant" or b.v <= STEADY * b.m * b.m
     if b.q <= 0 or not steady:
         raise NoRuleError(f"{node.label or node.op}: division by a signal that comes near zero")
@@ -309,6 +313,11 @@ def _inverse(node: Node, b: State, scene: Scene) -> State:
     return replace(
         b, q=bounded(1.0 / b.q), m=b.m / b.q, d=b.d / square, e=b.e / square, u=b.u / square, kind=b.kind, ties=()
     )
+
+
+def _uneven(b: State) -> bool:
+    """Whether a divisor is positive, and no constant."""
+    return b.kind != "constant" and b.positive and b.m > 0.0 and b.v > 0.0
 
 
 def _pair(node: Node, xs: tuple[State, ...], scene: Scene) -> tuple[State, State]:

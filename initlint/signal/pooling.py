@@ -121,7 +121,7 @@ def reduce(node: Node, xs: tuple[State, ...], scene: Scene) -> State:
     over = text(node, "over", "position")
     if fn in ("mean", "sum"):
         y = averaged(x, n, over)
-        y = replace(y, own=2.0 / width_of(node.index, y, scene))
+        y = replace(y, own=2.0 / width_of(node.index, y, scene), positive=x.positive)
         if fn == "sum":
             square = n * n
             y = replace(y, q=bounded(y.q * square), m=y.m * n, d=y.d * square, e=y.e * square, u=y.u * square)
@@ -172,7 +172,8 @@ def cumsum(node: Node, xs: tuple[State, ...], scene: Scene) -> State:
     eps, beta = max(x.d + x.e - x.u, 0.0), max(x.u - x.e, 0.0)
     q = apart * x.e + together * (x.q - x.e)
     d = apart * eps + together * beta
-    return state(q, x.m * apart, d, 0.5 * apart * x.e, max(d, 0.5 * apart * x.e), noise=x.noise + x.own, like=(x,))
+    y = state(q, x.m * apart, d, 0.5 * apart * x.e, max(d, 0.5 * apart * x.e), noise=x.noise + x.own, like=(x,))
+    return replace(y, positive=x.positive)
 
 
 def cumsum_back(node: Node, xs: tuple[State, ...], y: State, g: Grad, scene: Scene) -> tuple[Grad, ...]:
