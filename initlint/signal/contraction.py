@@ -176,7 +176,7 @@ def contracted_back(node: Node, g: Grad, a: State, b: State, axes: Axes, scene: 
 
 
 def _average(node: Node, scene: Scene) -> str:
-    """Which part of an average a b / a b', weighed by a, a product is: the dividend ("values"), the divisor ("total")."""
+    """Which part of an average a b / a b' weighed by a a product is: the dividend ("values") or divisor ("total")."""
     top, users = node.index, scene.consumers[node.index]
     while len(users) == 1 and _kept(users[0], scene):
         top = users[0]
