@@ -67,6 +67,12 @@ class Attend:
     width: float = 1.0  # channels of the tokens that keys and values read
     rows_alike: float = 0.0  # correlation between the weights that two queries give one key
     one: bool = False  # all queries of a sample are the same, and see the same keys: so is what they read
+    rate: float = 0.0  # of the dropout that weights pass: it keeps neither their sum nor what keys share
+
+    @property
+    def odds(self) -> float:
+        """Variance of a weight's factor under dropout: 1 / (1 - p) with probability 1 - p, else zero."""
+        return self.rate / (1.0 - self.rate) if self.rate < 1.0 else 0.0
 
     @property
     def lean(self) -> float:
@@ -99,7 +105,7 @@ def attend(q: State, k: State, node: Node, mask: State | None = None) -> Attend:
     passing = slip(math.sqrt(sigma2), seen, causal=causal)
     alike = _rows_alike(max(seen * row, 1.0), max(1.0 - q.e / q.q, 0.0) if q.q > 0.0 else 0.0)
     one = q.q > 0.0 and q.e == 0.0 and mask is None and share >= 1.0 and not causal
-    return Attend(sigma2, row, min(tilt, 1.0), queries, keys, passing, width, alike, one)
+    return Attend(sigma2, row, min(tilt, 1.0), queries, keys, passing, width, alike, one, number(node, "dropout"))
 
 
 def _rows_alike(uneven: float, alike: float) -> float:
@@ -122,7 +128,9 @@ def attended(v: State, found: Attend) -> State:
     e = 0.0 if found.one else v.e * max(kept - 1.0 / found.keys, 0.0)
     d = v.d - lost * eps
     u = d if found.one else max(v.u - lost * v.e, d, e)
-    return state(q, v.m, d, e, u, noise=v.noise + v.own, like=(v,))
+    # masks of two queries and of two samples differ
+    dropped = found.row * found.odds * v.q
+    return state(q + dropped, v.m, d + dropped, e + dropped, u + dropped, noise=v.noise + v.own, like=(v,))
 
 
 def attended_back(g: Grad, found: Attend) -> Grad:
@@ -137,12 +145,16 @@ def attended_back(g: Grad, found: Attend) -> Grad:
     varied = max(min(found.row, 1.0) - 1.0 / found.keys, 0.0) * (1.0 + (found.queries - 1.0) * found.rows_alike)
     alike = (1.0 - min(found.row, 1.0)) / max(found.keys - 1.0, 1.0)
     t = coherent + (g.p - shared) * alike * ratio
-    return Grad(bounded((g.p - shared) * found.row * ratio + coherent + shared * varied * ratio), t, g.noise)
+    dropped = g.p * found.row * found.odds * ratio
+    return Grad(bounded((g.p - shared) * found.row * ratio + coherent + shared * varied * ratio + dropped), t, g.noise)
 
 
 def to_logits(g: Grad, found: Attend, v: State) -> float:
-    """Gradient second moment at the logits: p times what differs between values, through the softmax."""
-    return g.p * v.e * found.slip / found.keys
+    """Gradient second moment at the logits: p times what differs between values, through the softmax.
+
+    What values share cancels there, but for a dropout of the weights in between.
+    """
+    return g.p * (v.e + found.odds * v.q) * found.slip / found.keys
 
 
 def asked(q: State, queries: float, g: Grad, found: Attend | None = None) -> float:
@@ -175,7 +187,7 @@ def attention_back(node: Node, xs: tuple[State, ...], y: State, g: Grad, scene: 
     # a logit's gradient sums over the channels of the values, which may be more than those of the keys
     value = scene.nodes[node.inputs[2]].shape
     outer = float(value[-1]) if value and len(value) == 4 else dim
-    to_query = outer * g.p * v.e * scale * scale * k.e * (found.slip + found.lean)
+    to_query = outer * g.p * scale * scale * k.e * (v.e * (found.slip + found.lean) + found.odds * v.q * found.slip)
     to_key = outer * to_logits(g, found, v) * scale * scale * asked(q, found.queries, g, found)
     sharing = _sharing(node, scene)
     value_back = attended_back(g, found)
@@ -228,7 +240,11 @@ def mha_back(node: Node, xs: tuple[State, ...], y: State, g: Grad, scene: Scene)
     at = Grad(g.p * inner, g.t * inner, g.noise)
     logits = head * to_logits(at, found, v) / head
     parts = (
-        Grad(bounded(at.p * v.e * (found.slip + found.lean) * k.e * gains[0]), 0.0, g.noise),
+        Grad(
+            bounded(at.p * (v.e * (found.slip + found.lean) + found.odds * v.q * found.slip) * k.e * gains[0]),
+            0.0,
+            g.noise,
+        ),
         Grad(bounded(logits * asked(q, found.queries, at, found) * gains[1]), 0.0, g.noise),
         attended_back(at, found),
     )
@@ -285,7 +301,7 @@ def matmul(node: Node, xs: tuple[State, ...], scene: Scene) -> State:
         y = state(q, n * a.m * b.m, d, u, max(d, u), noise=a.noise + b.noise, own=a.own + b.own, like=(a, b))
         return replace(y, kind="logits")
     if a.kind == "weights":
-        return _mixed(a, b, n) if _over_channels(node, 1, scene) else _weighted(a, b, n)
+        return _mixed(a, b, n) if _over_channels(node, 1, scene) else _weighted(a, b, n, _rate(node, scene))
     # the contraction runs over positions of b (values) or over channels (other)
     if kind == "values":
         alike = (a.q - a.e) * (b.q - b.e)
@@ -329,10 +345,16 @@ def _weights(x: State, w: State, n: float) -> State:
     return state(q, n * x.m * w.m, gain * x.d, gain * x.e, gain * x.u, own=2.0 / n, noise=x.noise + x.own, like=(x, w))
 
 
-def _weighted(a: State, v: State, keys: float) -> State:
+def _rate(node: Node, scene: Scene) -> float:
+    """Of the dropout that the weights of a product have passed."""
+    made = behind(node.inputs[0], scene)
+    return min(number(made, "p"), 1.0) if made.op == "dropout" and text(made, "kind", "element") == "element" else 0.0
+
+
+def _weighted(a: State, v: State, keys: float, rate: float) -> State:
     """Rows of a softmax times values."""
     row, total = _rows(a, keys)
-    y = attended(v, Attend(0.0, row, 0.0, keys, keys))
+    y = attended(v, Attend(0.0, row * (1.0 - rate), 0.0, keys, keys, rate=rate))
     square = total * total
     if abs(total - 1.0) > 1e-3:  # weights that were scaled since
         y = state(
@@ -385,22 +407,24 @@ def matmul_back(node: Node, xs: tuple[State, ...], y: State, g: Grad, scene: Sce
     # each element of a meets size_y n / size_a outputs
     per_a, per_b = size_y * n / max(size_a, 1.0), size_y * n / max(size_b, 1.0)
     if a.kind == "weights":
-        row, total = _rows(a, n)
-        found = Attend(0.0, row, 0.0, per_b, n)
+        (row, total), rate = _rows(a, n), _rate(node, scene)
+        found = Attend(0.0, row * (1.0 - rate), 0.0, per_b, n, rate=rate)
         through = g._replace(p=g.p * total * total, t=g.t * total * total)
         if _over_channels(node, 1, scene):
             left = Grad(bounded(g.p * b.v * per_a), 0.0, g.noise)
             back = found.row * per_b / n
             return (left, Grad(bounded(through.p * back), through.t * back, g.noise))
-        # what queries share of the gradient they share at their logits
-        left = Grad(bounded(g.p * b.e * per_a), max(g.t, 0.0) * b.e * per_a, g.noise)
+        # what queries share of the gradient they share at their logits; what keys share is lost there, if not dropped
+        left = Grad(bounded(g.p * (b.e + rate * b.q) * per_a), max(g.t, 0.0) * b.e * per_a, g.noise)
         return (left, attended_back(through, found))
     axes = axes_of(node, scene) if text(node, "kind", "other") == "other" else None
     if axes is not None:
         return contracted_back(node, g, a, b, axes, scene)
     # what keys and values have in common reaches the queries coherently: see Attend.lean
     lean = g.lean / (n * _heads(node)) if text(node, "kind") == "logits" else 0.0
-    left = Grad(bounded(g.p * b.q * per_a * (1.0 + lean)), 0.0, g.noise + b.noise + b.own)
+    # gradients of a query's logits sum to zero over the keys: what these share does not reach it
+    apart = b.e if text(node, "kind") == "logits" else b.q
+    left = Grad(bounded(g.p * apart * per_a * (1.0 + lean)), 0.0, g.noise + b.noise + b.own)
     summed = (
         asked(a, per_b, g) if text(node, "kind") == "logits" and not _over_channels(node, 0, scene) else a.q * per_b
     )
