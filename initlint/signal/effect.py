@@ -23,6 +23,8 @@ from initlint.signal.trunk import WEIGHTED, returned
 NOTHING = 0.01
 #: From 9.95 on one decimal reads 10.0.
 ROUNDED = -math.log10(0.995)
+#: Effects (log10) that differ by less count as alike: the accuracy of the rules (0.15 in std, twice that here).
+ALIKE = 0.3
 #: Changes of a point (log10) below which the spans are not taken anew: a tenth of that.
 UNSEEN = 0.001
 
@@ -228,7 +230,7 @@ def _only_head(signal: Signal, scene: Scene, nodes: Mapping[int, Node]) -> bool:
 def sentence(effect: Effect, scene: Scene) -> str:
     """An effect that shows, in words, with the number that matters most."""
     parts = {"forward": effect.forward, "gradient": effect.gradient, "dependent": effect.dependent}
-    kind = max(parts, key=lambda name: round(abs(parts[name]), 6))  # rounding errors do not choose between equal ones
+    kind = _telling(parts, effect.before)
     value = parts[kind]
     if abs(effect.loss) >= 0.5 and abs(value) < 2.0:
         more = "above" if effect.loss > 0 else "below"
@@ -251,6 +253,18 @@ def sentence(effect: Effect, scene: Scene) -> str:
     # reports show standard deviations beside it: without the word a reader would take the square for wrong
     between = f"at {end}" if start == end else f"from {start} to {end}"
     return f"{what}'s second moment {verb} {fold(span.raw)}-fold {between} (expected: {rest})"
+
+
+def _telling(parts: Mapping[str, float], before: Mapping[str, Span]) -> str:
+    """The part of an effect to name: of those about as large as the largest the one whose span is judged hardest."""
+    least = max(abs(value) for value in parts.values()) - ALIKE
+
+    def weight(name: str) -> tuple[float, float]:
+        span = before.get(name)
+        # rounding errors do not choose between equal ones
+        return (span.value if span is not None else 0.0), round(abs(parts[name]), 6)
+
+    return max((name for name, value in parts.items() if abs(value) >= least), key=weight)
 
 
 def fold(log_ratio: float) -> str:
