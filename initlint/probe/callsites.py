@@ -74,6 +74,16 @@ def find(name: str, path: str) -> list[CallSite]:
     return found
 
 
+def find_in(name: str, path: str) -> list[CallSite]:
+    """Calls of ``name`` in one file."""
+    try:
+        with open(path, encoding="utf-8", errors="replace") as stream:
+            text = stream.read()
+    except OSError:
+        return []
+    return [site for source in _sources(path, text) for site in _calls(source, name)][:_SITES]
+
+
 def module_level(name: str, path: str) -> CallSite | None:
     """Where a name of a file's top level can be looked up after all of it; ``None`` where it is given no value."""
     try:

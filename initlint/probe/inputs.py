@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -15,6 +15,9 @@ from initlint.probe.inputs_spec import build, parse
 from initlint.probe.recorded_state import seeded
 from initlint.probe.traced import argument_names, batch_of, dtype_name, tensors_in
 from initlint.records import dataclass
+
+if TYPE_CHECKING:
+    from initlint.probe.inputs_calls import Calls
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +52,7 @@ def find(
     seed: int = 0,
     budget: float = 5.0,
     origin: str = "--input",
+    calls: Calls | None = None,
 ) -> Inputs:
     """Find inputs for a model: ``specs`` first, then the file's ``example_inputs()``, then by trying.
 
@@ -61,6 +65,7 @@ def find(
         seed: of the values.
         budget: seconds for trying.
         origin: where ``specs`` come from, for the report: "--input" | "configuration".
+        calls: where the repository itself calls the model: tried first, with few samples.
 
     Raises:
         ProbeError: ``example_inputs()`` fails, a spec is malformed, or no candidate gets anywhere;
@@ -74,7 +79,7 @@ def find(
         return _example(model, example, seed)
     from initlint.probe.inputs_infer import infer  # the search is needed only here
 
-    found = infer(model, seed=seed, budget=budget)
+    found = infer(model, seed=seed, budget=budget, calls=calls)
     given = describe(model, found.args, found.kwargs, found.origin)
     return replace(
         given, notes=found.notes, recording=found.recording, training=found.training, estimating=found.estimating

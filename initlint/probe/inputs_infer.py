@@ -11,7 +11,7 @@ import itertools
 import math
 import time
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
@@ -21,9 +21,11 @@ from torch import nn
 
 from initlint.errors import ProbeError
 from initlint.probe import symbolic
+from initlint.probe.dependencies import depends_on
 from initlint.probe.entrance import NO_FORWARD, has_forward
 from initlint.probe.inputs_arguments import Argument, demanded, needed
 from initlint.probe.inputs_asserts import stated_shapes
+from initlint.probe.inputs_calls import Calls, Told, with_samples
 from initlint.probe.inputs_docs import agrees, described, described_guesses, expected, placed
 from initlint.probe.inputs_drafts import Given, all_arguments, furthest, noted, noted_tensor, takes
 from initlint.probe.inputs_failed import Assignment, Failed, missing_key
@@ -54,6 +56,9 @@ _RANK = 0.15
 # Elements of inputs beyond which trying is too slow: two clips of 16 frames of 224x224 are within, and three pairs of
 # images of 896x448.
 _LARGEST_INPUT = 8_000_000
+# Elements of inputs that take no longer than those that are inferred: a call's own are tried first then, larger ones
+# where the first candidate fails.
+_QUICK = 200_000
 # Share of the model from which on no further combination of inputs is tried (poolers may stay unread).
 _REACHED = 0.9
 # Repairs taken up from one failed attempt.
@@ -79,12 +84,15 @@ class Found:
     estimating: bool = True
 
 
-def infer(model: nn.Module, *, seed: int, budget: float, samples: int | None = None) -> Found:
+def infer(
+    model: nn.Module, *, seed: int, budget: float, samples: int | None = None, calls: Calls | None = None
+) -> Found:
     """Arguments with which the forward passes, else those with which it reaches most layers.
 
     Args:
         budget: seconds of this process.
         samples: how many, where that is not left to the model's size.
+        calls: where the repository calls the model.
 
     Raises:
         ProbeError: no attempt reached a single layer.
@@ -99,7 +107,11 @@ def infer(model: nn.Module, *, seed: int, budget: float, samples: int | None = N
         if not training:
             batch = 2  # detection models: they resize images to their own size, and treat boxes one by one
         search.start(training, estimating, budget)
-        found = search.library(batch) or search.general(batch)
+        near = list(calls.near(model)) if calls is not None and has_forward(model) else []
+        quick = [told for told in near if told.elements <= _QUICK]
+        found = search.library(batch) or search.told(quick, batch) or search.general(batch, near)
+        if found is None and calls is not None and training:
+            found = search.told(calls.far(model), batch)
         if found is not None:
             return found
         if training and "train" not in search.reason.lower():
@@ -171,8 +183,24 @@ class _Search:
                 break
         return best[1] if best is not None else None
 
-    def general(self, batch: int) -> Found | None:
-        """Candidates of the layers, repairs of failed attempts first; ``None`` when the budget is spent."""
+    def told(self, calls: Iterable[Told], batch: int) -> Found | None:
+        """Calls that the repository makes itself, with so many samples where they have one or many."""
+        for call in calls:
+            for told in (with_samples(call, batch), call):
+                if told is None or told.elements > _LARGEST_INPUT:
+                    continue
+                self._origin = told.origin
+                found = self.attempt((), told.values, noted(_tensors_of(told.values), self._given))
+                if isinstance(found, Found):
+                    depends_on(told.path)
+                    return found
+        return None
+
+    def general(self, batch: int, calls: Sequence[Told] = ()) -> Found | None:
+        """Candidates of the layers, repairs of failed attempts first; ``None`` when the budget is spent.
+
+        ``calls``: what is tried when the first candidate fails.
+        """
         self._origin = "inferred"
         arguments = all_arguments(self.model, self._drafts, self._docs)
         required = needed(self.model)
@@ -208,6 +236,9 @@ class _Search:
             found = self._try(arguments, guesses)
             if isinstance(found, Found):
                 return self._scaled(arguments, *self._enlarged(arguments, guesses, found))
+            if len(seen) == 1 and (told := self.told(calls, batch)) is not None:
+                return told
+            self._origin = "inferred"
             if not solved and flattened(found, self.model):
                 solved = True  # once: the answer does not depend on where the bisection starts
                 fitting = self._converged(arguments, found)
@@ -379,6 +410,10 @@ class _Search:
         reached = sum(n.op in ("call_module", "get_attr") for n in nodes), len(nodes)
         if reached[0] and reached > self._reached:
             self._reached, self.best = reached, found
+
+
+def _tensors_of(values: Mapping[str, Any]) -> dict[str, torch.Tensor]:
+    return {name: value for name, value in values.items() if isinstance(value, torch.Tensor) and value.numel()}
 
 
 def _refuses(recorder: Recorder) -> bool:

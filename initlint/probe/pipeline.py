@@ -277,12 +277,14 @@ def _graph(
     try:
         from initlint.probe import inputs as finding
         from initlint.probe import trace as tracing
+        from initlint.probe.inputs_calls import Calls
     except ImportError as error:
         return GraphFacts(reason=f"trace not available: {error}"), None
     given = None
     if with_inputs:
         try:
-            given = finding.find(model, namespace, _specified(facts, options), seed=options.seed)
+            calls = Calls((facts.name, type(model).__name__), namespace, options.directory, options.seed)
+            given = finding.find(model, namespace, _specified(facts, options), seed=options.seed, calls=calls)
         except InitlintError as error:
             notes.append(_sentence(error))
         except Exception as error:
@@ -296,7 +298,7 @@ def _graph(
     except Exception as error:
         reason = f"tracing failed: {_short(error)}"
         return GraphFacts(reason=reason, inputs=used, trace=TraceFacts(notes=tuple(notes))), given
-    asked = any(entry.origin != "inferred" and entry.origin != "library" for entry in used)
+    asked = any(entry.origin in ("example_inputs", "--input", "configuration") for entry in used)
     if asked and not traced.ran and facts.device != "meta":
         why = traced.notes[0] if traced.notes else "the forward did not run to its end"
         refused = f"the inputs ({used[0].origin}) do not fit: {why}"

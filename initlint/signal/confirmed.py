@@ -63,7 +63,8 @@ def standard_inputs(nodes: Sequence[Node], facts: ModelFacts) -> Mapping[int, No
     Over n elements the standard error of the second moment is sqrt(2/n); those of the mean and of correlations, which
     are averages over pairs, are smaller.
     """
-    own = all(given.origin != "example_inputs" for given in facts.inputs) and bool(facts.inputs)
+    own = all(not given.origin.startswith(("example_inputs", "call site")) for given in facts.inputs)
+    own = own and bool(facts.inputs)
     known = OWN if own else KNOWN
     found: dict[int, Node] = {}
     for node in nodes:
