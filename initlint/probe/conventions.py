@@ -107,6 +107,7 @@ class Usage:
     counted: bool = False  # range(x), x layers
     multiplied: bool = False  # np.prod(x): only how many elements there are
     checked: list[str] = field(default_factory=list)  # names of the classes that isinstance asks for
+    unpacked: bool = False  # **x
     numeric: bool = False  # in arithmetic, or an argument of a torch layer
     tested: bool = False
     scales: bool = False  # a factor or term in the forward
@@ -195,6 +196,8 @@ def by_usage(name: str, usage: Usage) -> Any:
         return usage.compared[0]
     if usage.module:
         return NOTHING
+    if usage.unpacked:  # whatever the callee has defaults for
+        return {}
     if usage.called >= 0:
         return nn.ReLU if usage.called == 0 else usage.norm
     if usage.multiplied and name.lower().endswith("shape"):
@@ -426,7 +429,10 @@ def _call_roles(
         kinds = node.args[1].elts if isinstance(node.args[1], ast.Tuple) else [node.args[1]]
         yield name, lambda usage: usage.checked.extend(dotted(kind) for kind in kinds)
         return
-    for argument in (*node.args, *(keyword.value for keyword in node.keywords)):
+    for keyword in node.keywords:
+        if keyword.arg is None and (name := _is(keyword.value, known)):
+            yield name, mark("unpacked")
+    for argument in (*node.args, *(keyword.value for keyword in node.keywords if keyword.arg is not None)):
         if name := _is(argument, known):
             if function == "range":
                 yield name, mark("counted")

@@ -72,11 +72,18 @@ def _inside(value: Any, depth: int, seen: set[int]) -> Iterator[torch.Tensor]:
 
 
 def memoised(tensor: torch.Tensor) -> bool:
-    """Whether a ``functools.lru_cache`` holds the tensor as a result: it was made in an earlier call.
+    """Whether a ``functools.lru_cache`` holds the tensor as a result, or in a tuple of them: it was made in an earlier
+    call."""
+    holders = gc.get_referrers(tensor)
+    return any(isinstance(held, _CACHE) or (type(held) is tuple and _returned(held)) for held in holders)
 
-    (What it holds as an argument is inside a tuple.)
-    """
-    return any(isinstance(held, _CACHE) for held in gc.get_referrers(tensor))
+
+def _returned(values: tuple[Any, ...]) -> bool:
+    """Whether a cache holds a tuple, and not as a key, which its dictionary holds too."""
+    holders = gc.get_referrers(values)
+    if not any(isinstance(held, _CACHE) for held in holders):
+        return False
+    return not any(key is values for held in holders if isinstance(held, dict) for key in held)
 
 
 def _filled(cell: Any) -> bool:

@@ -451,3 +451,24 @@ def test_what_a_call_gives_in_place_of_nothing(probe_files: Probe) -> None:
         "env": f"convention; {site} gives it",
     }
     assert {p.name: p.shape for p in facts.parameters}["layer.weight"] == (7, 8)
+
+
+KEYWORDS = """
+from torch import nn
+class Graph:
+    def __init__(self, nodes=5, strategy="uniform"):
+        self.nodes = nodes
+class Net(nn.Module):
+    def __init__(self, graph_args):
+        super().__init__()
+        self.graph = Graph(**graph_args)
+        self.fc = nn.Linear(self.graph.nodes, 3)
+    def forward(self, x):
+        return self.fc(x)
+"""
+
+
+def test_keywords_that_are_handed_on_may_be_none_at_all(probe_files: Probe) -> None:
+    facts = only(probe_files("net.py", files={"net.py": KEYWORDS}))
+    assert facts.status == "analysed"
+    assert chosen(facts) == {"graph_args": ("{}", "use in the constructor")}

@@ -12,7 +12,6 @@ from initlint.options import ProbeOptions
 from initlint.probe.client import probe
 from initlint.probe.target import parse_all
 
-
 #: Cameras, frames and sides that no layer shows: the tokens are cut by reshapes alone.
 NET = """
 import torch

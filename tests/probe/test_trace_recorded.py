@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import operator
 from dataclasses import dataclass
 
@@ -243,6 +244,24 @@ def test_functional_call_shows_where_the_weight_comes_from():
     graph = record(Body(body, hyper=nn.Linear(8, 64), fc=nn.Linear(8, 8, bias=False)), X).graph
     linear = named(graph, "linear")
     assert named(graph, "hyper") in ancestors(linear)
+
+
+@functools.lru_cache
+def anchors(size: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Made in the first call; later ones get what the cache holds."""
+    return torch.arange(float(size)), torch.ones(size)
+
+
+def test_what_an_earlier_call_left_in_a_cache_is_a_constant():
+    def body(self, x):
+        places, valid = anchors(8)
+        return self.fc(x) * valid + places
+
+    model = Body(body, fc=nn.Linear(8, 8))
+    for _ in range(2):
+        graph = record(model, X).graph
+        assert unknown_source not in {n.target for n in graph.nodes}
+    assert sum(n.op == "get_attr" for n in graph.nodes) == 2
 
 
 @dataclass
