@@ -422,7 +422,7 @@ class InputFacts:
     name: str
     dtype: str
     shape: tuple[int, ...]
-    origin: str  # "example_inputs" | "--input" | "configuration" | "inferred" | "library"
+    origin: str  # "example_inputs" | "--input" | "configuration" | "call site FILE:LINE" | "inferred" | "library"
     high: int | None = None  # for index tensors: exclusive upper bound used
 
 
