@@ -15,10 +15,12 @@ from torch import nn
 
 from initlint.probe.inputs_source import forward_source
 from initlint.probe.inputs_wants import Guess, tokens
-from initlint.probe.names import arguments_of
+from initlint.probe.names import arguments_of, dotted
 from initlint.records import dataclass
 
 _LARGEST = 1 << 16
+# Parts within parts that an argument is followed into.
+_DEPTH = 4
 # What a tensor of so many axes is, where only its shape is known.
 _RANKS = {2: "features", 3: "tokens", 4: "image", 5: "volume"}
 #: Sides of images of no stated size.
@@ -50,15 +52,37 @@ class Stated:
         return self.fitted(Guess(_RANKS[self.axes], (batch, *middle)))
 
 
-def stated_shapes(model: nn.Module) -> dict[str, Stated]:
-    """The shapes that the assertions in a forward's body state, by argument."""
+def stated_shapes(model: nn.Module, depth: int = _DEPTH) -> dict[str, Stated]:
+    """The shapes that the assertions in a forward's body state, by argument, or in that of a part which it is handed
+    to as it is."""
     function = forward_source(model)
     if function is None:
         return {}
     reader = _Reader(model, arguments_of(function))
     for statement in function.body:
         reader.read(statement)
-    return reader.found
+    found = reader.found
+    for name, part in _handed(model, function, set(reader.arguments) - found.keys()) if depth > 0 else ():
+        inner = forward_source(part)
+        first = arguments_of(inner)[1:2] if inner is not None else []
+        stated = stated_shapes(part, depth - 1)
+        if first and first[0] in stated:
+            found.setdefault(name, stated[first[0]])
+    return found
+
+
+def _handed(model: nn.Module, function: ast.FunctionDef, names: set[str]) -> Iterator[tuple[str, nn.Module]]:
+    """The modules that arguments are given to, alone: ``self.encoder(x)``; of a sequence its first."""
+    for node in ast.walk(function):
+        if not isinstance(node, ast.Call) or len(node.args) != 1 or node.keywords:
+            continue
+        given, path = node.args[0], dotted(node.func).split(".")
+        part: Any = model if len(path) == 2 and path[0] == arguments_of(function)[0] else None
+        part = getattr(part, path[-1], None)
+        while isinstance(part, nn.Sequential) and len(part):
+            part = part[0]
+        if isinstance(given, ast.Name) and given.id in names and isinstance(part, nn.Module):
+            yield given.id, part
 
 
 @dataclass(frozen=True, slots=True)

@@ -95,3 +95,33 @@ def test_what_is_no_equality_with_a_known_size_says_nothing() -> None:
     assert stated_shapes(Silent()) == {}
     assert stated_shapes(nn.Linear(2, 2)) == {}
     assert stated_shapes(Axes())["x"] == Stated(((1, 4), (-1, 48), (2, 48)), 4)
+
+
+class Emphasis(nn.Module):
+    def forward(self, wave: torch.Tensor) -> torch.Tensor:
+        assert len(wave.size()) == 2, "a wave for each sample"
+        return wave[:, None, 1:] - 0.97 * wave[:, None, :-1]
+
+
+class Speaker(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.front, self.conv = nn.Sequential(Emphasis(), nn.Identity()), nn.Conv1d(1, 8, 5)
+
+    def forward(self, sound: torch.Tensor) -> torch.Tensor:
+        return self.conv(self.front(sound)).mean(-1)
+
+
+class Triplet(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed = Speaker()
+
+    def forward(self, anchor: torch.Tensor, other: torch.Tensor, margin: float = 0.1) -> torch.Tensor:
+        return (self.embed(anchor) - self.embed(other)).square().sum(1) + margin
+
+
+def test_what_a_part_asserts_of_an_argument_that_is_handed_on() -> None:
+    model = Triplet()
+    assert stated_shapes(model) == {"anchor": Stated((), 2), "other": Stated((), 2)}
+    assert [len(given.shape) for given in find(model).facts] == [2, 2]
