@@ -25,6 +25,8 @@ NOTHING = 0.01
 ROUNDED = -math.log10(0.995)
 #: Effects (log10) that differ by less count as alike: the accuracy of the rules (0.15 in std, twice that here).
 ALIKE = 0.3
+#: Ratios of a span at which a verdict becomes harder, for one optimizer or the other (THEORY 6.1).
+LEVELS = (4.0, 6.0, 9.0)
 #: Changes of a point (log10) below which the spans are not taken anew: a tenth of that.
 UNSEEN = 0.001
 
@@ -256,13 +258,13 @@ def sentence(effect: Effect, scene: Scene) -> str:
 
 
 def _telling(parts: Mapping[str, float], before: Mapping[str, Span]) -> str:
-    """The part of an effect to name: of those about as large as the largest the one whose span is judged hardest."""
+    """The part of an effect to name: of those about as large as the largest one whose span is judged hardest."""
     least = max(abs(value) for value in parts.values()) - ALIKE
 
-    def weight(name: str) -> tuple[float, float]:
+    def weight(name: str) -> tuple[int, float]:
         span = before.get(name)
-        # rounding errors do not choose between equal ones
-        return (span.value if span is not None else 0.0), round(abs(parts[name]), 6)
+        passed = sum(span.value >= level for level in LEVELS) if span is not None else 0
+        return passed, round(abs(parts[name]), 6)  # rounding errors do not choose between equal ones
 
     return max((name for name, value in parts.items() if abs(value) >= least), key=weight)
 
