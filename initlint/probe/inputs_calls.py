@@ -18,36 +18,17 @@ from torch import nn
 from initlint.probe import callsites
 from initlint.probe.callsites import CallSite
 from initlint.probe.dependencies import unwatched
-from initlint.probe.evaluate import Evaluator, Unknown
+from initlint.probe.evaluate import Unknown
+from initlint.probe.evaluate_tensors import Tensors, made
 from initlint.probe.names import Definition, called, dotted
 from initlint.probe.recorded_state import seeded
 from initlint.probe.target import relative
+from initlint.probe.traced import tensors_in
 from initlint.records import dataclass
 
-#: Functions of torch that make a tensor, by their names; ``randint`` and the like draw, under a seed of our own.
-_MADE = frozenset(
-    "randn rand zeros ones empty full randint arange linspace eye tensor as_tensor FloatTensor LongTensor normal "
-    "randperm rand_like randn_like zeros_like ones_like randint_like full_like cat stack tril triu".split()
-)
-#: Methods that change a tensor's shape or type alone.
-_SHAPED = frozenset(
-    "view reshape permute transpose unsqueeze squeeze repeat expand flatten unflatten contiguous long float int bool "
-    "double clone detach t type type_as size dim numel triu tril softmax sigmoid uniform_ normal_ random_ fill_ zero_ "
-    "bernoulli_ requires_grad_ masked_fill eq ne gt lt ge le".split()
-)
-#: Moves that leave the values alone; the model stays where it is.
-_MOVES = frozenset(("cuda", "cpu", "to", "pin_memory", "half", "bfloat16", "Variable"))
-#: Keywords of what makes a tensor that say where, not what.
-_PLACES = frozenset(("device", "requires_grad", "generator", "pin_memory", "out"))
+#: Functions that are given a model and the shape of its input.
+_SUMMARIES = frozenset("summary get_model_complexity_info stat summary_string print_summary model_summary".split())
 _VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
-_SUMS: Mapping[type[ast.operator], Callable[..., torch.Tensor]] = {
-    ast.Add: torch.add,
-    ast.Sub: torch.sub,
-    ast.Mult: torch.mul,
-    ast.Div: torch.div,
-}
-#: Elements of one tensor, as of all inputs that are tried.
-_LARGEST = 8_000_000
 #: Samples beyond which a call's batch is cut: enough for a correlation between samples.
 _SAMPLES = 4
 
@@ -63,7 +44,7 @@ class Told:
     @property
     def elements(self) -> int:
         """Of all tensors."""
-        return sum(t.numel() for t in _tensors(self.values))
+        return sum(t.numel() for t in tensors_in(self.values))
 
 
 class Calls:
@@ -94,7 +75,7 @@ class Calls:
                 made = [site for site in sites(name) if callsites.means(site, self.path)]
             for site in made:
                 for told in _calls_of(site, self, signature):
-                    shapes = repr([(n, tuple(t.shape), t.dtype) for n, v in told.values.items() for t in _tensors(v)])
+                    shapes = repr([(n, tuple(t.shape), t.dtype) for n, v in told.values.items() for t in tensors_in(v)])
                     if shapes not in seen:
                         seen.add(shapes)
                         yield told
@@ -118,10 +99,10 @@ def _calls_of(made: CallSite, calls: Calls, signature: inspect.Signature | None)
         site = CallSite(made.source, call, around)
         try:
             with seeded(calls.seed):
-                values = _bound(signature, given, _Tensors(site, calls.namespace, str(calls.namespace.get("__name__"))))
+                values = _bound(signature, given, Tensors(site, calls.namespace, str(calls.namespace.get("__name__"))))
         except (Unknown, TypeError):
             continue
-        if any(True for _ in _tensors(values)):
+        if any(True for _ in tensors_in(values)):
             origin = f"call site {relative(site.source.path, calls.directory)}:{site.line}"
             yield Told(values, origin, site.source.path)
 
@@ -170,7 +151,8 @@ class _Given:
 
     args: tuple[ast.expr, ...]
     keywords: Mapping[str, ast.expr]
-    batched: bool = True  # whether shapes that stand for inputs have the axis of the samples
+    shapes: bool = False  # whether they may be shapes of inputs
+    batched: bool = True  # and whether these have the axis of the samples
 
 
 def _given(call: ast.Call, made: CallSite, holders: frozenset[str]) -> _Given | None:
@@ -184,22 +166,24 @@ def _given(call: ast.Call, made: CallSite, holders: frozenset[str]) -> _Given | 
     if not call.args or not (call.args[0] is made.call or (dotted(call.args[0]) or " ") in holders):
         return None
     named = {k.arg: k.value for k in call.keywords}
-    stated = next((named[n] for n in ("input_size", "input_shape", "inputs", "input_data", "args") if n in named), None)
+    shape = next((named[n] for n in ("input_size", "input_shape") if n in named), None)
+    stated = shape or next((named[n] for n in ("inputs", "input_data", "args") if n in named), None)
     if stated is None:
         stated = call.args[1] if len(call.args) > 1 else None
     if stated is None:
         return None
     # torchinfo counts the samples in, torchsummary, ptflops and others do not
-    origin = callsites.scan_of(made.source).canonical(call.func) or ""
-    return _Given((ast.Starred(stated, ast.Load()),), {}, origin.startswith("torchinfo"))
+    origin = callsites.scan_of(made.source).canonical(call.func)
+    shapes = shape is not None or called(call) in _SUMMARIES
+    return _Given((ast.Starred(stated, ast.Load()),), {}, shapes, origin.startswith("torchinfo"))
 
 
-def _bound(signature: inspect.Signature, given: _Given, evaluator: _Tensors) -> dict[str, Any]:
+def _bound(signature: inspect.Signature, given: _Given, evaluator: Tensors) -> dict[str, Any]:
     """Values by parameter. Raises Unknown or TypeError."""
     args: list[Any] = []
     for node in given.args:
         if isinstance(node, ast.Starred):
-            args += _as_inputs(evaluator.value(node.value), given.batched)
+            args += _as_inputs(evaluator.value(node.value), given)
         else:
             args.append(evaluator.value(node))
     kwargs = {name: evaluator.value(node) for name, node in given.keywords.items()}
@@ -211,7 +195,7 @@ def _bound(signature: inspect.Signature, given: _Given, evaluator: _Tensors) -> 
     return _random(dict(bound.arguments))
 
 
-def _as_inputs(value: Any, batched: bool) -> list[Any]:
+def _as_inputs(value: Any, given: _Given) -> list[Any]:
     """Inputs as such functions take them: one tensor, several, or shapes of one or several."""
     if isinstance(value, torch.Tensor):
         return [value]
@@ -220,9 +204,11 @@ def _as_inputs(value: Any, batched: bool) -> list[Any]:
     if all(isinstance(part, torch.Tensor) for part in value):
         return list(value)
     shapes = [value] if all(isinstance(size, int) for size in value) else list(value)
-    if not all(isinstance(s, (tuple, list)) and s and all(isinstance(n, int) and n > 0 for n in s) for s in shapes):
+    if not given.shapes or not all(
+        isinstance(s, (tuple, list)) and s and all(isinstance(n, int) and n > 0 for n in s) for s in shapes
+    ):
         raise Unknown
-    return [_checked(torch.randn, s if batched else (2, *s)) for s in shapes]
+    return [made("randn", (tuple(s) if given.batched else (2, *s),), {}) for s in shapes]
 
 
 def _random(values: dict[str, Any]) -> dict[str, Any]:
@@ -235,21 +221,10 @@ def _random(values: dict[str, Any]) -> dict[str, Any]:
     return values
 
 
-def _tensors(value: Any) -> Iterator[torch.Tensor]:
-    if isinstance(value, torch.Tensor):
-        yield value
-    elif isinstance(value, Mapping):
-        for part in value.values():
-            yield from _tensors(part)
-    elif isinstance(value, (tuple, list)):
-        for part in value:
-            yield from _tensors(part)
-
-
 def with_samples(told: Told, samples: int) -> Told | None:
     """The same for so many samples, where all tensors agree on how many there are: one shows no correlation, and many
     take long. ``None`` where nothing changes."""
-    found = list(_tensors(told.values))
+    found = list(tensors_in(told.values))
     counts = {t.shape[0] if t.ndim else 0 for t in found}
     if len(counts) != 1 or 0 in counts:
         return None
@@ -269,68 +244,3 @@ def with_samples(told: Told, samples: int) -> Told | None:
         return type(value)(resized(part) for part in value) if type(value) in (tuple, list) else value
 
     return Told({name: resized(value) for name, value in told.values.items()}, told.origin, told.path)
-
-
-class _Tensors(Evaluator):
-    """Evaluates what a call hands over: beside plain values, tensors that torch makes of them."""
-
-    def _attribute(self, node: ast.Attribute, depth: int) -> Any:
-        if self._of_torch(node):  # also where a document leaves the import out
-            return self._resolved(self.scan.canonical(node))
-        if node.attr in ("shape", "T", "dtype"):
-            value = self.value(node.value, depth)
-            if isinstance(value, torch.Tensor):
-                return getattr(value, node.attr)
-        return super()._attribute(node, depth)
-
-    def _call(self, node: ast.Call, depth: int) -> Any:
-        name = called(node) or ""
-        if isinstance(node.func, ast.Attribute) and not self._of_torch(node.func):
-            owner = self.value(node.func.value, depth)
-            if isinstance(owner, torch.Tensor):
-                return self._method(owner, name, node, depth)
-        if name == "Variable" and node.args:
-            return self.value(node.args[0], depth)
-        if name in _MADE and self._of_torch(node.func):
-            return _checked(getattr(torch, name), *self._items(node.args, depth), **self._keywords(node, depth))
-        return super()._call(node, depth)
-
-    def _of_torch(self, function: ast.expr) -> bool:
-        return (self.scan.canonical(function) or "").startswith("torch.")
-
-    def _method(self, owner: torch.Tensor, name: str, node: ast.Call, depth: int) -> Any:
-        if name in _MOVES:
-            return owner
-        if name not in _SHAPED:
-            raise Unknown
-        return getattr(owner, name)(*self._items(node.args, depth), **self._keywords(node, depth))
-
-    def _keywords(self, node: ast.Call, depth: int) -> dict[str, Any]:
-        return {
-            keyword.arg: self.value(keyword.value, depth)
-            for keyword in node.keywords
-            if keyword.arg is not None and keyword.arg not in _PLACES
-        }
-
-    def _binop(self, node: ast.BinOp, depth: int) -> Any:
-        left, right = self.value(node.left, depth), self.value(node.right, depth)
-        if isinstance(left, torch.Tensor) or isinstance(right, torch.Tensor):
-            operation = _SUMS.get(type(node.op))
-            if operation is None:
-                raise Unknown
-            return operation(torch.as_tensor(left), torch.as_tensor(right))
-        return super()._binop(node, depth)
-
-
-def _checked(function: Callable[..., Any], *args: Any, **kwargs: Any) -> torch.Tensor:
-    """A new tensor, unless it were too large to try."""
-    sizes = [n for a in args for n in (a if isinstance(a, (tuple, list)) else (a,)) if isinstance(n, int)]
-    product = 1
-    for size in sizes:
-        product *= max(abs(size), 1)
-    if function not in (torch.randint, torch.full, torch.arange, torch.tensor) and product > _LARGEST:
-        raise Unknown
-    value = function(*args, **kwargs)
-    if not isinstance(value, torch.Tensor) or value.numel() > _LARGEST:
-        raise Unknown
-    return value

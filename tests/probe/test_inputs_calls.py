@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import ast
 from pathlib import Path
 from textwrap import dedent
 
 import pytest
+import torch
 
 from initlint.facts import ModelFacts
 from initlint.options import ProbeOptions
+from initlint.probe.callsites import CallSite, Source
 from initlint.probe.client import probe
+from initlint.probe.evaluate import Unknown
+from initlint.probe.evaluate_tensors import Tensors
 from initlint.probe.target import parse_all
 
 #: Cameras, frames and sides that no layer shows: the tokens are cut by reshapes alone.
@@ -181,3 +186,53 @@ def test_example_inputs_stand_above_calls(tmp_path: Path):
         """
     model = written(tmp_path, tail)
     assert model.inputs[0].origin == "example_inputs"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "torch.randint(0, 9, (10**5, 10**5))",
+        "torch.zeros(1).expand(10**9).contiguous()",
+        "torch.zeros(10**4, 1) + torch.zeros(1, 10**4)",
+        "torch.zeros(2, 3).repeat(10**7, 1)",
+        "torch.eye(10**5)",
+        "torch.cat([torch.zeros(10**6)] * 9)",
+        "torch.load('x.pt')",
+        "torch.zeros(3).tolist()",
+        "torch.zeros(3).numpy()",
+    ],
+)
+def test_what_is_too_large_or_no_matter_of_shapes_is_not_computed(text: str):
+    with pytest.raises(Unknown):
+        evaluated(text)
+
+
+def evaluated(text: str):
+    source = Source(__file__, ast.parse(f"import torch\nf({text})"))
+    call = source.tree.body[1].value
+    assert isinstance(call, ast.Call)
+    return Tensors(CallSite(source, call), {}, "m").value(call.args[0])
+
+
+@pytest.mark.parametrize(
+    ("text", "dtype", "shape"),
+    [
+        ("torch.empty(2, 3, dtype=torch.long).random_(5)", torch.int64, (2, 3)),
+        ("torch.FloatTensor(2, 3).cuda()", torch.float32, (2, 3)),
+        ("torch.LongTensor([1, 2]).unsqueeze(0).repeat(2, 2)", torch.int64, (2, 4)),
+        ("torch.randn((2,) + (3, 4)).permute(0, 2, 1)", torch.float32, (2, 4, 3)),
+        ("torch.arange(4)[None]", None, ()),
+        ("torch.ones(2, torch.zeros(5, 7).shape[1]) > 0", torch.bool, (2, 7)),
+        ("2 * torch.rand(3, 4) - 1", torch.float32, (3, 4)),
+        ("torch.full((2, 2), 7)", torch.int64, (2, 2)),
+        ("torch.cat([torch.ones(2, 1), torch.zeros(2, 3)], dim=1).bool()", torch.bool, (2, 4)),
+    ],
+)
+def test_what_torch_makes_of_sizes(text: str, dtype: torch.dtype | None, shape: tuple[int, ...]):
+    if dtype is None:  # an index is left to inference
+        with pytest.raises(Unknown):
+            evaluated(text)
+        return
+    value = evaluated(text)
+    assert (value.dtype, tuple(value.shape)) == (dtype, shape)
+    assert not value.is_floating_point() or bool(value.isfinite().all())
