@@ -7,6 +7,7 @@ unit scale, although it alone reaches the head.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
@@ -111,7 +112,7 @@ def forward(node: Node, xs: tuple[State, ...], scene: Scene, op: Op) -> State:
     if node.op == "pad":
         return _pad(node, xs, scene, op)
     found = shares(xs[:1] if node.op in ASKING else xs)
-    if found is None:
+    if found is None or (node.op == "reshape" and _blurred(node, found, scene)):
         return op.forward(node, tuple(whole(x) for x in xs), scene)
     plain = [whole(x) for x in xs]
     parts = []
@@ -129,6 +130,15 @@ def forward(node: Node, xs: tuple[State, ...], scene: Scene, op: Op) -> State:
         else ()
     )
     return replace(y, ties=ties)
+
+
+def _blurred(node: Node, found: Sequence[float], scene: Scene) -> bool:
+    """Whether positions become channels of fewer positions, of which one lies in two segments: frames in patches."""
+    before, after = scene.layout(node.inputs[0]), scene.layout(node.index)
+    if not 1 < after.positions < before.positions or after.channels <= before.channels:
+        return False
+    ends = [end * after.positions for end in itertools.accumulate(found)]
+    return any(abs(end - round(end)) > 1e-6 for end in ends)
 
 
 def _cat(node: Node, xs: tuple[State, ...], scene: Scene, op: Op) -> State:

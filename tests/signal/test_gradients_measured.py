@@ -326,6 +326,26 @@ def test_a_norm_leaves_positions_of_zeros():
     assert largest(backward, "embed") < 0.05
 
 
+class Frames(nn.Module):
+    """Frames are padded to a multiple of eight and put together: the last patch is zero in part, and none is in whole."""
+
+    def __init__(self, width: int = 64) -> None:
+        super().__init__()
+        self.embed, self.first, self.second = nn.Linear(8 * 16, width), nn.LayerNorm(width), nn.LayerNorm(width)
+        self.head = nn.Linear(width, 10)
+
+    def forward(self, x):
+        x = F.pad(x, (0, 0, 0, 4))
+        return self.head(self.second(self.first(self.embed(x.reshape(x.shape[0], -1, 8 * 16)))))
+
+
+def test_zeros_among_the_frames_of_a_patch_are_no_position_of_zeros():
+    torch.manual_seed(0)
+    forward, backward = errors(Frames(), torch.randn(4, 100, 16))
+    assert largest(forward) < 0.02
+    assert largest(backward) < 0.05  # 1e5 too large where a norm of zeros was seen
+
+
 class Paths(nn.Module):
     """Selective kernels: a softmax over two paths weighs them, one gate for each channel of either."""
 
