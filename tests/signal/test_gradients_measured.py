@@ -327,7 +327,7 @@ def test_a_norm_leaves_positions_of_zeros():
 
 
 class Frames(nn.Module):
-    """Frames are padded to a multiple of eight and put together: the last patch is zero in part, and none is in whole."""
+    """Frames are padded to a multiple of eight and put together: the last patch is zero in part, none is in whole."""
 
     def __init__(self, width: int = 64) -> None:
         super().__init__()
