@@ -25,7 +25,7 @@ from initlint.reasons import (
     slope_taken,
 )
 from initlint.records import dataclass
-from initlint.runtime_scale import as_used, mean_kept, run_time_factor
+from initlint.runtime_scale import as_used, factor_in_front, mean_kept, run_time_factor
 from initlint.theory.fans import torch_fans
 from initlint.theory.misapplied import GAINS
 from initlint.theory.miscounts import EXACT, formula
@@ -133,6 +133,8 @@ def _suspects(facts: ModelFacts) -> tuple[Suspect, ...]:
                 continue
             found += _mean(replace(layer, kind="linear"), parameter)
         if suspect is not None and suspect.reason == "other_activation" and _several(facts, layer):
+            continue
+        if suspect is not None and suspect.reason == "unexplained" and _counterweight(facts, read, suspect):
             continue
         if suspect is not None and suspect.reason == "unexplained" and narrowed and suspect.actual < suspect.expected:
             continue
@@ -324,6 +326,12 @@ def _scaled_instead_of_logits(facts: ModelFacts, layer: Layer, parameter: Parame
         return False
     second = nominal_second(parameter)[0] * layer.fan_in * scale * scale
     return scale * scale * dim > _BAND and 1 / _BAND < second * dim < _BAND
+
+
+def _counterweight(facts: ModelFacts, layer: Layer, suspect: Suspect) -> bool:
+    """Whether a constant factor in front of the layer makes its weights what suits it."""
+    factor = factor_in_front(facts, layer)
+    return factor != 1.0 and fits(layer, suspect.actual * factor, _BAND)
 
 
 def _judged(layer: Layer, parameter: ParameterFacts) -> bool:

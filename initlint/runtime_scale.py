@@ -17,6 +17,8 @@ _TWICE = 2.0
 _NORMED = ("weight_norm", "spectral_norm")
 #: Functions that a weight is passed through to be positive (Agarwal et al. 2021, section 3: exp of N(4, 0.5)).
 _POSITIVE = "exp|exp2|softplus|sigmoid"
+#: Ops that leave the scale as it is.
+_LAYOUTS = frozenset({"reshape", "identity", "dropout", "select"})
 #: What only changes how numbers are stored.
 _CASTS = "float|double|half|bfloat16|to|type|type_as|contiguous|clone"
 
@@ -39,6 +41,27 @@ def run_time_factor(facts: ModelFacts, layer: Layer, parameter: ParameterFacts) 
         factor = operator.gain / (operator.fan_in * stats.second)
         return factor if not 1 / _SAME < factor < _SAME else 1.0
     return 1.0
+
+
+def factor_in_front(facts: ModelFacts, layer: Layer) -> float:
+    """The second moment of the constant factors between a norm and the layer that reads it, 1 without them.
+
+    A norm gives what it gives whatever the factor behind it is meant for: the weights hold its inverse (Raffel et al.
+    2020, T5: hidden states over sqrt(d) in front of an output projection of N(0, 1)).
+    """
+    found = {_behind(facts, index) for index in layer.nodes if index < len(facts.nodes)}
+    return found.pop() if len(found) == 1 else 1.0
+
+
+def _behind(facts: ModelFacts, index: int) -> float:
+    factor, node = 1.0, facts.nodes[index]
+    while len(node.inputs) == 1:
+        node = facts.nodes[node.inputs[0]]
+        if node.op == "scale":
+            factor *= float(str(node.attrs.get("factor", 1.0))) ** 2
+        elif node.op not in _LAYOUTS:
+            break
+    return factor if node.op == "norm" else 1.0
 
 
 def mean_kept(facts: ModelFacts, layer: Layer, parameter: ParameterFacts) -> bool:

@@ -48,3 +48,22 @@ def test_the_table_of_a_right_net_knows_the_factor() -> None:
     assert not [f for f in run.findings if f.code.startswith("IL1")]
     for row in run.models[0].rows:
         assert row.ratio == pytest.approx(1, rel=0.05)
+
+
+class Scores(nn.Module):
+    """Scores as T5 makes them: weights of N(0, 1), of hidden states behind a norm over sqrt(d)."""
+
+    def __init__(self, factor: float) -> None:
+        super().__init__()
+        self.table, self.norm, self.factor = nn.Embedding(500, WIDTH), nn.LayerNorm(WIDTH), factor
+        self.head = nn.Linear(WIDTH, 500, bias=False)
+        nn.init.normal_(self.head.weight)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        return self.head(self.norm(self.table(ids)) * self.factor)
+
+
+@pytest.mark.parametrize(("factor", "codes"), [(WIDTH**-0.5, set()), (1.0, {"IL209"})])
+def test_a_factor_behind_a_norm_counts_as_part_of_the_weights(factor: float, codes: set[str]) -> None:
+    run = initlint.check(lambda: Scores(factor), inputs=(torch.randint(500, (8, 16)),))
+    assert {f.code for f in run.findings if f.severity.label != "note"} == codes
