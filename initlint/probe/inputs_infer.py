@@ -56,9 +56,9 @@ _RANK = 0.15
 # Elements of inputs beyond which trying is too slow: two clips of 16 frames of 224x224 are within, and three pairs of
 # images of 896x448.
 _LARGEST_INPUT = 8_000_000
-# Elements of inputs that take no longer than those that are inferred: a call's own are tried first then, larger ones
-# where the first candidate fails.
-_QUICK = 200_000
+# Elements of inputs that take hardly longer than those that are inferred (four images of 90 pixels): a call's own are
+# tried first then, larger ones where the first candidate fails.
+_QUICK = 100_000
 # Share of the model from which on no further combination of inputs is tried (poolers may stay unread).
 _REACHED = 0.9
 # Repairs taken up from one failed attempt.
@@ -108,7 +108,7 @@ def infer(
             batch = 2  # detection models: they resize images to their own size, and treat boxes one by one
         search.start(training, estimating, budget)
         near = list(calls.near(model)) if calls is not None and has_forward(model) else []
-        quick = [told for told in near if told.elements <= _QUICK]
+        quick = [told for told in near if (with_samples(told, batch) or told).elements <= _QUICK]
         found = search.library(batch) or search.told(quick, batch) or search.general(batch, near)
         if found is None and calls is not None and training:
             found = search.told(calls.far(model), batch)
