@@ -10,6 +10,7 @@ import ast
 import inspect
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -40,6 +41,7 @@ class Told:
     values: Mapping[str, Any]
     origin: str  # "call site model.py:71"
     path: str
+    seed: int  # of what was drawn for it
 
     @property
     def elements(self) -> int:
@@ -68,9 +70,12 @@ class Calls:
     def _told(self, model: nn.Module, sites: Callable[[str], Iterable[CallSite]]) -> Iterator[Told]:
         if not os.path.isfile(self.path):
             return
-        signature = _signature(model)
+        try:
+            signature = inspect.signature(model.forward)
+        except (TypeError, ValueError):
+            return
         seen: set[str] = set()
-        for name in dict.fromkeys(self.names) if signature is not None else ():
+        for name in dict.fromkeys(self.names):
             with unwatched():
                 made = [site for site in sites(name) if callsites.means(site, self.path)]
             for site in made:
@@ -81,16 +86,8 @@ class Calls:
                         yield told
 
 
-def _signature(model: nn.Module) -> inspect.Signature | None:
-    try:
-        return inspect.signature(model.forward)
-    except (TypeError, ValueError):
-        return None
-
-
-def _calls_of(made: CallSite, calls: Calls, signature: inspect.Signature | None) -> Iterator[Told]:
+def _calls_of(made: CallSite, calls: Calls, signature: inspect.Signature) -> Iterator[Told]:
     """The calls of what a constructor call was assigned to, in the same scope."""
-    assert signature is not None
     holders = _holders(made)
     for call, around in _walk(made.source.tree, ()):
         given = _given(call, made, holders)
@@ -104,7 +101,7 @@ def _calls_of(made: CallSite, calls: Calls, signature: inspect.Signature | None)
             continue
         if any(True for _ in tensors_in(values)):
             origin = f"call site {relative(site.source.path, calls.directory)}:{site.line}"
-            yield Told(values, origin, site.source.path)
+            yield Told(values, origin, site.source.path, calls.seed)
 
 
 def _holders(made: CallSite) -> frozenset[str]:
@@ -188,9 +185,7 @@ def _bound(signature: inspect.Signature, given: _Given, evaluator: Tensors) -> d
             args.append(evaluator.value(node))
     kwargs = {name: evaluator.value(node) for name, node in given.keywords.items()}
     bound = signature.bind(*args, **kwargs)
-    if any(
-        p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD) for n, p in signature.parameters.items() if n in bound.arguments
-    ):
+    if any(signature.parameters[name].kind in _VARIADIC for name in bound.arguments):
         raise Unknown
     return _random(dict(bound.arguments))
 
@@ -243,4 +238,5 @@ def with_samples(told: Told, samples: int) -> Told | None:
             return {key: resized(part) for key, part in value.items()}
         return type(value)(resized(part) for part in value) if type(value) in (tuple, list) else value
 
-    return Told({name: resized(value) for name, value in told.values.items()}, told.origin, told.path)
+    with seeded(told.seed):
+        return replace(told, values={name: resized(value) for name, value in told.values.items()})

@@ -15,6 +15,8 @@ from initlint.probe.callsites import CallSite, Source
 from initlint.probe.client import probe
 from initlint.probe.evaluate import Unknown
 from initlint.probe.evaluate_tensors import Tensors
+from initlint.probe.inputs import find
+from initlint.probe.inputs_calls import Calls
 from initlint.probe.target import parse_all
 
 #: Cameras, frames and sides that no layer shows: the tokens are cut by reshapes alone.
@@ -175,6 +177,20 @@ def test_calls_that_do_not_fit_or_cannot_be_told_are_passed_over(tmp_path: Path)
     model = written(tmp_path, tail)
     assert model.status == "analysed"
     assert model.inputs[0].shape == (2, 3, 3, 4, 32, 32)
+
+
+def test_inputs_are_the_same_every_time_and_the_random_state_stays(tmp_path: Path):
+    path = tmp_path / "net.py"
+    path.write_text(NET.format(imports="") + "\nnet = Net()\nnet(torch.zeros(1, 3, 3, 4, 32, 32))\n")
+    scope: dict[str, object] = {"__file__": str(path), "__name__": "net"}
+    exec(NET.format(imports=""), scope)
+    model = scope["Net"]()  # type: ignore[operator]
+    state = torch.get_rng_state()
+    first, second = (find(model, scope, calls=Calls(["Net"], scope, str(tmp_path), 0)) for _ in range(2))
+    assert first.facts[0].origin == "call site net.py:24"
+    assert first.facts[0].shape[0] > 1
+    assert torch.equal(first.kwargs["clip"], second.kwargs["clip"])
+    assert torch.equal(torch.get_rng_state(), state)
 
 
 def test_example_inputs_stand_above_calls(tmp_path: Path):
