@@ -21,6 +21,8 @@ from initlint.signal.trunk import WEIGHTED, returned
 
 #: Effects below this (log10 of second moments, nats of loss) are none: 2 % of a second moment.
 NOTHING = 0.01
+#: Effects below this factor of 1.5 are told in per cent: "1 times larger" would say nothing.
+PERCENT = math.log10(1.5)
 #: From 9.95 on one decimal reads 10.0.
 ROUNDED = -math.log10(0.995)
 #: Effects (log10) that differ by less count as alike: the accuracy of the rules (0.15 in std, twice that here).
@@ -245,6 +247,9 @@ def sentence(effect: Effect, scene: Scene) -> str:
     same = span is not None and wanted is not None and abs(span.raw - wanted.raw) < NOTHING
     if span is None or span.raw < 0.5 or span.first < 0 or same:
         size = "larger" if value > 0 else "smaller"
+        if abs(value) < PERCENT:
+            share = abs(10.0**value - 1.0)
+            return f"{what} is {share:.0%} {size} in its second moment than with the expected values"
         return f"{what} is {fold(value)} times {size} in its second moment than with the expected values"
     verb = "shrinks" if span.shrinks else "grows"
     first, last = (place(scene, i) for i in (span.first, span.last))
@@ -259,7 +264,8 @@ def sentence(effect: Effect, scene: Scene) -> str:
 
 def _telling(parts: Mapping[str, float], before: Mapping[str, Span]) -> str:
     """The part of an effect to name: of those about as large as the largest one whose span is judged hardest."""
-    least = max(abs(value) for value in parts.values()) - ALIKE
+    largest = max(abs(value) for value in parts.values())
+    least = max(largest - ALIKE, 0.5 * largest)
 
     def weight(name: str) -> tuple[int, float]:
         span = before.get(name)

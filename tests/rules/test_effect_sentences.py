@@ -9,9 +9,13 @@ from typing import Any
 import pytest
 
 from initlint import packs
+from initlint.facts import ModelFacts
 from initlint.findings import Finding
 from initlint.rule import Context
 from initlint.signal import Nominal
+from initlint.signal.effect import Effect, sentence
+from initlint.signal.profile import Span
+from initlint.signal.scene import Scene
 
 RULES = {rule.code: rule for rule in packs.load()}
 
@@ -79,3 +83,26 @@ def test_the_std_of_a_weight_off_centre_is_no_root_mean_square(analyse: Callable
     assert found.actual["rms"] == pytest.approx(math.sqrt(1 / 3), rel=0.02)
     assert found.expected["mean"] == 0.0
     assert found.expected["std"] == pytest.approx(math.sqrt(1 / 12), rel=0.02)
+
+
+def told(parts: dict[str, float], spans: dict[str, float]) -> str:
+    before = {name: Span(value, value, 0.0, -1, -1, False) for name, value in spans.items()}
+    return sentence(Effect(**parts, before=before, after=before), Scene((), ModelFacts("N", "n.py::N", "n.py")))
+
+
+@pytest.mark.parametrize(
+    ("parts", "spans", "said"),
+    [
+        # the gradient's span is the one that passes 1e6
+        ({"forward": -1.29, "gradient": -1.28}, {"forward": 2.6, "gradient": 6.5}, "the gradient is 19 times smaller"),
+        ({"forward": -1.29, "gradient": -0.2}, {"forward": 2.6, "gradient": 6.5}, "the signal is 19 times smaller"),
+        ({"forward": 0.2, "gradient": 0.02}, {"forward": 2.6, "gradient": 6.5}, "the signal is 1.6 times larger"),
+        ({"forward": 0.02}, {}, "the signal is 5% larger"),
+        ({"forward": -0.02}, {}, "the signal is 5% smaller"),
+        ({"forward": -0.1}, {}, "the signal is 21% smaller"),
+    ],
+)
+def test_what_is_judged_hardest_is_named_and_small_effects_in_per_cent(
+    parts: dict[str, float], spans: dict[str, float], said: str
+) -> None:
+    assert told(parts, spans).startswith(said)
