@@ -111,6 +111,7 @@ def infer(
         quick = [told for told in near if (with_samples(told, batch) or told).elements <= _QUICK]
         found = search.library(batch) or search.told(quick, batch) or search.general(batch, near)
         if found is None and calls is not None and training:
+            search.start(training, estimating, budget)  # of which the search has left nothing
             found = search.told(calls.far(model), batch)
         if found is not None:
             return found
@@ -187,7 +188,7 @@ class _Search:
         """Calls that the repository makes itself, with so many samples where they have one or many."""
         for call in calls:
             for told in (with_samples(call, batch), call):
-                if told is None or told.elements > _LARGEST_INPUT:
+                if told is None or told.elements > _LARGEST_INPUT or self.over:
                     continue
                 self._origin = told.origin
                 found = self.attempt((), told.values, noted(_tensors_of(told.values), self._given))
