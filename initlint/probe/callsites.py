@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import math
 import os
 import re
 import textwrap
@@ -76,39 +77,34 @@ def find(name: str, path: str) -> list[CallSite]:
 
 def find_in(name: str, path: str) -> list[CallSite]:
     """Calls of ``name`` in one file."""
-    try:
-        with open(path, encoding="utf-8", errors="replace") as stream:
-            text = stream.read()
-    except OSError:
-        return []
-    return [site for source in _sources(path, text) for site in _calls(source, name)][:_SITES]
+    return [site for source in _sources(path, _text(path) or "") for site in _calls(source, name)][:_SITES]
 
 
 def module_level(name: str, path: str) -> CallSite | None:
     """Where a name of a file's top level can be looked up after all of it; ``None`` where it is given no value."""
-    try:
-        with open(path, encoding="utf-8", errors="replace") as stream:
-            tree = ast.parse(stream.read())
-    except (OSError, SyntaxError, ValueError):
-        return None
     end = ast.Call(ast.Name(name), [], [], lineno=1 << 30, col_offset=0)
-    site = CallSite(Source(path, tree), end)
-    return site if assigned(site, name) is not None else None
+    sites = (CallSite(source, end) for source in _parsed(path, _text(path) or "", 0))
+    return next((site for site in sites if assigned(site, name) is not None), None)
 
 
 def sources_with(name: str, path: str) -> Iterator[Source]:
     """The pieces of code in the repository of a file that may call ``name``, nearest first."""
     pattern = re.compile(rf"\b{re.escape(name)}\s*\(")
     for file in _ordered(path):
-        try:
-            if os.path.getsize(file) > _FILE_BYTES:
-                continue
-            with open(file, encoding="utf-8", errors="replace") as stream:
-                text = stream.read()
-        except OSError:
-            continue
-        if pattern.search(text):
+        text = _text(file, _FILE_BYTES)
+        if text is not None and pattern.search(text):
             yield from _sources(file, text)
+
+
+def _text(path: str, most: float = math.inf) -> str | None:
+    """What a file of at most so many bytes holds; ``None`` for a larger one, and for one that cannot be read."""
+    try:
+        if os.path.getsize(path) > most:
+            return None
+        with open(path, encoding="utf-8", errors="replace") as stream:
+            return stream.read()
+    except OSError:
+        return None
 
 
 def repository(path: str) -> str:
@@ -203,16 +199,21 @@ def _parsed(path: str, code: str, offset: int) -> Iterator[Source]:
 
 
 def _calls(source: Source, name: str) -> Iterator[CallSite]:
+    sites = [site for site in every(source) if called(site.call) == name]
+    # Calls at module level and in plain functions say more than calls inside other models.
+    yield from sorted(sites, key=lambda site: any(isinstance(d, ast.ClassDef) for d in site.around))
+
+
+def every(source: Source) -> Iterator[CallSite]:
+    """All calls in a piece of code, in the order of the tree."""
+
     def visit(node: ast.AST, around: tuple[Definition, ...]) -> Iterator[CallSite]:
         for child in ast.iter_child_nodes(node):
-            if isinstance(child, ast.Call) and called(child) == name:
+            if isinstance(child, ast.Call):
                 yield CallSite(source, child, around)
-            inner = (child, *around) if isinstance(child, Definition) else around
-            yield from visit(child, inner)
+            yield from visit(child, (child, *around) if isinstance(child, Definition) else around)
 
-    # Calls at module level and in plain functions say more than calls inside other models.
-    sites = list(visit(source.tree, ()))
-    yield from sorted(sites, key=lambda site: any(isinstance(d, ast.ClassDef) for d in site.around))
+    yield from visit(source.tree, ())
 
 
 def means(site: CallSite, path: str) -> bool:

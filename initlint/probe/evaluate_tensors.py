@@ -21,14 +21,14 @@ _MADE = frozenset(
 #: Those among them whose plain numbers are sizes, and those that leave the memory as it is: numbers are drawn instead.
 _SIZED = frozenset("randn rand zeros ones empty FloatTensor LongTensor".split())
 _UNFILLED = {"empty": torch.float32, "FloatTensor": torch.float32, "LongTensor": torch.int64}
-#: Methods that change a tensor's shape or type alone.
+#: Methods that change a tensor's shape or type, fill it, or compare it.
 _SHAPED = frozenset(
     "view reshape permute transpose unsqueeze squeeze repeat expand flatten unflatten contiguous long float int bool "
     "double clone detach t type type_as size dim numel triu tril softmax sigmoid uniform_ normal_ random_ fill_ zero_ "
     "bernoulli_ requires_grad_ masked_fill eq ne gt lt ge le".split()
 )
 #: Moves that leave the values alone; the model stays where it is.
-_MOVES = frozenset(("cuda", "cpu", "to", "pin_memory", "half", "bfloat16", "Variable"))
+_MOVES = frozenset(("cuda", "cpu", "to", "pin_memory", "half", "bfloat16"))
 #: Keywords of what makes a tensor that say where, not what.
 _PLACES = frozenset(("device", "requires_grad", "generator", "pin_memory", "out"))
 _SUMS: Mapping[type[ast.operator], Callable[..., torch.Tensor]] = {
@@ -54,7 +54,7 @@ class Tensors(Evaluator):
         return super()._attribute(node, depth)
 
     def _call(self, node: ast.Call, depth: int) -> Any:
-        name = called(node) or ""
+        name = called(node)
         if isinstance(node.func, ast.Attribute) and not self._of_torch(node.func):
             owner = self.value(node.func.value, depth)
             if isinstance(owner, torch.Tensor):
@@ -62,11 +62,11 @@ class Tensors(Evaluator):
         if name == "Variable" and node.args:
             return self.value(node.args[0], depth)
         if name in _MADE and self._of_torch(node.func):
-            return made(name, tuple(self._items(node.args, depth)), self._keywords(node, depth))
+            return new_tensor(name, tuple(self._items(node.args, depth)), self._keywords(node, depth))
         return super()._call(node, depth)
 
     def _of_torch(self, function: ast.expr) -> bool:
-        return (self.scan.canonical(function) or "").startswith("torch.")
+        return self.scan.canonical(function).startswith("torch.")
 
     def _method(self, owner: torch.Tensor, name: str, node: ast.Call, depth: int) -> Any:
         if name in _MOVES:
@@ -97,7 +97,7 @@ class Tensors(Evaluator):
         return super()._binop(ast.BinOp(ast.Constant(left), node.op, ast.Constant(right)), depth)
 
 
-def made(name: str, args: Sequence[Any], keywords: Mapping[str, Any]) -> torch.Tensor:
+def new_tensor(name: str, args: Sequence[Any], keywords: Mapping[str, Any]) -> torch.Tensor:
     """What torch's function of that name makes, unless it were too large to try.
 
     Raises:

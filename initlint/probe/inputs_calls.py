@@ -20,7 +20,7 @@ from initlint.probe import callsites
 from initlint.probe.callsites import CallSite
 from initlint.probe.dependencies import unwatched
 from initlint.probe.evaluate import Unknown
-from initlint.probe.evaluate_tensors import Tensors, made
+from initlint.probe.evaluate_tensors import LARGEST, Tensors, new_tensor
 from initlint.probe.names import Definition, called, dotted
 from initlint.probe.recorded_state import seeded
 from initlint.probe.target import relative
@@ -43,10 +43,17 @@ class Told:
     path: str
     seed: int  # of what was drawn for it
 
+    def elements(self, samples: int = 0) -> int:
+        """Of all tensors, as they are or as ``with_samples`` makes them."""
+        held, count = sum(t.numel() for t in tensors_in(self.values)), self.count if samples else 0
+        return held // count * samples if count else held
+
     @property
-    def elements(self) -> int:
-        """Of all tensors."""
-        return sum(t.numel() for t in tensors_in(self.values))
+    def count(self) -> int:
+        """How many samples all tensors agree on, where that is one or many; else 0."""
+        counts = {t.shape[0] if t.ndim else 0 for t in tensors_in(self.values)}
+        count = counts.pop() if len(counts) == 1 else 0
+        return 0 if 1 < count <= _SAMPLES else count
 
 
 class Calls:
@@ -77,8 +84,8 @@ class Calls:
         seen: set[str] = set()
         for name in dict.fromkeys(self.names):
             with unwatched():
-                made = [site for site in sites(name) if callsites.means(site, self.path)]
-            for site in made:
+                meant = [site for site in sites(name) if callsites.means(site, self.path)]
+            for site in meant:
                 for told in _calls_of(site, self, signature):
                     shapes = repr([(n, tuple(t.shape), t.dtype) for n, v in told.values.items() for t in tensors_in(v)])
                     if shapes not in seen:
@@ -89,11 +96,10 @@ class Calls:
 def _calls_of(made: CallSite, calls: Calls, signature: inspect.Signature) -> Iterator[Told]:
     """The calls of what a constructor call was assigned to, in the same scope."""
     holders = _holders(made)
-    for call, around in _walk(made.source.tree, ()):
-        given = _given(call, made, holders)
-        if given is None or not _same_scope(made.around, around, holders):
+    for site in callsites.every(made.source):
+        given = _given(site.call, made, holders)
+        if given is None or not _same_scope(made.around, site.around, holders):
             continue
-        site = CallSite(made.source, call, around)
         try:
             with seeded(calls.seed):
                 values = _bound(signature, given, Tensors(site, calls.namespace, str(calls.namespace.get("__name__"))))
@@ -125,13 +131,6 @@ def _wrapped(node: ast.expr) -> Iterator[ast.expr]:
             yield from _wrapped(node.func.value)
         if node.args:
             yield from _wrapped(node.args[0])
-
-
-def _walk(node: ast.AST, around: tuple[Definition, ...]) -> Iterator[tuple[ast.Call, tuple[Definition, ...]]]:
-    for child in ast.iter_child_nodes(node):
-        if isinstance(child, ast.Call):
-            yield child, around
-        yield from _walk(child, (child, *around) if isinstance(child, Definition) else around)
 
 
 def _same_scope(made: tuple[Definition, ...], call: tuple[Definition, ...], holders: frozenset[str]) -> bool:
@@ -203,7 +202,7 @@ def _as_inputs(value: Any, given: _Given) -> list[Any]:
         isinstance(s, (tuple, list)) and s and all(isinstance(n, int) and n > 0 for n in s) for s in shapes
     ):
         raise Unknown
-    return [made("randn", (tuple(s) if given.batched else (2, *s),), {}) for s in shapes]
+    return [new_tensor("randn", (tuple(s) if given.batched else (2, *s),), {}) for s in shapes]
 
 
 def _random(values: dict[str, Any]) -> dict[str, Any]:
@@ -218,13 +217,9 @@ def _random(values: dict[str, Any]) -> dict[str, Any]:
 
 def with_samples(told: Told, samples: int) -> Told | None:
     """The same for so many samples, where all tensors agree on how many there are: one shows no correlation, and many
-    take long. ``None`` where nothing changes."""
-    found = list(tensors_in(told.values))
-    counts = {t.shape[0] if t.ndim else 0 for t in found}
-    if len(counts) != 1 or 0 in counts:
-        return None
-    count = counts.pop()
-    if 1 < count <= _SAMPLES:
+    take long. ``None`` where nothing changes, or too much."""
+    count = told.count
+    if not count or told.elements(samples) > LARGEST:
         return None
 
     def resized(value: Any) -> Any:

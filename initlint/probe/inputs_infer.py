@@ -103,12 +103,12 @@ def infer(
     slow = _is_large(model) or any(isinstance(m, nn.Conv3d) for m in model.modules())
     batch = samples or (2 if slow else _SAMPLES)
     search = _Search(model, seed)
+    near = list(calls.near(model)) if calls is not None else []
     for training, estimating in ((True, True), (False, True), (False, False)):
         if not training:
             batch = 2  # detection models: they resize images to their own size, and treat boxes one by one
         search.start(training, estimating, budget)
-        near = list(calls.near(model)) if calls is not None and has_forward(model) else []
-        quick = [told for told in near if (with_samples(told, batch) or told).elements <= _QUICK]
+        quick = [told for told in near if told.elements(batch) <= _QUICK]
         found = search.library(batch) or search.told(quick, batch) or search.general(batch, near)
         if found is None and calls is not None and training:
             search.start(training, estimating, budget)  # of which the search has left nothing
@@ -188,10 +188,10 @@ class _Search:
         """Calls that the repository makes itself, with so many samples where they have one or many."""
         for call in calls:
             for told in (with_samples(call, batch), call):
-                if told is None or told.elements > _LARGEST_INPUT or self.over:
+                if told is None or told.elements() > _LARGEST_INPUT or self.over:
                     continue
                 self._origin = told.origin
-                found = self.attempt((), told.values, noted(_tensors_of(told.values), self._given))
+                found = self.attempt((), told.values, {})
                 if isinstance(found, Found):
                     depends_on(told.path)
                     return found
@@ -411,10 +411,6 @@ class _Search:
         reached = sum(n.op in ("call_module", "get_attr") for n in nodes), len(nodes)
         if reached[0] and reached > self._reached:
             self._reached, self.best = reached, found
-
-
-def _tensors_of(values: Mapping[str, Any]) -> dict[str, torch.Tensor]:
-    return {name: value for name, value in values.items() if isinstance(value, torch.Tensor) and value.numel()}
 
 
 def _refuses(recorder: Recorder) -> bool:

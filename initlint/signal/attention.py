@@ -157,6 +157,11 @@ def to_logits(g: Grad, found: Attend, v: State) -> float:
     return g.p * (v.e + found.odds * v.q) * found.slip / found.keys
 
 
+def to_queries(found: Attend, v: State) -> float:
+    """The same towards a query, for p = 1: beside chance there is the mean (``Attend.lean``)."""
+    return v.e * (found.slip + found.lean) + found.odds * v.q * found.slip
+
+
 def asked(q: State, queries: float, g: Grad, found: Attend | None = None) -> float:
     """Energy of the queries that a key's gradient sums over: they add up as far as both they and the gradients at their
     logits are alike. ``found``: the gradient is that of the result, and passes the weights of each query yet."""
@@ -187,7 +192,7 @@ def attention_back(node: Node, xs: tuple[State, ...], y: State, g: Grad, scene: 
     # a logit's gradient sums over the channels of the values, which may be more than those of the keys
     value = scene.nodes[node.inputs[2]].shape
     outer = float(value[-1]) if value and len(value) == 4 else dim
-    to_query = outer * g.p * scale * scale * k.e * (v.e * (found.slip + found.lean) + found.odds * v.q * found.slip)
+    to_query = outer * g.p * scale * scale * k.e * to_queries(found, v)
     to_key = outer * to_logits(g, found, v) * scale * scale * asked(q, found.queries, g, found)
     sharing = _sharing(node, scene)
     value_back = attended_back(g, found)
@@ -240,11 +245,7 @@ def mha_back(node: Node, xs: tuple[State, ...], y: State, g: Grad, scene: Scene)
     at = Grad(g.p * inner, g.t * inner, g.noise)
     logits = head * to_logits(at, found, v) / head
     parts = (
-        Grad(
-            bounded(at.p * (v.e * (found.slip + found.lean) + found.odds * v.q * found.slip) * k.e * gains[0]),
-            0.0,
-            g.noise,
-        ),
+        Grad(bounded(at.p * to_queries(found, v) * k.e * gains[0]), 0.0, g.noise),
         Grad(bounded(logits * asked(q, found.queries, at, found) * gains[1]), 0.0, g.noise),
         attended_back(at, found),
     )

@@ -17,6 +17,7 @@ from initlint.facts import Node
 from initlint.signal.curves import curve, function_of
 from initlint.signal.moments import Grad, NoRuleError, State, bounded, state
 from initlint.signal.operands import LAID_OUT, behind
+from initlint.signal.patterns import exponent
 from initlint.signal.scene import Scene, text
 
 #: Ops between a layer and a product that keep it linear, and one that does not.
@@ -33,15 +34,18 @@ class Axes(NamedTuple):
     y: dict[str, str]
     sizes: dict[str, int]
 
+    def own(self, of: str) -> dict[str, str]:
+        """The axes of an operand ("a", "b") or of the result ("y")."""
+        return {"y": self.y, "a": self.a, "b": self.b}[of]
+
     def summed(self, of: str) -> tuple[str, ...]:
         """What the sum over products runs over ("y"), or the gradient to an operand."""
-        own = {"y": self.y, "a": self.a, "b": self.b}[of]
+        own = self.own(of)
         return tuple(label for label in self.sizes if label not in own and self.sizes[label] > 1)
 
     def places(self, of: str) -> tuple[str, ...]:
         """The position axes: heads and other axes that all three have are none where there is another one."""
-        own = {"y": self.y, "a": self.a, "b": self.b}[of]
-        found = [label for label, kind in own.items() if kind == "p" and self.sizes[label] > 1]
+        found = [label for label, kind in self.own(of).items() if kind == "p" and self.sizes[label] > 1]
         apart = [label for label in found if not (label in self.a and label in self.b and label in self.y)]
         return tuple(apart or found)
 
@@ -205,7 +209,7 @@ def _kept(index: int, scene: Scene) -> bool:
 
 def _inverts(index: int, scene: Scene) -> bool:
     node = scene.nodes[index]
-    return node.op == "activation" and text(node, "fn") == "reciprocal"
+    return node.op == "activation" and exponent(node) == -1.0
 
 
 def _to(which: str, other: State, kinds: dict[str, str], g: Grad, axes: Axes) -> Grad:

@@ -13,7 +13,7 @@ from initlint.facts import Node
 from initlint.records import dataclass
 from initlint.signal.curves import Curve, Shape, named
 from initlint.signal.moments import State
-from initlint.signal.scene import number, text
+from initlint.signal.patterns import exponent
 
 #: E f^4 and E f'^4 feed noise bands only: beyond this exponent they say that nothing is known, and are cut.
 LARGEST = 50.0
@@ -65,9 +65,11 @@ def inverse(m: float, v: float, power: float = 1.0) -> Curve:
 
 
 def power_of(node: Node, x: State) -> float | None:
-    """p, where a node computes x^-p of a signal that is never negative."""
-    if not (x.positive and x.m > 0.0 and x.v > 0.0) or node.table:
-        return None
-    fn = text(node, "fn")
-    power = -number(node, "exponent", 2.0) if fn == "pow" else {"reciprocal": 1.0, "rsqrt": 0.5}.get(fn, 0.0)
-    return power if power > 0.0 else None
+    """p > 0, where a node computes x^-p of a signal that is never negative."""
+    power = -(exponent(node) or 0.0)
+    return power if power > 0.0 and not node.table and invertible(x) else None
+
+
+def invertible(x: State) -> bool:
+    """Whether a signal is never negative, and varies."""
+    return x.positive and x.m > 0.0 and x.v > 0.0

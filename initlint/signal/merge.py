@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from initlint.facts import Node
 from initlint.signal.elementwise import EVERYWHERE, apply, chosen, scaled, times, width_of
-from initlint.signal.inverse import inverse
+from initlint.signal.inverse import inverse, invertible
 from initlint.signal.moments import (
     LARGEST,
     Grad,
@@ -317,7 +317,7 @@ def _inverse(node: Node, b: State, scene: Scene) -> State:
 
 def _uneven(b: State) -> bool:
     """Whether a divisor is positive, and no constant."""
-    return b.kind != "constant" and b.positive and b.m > 0.0 and b.v > 0.0
+    return b.kind != "constant" and invertible(b)
 
 
 def _pair(node: Node, xs: tuple[State, ...], scene: Scene) -> tuple[State, State]:

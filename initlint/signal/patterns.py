@@ -102,7 +102,7 @@ class Reader:
             eps += (number(node, "value") if node.op == "shift" else number(node, "min")) ** 2
             node = self.behind(node.inputs[0])
         found: Statistic | None = None
-        if node.op == "activation" and _power(node) == 0.5:
+        if node.op == "activation" and exponent(node) == 0.5:
             found = self.statistic(node.inputs[0])
         elif node.op == "reduce" and text(node, "fn") in ("std", "norm") and node.inputs:
             n, over = max(number(node, "n", 1.0), 1.0), text(node, "over", "channel")
@@ -115,12 +115,13 @@ class Reader:
         node = self.behind(index)
         if node.op != "activation" or not node.inputs:
             return None
-        if _power(node) == -0.5:
+        if exponent(node) == -0.5:
             return self.statistic(node.inputs[0])
-        return self.root(node.inputs[0]) if _power(node) == -1.0 else None
+        return self.root(node.inputs[0]) if exponent(node) == -1.0 else None
 
 
-def _power(node: Node) -> float | None:
+def exponent(node: Node) -> float | None:
+    """p, where a node computes x^p."""
     fn = node.attrs.get("fn")
     if fn == "pow":
         return number(node, "exponent", 2.0)
