@@ -30,7 +30,7 @@ from initlint.theory.fans import torch_fans
 from initlint.theory.misapplied import GAINS
 from initlint.theory.miscounts import EXACT, formula
 from initlint.theory.schemes import Scheme, acceptable, textbook
-from initlint.wiring import kept_for_last, reached, transparent
+from initlint.wiring import depth_counts, kept_for_last, reached, transparent
 
 #: Reasons, in the order in which they are tried.
 REASONS = (
@@ -424,8 +424,7 @@ def _other_counts(facts: ModelFacts) -> Iterator[float]:
             yield from (float(heads), width / heads)
         if isinstance(head_dim, int):
             yield float(head_dim)
-    branches = sum(layer.branch for layer in facts.layers)
-    yield from (float(branches), branches / 2, 2.0 * branches)
+    yield from depth_counts(facts)
 
 
 def grouped(found: tuple[Suspect, ...], reason: str) -> Mapping[tuple[str, int], list[Suspect]]:

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from initlint.facts import Layer, ModelFacts, ParameterFacts
 from initlint.theory.schemes import Requested
+from initlint.wiring import transparent
 
 #: Factors of the second moment closer to 1 than this are padding and rounding in the count of inputs, no scaling.
 _SAME = 1.5
@@ -17,8 +18,6 @@ _TWICE = 2.0
 _NORMED = ("weight_norm", "spectral_norm")
 #: Functions that a weight is passed through to be positive (Agarwal et al. 2021, section 3: exp of N(4, 0.5)).
 _POSITIVE = "exp|exp2|softplus|sigmoid"
-#: Ops that leave the scale as it is.
-_LAYOUTS = frozenset({"reshape", "identity", "dropout", "select"})
 #: What only changes how numbers are stored.
 _CASTS = "float|double|half|bfloat16|to|type|type_as|contiguous|clone"
 
@@ -59,7 +58,7 @@ def _behind(facts: ModelFacts, index: int) -> float:
         node = facts.nodes[node.inputs[0]]
         if node.op == "scale":
             factor *= float(str(node.attrs.get("factor", 1.0))) ** 2
-        elif node.op not in _LAYOUTS:
+        elif not transparent(node):
             break
     return factor if node.op == "norm" else 1.0
 

@@ -72,6 +72,12 @@ def transparent(node: Node) -> bool:
     return node.op in TRANSPARENT
 
 
+def depth_counts(facts: ModelFacts) -> tuple[float, float, float]:
+    """Counts whose roots are depth factors: of residual branches, of blocks of two, and twice as many."""
+    branches = float(sum(layer.branch for layer in facts.layers))
+    return branches, branches / 2.0, 2.0 * branches
+
+
 def writer(facts: ModelFacts, index: int, through: frozenset[str] = TRANSPARENT) -> Layer | None:
     """The layer whose output arrives at a node as it is."""
     node = source(facts, index, through)

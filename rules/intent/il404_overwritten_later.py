@@ -14,6 +14,7 @@ from initlint.rule import Context, Outcome, Rule, bad, good
 from initlint.signal import Nominal
 from initlint.signal.verdict import intent
 from initlint.theory.schemes import requested
+from initlint.wiring import depth_counts
 
 # What a small constant moves to one side all the same: units that open and close.
 _BOUNDED = ("sigmoid", "tanh", "softplus", "exp", "hardsigmoid")
@@ -487,9 +488,8 @@ def _scaled_for_depth(context: Context, place: dict[str, str], first: Write, las
         return False
     drawn = [requested(w, p.shape) for p in found for w in p.writes if _place(w) == _place(first)]
     stds = {round(asked.std, 12) for asked in drawn if asked is not None}
-    branches = sum(layer.branch for layer in context.facts.layers)
     meant = requested(first, found[0].shape) if found else None
-    roots = [math.sqrt(n) for n in (branches / 2, branches, 2 * branches) if n > 1]
+    roots = [math.sqrt(n) for n in depth_counts(context.facts) if n > 1]
     return meant is not None and any(
         math.isclose(std, meant.std * root, rel_tol=1e-3) for std in stds for root in roots
     )
