@@ -413,11 +413,13 @@ def _prepared(
         from initlint import codec
         from initlint.emit import FORMATS
         from initlint.facts import ModelFacts
+        from initlint.records import compile_all
 
         codec.prepare(ModelFacts)
         importlib.import_module("initlint.table")
         format = FORMATS.get(request.output_format or config.output_format, "text")
         importlib.import_module(f"initlint.emit.{format}")
+        compile_all()
     return rules
 
 

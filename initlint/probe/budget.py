@@ -6,8 +6,6 @@ meta, in a second or two, while the real build goes on, and tells how large it w
 
 from __future__ import annotations
 
-import contextlib
-import os
 from collections.abc import Callable
 from types import TracebackType
 from typing import IO, Any
@@ -103,7 +101,7 @@ class Budget:
         assert self._answer is not None
         if wait:
             self._fork.wait()
-        elif os.waitpid(self._fork.pid, os.WNOHANG)[0] == 0:
+        elif self._fork.running():
             return
         self._fork = None
         self._answer.seek(0)
@@ -113,9 +111,7 @@ class Budget:
 
     def _stop(self) -> None:
         if self._fork is not None:
-            with contextlib.suppress(ProcessLookupError, ChildProcessError):
-                os.kill(self._fork.pid, 9)
-                os.waitpid(self._fork.pid, 0)
+            self._fork.kill()
             self._fork = None
         if self._answer is not None:
             self._answer.close()

@@ -6,6 +6,7 @@ worker, so nothing it does reaches this process but bytes.
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import json
 import os
@@ -176,13 +177,12 @@ class Pool:
         self.errors.close()
 
     def _end_worker(self, worker: subprocess.Popen[bytes]) -> None:
-        """Give a ready worker a moment to clean up; one that still imports torch has nothing to clean up."""
-        if self.versions is not None:
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                worker.wait(0.5)
-        if worker.poll() is None:
+        """Let a ready worker clean up while this process goes on; one that still imports torch has nothing to clean."""
+        if self.versions is None:
             worker.kill()
-        worker.wait()
+            worker.wait()
+        else:  # the kernel takes 20 ms to free what torch has in memory
+            atexit.register(_wait_for, worker)
 
     def _submit(self, index: int, job: Job, report: Callable[[Event], None]) -> None:
         number = self.counter
@@ -297,6 +297,15 @@ class Pool:
         return ProbeError(
             f"The worker that imports torch has ended: {last}", f"Does `{sys.executable} -c 'import torch'` work?"
         )
+
+
+def _wait_for(worker: subprocess.Popen[bytes]) -> None:
+    """Wait for a worker that is about to end."""
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        worker.wait(0.5)
+    if worker.poll() is None:
+        worker.kill()
+    worker.wait()
 
 
 __all__ = ["Event", "Pool", "ProbeResult", "probe"]

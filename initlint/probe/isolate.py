@@ -5,6 +5,8 @@ The caller must be single-threaded: a fork after a parallel region of OpenMP han
 
 from __future__ import annotations
 
+import contextlib
+import math
 import os
 import select
 import signal
@@ -49,10 +51,74 @@ class Fork:
 
     pid: int
     deadline: float  # of ``time.monotonic``; 0: none
+    done: int  # a pipe: something is in it when its function is done
 
     def wait(self) -> Ending:
-        """Wait for its end; past its deadline it is killed."""
-        return _wait(self.pid, max(0.001, self.deadline - time.monotonic()) if self.deadline else 0.0)
+        """Wait until its function is done, or for its end; past its deadline it is killed.
+
+        Its end is not waited for then: the kernel takes a while to free the memory of a large model.
+        """
+        left = max(0.001, self.deadline - time.monotonic()) if self.deadline else None
+        try:
+            if not self._ends_within(left):
+                return self._expired()
+            if _readable([self.done], 0.0) and os.read(self.done, 1):
+                _leaving.append(self.pid)
+                return Ending("ok")
+            return ending(os.waitpid(self.pid, 0)[1])
+        finally:
+            os.close(self.done)
+
+    def running(self) -> bool:
+        """Whether it is still at work; once it is not, it need not be waited for."""
+        if self._ends_within(0.0):
+            self.wait()
+            return False
+        return True
+
+    def kill(self) -> None:
+        """End it."""
+        with contextlib.suppress(ProcessLookupError, ChildProcessError):
+            os.kill(self.pid, signal.SIGKILL)
+            os.waitpid(self.pid, 0)
+        os.close(self.done)
+
+    def _expired(self) -> Ending:
+        try:
+            os.killpg(self.pid, signal.SIGKILL)
+        except (ProcessLookupError, PermissionError):
+            os.kill(self.pid, signal.SIGKILL)
+        os.waitpid(self.pid, 0)
+        return Ending("timeout")
+
+    def _ends_within(self, timeout: float | None) -> bool:
+        """Whether it is done or ends in time; it stays unreaped, so its id cannot be reused meanwhile.
+
+        The pipe alone does not tell: what the fork has left behind may keep it open.
+        """
+        if hasattr(os, "pidfd_open"):
+            try:
+                fd = os.pidfd_open(self.pid)
+            except OSError:  # old kernel or sandbox
+                fd = -1
+            if fd >= 0:
+                try:
+                    return _readable([fd, self.done], timeout)
+                finally:
+                    os.close(fd)
+        deadline = time.monotonic() + (math.inf if timeout is None else timeout)
+        pause = 0.001
+        while os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
+            if _readable([self.done], pause):
+                break
+            if time.monotonic() >= deadline:
+                return False
+            pause = min(0.05, pause * 2)
+        return True
+
+
+#: Forks that were done with their functions, and are to be reaped.
+_leaving: list[int] = []
 
 
 def start(function: Callable[[], None], timeout: float = 0.0) -> Fork:
@@ -63,10 +129,14 @@ def start(function: Callable[[], None], timeout: float = 0.0) -> Fork:
     """
     sys.stdout.flush()
     sys.stderr.flush()
+    _reap()
+    done, write = os.pipe()
     pid = os.fork()
     if pid == 0:
         status = RAISED
         try:
+            os.close(done)
+            _leaving.clear()  # of the forking process
             os.setpgid(0, 0)
             die_with_parent()
             function()
@@ -77,8 +147,22 @@ def start(function: Callable[[], None], timeout: float = 0.0) -> Fork:
             traceback.print_exc()
         finally:
             _flush()
+            if status == 0:
+                with contextlib.suppress(OSError):  # nobody waits any more
+                    os.write(write, b"k")
             os._exit(status)
-    return Fork(pid, time.monotonic() + timeout if timeout > 0 else 0.0)
+    os.close(write)
+    return Fork(pid, time.monotonic() + timeout if timeout > 0 else 0.0, done)
+
+
+def _reap() -> None:
+    for pid in tuple(_leaving):
+        try:
+            gone = os.waitpid(pid, os.WNOHANG)[0] != 0
+        except ChildProcessError:  # the user's code has waited for it
+            gone = True
+        if gone:
+            _leaving.remove(pid)
 
 
 def signal_name(number: int) -> str:
@@ -97,37 +181,8 @@ def ending(status: int) -> Ending:
     return Ending("exit", code) if code else Ending("ok")
 
 
-def _wait(pid: int, timeout: float) -> Ending:
-    if timeout > 0 and not _ends_within(pid, timeout):
-        try:
-            os.killpg(pid, signal.SIGKILL)
-        except (ProcessLookupError, PermissionError):
-            os.kill(pid, signal.SIGKILL)
-        os.waitpid(pid, 0)
-        return Ending("timeout")
-    return ending(os.waitpid(pid, 0)[1])
-
-
-def _ends_within(pid: int, timeout: float) -> bool:
-    """Whether the child ends in time; it stays unreaped, so its id cannot be reused meanwhile."""
-    if hasattr(os, "pidfd_open"):
-        try:
-            fd = os.pidfd_open(pid)
-        except OSError:  # old kernel or sandbox
-            fd = -1
-        if fd >= 0:
-            try:
-                return bool(select.select([fd], [], [], timeout)[0])
-            finally:
-                os.close(fd)
-    deadline = time.monotonic() + timeout
-    pause = 0.001
-    while time.monotonic() < deadline:
-        if os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None:
-            return True
-        time.sleep(pause)
-        pause = min(0.05, pause * 2)
-    return False
+def _readable(descriptors: list[int], timeout: float | None) -> bool:
+    return bool(select.select(descriptors, [], [], timeout)[0])
 
 
 def _flush() -> None:

@@ -1,8 +1,8 @@
 """One job in a child of the worker: import the target, build its models, send their facts.
 
 The child is forked anew for every target. A target with several candidates forks once more for each
-of them after importing the file, and every trace runs in a fork of the built model, since tracing may
-leave proxies behind or crash.
+of them after importing the file. What ends badly while a model is traced is begun once more, without
+running the model (``traces``).
 """
 
 from __future__ import annotations
@@ -50,12 +50,14 @@ class Session:
         self.static = [codec.from_plain(Candidate, entry) for entry in message["candidates"]]
         self.skip = set(message["skip"])
         self.meta = set(message.get("meta", ()))  # candidates that did not fit in memory before a restart
+        self.broken: dict[str, str] = dict(message.get("broken", ()))  # how their traces ended before a restart
         self.covered: dict[str, str] = dict(self.target.covered) | dict.fromkeys(message["covered"], "")
         self.directory: str = message["directory"]
         self.files = Files()
         self.redirect: Any = None
         self.recording = contextlib.ExitStack()  # closing it ends the record
         self.fork = True
+        self.kept: nn.Module | None = None  # a model that is left to the end of the process, which frees it faster
 
     # -- the whole target ----------------------------------------------------------------------
 
@@ -144,16 +146,18 @@ class Session:
             return False
         self.channel.send({"event": "begin", "candidate": candidate.name, "line": candidate.line})
         mark_output(candidate.name)
-        work = Work(self, loaded, candidate, call, recorder, guess=guess)
+        work = Work(self, loaded, candidate, call, recorder, guess=guess, broken=self.broken.get(candidate.name, ""))
         if not self.fork:
             work.run()
             classes, later = work.classes, work.later
         else:
-            with scratch() as shared:
-                how = isolate.run(lambda: work.run_and_note(shared), self.options.timeout)
-                classes, later = _read(shared)
+            how, noted = self._forked(work)
+            if noted and how.kind != "ok":  # it was built
+                work.broken = f"the trace {self.phrase(how)}"
+                how, noted = self._forked(work)
             if how.kind != "ok":
                 self.channel.send({"event": "broken", "candidate": candidate.name, "how": self.phrase(how)})
+            classes, later = noted or (set(), False)
         if later:
             self.channel.send({"event": "later", "candidate": candidate.name})
             return True
@@ -161,6 +165,17 @@ class Session:
             self.covered.setdefault(name, candidate.name)
         self.channel.send({"event": "end", "candidate": candidate.name, "classes": sorted(classes)})
         return False
+
+    def _forked(self, work: Work) -> tuple[isolate.Ending, tuple[set[str], bool] | None]:
+        """Work on a candidate in a fork: how that ended, and what it noted as soon as the model was described."""
+        with scratch() as shared:
+            how = isolate.run(lambda: work.run_and_note(shared), self.options.timeout)
+            return how, _read(shared)
+
+    def send_fields(self, candidate: str, fields: dict[str, Any], *, final: bool = False) -> None:
+        """Send fields of a candidate's facts; ``final``: with those that the trace found."""
+        message = {"event": "facts", "candidate": candidate, "facts": fields}
+        self.channel.send(message | ({"final": True} if final else {}))
 
     def phrase(self, how: isolate.Ending, share: float = 1.0) -> str:
         """How a fork ended, as the end of a sentence."""
@@ -236,11 +251,11 @@ def wholes_first(candidates: Sequence[Candidate]) -> Iterator[Candidate]:
         yield free
 
 
-def _read(shared: Any) -> tuple[set[str], bool]:
+def _read(shared: Any) -> tuple[set[str], bool] | None:
     """What a candidate's fork has noted: the classes inside the model, and whether to try again."""
     shared.seek(0)
     data = shared.read()
     if not data:
-        return set(), False
+        return None
     classes, later = json.loads(data)
     return set(classes), bool(later)

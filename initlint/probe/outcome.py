@@ -68,6 +68,7 @@ class Job:
     skip: tuple[str, ...] = ()  # candidates dealt with before a restart
     covered: tuple[str, ...] = ()  # classes seen inside models before a restart
     meta: tuple[str, ...] = ()  # candidates to build on meta: they did not fit in memory before a restart
+    broken: tuple[tuple[str, str], ...] = ()  # how the traces of candidates ended before a restart
     previous: State | None = None
 
     def encode(self, options: ProbeOptions) -> bytes:
@@ -78,6 +79,7 @@ class Job:
             "skip": list(self.skip),
             "covered": list(self.covered),
             "meta": list(self.meta),
+            "broken": list(self.broken),
             "options": codec.to_plain(options),
             "directory": options.directory,
         }
@@ -142,7 +144,8 @@ class State:
     def rest(self, job: Job, trouble: str, directory: str, *, memory: bool = False) -> Job | None:
         """The job that goes on after the candidate that was killed, or ``None`` when nothing is left.
 
-        What was killed for its memory while it was built is tried once more on meta.
+        What was killed for its memory while it was built is tried once more on meta; what was killed while it was
+        traced is traced once more, without running it.
         """
         if self.done or not trouble or self.current is None:
             return None
@@ -153,6 +156,13 @@ class State:
             self.oversized[name] = trouble
             again = (*job.meta, name)
             return replace(job, skip=tuple(self.begun), covered=tuple(self.covered), meta=again, previous=self)
+        if "name" in self.facts.get(name, {}) and name not in (before := dict(job.broken)):
+            self.current = None
+            del self.begun[name]
+            broken = {**before, name: f"the trace {trouble}"}
+            return replace(
+                job, skip=tuple(self.begun), covered=tuple(self.covered), broken=tuple(broken.items()), previous=self
+            )
         if all(entry["name"] in self.begun for entry in self.planned):
             return None
         self._close(job, self.current, trouble, directory)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import builtins
+import functools
 import operator
 import sys
 from typing import Any
@@ -44,7 +45,11 @@ class Names:
         self._namespaces = namespaces
         self._seen = seen
         self._instances = instances
-        self._modules = {
+
+    @functools.cached_property
+    def _modules(self) -> dict[Any, Any]:
+        """Loaded modules by file: asked for late, since looking at thousands copies their memory in a fork."""
+        return {
             getattr(module, "__file__", None): module for module in list(sys.modules.values()) if module is not None
         }
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import gc
 import json
+import math
 import os
 import time
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +17,7 @@ from torch import nn
 from initlint import codec
 from initlint.errors import InitlintError, ProbeError
 from initlint.facts import ModelFacts, TensorStats
-from initlint.probe import beside, build, isolate, limits, pipeline, script
+from initlint.probe import beside, build, limits, pipeline, script
 from initlint.probe.arguments import required
 from initlint.probe.hints import call, for_empty, hint_for
 from initlint.probe.lazily import is_lazy, materialise
@@ -27,14 +27,17 @@ from initlint.probe.outcome import Candidate
 from initlint.probe.parameterless import has_tensors, hollow, makes_parameters
 from initlint.probe.rebuilds import rebuild
 from initlint.probe.target import Call, relative
+from initlint.probe.traces import Trace
 from initlint.probe.unrun import unrun
 from initlint.probe.weights import load_into
 
 if TYPE_CHECKING:
     from initlint.probe.job import Session
 
-#: A candidate's trace may take this share of its time, so that what was built is still reported.
-_TRACE_SHARE = 0.8
+#: From so many elements on weights are read beside the trace, which runs in a fork. A fork costs 50 ms of processor
+#: time, for every page of the built model and of torch that either process touches is copied; this many elements, in
+#: layers of usual sizes, take 15 ms to read.
+_BESIDE = 1 << 23
 
 
 class Work:
@@ -49,6 +52,7 @@ class Work:
         recorder: Any,
         *,
         guess: bool = True,
+        broken: str = "",
     ) -> None:
         self.session = session
         self.loaded = loaded
@@ -56,14 +60,21 @@ class Work:
         self.call = call
         self.recorder = recorder
         self.guess = guess  # whether conventions may fill what evidence does not
+        self.broken = broken  # how an earlier trace ended badly: the model is not run again
+        self.built: Callable[[], None] = lambda: None  # called when the model is described, before it is traced
         self.classes: set[str] = set()
         self.later = False  # not built for want of arguments that could be guessed
         self.target = ""  # of the function that made the model in the stead of its class
 
     def run_and_note(self, shared: Any) -> None:
         """Run in a fork; the classes seen inside the model, and whether to try again, go to the forking process."""
+        self.built = lambda: self._note(shared)
         self.run()
         self.session.channel.send({"event": "files", **self.session.files.found()})
+        self._note(shared)
+
+    def _note(self, shared: Any) -> None:
+        shared.seek(0)
         shared.write(json.dumps([sorted(self.classes), self.later]).encode())
         shared.flush()
 
@@ -86,7 +97,7 @@ class Work:
                 harmless=self._seen_otherwise(),
             )
             return
-        model = built.model
+        model = session.kept = built.model
         loaded: dict[str, TensorStats] = {}
         if options.weights:
             try:
@@ -116,13 +127,22 @@ class Work:
             return
         facts = self._with_unrun(model, facts)
         self.classes = {type(m).__name__ for m in model.modules() if type(m).__module__ == self.loaded.name}
-        # Tracing goes on in a fork, on the other core, while the weights are read here.
-        attempt = self._start_trace(model, record, facts, start, with_inputs=True)
+        elements = sum(math.prod(parameter.shape) for parameter in facts.parameters)
+        apart = elements > _BESIDE or options.thorough
+        trace = Trace(session, self.candidate.name, self.loaded.namespace, model, record, facts, start)
+        # In a fork it goes on while the weights are read here.
+        attempt = trace.begin() if apart and not self.broken else None
         facts = replace(facts, parameters=tuple(pipeline.measured(model, record)), loaded=bool(options.weights))
         if options.thorough and built.again is not None:
             facts = replace(facts, rebuilds=rebuild(model, built.again, facts.parameters))
         self._send(facts)
-        self._finish_trace(attempt, model, record, facts, start)
+        self.built()
+        if self.broken:
+            trace.again(self.broken)
+        elif attempt is not None:
+            trace.wait(attempt)
+        else:
+            trace.here()
 
     def _build_there(self) -> build.Built:
         """Build, once more from the folder of the model's file where something that lies there was not found."""
@@ -314,51 +334,12 @@ class Work:
             notes=(*self.loaded.notes, *built.notes, *session.redirect.notes),
         )
 
-    def _start_trace(
-        self, model: nn.Module, record: Any, facts: ModelFacts, start: float, *, with_inputs: bool, reason: str = ""
-    ) -> isolate.Fork:
-        """Trace in a fork, which sends what it finds."""
-
-        def attempt() -> None:
-            # Collections need not look at what came from before the fork, and a trace makes much and drops little.
-            gc.freeze()
-            gc.set_threshold(50_000)
-            session = self.session
-            namespace = self.loaded.namespace
-            found = pipeline.graph(model, record, facts, namespace, session.options, with_inputs=with_inputs)
-            if reason:
-                trace = replace(found.trace, notes=(reason, *found.trace.notes))
-                found = replace(found, trace=trace, status="partial", reason=reason)
-            fields = codec.to_plain(found, compact=True)
-            fields["notes"] = list(dict.fromkeys((*facts.notes, *session.redirect.notes)))
-            fields |= {"status": found.status, "seconds": time.perf_counter() - start}
-            self._send_fields(fields, final=True)
-
-        return isolate.start(attempt, self.session.options.timeout * _TRACE_SHARE)
-
-    def _finish_trace(
-        self, attempt: isolate.Fork, model: nn.Module, record: Any, facts: ModelFacts, start: float
-    ) -> None:
-        """Wait for the trace; when it died, try once more without running the model."""
-        how = attempt.wait()
-        if how.kind == "ok":
-            return
-        reason = f"the trace {self.session.phrase(how, _TRACE_SHARE)}"
-        again = self._start_trace(model, record, facts, start, with_inputs=False, reason=reason)
-        if again.wait().kind != "ok":
-            notes = list(dict.fromkeys((*facts.notes, *self.session.redirect.notes)))
-            self._send_fields({"status": "partial", "reason": reason, "notes": notes}, final=True)
-
     def _send(self, facts: ModelFacts) -> None:
         """Send the facts; what the trace says of them stands, whichever comes first."""
         fields = codec.to_plain(facts, compact=True)
         for name in ("status", "notes", "seconds"):
             fields.pop(name, None)
-        self._send_fields(fields)
-
-    def _send_fields(self, fields: dict[str, Any], *, final: bool = False) -> None:
-        message = {"event": "facts", "candidate": self.candidate.name, "facts": fields}
-        self.session.channel.send(message | ({"final": True} if final else {}))
+        self.session.send_fields(self.candidate.name, fields)
 
 
 def _target(maker: Maker, built: build.Built) -> str:

@@ -21,6 +21,8 @@ import socket
 import sys
 from typing import Any
 
+from initlint.records import compile_all
+
 
 def main() -> None:
     """Serve jobs on the descriptor named by the last command-line argument until it is closed."""
@@ -50,6 +52,7 @@ class Worker:
         self.control = control
         self.children: dict[int, int] = {}  # pid -> number of the job
         self.buffer = b""
+        self.forks = 0
         self.descriptors: list[int] = []
         self.wake, wake_write = os.pipe()
         for fd in (self.wake, wake_write):
@@ -93,6 +96,9 @@ class Worker:
 
     def start(self, number: int, channel: int, output: int) -> None:
         """Fork the child for one job."""
+        self.forks += 1
+        if self.forks == 2:  # there are several jobs: what each would compile for itself is compiled here
+            compile_all()
         pid = os.fork()
         if pid == 0:
             self.become_child(channel, output)

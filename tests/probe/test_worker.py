@@ -143,6 +143,37 @@ def test_an_endless_or_crashing_forward_leaves_the_parameters(analyse: Analyse) 
         assert [p.name for p in facts.parameters] == ["fc.weight", "fc.bias"]
 
 
+@pytest.mark.parametrize(
+    ("forward", "reason"),
+    [
+        ("ctypes.string_at(0)", "the trace crashed the interpreter with SIGSEGV"),
+        ("os._exit(3)", "the trace ended the process with exit status 3"),
+    ],
+)
+@pytest.mark.parametrize("width", [8, 4096], ids=["traced where it was built", "traced in a fork"])
+def test_the_only_model_of_a_file_whose_forward_dies_is_traced_without_running_it(
+    analyse: Analyse, forward: str, reason: str, width: int
+) -> None:
+    code = FINE.replace("nn.Linear(3, 2)", f"nn.Linear({width}, {width})")
+    code = code.replace(
+        "return self.fc(x)", f"y = self.fc(x)\n        if type(x) is torch.Tensor: {forward}\n        return y"
+    )
+    (result,) = analyse("forward.py", files={"forward.py": code})
+    (facts,) = result.models
+    assert (facts.status, facts.reason) == ("partial", reason)
+    assert [p.name for p in facts.parameters] == ["fc.weight", "fc.bias"]
+    assert [node.op for node in facts.nodes if node.parameters] == ["linear"]
+
+
+def test_the_only_model_of_a_file_whose_forward_never_ends(analyse: Analyse, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("initlint.probe.running.GRACE", 0.0)
+    code = FINE.replace("return self.fc(x)", "while True: pass")
+    (result,) = analyse("forward.py", files={"forward.py": code}, timeout=4)
+    (facts,) = result.models
+    assert (facts.status, facts.reason) == ("partial", "the trace did not finish within 4 s")
+    assert [p.name for p in facts.parameters] == ["fc.weight", "fc.bias"]
+
+
 EATER = """
 class Eater(nn.Module):
     def __init__(self):
