@@ -101,6 +101,17 @@ def score(node: Node, scene: Scene) -> float:
     return 0.0
 
 
+def shared_by_inputs(index: int, n: float, scene: Scene) -> float | None:
+    """The share of a gradient's energy that n channels have in common, where one map reads them all; else ``None``."""
+    users = scene.consumers[index]
+    while len(users) == 1 and scene.nodes[users[0]].op in LAID_OUT:
+        users = scene.consumers[users[0]]
+    operator = scene.nodes[users[0]].operator if len(users) == 1 and scene.nodes[users[0]].op == "linear" else None
+    if operator is None or operator.fan_in != n or operator.gain <= 0.0:
+        return None
+    return min(operator.total_second / (n * operator.gain), 1.0)
+
+
 def own_total(node: Node, b: State, scene: Scene) -> float:
     """The mean of the divisor where it is the sum of the dividend itself, as in x / x.sum(): it is nearly constant."""
     if len(node.inputs) != 2 or b.m <= 0.0:

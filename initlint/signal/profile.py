@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from operator import add, itemgetter, mul, sub
 from typing import NamedTuple
 
 from initlint.facts import Node
 from initlint.records import dataclass
 from initlint.signal.moments import NO_GRADIENT, SMALLEST, Grad, State
-from initlint.signal.scene import Scene
+from initlint.signal.parts import POINTWISE
+from initlint.signal.scene import Scene, text
 from initlint.signal.trunk import WEIGHTED, reached, reaching, returned
 
 #: How many standard deviations of chance are taken off a span before it is judged: 2.5 leaves 0.6 % to chance.
@@ -49,6 +50,7 @@ class Point:
     body: bool  # counts for the gradient span
     lost: tuple[float, float] = (0.0, 0.0)  # log10 of q and q(1-c) that what is no layer took before it, added back
     part: tuple[int, ...] = ()  # a join of another input: the operands that carry the signal of the trunk
+    segments: tuple[int, ...] = ()  # of positions, those that the trunk has come to: its gradient is theirs; (): all
     first: int = 0  # the first layer of its trunk, and the head, as node indices
     head: int = 0
     added: float = 0.0  # log10 of energy that outputs further on, which are read on, brought in; taken off
@@ -100,7 +102,7 @@ def points(
     """The profile; nodes whose state is undetermined are left out."""
     first, head = _ends(scene, trunk)
     added = _added(scene, trunk, grads)
-    joins = joined(scene, trunk)
+    joins, segments = joined(scene, trunk), _segments(scene, trunk, states)
     found: list[Point] = []
     stopped = _stopped(scene, trunk)
     lost_q = lost_d = 0.0
@@ -120,7 +122,8 @@ def points(
         brought = sum(gain for at, gain in added.items() if index <= at)
         lost = (lost_q, lost_d)
         grad = NO_GRADIENT if index < stopped else grads[index]
-        found.append(_point(scene, index, x, grad, hidden[index], (first, head), lost, part, brought))
+        here = segments.get(index, ())
+        found.append(_point(scene, index, x, grad, hidden[index], (first, head), lost, part, here, brought))
     return tuple(found)
 
 
@@ -192,7 +195,7 @@ def changed_points(
         old = profile[place]
         ends = (old.first, old.head)
         x, grad = states[old.node], NO_GRADIENT if old.node < stopped else grads[old.node]
-        found[place] = _point(scene, old.node, x, grad, old.guarded, ends, old.lost, old.part, 0.0)
+        found[place] = _point(scene, old.node, x, grad, old.guarded, ends, old.lost, old.part, old.segments, 0.0)
     return found
 
 
@@ -221,7 +224,8 @@ def shifts(
             now, then = (_aside(scene, old.node, old.part, view) for view in (states, base))
             lost_q, lost_d = lost_q + now[0] - then[0], lost_d + now[1] - then[1]
         lost = (old.lost[0] + lost_q, old.lost[1] + lost_d)
-        new = _point(scene, old.node, x, grads[old.node], old.guarded, ends, lost, old.part, old.added)
+        grad = grads[old.node]
+        new = _point(scene, old.node, x, grad, old.guarded, ends, lost, old.part, old.segments, old.added)
         if new.energy is None or old.energy is None:
             return None
         found[place] = (new.q - old.q, new.dependent - old.dependent, new.energy - old.energy)
@@ -234,8 +238,11 @@ def _ends(scene: Scene, trunk: Sequence[int]) -> tuple[int, int]:
     A single one is the head if all other layers, those of residual blocks, come before it. Where there is no head, the
     factors that the output as a whole is multiplied with (a temperature) are common to all gradients and not counted.
     Fixed transforms of the data (buffers: a cosine transform, a filter bank) are no layers: no gradient trains them.
+    Nor is a fixed map of what the last layer says (the centres of bins, of which it gives the shares).
     """
     weighted = [index for index in trunk if scene.nodes[index].op in WEIGHTED]
+    while len(weighted) > 1 and scene.nodes[weighted[-1]].attrs.get("fixed"):
+        weighted.pop()
     trained = next((n.index for n in scene.nodes if n.op in WEIGHTED and not _transforms(scene, n)), 0)
     if any(scene.nodes[index].op in WEIGHTED for index in range(trained)):  # such transforms come first
         first = next((index for index in trunk if index >= trained), 0)
@@ -288,10 +295,13 @@ def _point(
     ends: tuple[int, int],
     lost: tuple[float, float],
     part: tuple[int, ...],
+    segments: tuple[int, ...],
     added: float,
 ) -> Point:
-    node = scene.nodes[index]
-    energy = log10(g.p * per_sample(scene, index)) - added if g.p > 0 else None
+    node, p = scene.nodes[index], g.p
+    if segments and max(segments) < len(g.parts):
+        p = sum(g.parts[at][0] * g.parts[at][1].p for at in segments)
+    energy = log10(p * per_sample(scene, index)) - added if p > 0 else None
     return Point(
         node=index,
         label=node.label or node.module or node.op,
@@ -308,6 +318,7 @@ def _point(
         body=not hidden and ends[0] <= index < ends[1] and energy is not None,
         lost=lost,
         part=part,
+        segments=segments,
         first=ends[0],
         head=ends[1],
         added=added,
@@ -379,6 +390,39 @@ def _unlearned(scene: Scene, end: int) -> bool:
         seen.update(fresh)
         stack += fresh
     return True
+
+
+def _segments(scene: Scene, trunk: Sequence[int], states: Sequence[State]) -> Mapping[int, tuple[int, ...]]:
+    """The segments of positions that the trunk's signal has come to, for nodes of the trunk where it is not in all.
+
+    A class token is put beside the patches. Until one of them asks the other, the gradient of the class token, which is
+    large where the token is small and a norm follows, is none that goes on to the layers before.
+    """
+    found: dict[int, tuple[int, ...]] = {}
+    here: tuple[int, ...] = ()
+    for before, index in pairwise(trunk):
+        if here and not _apart(scene, before, index, states):
+            here = ()
+        node = scene.nodes[index]
+        if node.op == "cat" and states[index].parts and text(node, "axis") == "position":
+            carried, at, mine = reached(scene.nodes, trunk[0], index), 0, []
+            for source in node.inputs:
+                count = max(len(states[source].parts), 1)
+                own = here if here and source == before else range(count)
+                mine += [at + one for one in own if source in carried]
+                at += count
+            here = tuple(mine) if len(mine) < at == len(states[index].parts) else ()
+        if here:
+            found[index] = here
+    return found
+
+
+def _apart(scene: Scene, before: int, after: int, states: Sequence[State]) -> bool:
+    """Whether between two nodes of the trunk positions are treated one by one, and ``after`` has as many segments."""
+    if len(states[after].parts) != len(states[before].parts):
+        return scene.nodes[after].op == "cat" and before in scene.nodes[after].inputs
+    inside = reaching(scene, before, after) - {before}
+    return all(scene.nodes[index].op in POINTWISE for index in inside)
 
 
 def averages(scene: Scene, index: int) -> bool:

@@ -364,3 +364,54 @@ def test_what_two_paths_share_of_a_gradient_moves_no_weight_of_theirs():
     torch.manual_seed(0)
     _, backward = errors(Paths(), torch.randn(8, 3, 8, 8))
     assert largest(backward, "gates") < 0.15  # as if of independent gradients: 0.4 too large
+
+
+class Shares(nn.Module):
+    """Non-negative scores are divided by their sum, and a fixed table of places says what they stand for."""
+
+    def __init__(self, places) -> None:
+        super().__init__()
+        self.scores = nn.Linear(64, len(places))
+        self.register_buffer("places", places)
+
+    def forward(self, x):
+        x = 1.0 + 0.2 * self.scores(x).tanh()
+        return (x / x.sum(-1, keepdim=True)) @ self.places
+
+
+@pytest.mark.parametrize("places", [torch.linspace(1.0, 2.0, 64), torch.tensor([1.0, -1.0, 1.0, -1.0]), torch.eye(4)])
+def test_shares_of_a_total_lose_what_their_gradients_have_in_common(places):
+    """Kept, it would make them 0.71, 0 and 0.06 larger in log10."""
+    torch.manual_seed(0)
+    signal = propagate(analysed(Shares(places), torch.randn(512, 64)))
+    (scores,) = (node for node in signal.scene.nodes if node.module == "scores")
+    assert scores.measured is not None
+    assert abs(0.5 * math.log10(signal.built[scores.index].p / scores.measured.gradient_second)) < 0.02
+
+
+class Small(nn.Module):
+    """A class token that starts near zero stands before the patches, a norm brings it to unit scale, and it is read."""
+
+    def __init__(self, width: int = 64) -> None:
+        super().__init__()
+        self.token = nn.Parameter(1e-4 * torch.randn(1, 1, width))
+        self.embed, self.norm = nn.Linear(16, width), nn.LayerNorm(width, eps=1e-12)
+        self.attend, self.head = nn.MultiheadAttention(width, 4, batch_first=True), nn.Linear(width, 10)
+
+    def forward(self, x):
+        x = self.embed(x)
+        x = self.norm(torch.cat([self.token.expand(x.shape[0], -1, -1), x], 1))
+        x = x + self.attend(x, x, x)[0]
+        return self.head(x[:, 0])
+
+
+def test_the_gradient_of_a_small_class_token_is_not_that_of_the_patches():
+    torch.manual_seed(0)
+    signal = propagate(analysed(Small(), torch.randn(4, 32, 16)))
+    joined = next(point for point in signal.profile if signal.scene.nodes[point.node].op == "cat")
+    embedded = next(point for point in signal.profile if point.label == "embed")
+    assert joined.segments == (1,)
+    assert joined.energy is not None
+    assert embedded.energy is not None
+    assert abs(joined.energy - embedded.energy) < 0.1  # with the token's, 1e8 times as much: it is small before a norm
+    assert signal.spans["gradient"].raw < 3.0  # what it takes to be one of 33 that the token reads

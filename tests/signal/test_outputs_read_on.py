@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from signal_graphs import Graph, parameter
 
@@ -105,3 +107,18 @@ def test_frames_laid_out_as_samples_are_parts_of_one() -> None:
     signal = propagate(graph.facts(end))
     energies = [point.energy for point in signal.profile if point.energy is not None]
     assert max(energies) - min(energies) < 0.1
+
+
+@pytest.mark.parametrize("fixed", [True, False])
+def test_a_fixed_map_of_what_the_last_layer_says_is_no_layer(fixed: bool) -> None:
+    """Shares of bins are small; the centres of the bins, which bring them to their unit, are nothing to be trained."""
+    graph = Graph()
+    x = graph.input(64)
+    for layer in range(3):
+        x = graph.linear(x, 64, 1.0, name=f"net.{layer}")
+    x = graph.add("scale", x, shape=(8, 64), factor=1e-4)
+    x = graph.linear(x, 64, 1e8, name="centres")
+    if fixed:
+        graph.nodes[x] = replace(graph.nodes[x], attrs=graph.nodes[x].attrs | {"fixed": True})
+    raw = propagate(graph.facts(x)).spans["forward"].raw
+    assert raw < 1.0 if fixed else raw > 7.5
