@@ -32,10 +32,11 @@ from initlint.probe.inputs_failed import Assignment, Failed, missing_key
 from initlint.probe.inputs_leads import first_layers, leads
 from initlint.probe.inputs_library import declared_images, library_inputs, library_values
 from initlint.probe.inputs_names import by_name
-from initlint.probe.inputs_repair import repairs
+from initlint.probe.inputs_repair import LARGEST_TUPLE, repairs
 from initlint.probe.inputs_scale import divisors
 from initlint.probe.inputs_settings import named_setting, setting, settings
 from initlint.probe.inputs_sizes import converge, flattened
+from initlint.probe.inputs_source import unpacked
 from initlint.probe.inputs_spec import HINT, build, smallest_table
 from initlint.probe.inputs_wants import Guess, spatial, tokens, variants
 from initlint.probe.recorded import Recorder
@@ -212,7 +213,8 @@ class _Search:
             first = itertools.chain([simple], first)
         order = itertools.count()
         queue: list[tuple[float, int, Assignment]] = []
-        for cost, guesses in itertools.chain(self._declared(required, batch), self._described(required, batch)):
+        known = (self._unpacked(required, batch), self._declared(required, batch), self._described(required, batch))
+        for cost, guesses in itertools.chain(*known):
             heapq.heappush(queue, (cost, next(order), guesses))
         for failed in furthest(self._drafts):
             for cost, guesses in self._mended(failed, required, batch):
@@ -248,6 +250,21 @@ class _Search:
             for more, fix in self._mended(found, [], batch):
                 heapq.heappush(queue, (cost + more, next(order), fix))
         return None
+
+    def _unpacked(self, required: list[Argument], batch: int) -> Iterator[tuple[float, Assignment]]:
+        """Several tensors in one argument, each for the layer that reads it, before one tensor that falls apart."""
+        counts = {name: count for name, count in unpacked(self.model).items() if count <= LARGEST_TUPLE}
+        if not counts.keys() & {argument.name for argument in required}:
+            return
+        options = self._options(required, batch)
+        guesses = {argument.name: options[argument.name][0] for argument in required}
+        read = self._leads[1] if self._leads is not None else {}
+        for name, count in counts.items():
+            whole = guesses.pop(name, None)
+            if whole is not None:
+                items = [f"{name}[{index}]" for index in range(count)]
+                guesses |= {name: Guess("list", ()), **{item: (read.get(item) or [whole])[0] for item in items}}
+        yield -1.0, guesses
 
     def _declared(self, required: list[Argument], batch: int) -> Iterator[tuple[float, Assignment]]:
         """Images of the size that the model was made for: after the first candidate, which is smaller and faster."""

@@ -57,7 +57,8 @@ _CONVERSIONS = frozenset({"to", "float", "half", "double", "bfloat16", "long", "
 _LARGEST_SIDE = 512
 # A second of sound has 16000 samples, and a codec's encoder may make one of 320.
 _LONGEST = 16_384
-_LARGEST_TUPLE = 4
+#: Tensors in one argument: more names are the sizes of one.
+LARGEST_TUPLE = 4
 # "length 8000 is not a multiple of 1920", "must be divisible by 14", "a multiple of `n_window * 2` (100), but got 128"
 _MULTIPLE = re.compile(r"(?:multiple of|divisible by)\D{0,12}\d[^.,;]*", re.IGNORECASE)
 _UNPACK = re.compile(r"(?:not enough|too many) values to unpack \(expected(?: at least)? (\d+)(?:, got (\d+))?")
@@ -112,7 +113,7 @@ def _composites(attempt: Failed) -> Iterator[Assignment]:
 def _listed(attempt: Failed, name: str, count: int) -> Iterator[Assignment]:
     """``x, y = batch``: a pair of samples and their classes, or several alike."""
     first = attempt.guesses[name]
-    if not first.shape or count > _LARGEST_TUPLE:
+    if not first.shape or count > LARGEST_TUPLE:
         return
     classes = Guess("ids", first.shape[:1], torch.int64, 10)
     for other in (classes, first) if count == 2 else (first,):

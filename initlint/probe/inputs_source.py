@@ -13,3 +13,22 @@ from initlint.probe.conventions import tree_of
 def forward_source(model: nn.Module) -> ast.FunctionDef | None:
     """The definition of the forward that runs, ``None`` without a source."""
     return tree_of(inspect.unwrap(getattr(model.forward, "__func__", model.forward)))
+
+
+def unpacked(model: nn.Module) -> dict[str, int]:
+    """Arguments that the forward takes apart into so many names as they come: ``slow, fast = x``."""
+    function = forward_source(model)
+    if function is None:
+        return {}
+    names = {item.arg for item in (*function.args.posonlyargs, *function.args.args, *function.args.kwonlyargs)}
+    found: dict[str, int] = {}
+    for statement in function.body:
+        if not isinstance(statement, ast.Assign):
+            continue
+        source, (target, *more) = statement.value, statement.targets
+        into = target.elts if isinstance(target, (ast.Tuple, ast.List)) and not more else []
+        if into and isinstance(source, ast.Name) and source.id in names and all(isinstance(n, ast.Name) for n in into):
+            found.setdefault(source.id, len(into))
+        written = [item for one in statement.targets for item in ast.walk(one)]
+        names -= {item.id for item in written if isinstance(item, ast.Name)}  # from here on it is something else
+    return found

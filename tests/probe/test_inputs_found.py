@@ -427,3 +427,40 @@ class Hops(Body):
 def test_lengths_are_rounded_up_to_the_multiple_that_a_check_names():
     (shape,) = shapes(find(Hops(), {})).values()
     assert shape[-1] % 48 == 0
+
+
+class Pathways(nn.Module):
+    """Two clips come in one argument, as SlowFast takes them: the fast one has four times as many frames."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.slow, self.fast = nn.Conv3d(3, 8, (1, 3, 3)), nn.Conv3d(3, 4, (5, 3, 3), padding=(2, 0, 0))
+        self.join, self.head = nn.Conv3d(4, 8, (5, 1, 1), (4, 1, 1), (2, 0, 0)), nn.Linear(16, 10)
+
+    def forward(self, x: list[torch.Tensor]) -> torch.Tensor:
+        assert len(x) == 2
+        slow, fast = x
+        slow, fast = self.slow(slow).relu(), self.join(self.fast(fast).relu())
+        return self.head(torch.cat([slow, fast], 1).mean((2, 3, 4)))
+
+
+class Pair(nn.Module):
+    """An image and the tokens that describe it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.image, self.words = nn.Conv2d(3, 16, 4, 4), nn.Embedding(50, 16)
+
+    def forward(self, batch: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
+        image, words = batch
+        return self.image(image).mean((2, 3)) @ self.words(words).mean(1).t()
+
+
+def test_several_tensors_in_one_argument() -> None:
+    found = find(Pathways())
+    assert not found.notes
+    slow, fast = (facts.shape for facts in found.facts)
+    assert (len(slow), slow[1], len(fast), fast[1]) == (5, 3, 5, 3)
+    assert fast[2] == 4 * slow[2]
+    image, words = find(Pair()).facts
+    assert (len(image.shape), words.dtype, words.high) == (4, "int64", 50)
