@@ -76,6 +76,7 @@ _NAMES: tuple[tuple[str, Any], ...] = (
     ),
     (r"(time|diffusion|num|n|max)?(steps|timesteps|t)|iterations?|iters", 8),
     (r"bias|useb?ias|affine|bn|usebn|batchnorm|usebatchnorm|residual|causal", True),
+    (r"bidirectional|bidir|batchfirst", False),
     (r"(attn|attention)(res(olution)?s?)", ()),  # no attention: the resolutions where a U-Net has some
     (r"lb|(lower|min)(bounds?)?|lowerbounds?", -1.0),
     (r"ub|(upper|max)(bounds?)?|upperbounds?", 1.0),
@@ -138,7 +139,7 @@ def value_for(name: str, annotation: Any, usage: Usage, namespace: Mapping[str, 
 
 def by_name(name: str) -> Any:
     """The field's usual meaning of an argument name, at a small size; ``dim_in`` means what ``in_dim`` does."""
-    words = name.lower().split("_")
+    words = ["num" if word == "nb" else word for word in name.lower().split("_")]
     keys = ["".join(words)] if len(words) != 2 else ["".join(words), "".join(reversed(words))]
     off = False if len(words) > 1 and words[0] in _OPTIONS else NOTHING
     return next((value for key in keys for pattern, value in _TABLE if pattern.fullmatch(key)), off)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 
 from initlint.probe.inputs_failed import Assignment, Failed, changed, feeders, fitted, numbers_in, scaled
 from initlint.probe.inputs_wants import Guess, spatial
@@ -31,6 +32,14 @@ _VIEW = re.compile(r"shape '\[([-\d, ]+)\]' is invalid for input of size (\d+)")
 _FEWER_AXES = re.compile(r"in a leading, non-existing dimension|number of sizes provided .* must be greater or equal")
 # "image size (128*64) doesn't match model (896*448)"
 _SIDES = re.compile(r"(\d+) ?[*x×] ?(\d+)\D+(\d+) ?[*x×] ?(\d+)")
+
+
+# "Expected input to be 1D or 2D, got 3D instead", "expected 5D input (got 4D input)", "batch2 must be a 3D tensor",
+# "input must have 3 dimensions, got 2", "Expected 2D or 3D (batch mode) tensor with ..., but got: [4, 8]"
+_AXES = re.compile(r"\b(\d)-?[dD]\b|\b(\d) dim(?:ension)?s?\b|dimensions?,? (\d)\b")
+_SIZE = re.compile(r"\[([\d, ]+)\]")
+#: Elements of an axis that is put in: few, and no size that other axes usually have.
+_AXIS = 6
 
 
 def by_shapes(attempt: Failed) -> Iterator[Assignment]:
@@ -169,3 +178,30 @@ def _in_proportion(attempt: Failed, have: tuple[int, int], want: tuple[int, int]
             fixed[name] = guess.resized(tuple(sides.get(i, n) or n for i, n in enumerate(guess.shape)))
     if fixed:
         yield {**attempt.guesses, **fixed}
+
+
+def by_ranks(attempt: Failed) -> Iterator[Assignment]:
+    """The message names the numbers of axes that an op takes: an axis more or fewer for what reaches it.
+
+    A flag for each sample (``is_first[:, None] * state``) has no features, and made with some it gives all the rest an
+    axis: every argument of the op is tried, the last first, since what leads the list is the signal.
+    """
+    text = str(attempt.error)
+    wanted = {int(n) for found in _AXES.findall(text.partition(" got ")[0]) for n in found if n}
+    if not wanted:
+        return
+    tail = text.partition(" got ")[2]
+    given = {int(n) for found in _AXES.findall(tail) for n in found if n}
+    given |= {len(numbers_in(found)) for found in _SIZE.findall(tail)}
+    few = not given or min(given) < min(wanted)
+    many = not given or max(given) > max(wanted)
+    for name in reversed(feeders(attempt)):
+        guess = attempt.guesses[name]
+        if many and len(guess.shape) > 1:
+            yield changed(attempt, name, replace(guess.resized(guess.shape[:-1]), kind="other"))
+            if len(guess.shape) > 2:
+                yield changed(attempt, name, replace(guess.resized((guess.shape[0], *guess.shape[2:])), kind="other"))
+        if few and guess.shape:
+            yield changed(
+                attempt, name, replace(guess.resized((guess.shape[0], _AXIS, *guess.shape[1:])), kind="other")
+            )

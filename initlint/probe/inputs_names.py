@@ -6,11 +6,12 @@ import re
 
 import torch
 
+from initlint.probe.inputs_spec import LENGTHS
 from initlint.probe.inputs_wants import Guess, tokens
 
 # The first pattern that matches wins.
 _NAMED: tuple[tuple[str, str], ...] = (
-    (r"(^|_)(len|lens|lengths?|seqlens?)($|_)", "lengths"),
+    (LENGTHS, "lengths"),
     (r"(^|_)mask(s)?($|_)|padding", "mask"),
     (r"^(t|ts|time|times|timestep|timesteps|sigma|sigmas|noise_level|step|steps)$", "time"),
     (r"edge_(index|idx)|^edges$", "edges"),

@@ -24,7 +24,7 @@ from initlint.probe.inputs_failed import (
     scaled,
 )
 from initlint.probe.inputs_leads import consumer_wants
-from initlint.probe.inputs_messages import CHANNELS, by_shapes
+from initlint.probe.inputs_messages import CHANNELS, by_ranks, by_shapes
 from initlint.probe.inputs_patterns import by_pattern
 from initlint.probe.inputs_spec import smallest_table
 from initlint.probe.inputs_wants import IMAGE_SIZES, SEQUENCE_SIZES, VOLUME_SIZES, Guess, spatial, variants
@@ -74,6 +74,7 @@ def repairs(attempt: Failed, root: nn.Module, batch: int) -> Iterator[Assignment
     yield from by_shapes(attempt)
     if attempt.failure is not None:
         yield from _by_failure(attempt, attempt.failure, root, batch)
+    yield from by_ranks(attempt)
     yield from _by_rank(attempt)
     if attempt.failure is None and isinstance(attempt.error, (ValueError, AssertionError, RuntimeError)):
         yield from _without(attempt)

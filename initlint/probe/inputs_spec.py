@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 import torch
 from torch import nn
 
-from initlint.probe.inputs_syntax import HINT, read
+from initlint.probe.inputs_syntax import HINT, Written, read
 from initlint.records import dataclass
 
 __all__ = ["HINT", "Spec", "build", "indices", "parse", "smallest_table"]
 
 # Without a bound given, indices stay below the smallest table of the model, and below this.
 _DEFAULT_HIGH = 1000
+#: Names of the lengths of sequences.
+LENGTHS = r"(^|_)(len|lens|lengths?|seqlens?)($|_)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +36,14 @@ def parse(texts: Sequence[str]) -> tuple[Spec, ...]:
     Raises:
         UsageError: see ``inputs_syntax.read``.
     """
-    return tuple(Spec(w.name, getattr(torch, w.dtype), w.shape, w.high) for w in read(texts))
+    return tuple(_spec(w) for w in read(texts))
+
+
+def _spec(written: Written) -> Spec:
+    # sequences that are packed must be sorted by their lengths, and none may be empty: all are whole
+    lengths = written.dtype.startswith("int") and len(written.shape) == 1 and re.search(LENGTHS, written.name.lower())
+    fill = "longest" if lengths else ""
+    return Spec(written.name, getattr(torch, written.dtype), written.shape, written.high, fill)
 
 
 def build(spec: Spec, model: nn.Module | None = None) -> torch.Tensor:

@@ -300,7 +300,7 @@ def _graph(
         return GraphFacts(reason=reason, inputs=used, trace=TraceFacts(notes=tuple(notes))), given
     asked = any(entry.origin in ("example_inputs", "--input", "configuration") for entry in used)
     if asked and not traced.ran and facts.device != "meta":
-        why = traced.notes[0] if traced.notes else "the forward did not run to its end"
+        why = traced.failure or "the forward did not run to its end"
         refused = f"the inputs ({used[0].origin}) do not fit: {why}"
     found = _paired(traced, record, facts, used, notes)
     if traced.ran:

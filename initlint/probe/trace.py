@@ -76,6 +76,7 @@ def _with_inputs(model: nn.Module, inputs: Inputs, measure: bool, seed: int, not
     if cover(model, other.graph)[0] <= cover(model, traced.graph)[0]:
         return traced
     notes.extend(blind)
+    other.failure = traced.failure
     return other
 
 
@@ -176,17 +177,20 @@ def _from_recorder(
 def _recorded(model: nn.Module, inputs: Inputs, measure: bool, seed: int, notes: list[str]) -> Traced:
     """Record a run; when train mode fails try eval mode; keep the attempt that saw most."""
     best: tuple[float, Traced] | None = None
+    failure = ""
     for training, estimating in MODES:
         if training > inputs.training:
             continue  # known to fail
         norms = set_mode(model, training, estimating)
         traced = _attempt(model, inputs, measure, seed, notes, training, norms)
         seen = cover(model, traced.graph)[0]
+        failure = failure or traced.failure
         if best is None or traced.ran or seen > best[0]:
             best = (seen, traced)
         if traced.ran:
             break
     assert best is not None
+    best[1].failure = "" if best[1].ran else failure
     return best[1]
 
 
@@ -212,7 +216,8 @@ def _attempt(
                 gradient_seconds(traced, recorder.edges, seed, notes)
     except (Exception, SystemExit) as error:
         mode = "train" if training else "eval"
-        notes.append(f"the forward fails in {mode} mode: {symbolic.reason_of(error)}")
+        traced.failure = f"the forward fails in {mode} mode: {symbolic.reason_of(error)}"
+        notes.append(traced.failure)
     recorder.close()
     return traced
 

@@ -104,6 +104,7 @@ class Traced:
     coverage: float = 0.0
     notes: tuple[str, ...] = ()
     ran: bool = False  # a real forward completed
+    failure: str = ""  # else how the first run of the forward ended
     training: bool = True
     estimating: frozenset[int] | None = None  # ids of the norms that took statistics of the batch; None: by their mode
     seconds: float = 0.0

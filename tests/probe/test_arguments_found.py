@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import textwrap
 from collections.abc import Callable
 from typing import Any
 
@@ -472,3 +473,20 @@ def test_keywords_that_are_handed_on_may_be_none_at_all(probe_files: Probe) -> N
     facts = only(probe_files("net.py", files={"net.py": KEYWORDS}))
     assert facts.status == "analysed"
     assert chosen(facts) == {"graph_args": ("{}", "use in the constructor")}
+
+
+def test_flags_of_recurrent_layers_and_numbers_that_begin_with_nb(probe_files: Probe) -> None:
+    code = """
+        from torch import nn
+        class Speech(nn.Module):
+            def __init__(self, nb_layers, nb_classes, hidden_size, bidirectional):
+                super().__init__()
+                self.rnn = nn.GRU(16, hidden_size, nb_layers, bidirectional=bidirectional)
+                self.head = nn.Linear(2 * hidden_size if bidirectional else hidden_size, nb_classes)
+            def forward(self, x):
+                return self.head(self.rnn(x)[0])
+    """
+    facts = only(probe_files("speech.py", files={"speech.py": textwrap.dedent(code)}))
+    values = {name: value for name, (value, _) in chosen(facts).items()}
+    assert (values["nb_layers"], values["nb_classes"], values["bidirectional"]) == ("2", "10", "False")
+    assert facts.status == "analysed"

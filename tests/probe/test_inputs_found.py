@@ -464,3 +464,40 @@ def test_several_tensors_in_one_argument() -> None:
     assert fast[2] == 4 * slow[2]
     image, words = find(Pair()).facts
     assert (len(image.shape), words.dtype, words.high) == (4, "int64", 50)
+
+
+class Step(nn.Module):
+    """One step of a world model: a flag for each sample empties the state where an episode begins."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inp, self.cell, self.post = nn.Linear(8, 16), nn.GRUCell(16, 24), nn.Linear(24 + 12, 6)
+
+    def forward(self, embed: torch.Tensor, action: torch.Tensor, is_first: torch.Tensor) -> torch.Tensor:
+        keep = (1.0 - is_first.float()).unsqueeze(-1)
+        state = self.cell(self.inp(action * keep), torch.zeros(action.shape[0], 24) * keep)
+        return self.post(torch.cat([state, embed], -1))
+
+
+class Packed(nn.Module):
+    """Sequences are packed: the longest first."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rnn, self.head = nn.LSTM(16, 8, batch_first=True), nn.Linear(8, 4)
+
+    def forward(self, x: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+        packed = nn.utils.rnn.pack_padded_sequence(x, lengths, batch_first=True)
+        return self.head(nn.utils.rnn.pad_packed_sequence(self.rnn(packed)[0], batch_first=True)[0])
+
+
+def test_an_axis_fewer_where_the_message_says_how_many_there_should_be() -> None:
+    found = find(Step())
+    assert not found.notes
+    assert [facts.shape for facts in found.facts] == [(4, 12), (4, 8), (4,)]
+
+
+def test_lengths_that_are_given_as_text_are_those_of_whole_sequences() -> None:
+    specified = find(Packed(), {}, ["x: float32[3,7,16]", "lengths: int64[3]<8"])
+    assert specified.kwargs["lengths"].tolist() == [7, 7, 7]
+    assert Packed()(**specified.kwargs).shape == (3, 7, 4)
