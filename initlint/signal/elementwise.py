@@ -12,7 +12,7 @@ from initlint.signal.decay import decay, hangs_on_its_tail
 from initlint.signal.inverse import inverse, power_of
 from initlint.signal.moments import Grad, NoRuleError, State, bounded, kept_ties, state, tied
 from initlint.signal.order import maximum
-from initlint.signal.rectified import POSITIVE, active_share, below, rectified_again, stayed, through
+from initlint.signal.rectified import POSITIVE, active_share, below, fallen, levels_of, rectified_again, stayed, through
 from initlint.signal.scene import Op, Scene, number, text
 from initlint.theory.quadrature import Elementwise
 
@@ -100,7 +100,7 @@ def activation(node: Node, xs: tuple[State, ...], scene: Scene) -> State:
     kept = x.harmonic if 0.8 < shape.shape.elastic < 1.25 else 1.0
     y = replace(y, positive=text(node, "fn") in POSITIVE, harmonic=kept)
     if _relu(node):
-        y = replace(y, open=shape.slope, lifted=rectified_again(x))
+        y = replace(y, open=shape.slope, lifted=rectified_again(x), levels=levels_of(x, y))
     # logits that a function caps are still compared along their keys
     return replace(y, kind="logits", share=x.share) if x.kind == "logits" else y
 
@@ -119,7 +119,13 @@ def activation_back(node: Node, xs: tuple[State, ...], y: State, g: Grad, scene:
     p = bounded(g.p * shape.slope)
     seen = bounded(g.through * shape.slope) if g.through >= 0.0 else -1.0
     active = first = 0.0
-    if x.mix and _relu(node):
+    falls: tuple[float, ...] = ()
+    if y.levels is not None and _relu(node):
+        passed, falls = fallen(g, y.levels)
+        p = bounded(g.p * passed)
+        # of what a plain rectified signal was part of, the share on units where it was above zero
+        active = x.mix[0][0] * falls[0] if len(x.mix) == 2 and falls else 0.0
+    elif x.mix and _relu(node):
         # what falls on units above zero passes whole; of those some come from zero with the change alone
         won = min(g.won, g.p) if g.window >= EVERYWHERE else 0.0
         p = bounded(won + (g.p - won) * shape.slope)
@@ -135,13 +141,11 @@ def activation_back(node: Node, xs: tuple[State, ...], y: State, g: Grad, scene:
     across = g.across * shape.kernel(x.u if scene.layout(node.index).positions > 1 else x.d) if g.across else 0.0
     near = tuple(value * shape.kernel(x.e) / shape.slope for value in g.near) if g.near and shape.slope > 0.0 else ()
     if not g.t:
-        return (Grad(p, 0.0, noise, seen, active=active, first=first, across=across, near=near),)
+        return (Grad(p, 0.0, noise, seen, active=active, first=first, across=across, near=near, falls=falls),)
     along = min(max(g.t, 0.0), g.p) * shape.slope * form.tilt
-    return (
-        Grad(
-            p, g.t * shape.kernel(x.e), noise, seen, along=along, active=active, first=first, across=across, near=near
-        ),
-    )
+    t = g.t * shape.kernel(x.e)
+    found = Grad(p, t, noise, seen, along=along, active=active, first=first, across=across, near=near, falls=falls)
+    return (found,)
 
 
 def _relu(node: Node) -> bool:

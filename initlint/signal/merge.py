@@ -176,7 +176,7 @@ def add_back(node: Node, xs: tuple[State, ...], y: State, g: Grad, scene: Scene)
     left = g if _outweighs(a, b) else _lit(g, a, b, y)
     right = g if _outweighs(b, a) else _lit(g, b, a, y)
     ties = kept_ties(g, sign * number(node, "alpha", 1.0))
-    right = _times(right, square)._replace(won=right.won * square, window=right.window, ties=ties)
+    right = _times(right, square)._replace(won=right.won * square, window=right.window, ties=ties, falls=right.falls)
     return (spread(left, 0, node, scene), spread(right, 1, node, scene))
 
 
@@ -184,8 +184,9 @@ def _lit(g: Grad, x: State, other: State, y: State) -> Grad:
     """The gradient of a sum to one side: it falls more often where a rectified side is active than where it is zero."""
     g, active, first = g._replace(won=0.0, active=0.0, first=0.0), g.active, g.first
     if not y.mix or not x.positive or other.positive or not 0.0 < active < 1.0:
-        return g
-    share = y.mix[0][0]
+        return g if x.levels is not None and len(g.falls) == len(x.levels.values) + 1 else g._replace(falls=())
+    g = g._replace(falls=())
+    share = 1.0 - y.mix[-1][0]
     beyond = first - g.p * y.moved.base.share * y.moved.base.above if y.moved is not None else 0.0
     return g._replace(won=g.p * max(active - share, 0.0) / (1.0 - share), window=EVERYWHERE, first=beyond)
 

@@ -94,6 +94,7 @@ class State:
     mix: Mixture = ()  # a sum with a rectified signal, as a mixture of Gaussians (see rectified.py)
     lifted: Lifted | None = None  # a signal that was rectified again and again (see rectified.py)
     moved: Moved | None = None  # its sum with another one
+    levels: Levels | None = None  # what a rectified mixture is like (see rectified.py)
     turns: tuple[str, int] = ("", 0)  # a kernel W, and how often 1 + W was applied (see operands.again)
     isometric: bool = False  # came through an orthogonal matrix: norms do not fluctuate
     numeric: bool = False
@@ -130,6 +131,18 @@ class Moved(NamedTuple):
     base: Lifted
     mean: float
     variance: float
+
+
+class Levels(NamedTuple):
+    """How a rectified signal of these moments is spread: shares that are near a value, the variance within each.
+
+    What is left of the shares is zero. ``of``: the mixture that was rectified.
+    """
+
+    m: float
+    q: float
+    values: tuple[tuple[float, float, float], ...]
+    of: Mixture
 
 
 class Tie(NamedTuple):
@@ -189,6 +202,7 @@ class Grad(NamedTuple):
     turns: tuple[str, int] = ("", 0)  # as State.turns
     near: tuple[float, ...] = ()  # correlation between neighbours, beyond what all positions share (see near.py)
     ties: tuple[Shares, ...] = ()  # gradients of sums further on that this one still contains, nearest first
+    falls: tuple[float, ...] = ()  # relative energy on units of each part of a mixture, or at each level and at zero
 
 
 NO_GRADIENT = Grad(0.0, 0.0, 0.0)

@@ -206,11 +206,13 @@ def norm_back(node: Node, xs: tuple[State, ...], y: State, g: Grad, scene: Scene
         across = -(kept + (positions - 1.0) * left) * factor / (positions * (batch - 1.0)) if batch > 1 else 0.0
     else:
         shared = min(g.t * (1.0 - 1.0 / max(channels * samples, 1.0)) if mean else g.t, kept) * factor
-    active = g.active if kind == "batch" else 0.0  # each channel is moved and scaled: the same units pass
+    # each channel is moved and scaled: the same units pass
+    active, falls = (g.active, g.falls) if kind == "batch" else (0.0, ())
     if channels > 1.0 or x.harmonic <= 1.0:
-        return (Grad(p, shared, noise, across=across, ties=ties, active=active),)
+        return (Grad(p, shared, noise, across=across, ties=ties, active=active, falls=falls),)
     # each channel is divided by its own scale; the weights that made the scales unequal undo it on the way back
-    return (Grad(bounded(p * x.harmonic), shared, noise, through=p, across=across, ties=ties, active=active),)
+    p_in = bounded(p * x.harmonic)
+    return (Grad(p_in, shared, noise, through=p, across=across, ties=ties, active=active, falls=falls),)
 
 
 def _free(x: State, positions: float, samples: float, cells: float) -> float:

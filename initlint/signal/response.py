@@ -101,6 +101,8 @@ def coordinates(x: State, base: State) -> Row | None:
     alike = x.kind == base.kind and x.positive == base.positive and x.share == base.share and x.mix == base.mix
     if not alike or x.q <= 0.0 or x.parts or x.undetermined or x.isometric != base.isometric:
         return None
+    if x.levels is not None or base.levels is not None:  # of more than a few numbers
+        return None
     common = math.log(x.q / base.q)
     found = [common]
     for names in groups(base):
@@ -130,7 +132,10 @@ def displaced(base: State, moved: Row) -> State:
 
 def unlike(a: Grad, b: Grad) -> float:
     """By how much the make-up of two gradients differs, that of ``a`` being that of ``b`` up to a factor at best."""
-    return max(abs(x - y) for x, y in zip(_make_up(a), _make_up(b), strict=True))
+    if len(a.falls) != len(b.falls):
+        return math.inf
+    falls = (abs(x - y) for x, y in zip(a.falls, b.falls, strict=True))
+    return max(*(abs(x - y) for x, y in zip(_make_up(a), _make_up(b), strict=True)), *falls, 0.0)
 
 
 def _make_up(g: Grad) -> Row:

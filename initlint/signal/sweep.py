@@ -14,6 +14,7 @@ from initlint.signal import near, parts
 from initlint.signal.decay import never_positive
 from initlint.signal.moments import Grad, Moments, NoRuleError, Shares, State, bounded, state
 from initlint.signal.opaque import measured
+from initlint.signal.rectified import mixed_falls
 from initlint.signal.scene import Scene
 from initlint.signal.table import OPS
 
@@ -243,6 +244,7 @@ def summed(received: Iterable[Grad]) -> Grad:
         turns=max(pieces, key=lambda piece: piece.p).turns,
         near=near.mixed(tuple((piece.p, piece.near) for piece in pieces)),
         ties=ties,
+        falls=mixed_falls(pieces),
     )
 
 
