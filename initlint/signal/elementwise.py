@@ -120,11 +120,12 @@ def activation_back(node: Node, xs: tuple[State, ...], y: State, g: Grad, scene:
     seen = bounded(g.through * shape.slope) if g.through >= 0.0 else -1.0
     active = first = 0.0
     falls: tuple[float, ...] = ()
-    if y.levels is not None and _relu(node):
-        passed, falls = fallen(g, y.levels)
+    if _relu(node) and (y.levels is not None or (g.falls and not x.mix)):
+        passed, falls = fallen(g, x)
         p = bounded(g.p * passed)
         # of what a plain rectified signal was part of, the share on units where it was above zero
         active = x.mix[0][0] * falls[0] if len(x.mix) == 2 and falls else 0.0
+        falls = falls if len(falls) > 2 else ()
     elif x.mix and _relu(node):
         # what falls on units above zero passes whole; of those some come from zero with the change alone
         won = min(g.won, g.p) if g.window >= EVERYWHERE else 0.0

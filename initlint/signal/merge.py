@@ -103,6 +103,9 @@ def add(node: Node, xs: tuple[State, ...], scene: Scene) -> State:
     if a.positive != b.positive and "constant" not in (a.kind, b.kind):
         rectified, change = (a, b) if a.positive else (b, a)
         return replace(found, mix=mixture(rectified, change), moved=moved(rectified, change, found))
+    if bool(a.mix) != bool(b.mix) and "constant" not in (a.kind, b.kind):  # a norm of a rectified signal, and another
+        whole, change = (a, b) if a.mix else (b, a)
+        return replace(found, mix=tuple((weight, m + change.m, v + change.v) for weight, m, v in whole.mix))
     return found
 
 
@@ -184,7 +187,8 @@ def _lit(g: Grad, x: State, other: State, y: State) -> Grad:
     """The gradient of a sum to one side: it falls more often where a rectified side is active than where it is zero."""
     g, active, first = g._replace(won=0.0, active=0.0, first=0.0), g.active, g.first
     if not y.mix or not x.positive or other.positive or not 0.0 < active < 1.0:
-        return g if x.levels is not None and len(g.falls) == len(x.levels.values) + 1 else g._replace(falls=())
+        kept = x.levels is not None or len(x.mix) == len(g.falls)
+        return g if g.falls and kept else g._replace(falls=())
     g = g._replace(falls=())
     share = 1.0 - y.mix[-1][0]
     beyond = first - g.p * y.moved.base.share * y.moved.base.above if y.moved is not None else 0.0

@@ -136,13 +136,12 @@ class Moved(NamedTuple):
 class Levels(NamedTuple):
     """How a rectified signal of these moments is spread: shares that are near a value, the variance within each.
 
-    What is left of the shares is zero. ``of``: the mixture that was rectified.
+    What is left of the shares is zero.
     """
 
     m: float
     q: float
     values: tuple[tuple[float, float, float], ...]
-    of: Mixture
 
 
 class Tie(NamedTuple):

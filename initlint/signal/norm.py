@@ -13,12 +13,15 @@ from initlint.facts import Node
 from initlint.signal.moments import Grad, State, bounded, kept_ties, state, tied
 from initlint.signal.operands import behind
 from initlint.signal.parts import border
+from initlint.signal.rectified import by_levels
 from initlint.signal.scene import Op, Scene, number, text
 
 #: A statistic over fewer elements than this depends on the batch that happened to be traced; it counts as this many.
 FEWEST = 16.0
 #: E[1/v] of a variance with fewer degrees of freedom has no variance over channels: no mean settles.
 FEWEST_FREE = 4.0
+#: Gains whose second moment is at most so many times the square of their mean: they differ by a third at most.
+ALIKE = 1.1
 #: PyTorch's defaults of nn.LocalResponseNorm: alpha, beta, k.
 LOCAL = (1e-4, 0.75, 1.0)
 
@@ -82,11 +85,10 @@ def norm(node: Node, xs: tuple[State, ...], scene: Scene) -> State:
     centred, v = statistic(node, x, scene)
     factor = filled / (v + number(node, "eps", 1e-5)) if v + number(node, "eps", 1e-5) > 0 else 0.0
     y = _scaled_norm(node, centred, factor, gain, second, bias, bias_second, x)
-    if kind == "batch" and x.mix:  # of the same shape, about zero
+    # of the same shape about zero, where the gains are nearly the same; drawn at random they may turn it round
+    if kind == "batch" and second <= ALIKE * gain * gain and (mix := x.mix or by_levels(x)):
         scale = factor**0.5 * gain
-        y = replace(
-            y, mix=tuple((weight, (m - x.m) * scale + bias, part * factor * second) for weight, m, part in x.mix)
-        )
+        y = replace(y, mix=tuple((weight, (m - x.m) * scale + bias, part * factor * second) for weight, m, part in mix))
     return y
 
 

@@ -138,17 +138,36 @@ def levels_of(x: State, y: State) -> Levels | None:
     """How y is spread, x rectified: where x is a mixture, and no walk about zero as a plain trunk is."""
     if not x.mix or moved_of(x) is not None or not (y.q > 0.0 and y.m > 0.0):
         return None
-    values = _levels(x.mix)
+    return _stretched(x.mix, y)
+
+
+def by_levels(x: State) -> Mixture:
+    """A signal that was rectified, and nothing else, as its levels and zero; empty for others."""
+    if not (x.positive and 0.0 < x.open < 1.0):
+        return ()
+    known = x.levels
+    if known is None or not _same(known, x):
+        under = below(x)
+        known = None if under is None else _stretched(((1.0, under.m, under.v),), x)
+    if known is None:
+        return ()
+    return (*known.values, (1.0 - sum(weight for weight, _, _ in known.values), 0.0, 0.0))
+
+
+def _stretched(mix: Mixture, y: State) -> Levels | None:
+    """The levels of a rectified mixture, whose exact moments are those of y."""
+    values = _levels(mix)
     shares = sum(weight for weight, _, _ in values)
     mean = sum(weight * at for weight, at, _ in values)
     second = sum(weight * (at * at + within) for weight, at, within in values)
     if not mean > 0.0:
         return None
-    # the moments are known exactly: all values are stretched to the mean, and their widths make up for the rest
+    # all values are stretched to the mean, and their widths make up for the rest
     by = y.m / mean
     wide = (y.q - second * by * by) / shares
-    found = tuple((weight, at * by, max(within * by * by + wide, 0.0)) for weight, at, within in values)
-    return Levels(y.m, y.q, found, x.mix)
+    return Levels(
+        y.m, y.q, tuple((weight, at * by, max(within * by * by + wide, 0.0)) for weight, at, within in values)
+    )
 
 
 @lru_cache(maxsize=1024)
@@ -177,14 +196,15 @@ def passing(mix: Mixture) -> tuple[tuple[float, ...], ...]:
     return tuple(found)
 
 
-def fallen(g: Grad, y: Levels) -> tuple[float, tuple[float, ...]]:
-    """The share of a gradient that passes where a mixture is above zero, and how its energy lies on the parts of it.
+def fallen(g: Grad, x: State) -> tuple[float, tuple[float, ...]]:
+    """The share of a gradient that passes where a signal is above zero, and how its energy lies on the parts of it.
 
     A unit that is large is active in the blocks around as well: what comes back from later ones falls on such units.
     """
-    there = g.falls if len(g.falls) == len(y.values) + 1 else (1.0,) * (len(y.values) + 1)
-    found = [math.fsum(map(operator.mul, row, there)) for row in passing(y.of)]
-    slope = sum(weight * energy for (weight, _, _), energy in zip(y.of, found, strict=True))
+    mix = x.mix or ((1.0, x.m, x.v),)
+    there = g.falls if len(g.falls) == LEVELS + 1 else (1.0,) * (LEVELS + 1)
+    found = [math.fsum(map(operator.mul, row, there)) for row in passing(mix)]
+    slope = sum(weight * energy for (weight, _, _), energy in zip(mix, found, strict=True))
     return slope, tuple(energy / slope for energy in found) if slope > 0.0 else ()
 
 

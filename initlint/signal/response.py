@@ -98,7 +98,7 @@ def coordinates(x: State, base: State) -> Row | None:
 
     None where they differ in more than that.
     """
-    alike = x.kind == base.kind and x.positive == base.positive and x.share == base.share and x.mix == base.mix
+    alike = x.kind == base.kind and x.positive == base.positive and x.share == base.share and _as_mixed(x, base)
     if not alike or x.q <= 0.0 or x.parts or x.undetermined or x.isometric != base.isometric:
         return None
     if x.levels is not None or base.levels is not None:  # of more than a few numbers
@@ -118,6 +118,20 @@ def coordinates(x: State, base: State) -> Row | None:
     elif abs(mean) > SAME:
         return None
     return tuple(found)
+
+
+def _as_mixed(x: State, base: State) -> bool:
+    """Whether two states are the same mixture, up to rounding."""
+    if x.mix == base.mix:
+        return True
+    pairs = zip(x.mix, base.mix, strict=False)
+    reach = math.sqrt(base.q)
+    return len(x.mix) == len(base.mix) and all(
+        abs(one[0] - other[0]) <= SAME
+        and abs(one[1] - other[1]) <= SAME * reach
+        and abs(one[2] - other[2]) <= SAME * base.q
+        for one, other in pairs
+    )
 
 
 def displaced(base: State, moved: Row) -> State:

@@ -439,3 +439,26 @@ def test_a_trunk_that_is_rectified_behind_norms_becomes_sparser():
     forward, backward = errors(Sparser(), torch.randn(512, 32))
     assert largest(forward, "branches.9", "head") < 0.02  # two Gaussians, for what is active and what is zero: 0.04
     assert largest(backward) < 0.06  # the same: 0.28
+
+
+class Beside(nn.Module):
+    """A norm of the signal itself beside norms of what layers make of it, then rectified: RepVGG and MobileOne."""
+
+    def __init__(self, width: int = 256, blocks: int = 8) -> None:
+        super().__init__()
+        self.first, self.head = nn.Linear(32, width), nn.Linear(width, 10)
+        self.layers = nn.ModuleList(nn.Linear(width, width, bias=False) for _ in range(blocks))
+        self.norms = nn.ModuleList(nn.BatchNorm1d(width) for _ in range(2 * blocks))
+
+    def forward(self, x):
+        x = self.first(x).relu()
+        for layer, itself, made in zip(self.layers, self.norms[::2], self.norms[1::2], strict=True):
+            x = (itself(x) + made(layer(x))).relu()
+        return self.head(x)
+
+
+def test_a_norm_of_a_rectified_signal_beside_another():
+    torch.manual_seed(0)
+    forward, backward = errors(Beside(), torch.randn(512, 32))
+    assert largest(forward, "layers.7") < 0.02  # as a Gaussian, the norm of the signal itself: 0.06
+    assert largest(backward) < 0.06  # the same: 0.31
