@@ -4,10 +4,13 @@
     PYTHONPATH=. python benchmarks/zoo.py --shared ../shared --zoo torchvision --every 5 --facts /tmp/facts
     PYTHONPATH=. python benchmarks/zoo.py --shared ../shared --zoo timm --per-file --facts /tmp/facts
     PYTHONPATH=. python benchmarks/zoo.py --shared ../shared --zoo transformers --widths own --every 8 --facts /tmp/facts
+    PYTHONPATH=. python benchmarks/zoo.py --shared ../shared --zoo torchvision --every 5 --from 2 --facts /tmp/facts
+    PYTHONPATH=. python benchmarks/zoo.py --shared ../shared --zoo timm --sample 60 --seed 7 --facts /tmp/facts
+    PYTHONPATH=. python benchmarks/zoo.py --shared ../shared --zoo transformers --widths own --every 8 --from 4 --facts /tmp/facts
     PYTHONPATH=. python benchmarks/accuracy.py /tmp/facts [--out docs/accuracy.md --svg docs/accuracy.svg]
 
-Both twins of the shared bugs and the classics, a fifth of torchvision, one variant of each of timm's model files, an eighth of the
-architectures of transformers: those that build and run at such sizes.
+Both twins of the shared bugs and the classics, two fifths of torchvision, one variant of each of timm's model files and sixty of all
+variants, a quarter of the architectures of transformers: those that build and run at such sizes.
 
 A layer is compared at its output: the standard deviation of the signal, and that of the gradient where the model's outputs
 get independent gradients of unit variance. What rests on a measurement of the op itself, because no rule describes it, is
