@@ -299,6 +299,7 @@ def _point(
     added: float,
 ) -> Point:
     node, p = scene.nodes[index], g.p
+    partly_guarded = bool(x.parts) and _partly_guarded(scene, index)
     if segments and max(segments) < len(g.parts):
         p = sum(g.parts[at][0] * g.parts[at][1].p for at in segments)
     energy = log10(p * per_sample(scene, index)) - added if p > 0 else None
@@ -315,7 +316,7 @@ def _point(
         noise_p=math.sqrt(g.noise) / LN10,
         guarded=hidden,
         judged=not hidden and index < ends[1],
-        body=not hidden and ends[0] <= index < ends[1] and energy is not None,
+        body=not hidden and ends[0] <= index < ends[1] and energy is not None and not partly_guarded,
         lost=lost,
         part=part,
         segments=segments,
@@ -415,6 +416,18 @@ def _segments(scene: Scene, trunk: Sequence[int], states: Sequence[State]) -> Ma
         if here:
             found[index] = here
     return found
+
+
+def _partly_guarded(scene: Scene, index: int) -> bool:
+    """Whether positions of a node are taken one by one to be brought to unit scale, and others go on as they are.
+
+    A class token that is normalised by itself: where it is small its gradient is large, as that of any guarded signal.
+    """
+    takers = [scene.nodes[user] for user in scene.consumers[index]]
+    if not takers or not all(node.op == "select" and text(node, "axis") == "position" for node in takers):
+        return False
+    normed = [all(scene.nodes[user].op == "norm" for user in scene.consumers[node.index]) for node in takers]
+    return any(normed) and not all(normed)
 
 
 def _apart(scene: Scene, before: int, after: int, states: Sequence[State]) -> bool:

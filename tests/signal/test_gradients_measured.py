@@ -462,3 +462,29 @@ def test_a_norm_of_a_rectified_signal_beside_another():
     forward, backward = errors(Beside(), torch.randn(512, 32))
     assert largest(forward, "layers.7") < 0.02  # as a Gaussian, the norm of the signal itself: 0.06
     assert largest(backward) < 0.06  # the same: 0.31
+
+
+class ClassAttention(nn.Module):
+    """After attention the small class token is brought to unit scale by itself, as in XCiT; the patches go on."""
+
+    def __init__(self, width: int = 64) -> None:
+        super().__init__()
+        self.token = nn.Parameter(1e-4 * torch.randn(1, 1, width))
+        self.embed, self.norm, self.alone = nn.Linear(16, width), nn.LayerNorm(width), nn.LayerNorm(width, eps=1e-12)
+        self.attend, self.head = nn.MultiheadAttention(width, 4, batch_first=True), nn.Linear(width, 10)
+
+    def forward(self, x):
+        x = torch.cat([self.token.expand(x.shape[0], -1, -1), self.embed(x)], 1)
+        y = self.norm(x)
+        x = x + 1e-4 * torch.cat([self.attend(y[:, :1], y, y)[0], y[:, 1:]], 1)
+        x = torch.cat([self.alone(x[:, :1]), x[:, 1:]], 1)
+        return self.head(x[:, 0])
+
+
+def test_a_token_that_is_normalised_by_itself_has_no_scale_to_be_judged():
+    torch.manual_seed(0)
+    signal = propagate(analysed(ClassAttention(), torch.randn(4, 32, 16)))
+    (summed,) = (point for point in signal.profile if signal.scene.nodes[point.node].op == "add")
+    assert summed.energy is not None
+    assert not summed.body
+    assert signal.spans["gradient"].raw < 3.0 < summed.energy
