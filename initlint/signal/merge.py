@@ -22,7 +22,7 @@ from initlint.signal.moments import (
     state,
     tied,
 )
-from initlint.signal.operands import again, behind, everywhere, own_total, rounded, score, shared_by_inputs
+from initlint.signal.operands import again, everywhere, own_total, rounded, score, shared_by_inputs
 from initlint.signal.rectified import NEGLIGIBLE, mixture, moved
 from initlint.signal.scene import Op, Scene, number, numbers, text
 
@@ -285,7 +285,7 @@ def _mean(x: State) -> float:
 def div(node: Node, xs: tuple[State, ...], scene: Scene) -> State:
     """Quotient by a nearly constant signal; others have no second moment in general."""
     a, b = _pair(node, xs, scene)
-    total = own_total(node, b, scene)
+    total, _ = own_total(node, b, scene)
     if total > 0.0:
         return replace(scaled(a, 1.0 / total, node.inputs[0]), positive=a.positive, share=a.share)
     return times(a, _inverse(node, b, scene))
@@ -294,25 +294,21 @@ def div(node: Node, xs: tuple[State, ...], scene: Scene) -> State:
 def div_back(node: Node, xs: tuple[State, ...], y: State, g: Grad, scene: Scene) -> tuple[Grad, ...]:
     """p / q_b to the numerator, p q_a / q_b^2 to the divisor."""
     a, b = _pair(node, xs, scene)
-    total = own_total(node, b, scene)
+    total, terms = own_total(node, b, scene)
     if total > 0.0:
-        return (_times(g, _beside_total(node, y, scene) / (total * total)), Grad(0.0))
+        return (_times(g, _beside_total(node, y, terms, scene) / (total * total)), Grad(0.0))
     under = _inverse(node, b, scene)
     left = _times(g, under.q)
     back = inverse(b.m, b.v).slope if _uneven(b) else under.q * under.q
     return (spread(left, 0, node, scene), spread(Grad(bounded(g.p * a.q * back), 0.0, g.noise), 1, node, scene))
 
 
-def _beside_total(node: Node, y: State, scene: Scene) -> float:
+def _beside_total(node: Node, y: State, n: float, scene: Scene) -> float:
     """The share of a gradient's energy that y = x / x.sum() passes: its mean over the n terms, weighted with y, goes.
 
     g - sum(g y): of what the terms do not share (1 - c), c = 1/n of independent ones, the weights bring back their own
     variance, (E[y^2] / E[y]^2 - 1) / n.
     """
-    below = behind(node.inputs[1], scene)
-    while below.op == "shift" and below.inputs:
-        below = behind(below.inputs[0], scene)
-    n = max(number(below, "n", 1.0), 1.0)
     uneven = max(y.q / (y.m * y.m) - 1.0, 0.0) if y.m else 0.0
     shared = shared_by_inputs(node.index, n, scene)
     return (1.0 - (1.0 / n if shared is None else shared)) * (1.0 + uneven / n)

@@ -112,12 +112,16 @@ def shared_by_inputs(index: int, n: float, scene: Scene) -> float | None:
     return min(operator.total_second / (n * operator.gain), 1.0)
 
 
-def own_total(node: Node, b: State, scene: Scene) -> float:
-    """The mean of the divisor where it is the sum of the dividend itself, as in x / x.sum(): it is nearly constant."""
+def own_total(node: Node, b: State, scene: Scene) -> tuple[float, float]:
+    """The mean of the divisor where it is the sum of the dividend itself, as in x / x.sum(), and of how many terms.
+
+    It is nearly constant. Zeros for other divisors.
+    """
     if len(node.inputs) != 2 or b.m <= 0.0:
-        return 0.0
+        return 0.0, 0.0
     top, below = behind(node.inputs[0], scene), behind(node.inputs[1], scene)
     while below.op == "shift" and below.inputs:
         below = behind(below.inputs[0], scene)
     summed = below.op == "reduce" and text(below, "fn") == "sum" and bool(below.inputs)
-    return b.m if summed and behind(below.inputs[0], scene).index == top.index else 0.0
+    own = summed and behind(below.inputs[0], scene).index == top.index
+    return (b.m, max(number(below, "n", 1.0), 1.0)) if own else (0.0, 0.0)

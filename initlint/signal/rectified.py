@@ -36,10 +36,10 @@ SAME = 1e-6
 POINTS, REACH = 64, 6.0
 #: A signal whose second moment is below this share of a rectified one's does not make it change its sign.
 NEGLIGIBLE = 1e-3
-#: Levels of a rectified mixture. They are dense near zero, where most of it is: with twice as many its moments after
-#: twelve blocks differ by less than 1 %.
+#: Levels of a rectified mixture. They are dense near zero, where most of it is: with eight times as many its moments
+#: after twelve sparse blocks differ by 0.2 %, the gradient by 0.005 in log10 std; half as many leave four times that.
 LEVELS = 48
-#: Shares below this are left out; they are made up for where the moments are.
+#: A part of a mixture with a smaller share does not decide how far the levels reach.
 RARE = 1e-7
 
 
