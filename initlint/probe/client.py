@@ -102,6 +102,7 @@ class Pool:
         """Start the worker, which imports torch while the caller goes on; does nothing the second time."""
         if self.worker is not None:
             return
+        _ending[:] = [worker for worker in _ending if worker.poll() is None]  # a process that goes on keeps no zombies
         ours, theirs = socket.socketpair()
         root = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
         environment = {**_DEFAULTS, **os.environ, **_ENVIRONMENT}
@@ -182,7 +183,7 @@ class Pool:
             worker.kill()
             worker.wait()
         else:  # the kernel takes 20 ms to free what torch has in memory
-            atexit.register(_wait_for, worker)
+            _ending.append(worker)
 
     def _submit(self, index: int, job: Job, report: Callable[[Event], None]) -> None:
         number = self.counter
@@ -299,13 +300,18 @@ class Pool:
         )
 
 
-def _wait_for(worker: subprocess.Popen[bytes]) -> None:
-    """Wait for a worker that is about to end."""
-    with contextlib.suppress(subprocess.TimeoutExpired):
-        worker.wait(0.5)
-    if worker.poll() is None:
-        worker.kill()
-    worker.wait()
+#: Workers that are about to end.
+_ending: list[subprocess.Popen[bytes]] = []
+
+
+@atexit.register
+def _wait_for_workers() -> None:
+    for worker in _ending:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            worker.wait(0.5)
+        if worker.poll() is None:
+            worker.kill()
+        worker.wait()
 
 
 __all__ = ["Event", "Pool", "ProbeResult", "probe"]

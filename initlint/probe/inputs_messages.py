@@ -7,8 +7,9 @@ import re
 from collections.abc import Iterator
 from dataclasses import replace
 
-from initlint.probe.inputs_failed import Assignment, Failed, changed, feeders, fitted, numbers_in, scaled
+from initlint.probe.inputs_failed import Assignment, Failed, changed, feeders, fitted, numbers_in, operands_of, scaled
 from initlint.probe.inputs_wants import Guess, spatial
+from initlint.probe.traced import meta_of
 
 #: Also of a convolution called as a function, whose weight is computed first (weight standardisation).
 CHANNELS = re.compile(r"expected input\[[\d, ]+\] to have (\d+) channels, but got (\d+) channels")
@@ -36,8 +37,9 @@ _SIDES = re.compile(r"(\d+) ?[*x×] ?(\d+)\D+(\d+) ?[*x×] ?(\d+)")
 
 # "Expected input to be 1D or 2D, got 3D instead", "expected 5D input (got 4D input)", "batch2 must be a 3D tensor",
 # "input must have 3 dimensions, got 2", "Expected 2D or 3D (batch mode) tensor with ..., but got: [4, 8]"
-_AXES = re.compile(r"\b(\d)-?[dD]\b|\b(\d) dim(?:ension)?s?\b|dimensions?,? (\d)\b")
+_AXES = re.compile(r"\b(\d)-?[dD]\b|\b(\d) dim(?:ension)?s?\b")
 _SIZE = re.compile(r"\[([\d, ]+)\]")
+_BROADCAST = "must match the size of tensor"
 #: Elements of an axis that is put in: few, and no size that other axes usually have.
 _AXIS = 6
 
@@ -183,10 +185,11 @@ def _in_proportion(attempt: Failed, have: tuple[int, int], want: tuple[int, int]
 def by_ranks(attempt: Failed) -> Iterator[Assignment]:
     """The message names the numbers of axes that an op takes: an axis more or fewer for what reaches it.
 
-    A flag for each sample (``is_first[:, None] * state``) has no features, and made with some it gives all the rest an
-    axis: every argument of the op is tried, the last first, since what leads the list is the signal.
+    A flag for each sample (``is_first[:, None] * state``) has no features; made with some it does not fit, or gives all
+    the rest an axis. Every argument of the op is tried, the last first, since what leads the list is the signal.
     """
     text = str(attempt.error)
+    yield from _lower(attempt, text)
     wanted = {int(n) for found in _AXES.findall(text.partition(" got ")[0]) for n in found if n}
     if not wanted:
         return
@@ -205,3 +208,18 @@ def by_ranks(attempt: Failed) -> Iterator[Assignment]:
             yield changed(
                 attempt, name, replace(guess.resized((guess.shape[0], _AXIS, *guess.shape[1:])), kind="other")
             )
+
+
+def _lower(attempt: Failed, text: str) -> Iterator[Assignment]:
+    """Two operands that do not fit, one with more axes than the other: an axis fewer for what reaches that one."""
+    if _BROADCAST not in text or attempt.failure is None:
+        return
+    shapes = [meta_of(node).shape or () for node in operands_of(attempt.failure)]
+    most = max((len(shape) for shape in shapes), default=0)
+    if all(len(shape) == most for shape in shapes):
+        return
+    for index, shape in enumerate(shapes):
+        for name in feeders(attempt, index) if len(shape) == most else ():
+            guess = attempt.guesses[name]
+            if len(guess.shape) > 1:
+                yield changed(attempt, name, replace(guess.resized(guess.shape[:-1]), kind="other"))
