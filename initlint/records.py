@@ -41,29 +41,33 @@ def _make(cls: type, *, frozen: bool, eq: bool) -> type:
     for name, method in methods.items():
         setattr(made, name, method)
     made.__init__ = _constructor(made)
-    _uncompiled.append(made)
+    _uncompiled.add(made)
     made.__dataclass_params__.frozen, made.__dataclass_params__.eq = frozen, eq
     made.__dataclass_params__.init = made.__dataclass_params__.repr = True
     return made  # type: ignore[no-any-return]
 
 
-_uncompiled: list[Any] = []
+#: Classes whose constructor no call has compiled yet.
+_uncompiled: set[Any] = set()
 
 
 def compile_all() -> None:
-    """Compile what no call has compiled yet, for a process that is going to fork often: half a millisecond a class."""
-    for cls in _uncompiled:
-        if cls.__init__.__name__ == "first":
-            cls.__init__ = _compile(cls)
-    _uncompiled.clear()
+    """Compile what is left, for a process that is going to fork often: half a millisecond a class."""
+    for cls in tuple(_uncompiled):
+        _compiled(cls)
+
+
+def _compiled(cls: Any) -> None:
+    if cls in _uncompiled:
+        cls.__init__ = _compile(cls)
+        _uncompiled.discard(cls)
 
 
 def _constructor(cls: Any) -> Callable[..., None]:
     """An ``__init__`` that puts the compiled one in its own place when it is first called."""
 
     def first(self: Any, /, *args: Any, **kwargs: Any) -> None:
-        if cls.__init__ is first:
-            cls.__init__ = _compile(cls)
+        _compiled(cls)
         cls.__init__(self, *args, **kwargs)
 
     return first

@@ -32,7 +32,7 @@ from initlint.probe.inputs_failed import Assignment, Failed, missing_key
 from initlint.probe.inputs_leads import first_layers, leads
 from initlint.probe.inputs_library import declared_images, library_inputs, library_values
 from initlint.probe.inputs_names import by_name
-from initlint.probe.inputs_repair import LARGEST_TUPLE, repairs
+from initlint.probe.inputs_repair import LARGEST_TUPLE, listed, repairs
 from initlint.probe.inputs_scale import divisors
 from initlint.probe.inputs_settings import named_setting, setting, settings
 from initlint.probe.inputs_sizes import converge, flattened
@@ -262,8 +262,7 @@ class _Search:
         for name, count in counts.items():
             whole = guesses.pop(name, None)
             if whole is not None:
-                items = [f"{name}[{index}]" for index in range(count)]
-                guesses |= {name: Guess("list", ()), **{item: (read.get(item) or [whole])[0] for item in items}}
+                guesses |= listed(name, [(read.get(f"{name}[{index}]") or [whole])[0] for index in range(count)])
         yield -1.0, guesses
 
     def _declared(self, required: list[Argument], batch: int) -> Iterator[tuple[float, Assignment]]:

@@ -33,8 +33,6 @@ _VIEW = re.compile(r"shape '\[([-\d, ]+)\]' is invalid for input of size (\d+)")
 _FEWER_AXES = re.compile(r"in a leading, non-existing dimension|number of sizes provided .* must be greater or equal")
 # "image size (128*64) doesn't match model (896*448)"
 _SIDES = re.compile(r"(\d+) ?[*x×] ?(\d+)\D+(\d+) ?[*x×] ?(\d+)")
-
-
 # "Expected input to be 1D or 2D, got 3D instead", "expected 5D input (got 4D input)", "batch2 must be a 3D tensor",
 # "input must have 3 dimensions, got 2", "Expected 2D or 3D (batch mode) tensor with ..., but got: [4, 8]"
 _AXES = re.compile(r"\b(\d)-?[dD]\b|\b(\d) dim(?:ension)?s?\b")
@@ -182,7 +180,7 @@ def _in_proportion(attempt: Failed, have: tuple[int, int], want: tuple[int, int]
         yield {**attempt.guesses, **fixed}
 
 
-def by_ranks(attempt: Failed) -> Iterator[Assignment]:
+def by_axes(attempt: Failed) -> Iterator[Assignment]:
     """The message names the numbers of axes that an op takes: an axis more or fewer for what reaches it.
 
     A flag for each sample (``is_first[:, None] * state``) has no features; made with some it does not fit, or gives all
@@ -190,24 +188,29 @@ def by_ranks(attempt: Failed) -> Iterator[Assignment]:
     """
     text = str(attempt.error)
     yield from _lower(attempt, text)
-    wanted = {int(n) for found in _AXES.findall(text.partition(" got ")[0]) for n in found if n}
+    head, _, tail = text.partition(" got ")
+    wanted = _axes(head)
     if not wanted:
         return
-    tail = text.partition(" got ")[2]
-    given = {int(n) for found in _AXES.findall(tail) for n in found if n}
-    given |= {len(numbers_in(found)) for found in _SIZE.findall(tail)}
+    given = _axes(tail) | {len(numbers_in(found)) for found in _SIZE.findall(tail)}
     few = not given or min(given) < min(wanted)
     many = not given or max(given) > max(wanted)
     for name in reversed(feeders(attempt)):
-        guess = attempt.guesses[name]
-        if many and len(guess.shape) > 1:
-            yield changed(attempt, name, replace(guess.resized(guess.shape[:-1]), kind="other"))
-            if len(guess.shape) > 2:
-                yield changed(attempt, name, replace(guess.resized((guess.shape[0], *guess.shape[2:])), kind="other"))
-        if few and guess.shape:
-            yield changed(
-                attempt, name, replace(guess.resized((guess.shape[0], _AXIS, *guess.shape[1:])), kind="other")
-            )
+        shape = attempt.guesses[name].shape
+        if many and len(shape) > 1:
+            yield _shaped(attempt, name, shape[:-1])
+            if len(shape) > 2:
+                yield _shaped(attempt, name, (shape[0], *shape[2:]))
+        if few and shape:
+            yield _shaped(attempt, name, (shape[0], _AXIS, *shape[1:]))
+
+
+def _axes(text: str) -> set[int]:
+    return {int(number) for found in _AXES.findall(text) for number in found if number}
+
+
+def _shaped(attempt: Failed, name: str, shape: tuple[int, ...]) -> Assignment:
+    return changed(attempt, name, replace(attempt.guesses[name], shape=shape, kind="other"))
 
 
 def _lower(attempt: Failed, text: str) -> Iterator[Assignment]:
@@ -218,8 +221,7 @@ def _lower(attempt: Failed, text: str) -> Iterator[Assignment]:
     most = max((len(shape) for shape in shapes), default=0)
     if all(len(shape) == most for shape in shapes):
         return
-    for index, shape in enumerate(shapes):
-        for name in feeders(attempt, index) if len(shape) == most else ():
-            guess = attempt.guesses[name]
-            if len(guess.shape) > 1:
-                yield changed(attempt, name, replace(guess.resized(guess.shape[:-1]), kind="other"))
+    for index in (index for index, shape in enumerate(shapes) if len(shape) == most):
+        for name in feeders(attempt, index):
+            if len(attempt.guesses[name].shape) > 1:
+                yield _shaped(attempt, name, attempt.guesses[name].shape[:-1])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import operator
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import torch
@@ -24,7 +24,7 @@ from initlint.probe.inputs_failed import (
     scaled,
 )
 from initlint.probe.inputs_leads import consumer_wants
-from initlint.probe.inputs_messages import CHANNELS, by_ranks, by_shapes
+from initlint.probe.inputs_messages import CHANNELS, by_axes, by_shapes
 from initlint.probe.inputs_patterns import by_pattern
 from initlint.probe.inputs_spec import smallest_table
 from initlint.probe.inputs_wants import IMAGE_SIZES, SEQUENCE_SIZES, VOLUME_SIZES, Guess, spatial, variants
@@ -74,7 +74,7 @@ def repairs(attempt: Failed, root: nn.Module, batch: int) -> Iterator[Assignment
     yield from by_shapes(attempt)
     if attempt.failure is not None:
         yield from _by_failure(attempt, attempt.failure, root, batch)
-    yield from by_ranks(attempt)
+    yield from by_axes(attempt)
     yield from _by_rank(attempt)
     if attempt.failure is None and isinstance(attempt.error, (ValueError, AssertionError, RuntimeError)):
         yield from _without(attempt)
@@ -118,8 +118,12 @@ def _listed(attempt: Failed, name: str, count: int) -> Iterator[Assignment]:
         return
     classes = Guess("ids", first.shape[:1], torch.int64, 10)
     for other in (classes, first) if count == 2 else (first,):
-        parts = {f"{name}[{index}]": first if index == 0 else other for index in range(count)}
-        yield {**attempt.guesses, name: Guess("list", ()), **parts}
+        yield {**attempt.guesses, **listed(name, [first, *[other] * (count - 1)])}
+
+
+def listed(name: str, items: Sequence[Guess]) -> Assignment:
+    """Several tensors for one argument."""
+    return {name: Guess("list", ()), **{f"{name}[{index}]": item for index, item in enumerate(items)}}
 
 
 def _looked_up(attempt: Failed) -> bool:

@@ -8,6 +8,7 @@ import inspect
 from torch import nn
 
 from initlint.probe.conventions import tree_of
+from initlint.probe.names import arguments_of
 
 
 def forward_source(model: nn.Module) -> ast.FunctionDef | None:
@@ -20,7 +21,7 @@ def unpacked(model: nn.Module) -> dict[str, int]:
     function = forward_source(model)
     if function is None:
         return {}
-    names = {item.arg for item in (*function.args.posonlyargs, *function.args.args, *function.args.kwonlyargs)}
+    names = set(arguments_of(function))
     found: dict[str, int] = {}
     for statement in function.body:
         if not isinstance(statement, ast.Assign):

@@ -61,7 +61,8 @@ class Fork:
         left = max(0.001, self.deadline - time.monotonic()) if self.deadline else None
         try:
             if not self._ends_within(left):
-                return self._expired()
+                self._end()
+                return Ending("timeout")
             if _readable([self.done], 0.0) and os.read(self.done, 1):
                 _leaving.append(self.pid)
                 return Ending("ok")
@@ -78,18 +79,16 @@ class Fork:
 
     def kill(self) -> None:
         """End it."""
-        with contextlib.suppress(ProcessLookupError, ChildProcessError):
-            os.kill(self.pid, signal.SIGKILL)
-            os.waitpid(self.pid, 0)
+        self._end()
         os.close(self.done)
 
-    def _expired(self) -> Ending:
-        try:
-            os.killpg(self.pid, signal.SIGKILL)
-        except (ProcessLookupError, PermissionError):
-            os.kill(self.pid, signal.SIGKILL)
-        os.waitpid(self.pid, 0)
-        return Ending("timeout")
+    def _end(self) -> None:
+        with contextlib.suppress(ProcessLookupError, ChildProcessError):
+            try:
+                os.killpg(self.pid, signal.SIGKILL)
+            except (ProcessLookupError, PermissionError):  # it does not lead its group yet
+                os.kill(self.pid, signal.SIGKILL)
+            os.waitpid(self.pid, 0)
 
     def _ends_within(self, timeout: float | None) -> bool:
         """Whether it is done or ends in time; it stays unreaped, so its id cannot be reused meanwhile.

@@ -153,7 +153,7 @@ class Session:
         else:
             how, noted = self._forked(work)
             if noted and how.kind != "ok":  # it was built
-                work.broken = f"the trace {self.phrase(how)}"
+                work.broken = self.phrase(how)
                 how, noted = self._forked(work)
             if how.kind != "ok":
                 self.channel.send({"event": "broken", "candidate": candidate.name, "how": self.phrase(how)})

@@ -150,23 +150,21 @@ class State:
         if self.done or not trouble or self.current is None:
             return None
         name = self.current
-        if memory and name not in job.meta and "name" not in self.facts.get(name, {}):
-            self.current = None
-            del self.begun[name]
+        built = "name" in self.facts.get(name, {})
+        if memory and not built and name not in job.meta:
             self.oversized[name] = trouble
-            again = (*job.meta, name)
-            return replace(job, skip=tuple(self.begun), covered=tuple(self.covered), meta=again, previous=self)
-        if "name" in self.facts.get(name, {}) and name not in (before := dict(job.broken)):
-            self.current = None
-            del self.begun[name]
-            broken = {**before, name: f"the trace {trouble}"}
-            return replace(
-                job, skip=tuple(self.begun), covered=tuple(self.covered), broken=tuple(broken.items()), previous=self
-            )
+            return replace(self._from(job, name), meta=(*job.meta, name))
+        if built and name not in dict(job.broken):
+            return replace(self._from(job, name), broken=(*job.broken, (name, trouble)))
         if all(entry["name"] in self.begun for entry in self.planned):
             return None
-        self._close(job, self.current, trouble, directory)
+        self._close(job, name, trouble, directory)
+        return self._from(job)
+
+    def _from(self, job: Job, again: str = "") -> Job:
+        """The job without what has begun, but for a candidate that begins ``again``."""
         self.current = None
+        self.begun.pop(again, None)
         return replace(job, skip=tuple(self.begun), covered=tuple(self.covered), previous=self)
 
     def finish(self, job: Job, trouble: str, output: str, seconds: float, directory: str) -> ProbeResult:

@@ -41,7 +41,7 @@ class Trace:
             self._run()
         except (Exception, SystemExit):  # of the user's code, or ours: the model is traced without running it
             traceback.print_exc()
-            self.again(f"the trace {isolate.Ending('exit', isolate.RAISED).text}")
+            self.again(isolate.Ending("exit", isolate.RAISED).text)
 
     def begin(self) -> isolate.Fork:
         """Start to trace in a fork."""
@@ -51,10 +51,11 @@ class Trace:
         """Wait for the fork; when it died, try once more without running the model."""
         how = attempt.wait()
         if how.kind != "ok":
-            self.again(f"the trace {self.session.phrase(how, _SHARE)}")
+            self.again(self.session.phrase(how, _SHARE))
 
-    def again(self, reason: str) -> None:
-        """Trace in a fork without running the model."""
+    def again(self, how: str) -> None:
+        """Trace in a fork without running the model. ``how``: the first trace ended, as the end of a sentence."""
+        reason = f"the trace {how}"
         attempt = isolate.start(lambda: self._run(reason), self.session.options.timeout * _SHARE)
         if attempt.wait().kind != "ok":
             self._send({"status": "partial", "reason": reason, "notes": self._notes()})

@@ -23,7 +23,7 @@ from initlint.signal.moments import (
     tied,
 )
 from initlint.signal.operands import again, everywhere, own_total, rounded, score, shared_by_inputs
-from initlint.signal.rectified import NEGLIGIBLE, mixture, moved
+from initlint.signal.rectified import NEGLIGIBLE, blurred, mixture, moved
 from initlint.signal.scene import Op, Scene, number, numbers, text
 
 #: A constant with a second moment beyond this is a mask (-inf, -1e4 in half precision, -1e9 ...), no signal.
@@ -105,7 +105,7 @@ def add(node: Node, xs: tuple[State, ...], scene: Scene) -> State:
         return replace(found, mix=mixture(rectified, change), moved=moved(rectified, change, found))
     if bool(a.mix) != bool(b.mix) and "constant" not in (a.kind, b.kind):  # a norm of a rectified signal, and another
         whole, change = (a, b) if a.mix else (b, a)
-        return replace(found, mix=tuple((weight, m + change.m, v + change.v) for weight, m, v in whole.mix))
+        return replace(found, mix=blurred(whole.mix, change))
     return found
 
 

@@ -14,6 +14,7 @@ import operator
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import lru_cache
+from typing import TypeVar
 
 from initlint.signal.curves import Curve, curve, named
 from initlint.signal.moments import Grad, Levels, Lifted, Mixture, Moved, State
@@ -90,15 +91,24 @@ def bisected(rising: Callable[[float], float], value: float, low: float, high: f
 
 def mixture(x: State, other: State) -> Mixture:
     """The sum of a rectified signal and an independent Gaussian one: weight, mean and variance for active and zero."""
-    if x.levels is not None and _same(x.levels, x):
-        parts = [(weight, at + other.m, within + other.v) for weight, at, within in x.levels.values]
-        return (*parts, (1.0 - sum(weight for weight, _, _ in parts), other.m, other.v))
+    levels = _still(x.levels, x)
+    if levels is not None:
+        return blurred(_with_zero(levels), other)
     share = active_share(x)
     if share >= 1.0:
         return ()
     mean = x.m / share
     spread = max(x.q / share - mean * mean, 0.0)
-    return ((share, mean + other.m, spread + other.v), (1.0 - share, other.m, other.v))
+    return blurred(((share, mean, spread), (1.0 - share, 0.0, 0.0)), other)
+
+
+def blurred(mix: Mixture, other: State) -> Mixture:
+    """The sum of a mixture and an independent Gaussian signal."""
+    return tuple((weight, m + other.m, v + other.v) for weight, m, v in mix)
+
+
+def _with_zero(levels: Levels) -> Mixture:
+    return (*levels.values, (1.0 - sum(weight for weight, _, _ in levels.values), 0.0, 0.0))
 
 
 def through(function: Elementwise, x: State) -> Curve:
@@ -124,14 +134,19 @@ def _like(plain: Curve, mean: float, second: float, slope: float) -> Curve:
     return replace(plain, mean=mean, second=second, slope=slope, scale=scale)
 
 
-def _same(known: Lifted | Moved | Levels, x: State) -> bool:
-    """Whether what is known of a signal is still of this one, and of none that was scaled or shifted since."""
-    return abs(known.q - x.q) <= SAME * x.q and abs(known.m - x.m) <= SAME * x.q**0.5
+_Known = TypeVar("_Known", Lifted, Moved, Levels)
+
+
+def _still(known: _Known | None, x: State) -> _Known | None:
+    """What is known of a signal, where it is still of this one, and of none that was scaled or shifted since."""
+    if known is None or abs(known.q - x.q) > SAME * x.q or abs(known.m - x.m) > SAME * x.q**0.5:
+        return None
+    return known
 
 
 def moved_of(x: State) -> Moved | None:
     """The sum that a signal is, where it is one with a rectified operand."""
-    return x.moved if x.moved is not None and _same(x.moved, x) else None
+    return _still(x.moved, x)
 
 
 def levels_of(x: State, y: State) -> Levels | None:
@@ -145,13 +160,10 @@ def by_levels(x: State) -> Mixture:
     """A signal that was rectified, and nothing else, as its levels and zero; empty for others."""
     if not (x.positive and 0.0 < x.open < 1.0):
         return ()
-    known = x.levels
-    if known is None or not _same(known, x):
-        under = below(x)
-        known = None if under is None else _stretched(((1.0, under.m, under.v),), x)
-    if known is None:
-        return ()
-    return (*known.values, (1.0 - sum(weight for weight, _, _ in known.values), 0.0, 0.0))
+    known = _still(x.levels, x)
+    if known is None and (under := below(x)) is not None:
+        known = _stretched(((1.0, under.m, under.v),), x)
+    return () if known is None else _with_zero(known)
 
 
 def _stretched(mix: Mixture, y: State) -> Levels | None:
@@ -220,8 +232,9 @@ def mixed_falls(pieces: Sequence[Grad]) -> tuple[float, ...]:
 
 def lifted_of(x: State) -> Lifted | None:
     """What is known of a signal that is zero or positive; one that was rectified once where nothing else is."""
-    if x.lifted is not None and _same(x.lifted, x):
-        return x.lifted
+    known = _still(x.lifted, x)
+    if known is not None:
+        return known
     at = ratio_of(x)
     if at is None:
         return None
