@@ -22,7 +22,7 @@ import math
 import sys
 import types
 import typing
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar, cast
 
 Converter = Callable[[Any], Any]
@@ -33,6 +33,7 @@ _NAN = float("nan")
 
 _encoders: dict[tuple[Any, bool], Converter | None] = {}
 _decoders: dict[Any, Converter | None] = {}
+_types: dict[tuple[str, str], Any] = {}  # by annotation and module
 
 
 def to_plain(obj: Any, *, compact: bool = False) -> Any:
@@ -301,8 +302,24 @@ def _decode_float(value: Any) -> float:
 
 
 def _fields(cls: type) -> list[tuple[dataclasses.Field[Any], Any]]:
-    hints = typing.get_type_hints(cls)
-    return [(field, hints[field.name]) for field in dataclasses.fields(cls) if field.init]
+    """The fields that a class is made of, with their types."""
+    kinds = {name: _type_of(text, base.__module__) for base in reversed(cls.__mro__) for name, text in _declared(base)}
+    return [(field, kinds[field.name]) for field in dataclasses.fields(cls) if field.init]
+
+
+def _declared(base: type) -> Iterable[tuple[str, Any]]:
+    found: Mapping[str, Any] = vars(base).get("__annotations__", {})
+    return found.items()
+
+
+def _type_of(annotation: Any, module: str) -> Any:
+    """What an annotation means in a module; ``typing.get_type_hints`` compiles the same few texts again for each field."""
+    if not isinstance(annotation, str):
+        return annotation
+    key = (annotation, module)
+    if key not in _types:
+        _types[key] = eval(annotation, vars(sys.modules[module]))
+    return _types[key]
 
 
 def _union(kind: Any) -> tuple[Any, ...]:
