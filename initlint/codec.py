@@ -313,7 +313,7 @@ def _declared(base: type) -> Iterable[tuple[str, Any]]:
 
 
 def _type_of(annotation: Any, module: str) -> Any:
-    """What an annotation means in a module; ``typing.get_type_hints`` compiles the same few texts again for each field."""
+    """What an annotation means in a module (``typing.get_type_hints`` compiles the same few texts for each field)."""
     if not isinstance(annotation, str):
         return annotation
     key = (annotation, module)

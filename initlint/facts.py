@@ -225,7 +225,7 @@ class InitStatement:
     guards: tuple[Guard, ...] = ()  # innermost first
     parameters: tuple[str, ...] = ()  # what it wrote
     lost: int = 0  # runs that wrote a tensor which is no parameter of the model in the end
-    lost_reason: str = ""  # "generated" (weight_norm, parametrize) | "temporary" | "replaced" | "returned"
+    lost_reason: str = ""  # "generated" (weight_norm, parametrize) | "temporary" | "replaced" | "returned" | "unkept"
     affected: tuple[str, ...] = ()  # parameters it was meant for and did not write, where it can be told
     args: Mapping[str, Plain] = field(default_factory=dict)  # what evaluates safely: literals, defaults, math
     selector: Site | None = None  # the call that hands over what it selects (``apply(weight_init(nn.Conv2d))``);

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 from initlint.probe.provenance_store import Event
 from initlint.probe.record_lost import Fates
 from initlint.probe.sites import Noted, span
-from initlint.probe.statements_source import FRESH, Call, Candidate, Source
+from initlint.probe.statements_fresh import FRESH
+from initlint.probe.statements_source import Call, Candidate, Source
 from initlint.records import dataclass
 
 if TYPE_CHECKING:
@@ -87,7 +88,7 @@ class Matcher:
             candidates = [
                 item
                 for item in candidates
-                if item.result_unused and (derived or item.op == "assign" or item.op in FRESH)
+                if item.result_unused and (derived or item.own or item.op == "assign" or item.op in FRESH)
             ]
         elif not candidates and event.origin == "user" and event.op not in _ERRANDS:
             candidates = self._by_record(event)

@@ -9,6 +9,7 @@ from dataclasses import field
 from initlint.facts import Site
 from initlint.probe.provenance_words import words
 from initlint.probe.sites import make_site
+from initlint.probe.statements_fresh import FRESH, OUT_OF_PLACE, made_anew
 from initlint.probe.statements_lost import conditions, lost_values
 from initlint.records import dataclass
 
@@ -27,13 +28,6 @@ _SETTING = words(
 )
 #: In-place methods that change values: an init only on something that is plainly a parameter.
 _CHANGING = words("mul_ div_ add_ sub_ clamp_ clip_ masked_fill_ index_fill_ neg_ abs_")
-#: Functions without underscore whose result is thrown away when used as a statement.
-_OUT_OF_PLACE = words(
-    "mul div add sub clamp clip fill masked_fill neg multiply divide normalize renorm where lerp pow exp log sqrt tril "
-    "triu"
-)
-#: The same of functions that make a new tensor of a parameter's shape, and keep nothing of its values.
-FRESH = words("zeros_like ones_like full_like rand_like randn_like new_zeros new_ones new_full new_tensor")
 #: Class methods that return a new module; called on a module that there is, they leave it as it is.
 MAKES_MODULE = "from_pretrained"
 _ARITHMETIC: dict[type[ast.operator], str] = {ast.Mult: "mul", ast.Div: "div", ast.Add: "add", ast.Sub: "sub"}
@@ -87,6 +81,7 @@ class Candidate:
     exits: tuple[Test, ...] = ()  # conditions under which the code before it went on: ``if frozen: continue``
     idle: ast.expr | None = None  # why it never runs: ``w.zero_`` without a call, a generator that nothing consumes
     value: ast.expr | None = None  # what an assignment assigns
+    own: bool = False  # a function of the user's that returns a new tensor, whose result is thrown away
 
 
 @dataclass(slots=True)
@@ -179,6 +174,7 @@ class _Walker:
         self._source = source
         self._passes: list[Candidate] = []
         self._handed_back: list[tuple[str, Candidate]] = []  # functions and what their result is made of
+        self._statement_calls: list[tuple[ast.Call, Scope, tuple[Test, ...], tuple[Test, ...]]] = []
         self._exits: tuple[Test, ...] = ()
         self._idle: ast.expr | None = None
 
@@ -191,6 +187,14 @@ class _Walker:
             uses = [node for _, node, _ in self._source.references.get(name, ())]
             if uses and all(id(node) in applied for node in uses):  # ``apply`` throws results away
                 self._source.candidates.append(candidate)
+        functions = {node.name: node for node in tree.body if isinstance(node, ast.FunctionDef)}
+        for call, where, tests, exits in self._statement_calls:
+            target = made_anew(call, functions)
+            if target is not None and parameter_like(target, strict=True):
+                name = getattr(call.func, "id", "")
+                self._source.candidates.append(
+                    Candidate(name, target, call, where, tests, None, True, own=True, exits=exits)
+                )
 
     def _block(self, body: list[ast.stmt], scope: Scope, tests: tuple[Test, ...], prefix: str, cls: str) -> None:
         before = self._exits
@@ -311,6 +315,8 @@ class _Walker:
             side = next((side for side in (call.left, call.right) if parameter_like(side, strict=True)), None)
             if side is not None:  # ``self.weight * 0.1`` for ``self.weight.data *= 0.1``
                 self._add(_ARITHMETIC[type(call.op)], side, call, scope, tests, result_unused=True)
+        if isinstance(call, ast.Call) and isinstance(call.func, ast.Name):
+            self._statement_calls.append((call, scope, tests, self._exits))
         if not isinstance(call, ast.Call) or not isinstance(call.func, ast.Attribute):
             return
         copied = _copied(call.func.value)
@@ -319,7 +325,7 @@ class _Walker:
         if call.func.attr == MAKES_MODULE and _root(call.func.value) not in self._source.imported:
             weight = ast.copy_location(ast.Attribute(call.func.value, "weight", ast.Load()), call.func.value)
             self._add(MAKES_MODULE, weight, call, scope, tests, result_unused=True)
-        if call.func.attr not in _OUT_OF_PLACE | FRESH or any(keyword.arg == "out" for keyword in call.keywords):
+        if call.func.attr not in OUT_OF_PLACE | FRESH or any(keyword.arg == "out" for keyword in call.keywords):
             return
         of_module = _root(call.func.value) in self._source.imported and _is_module(call.func.value)
         target = _first(call) if of_module else call.func.value  # ``torch.mul(w, 2)`` and ``w.mul(2)``

@@ -19,11 +19,13 @@ _WHY = {
     "temporary": "it writes a temporary tensor that is no parameter of the model",
     "replaced": "the tensor it wrote was replaced by another one later",
     "returned": "it returns a new module, which nothing keeps, and leaves the one that it is called on as it is",
+    "unkept": "it returns a new tensor, which nothing keeps, and leaves the one that it is given as it is",
 }
 _REMEDY = {
     "generated": "initialise before wrapping, or set the originals: weight_norm needs both weight_g and weight_v",
     "temporary": "write the parameter itself: nn.init.normal_(self.weight)",
     "replaced": "initialise after the parameter has been replaced",
+    "unkept": "copy the result: with torch.no_grad(): self.weight.copy_(init(self.weight))",
     "returned": "keep the result: self.embedding = nn.Embedding.from_pretrained(matrix, freeze=False)",
 }
 # Of the second moment, ten times the std: a policy head of .003 or .01 (Fujimoto et al. 2018, Andrychowicz et al. 2020)
@@ -38,9 +40,9 @@ class InitWithoutEffect(Rule):
     Finds init statements that wrote a weight which `weight_norm`, `spectral_norm` or a parametrization recomputes
     from other parameters, a temporary tensor, or a tensor that was replaced afterwards; results that are computed and
     given to a name that nothing reads, thrown away (`F.normalize(self.weight)`, `self.weight.clone().zero_()`,
-    `self.embedding.from_pretrained(matrix)`, which returns a new module), or handed back to `apply`, which throws
-    results away; the scale of `weight_v` under `weight_norm`, the gain under `spectral_norm`, and the small std of an
-    output layer there.
+    `self.embedding.from_pretrained(matrix)`, which returns a new module, a function of the project's own that returns
+    a new tensor), or handed back to `apply`, which throws results away; the scale of `weight_v` under `weight_norm`,
+    the gain under `spectral_norm`, and the small std of an output layer there.
     As a note, a number for the init function (`self.block.std = 0.01`) on a module that it does not read it from.
 
     ## Why is this bad?
@@ -281,7 +283,8 @@ class InitWithoutEffect(Rule):
 
 def _slip(statement: InitStatement) -> Site:
     """Where to mend it: an init function is right in itself and called at the wrong time, unless it writes nothing."""
-    return statement.site if statement.op == "assign" else statement.caller or statement.site
+    at_call = statement.op == "assign" or statement.lost_reason in ("returned", "unkept")
+    return statement.site if at_call else statement.caller or statement.site
 
 
 def _magnitude(context: Context, weight: ParameterFacts) -> tuple[ParameterFacts, ParameterFacts, float, float] | None:

@@ -28,6 +28,46 @@ class Tables(nn.Module):
 def example_inputs():
     return (torch.arange(32),)
 """
+FUNCTIONS = """
+import math
+
+
+def fan(tensor):
+    return tensor.shape[1] if tensor.dim() > 1 else len(tensor)
+
+
+def truncated(tensor, std=0.02):
+    values = torch.randn_like(tensor)
+    return torch.fmod(values, 2.0) * std
+
+
+def scaled(tensor):
+    return torch.empty_like(tensor).normal_(0, 1 / math.sqrt(fan(tensor)))
+
+
+def smaller(tensor):
+    return tensor * 0.1
+
+
+def in_place(tensor, std=0.02):
+    values = torch.randn_like(tensor) * std
+    tensor.data.copy_(values)
+    return values
+
+
+def through_a_view(tensor):
+    flat = tensor.data.view(-1)
+    flat.copy_(torch.randn_like(flat) * 0.1)
+    return flat * 1.0
+
+
+def through_another(tensor):
+    return filled(tensor) * 1.0
+
+
+def filled(tensor):
+    return nn.init.constant_(tensor, 0.1)
+"""
 CLASS = """
 
 class Model{number}(Tables):
@@ -57,6 +97,12 @@ LOST = {
     "self.fc.weight.data * 0.1": ["fc.weight"],
     "0.1 * self.fc.weight": ["fc.weight"],
     "nn.init.zeros_(self.head.weight.clone())": ["head.weight"],
+    "truncated(self.fc.weight)": ["fc.weight"],
+    "scaled(tensor=self.fc.weight)": ["fc.weight"],
+    "smaller(self.head.weight)": ["head.weight"],
+    "for table in self.others:\n    truncated(table.weight, std=0.1)": ["others.0.weight", "others.1.weight"],
+    "with torch.no_grad():\n    for m in self.modules():\n        if isinstance(m, nn.Linear):\n"
+    "            scaled(m.weight)": ["fc.weight", "head.weight"],
 }
 KEPT = (
     "self.table = nn.Embedding.from_pretrained(vectors)",
@@ -73,6 +119,12 @@ KEPT = (
     "self.fc.weight.detach().normal_(0, 0.2)",
     "self.fc.weight = nn.Parameter(torch.randn_like(self.fc.weight) * 0.2)",
     "print(self.fc.weight.abs().mean())",
+    "in_place(self.fc.weight)",
+    "through_a_view(self.fc.weight)",
+    "through_another(self.head.weight)",
+    "self.fc.weight = nn.Parameter(truncated(self.fc.weight, 0.2))",
+    "self.fc.weight.data.copy_(scaled(self.fc.weight))",
+    "fan(self.fc.weight)",
 )
 
 
@@ -82,7 +134,7 @@ def judge(pieces: list[str], folder: Path) -> dict[str, list[tuple[Severity, lis
         CLASS.format(number=n, lines="\n".join("        " + line for line in lines.splitlines()))
         for n, lines in enumerate(pieces)
     ]
-    (folder / "model.py").write_text(HEAD + "".join(classes))
+    (folder / "model.py").write_text(HEAD + FUNCTIONS + "".join(classes))
     run = initlint.check(folder / "model.py", select=["IL405"])
     analysed = {report.facts.name for report in run.models}
     found: dict[str, list[tuple[Severity, list[str]]]] = {}
