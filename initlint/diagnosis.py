@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
 from initlint.asked import drawn_alike, named, nominal_second
+from initlint.codebooks import codebooks
 from initlint.facts import Layer, ModelFacts, ParameterFacts, Site, Write
 from initlint.kernels import channels_first, channels_last, of_kernels
 from initlint.reasons import (
@@ -30,7 +31,7 @@ from initlint.theory.fans import torch_fans
 from initlint.theory.misapplied import GAINS
 from initlint.theory.miscounts import EXACT, formula
 from initlint.theory.schemes import Scheme, acceptable, textbook
-from initlint.wiring import depth_counts, kept_for_last, reached, transparent
+from initlint.wiring import depth_counts, kept_for_last, reached, transparent, users
 
 #: Reasons, in the order in which they are tried.
 REASONS = (
@@ -96,6 +97,7 @@ def _suspects(facts: ModelFacts) -> tuple[Suspect, ...]:
     narrowed = _scaled_for_width(facts)
     depth = sum(layer.branch for layer in facts.layers)
     texts = _Texts(facts)
+    codes = {table.name for table, _ in codebooks(facts)}
     tables = {p.name for layer in facts.layers if layer.kind == "embedding" and (p := by_name.get(layer.weight))}
     for layer in [part for whole in facts.layers for part in _factors(facts, whole, by_name)]:
         parameter = by_name.get(layer.weight)
@@ -136,6 +138,8 @@ def _suspects(facts: ModelFacts) -> tuple[Suspect, ...]:
             continue
         if suspect is not None and suspect.reason == "unexplained" and _counterweight(facts, read, suspect):
             continue
+        if suspect is not None and suspect.reason == "unexplained" and parameter.name in codes:
+            continue  # lengths of codes are compared with what they code (IL333)
         if suspect is not None and suspect.reason == "unexplained" and narrowed and suspect.actual < suspect.expected:
             continue
         if suspect is not None:
@@ -148,7 +152,27 @@ def _suspects(facts: ModelFacts) -> tuple[Suspect, ...]:
     found = [s for s in found if not (_of_table(s) and s.parameter.shape[0] in widths)]
     found = [s for s in found if not (_of_readout(facts, s) and not any(_beside(s, other) for other in found))]
     kept = [s for s in found if s.parameter.name not in fitting or not _all_fit(found, fitting, s)]
-    return tuple(s for s in kept if not _otherwise(found, s, sizes))
+    return tuple(s for s in kept if not (_otherwise(found, s, sizes) or _of_all_added(facts, s)))
+
+
+def _of_all_added(facts: ModelFacts, suspect: Suspect) -> bool:
+    """Whether a formula is right for all layers of one shape whose outputs are added up: the slices of a kernel."""
+    if suspect.reason not in _MISAPPLIED or not suspect.layer.fan_in or not suspect.layer.nodes:
+        return False
+    top = suspect.layer.nodes[-1]
+    joins = ("add", "identity")
+    while (behind := users(facts)[top]) and facts.nodes[behind[0]].op in joins:
+        top = behind[0]
+    shapes = {layer.weight: p.shape for layer in facts.layers for p in facts.parameters if p.name == layer.weight}
+    written: set[str] = set()
+    front = [top]
+    while front:
+        node = facts.nodes[front.pop()]
+        front += node.inputs if node.op in joins else ()
+        written.update(name for name in node.parameters.values() if name in shapes)
+    count = sum(shapes[name] == suspect.parameter.shape for name in written)
+    fans = {suspect.layer.fan_in, *(suspect.layer.torch_fans or ())[:1]}  # with and without what padding takes
+    return count > 1 and any(formula(suspect.actual, fan * count, (1.0, 2.0)) for fan in fans)
 
 
 def _as_held(suspect: Suspect, factor: float) -> Suspect:

@@ -204,7 +204,7 @@ class ModuleFacts:
 class Guard:
     """A condition around an init statement, evaluated against the model where possible."""
 
-    kind: str  # "isinstance" | "type" | "name" | "class_name" | "hasattr" | "together" | "value" | "other"
+    kind: str  # "isinstance" | "type" | "name" | "class_name" | "hasattr" | "together" | "mark" | "value" | "other"
     # ("value": an option of the code; ``matched`` is then 1 for true and 0 for false; "together": a class and an
     # attribute, which different modules have)
     text: str  # source of the condition

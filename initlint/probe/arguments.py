@@ -97,6 +97,8 @@ def propose(
     for found in complete:
         yield _proposal(subject, found)
     partial = max(sites, key=len, default=chosen)
+    if guess and os.path.isabs(script.path):
+        yield from _from_config_files(subject, name, partial, script, directory)
     filled, unknown = _filled(subject, partial, script, directory, guess=guess)
     if unknown:
         noun = "argument" if len(unknown) == 1 else "arguments"
@@ -194,6 +196,41 @@ def _evaluated(subject: Any, site: CallSite, script: Script, directory: str) -> 
             found |= {str(name): (value, origin) for name, value in dict(values).items()}
     starred = any(isinstance(a, ast.Starred) for a in site.call.args)
     return None if starred else found
+
+
+def _from_config_files(
+    subject: Any, name: str, chosen: Chosen, script: Script, directory: str
+) -> Iterator[Proposal]:
+    """What the project's configurations give for the arguments, or for the entries that are read from one of them."""
+    from initlint.probe import config_files, configs
+
+    def note(found: config_files.Found) -> str:
+        depends_on(found.path)
+        return f"configuration {relative(found.path, directory)}"
+
+    known = [p for p in parameters_of(subject) if p.kind not in _VARIADIC and p.name not in chosen]
+    missing = [p.name for p in known if p.default is p.empty]
+    with unwatched():
+        others = [p.name for p in known if p.default is not p.empty]
+        direct = config_files.arguments_for(name.rpartition(".")[2], missing, others, script.path)
+    if direct is not None:
+        origin = note(direct)
+        yield _proposal(subject, chosen | {n: (v, origin) for n, v in direct.values.items()})
+        return
+    found = dict(chosen)
+    for argument, paths in configs.entries(subject).items():
+        if argument in missing and paths:
+            with unwatched():
+                config = config_files.entries_for(list(paths), script.path)
+            if config is not None:
+                rest = {path: usage for path, usage in paths.items() if not config_files.has(config.values, path)}
+                values = configs.made(rest, argument)
+                if values is not configs.NOTHING:
+                    found[argument] = (config_files.joined(config.values, values), note(config))
+    if len(found) > len(chosen):
+        filled, unknown = _filled(subject, found, script, directory, guess=True)
+        if not unknown:
+            yield _proposal(subject, filled)
 
 
 def _filled(

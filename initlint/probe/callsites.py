@@ -77,26 +77,26 @@ def find(name: str, path: str) -> list[CallSite]:
 
 def find_in(name: str, path: str) -> list[CallSite]:
     """Calls of ``name`` in one file."""
-    return [site for source in _sources(path, _text(path) or "") for site in _calls(source, name)][:_SITES]
+    return [site for source in _sources(path, read_text(path) or "") for site in _calls(source, name)][:_SITES]
 
 
 def module_level(name: str, path: str) -> CallSite | None:
     """Where a name of a file's top level can be looked up after all of it; ``None`` where it is given no value."""
     end = ast.Call(ast.Name(name), [], [], lineno=1 << 30, col_offset=0)
-    sites = (CallSite(source, end) for source in _parsed(path, _text(path) or "", 0))
+    sites = (CallSite(source, end) for source in parsed(path, read_text(path) or "", 0))
     return next((site for site in sites if assigned(site, name) is not None), None)
 
 
 def sources_with(name: str, path: str) -> Iterator[Source]:
     """The pieces of code in the repository of a file that may call ``name``, nearest first."""
     pattern = re.compile(rf"\b{re.escape(name)}\s*\(")
-    for file in _ordered(path):
-        text = _text(file, _FILE_BYTES)
+    for file in (path, *files_of(path, (".py", ".ipynb", ".md"))):
+        text = read_text(file, _FILE_BYTES)
         if text is not None and pattern.search(text):
             yield from _sources(file, text)
 
 
-def _text(path: str, most: float = math.inf) -> str | None:
+def read_text(path: str, most: float = math.inf) -> str | None:
     """What a file of at most so many bytes holds; ``None`` for a larger one, and for one that cannot be read."""
     try:
         if os.path.getsize(path) > most:
@@ -123,15 +123,14 @@ def repository(path: str) -> str:
     return own
 
 
-def _ordered(path: str) -> Iterator[str]:
-    """The file itself, other modules, tests and examples, notebooks, Markdown."""
-    yield path
+def files_of(path: str, suffixes: tuple[str, ...]) -> Iterator[str]:
+    """The other files of a repository that end so, nearest first; notebooks and Markdown last."""
     root = repository(path)
     files: list[str] = []
     for current, folders, names in os.walk(root):
         folders[:] = sorted(n for n in folders if not n.startswith(".") and n not in _SKIPPED)
         folders[:] = [n for n in folders if not os.path.isfile(os.path.join(current, n, "pyvenv.cfg"))]
-        files += [os.path.join(current, n) for n in sorted(names) if n.endswith((".py", ".ipynb", ".md"))]
+        files += [os.path.join(current, n) for n in sorted(names) if n.endswith(suffixes)]
         if len(files) > _FILES:
             break
     own = os.path.dirname(path)
@@ -154,9 +153,9 @@ def _sources(path: str, text: str) -> Iterator[Source]:
     if path.endswith(".md"):
         for match in _FENCE.finditer(text):
             code = textwrap.dedent(match.group(1))
-            yield from _parsed(path, _plain(code), text.count("\n", 0, match.start(1)))
+            yield from parsed(path, _plain(code), text.count("\n", 0, match.start(1)))
         return
-    yield from _parsed(path, text, 0)
+    yield from parsed(path, text, 0)
 
 
 def _notebook(path: str, text: str) -> Iterator[Source]:
@@ -173,7 +172,7 @@ def _notebook(path: str, text: str) -> Iterator[Source]:
             code = "\n".join("" if line.lstrip().startswith(("%", "!")) else line for line in code.splitlines())
             if _parses(code):
                 lines.append(code)
-    yield from _parsed(path, "\n".join(lines), 0)
+    yield from parsed(path, "\n".join(lines), 0)
 
 
 def _plain(code: str) -> str:
@@ -191,7 +190,8 @@ def _parses(code: str) -> bool:
     return True
 
 
-def _parsed(path: str, code: str, offset: int) -> Iterator[Source]:
+def parsed(path: str, code: str, offset: int = 0) -> Iterator[Source]:
+    """The code as a piece; nothing where it is no Python."""
     try:
         yield Source(path, ast.parse(code), offset)
     except (SyntaxError, ValueError, RecursionError):

@@ -1,7 +1,8 @@
 """Which optional argument a failed forward could not do without: the ``None`` of what failed, walked back.
 
-A variable that is None where the code uses it came from an argument: through calls on the way (``mask=image_mask``),
-or from a branch that was not taken (``if pixels is not None: features = self.tower(pixels)``).
+A variable that is None where the code uses it, or where it refuses to go on (``assert y is not None``), came from an
+argument: through calls on the way (``mask=image_mask``), or from a branch that was not taken
+(``if pixels is not None: features = self.tower(pixels)``).
 """
 
 from __future__ import annotations
@@ -22,21 +23,24 @@ _OWN = os.path.dirname(__file__)
 
 def absent(error: BaseException, forward: CodeType) -> list[str]:
     """Names of local variables of ``forward``, None in its frame, whose absence explains the error."""
-    frames: list[tuple[FrameType, int]] = []
+    frames: list[tuple[FrameType, int, int]] = []
     trace = error.__traceback__
     while trace is not None:
         if not trace.tb_frame.f_code.co_filename.startswith(_OWN):  # the recorder stands between the calls of modules
-            frames.append((trace.tb_frame, trace.tb_lasti))
+            frames.append((trace.tb_frame, trace.tb_lasti, trace.tb_lineno))
         trace = trace.tb_next
-    starts = [i for i, (frame, _) in enumerate(frames) if frame.f_code is forward]
+    starts = [i for i, (frame, *_) in enumerate(frames) if frame.f_code is forward]
     if not starts:
         return []
     names: list[str] = []
     taken: list[str] = []
-    for index, (frame, at) in enumerate(reversed(frames[starts[0] :])):
+    by_use = isinstance(error, (AttributeError, TypeError)) and "NoneType" in str(error)
+    for index, (frame, at, line) in enumerate(reversed(frames[starts[0] :])):
         expression = _expression(frame.f_code, at)
         if index == 0:
-            names, taken = list(_nones(expression, frame)), _positional(frame.f_code)
+            names = [n for n in _refused(frame.f_code, line) if _is_none(n, frame)]
+            names = names or (list(_nones(expression, frame)) if by_use else [])
+            taken = _positional(frame.f_code)
         elif isinstance(expression, ast.Call):
             values, kept = _passed(expression, names, taken)
             names = [*kept, *(n for value in values for n in _nones(value, frame))]
@@ -58,6 +62,30 @@ def _expression(code: CodeType, at: int) -> ast.AST | None:
         return ast.parse("(" + b"".join(lines).decode() + "\n)", mode="eval").body
     except (SyntaxError, ValueError):
         return None
+
+
+def _refused(code: CodeType, line: int) -> Iterator[str]:
+    """Variables that the statement at a line asks for: ``assert y is not None``, ``if y is None: raise ...``."""
+    function = _function(code)
+    at = line - code.co_firstlineno + 1
+    for node in ast.walk(function) if function is not None else ():
+        if isinstance(node, ast.Assert) and node.lineno <= at <= (node.end_lineno or 0):
+            yield from _presences(node.test)
+        elif isinstance(node, ast.If):
+            for body, taken in ((node.body, True), (node.orelse, False)):
+                if any(isinstance(n, ast.Raise) and n.lineno <= at <= (n.end_lineno or 0) for n in body):
+                    yield from _absences(node.test) if taken else _presences(node.test)
+
+
+def _absences(test: ast.expr) -> Iterator[str]:
+    """Variables that a test finds missing: ``x is None``, ``not x``, and each of ``x is None or y is None``."""
+    if isinstance(test, ast.BoolOp):
+        for value in test.values:
+            yield from _absences(value)
+    elif isinstance(test, ast.UnaryOp) and isinstance(test.op, ast.Not) and isinstance(test.operand, ast.Name):
+        yield test.operand.id
+    elif isinstance(test, ast.Compare) and isinstance(test.ops[0], ast.Is) and isinstance(test.left, ast.Name):
+        yield test.left.id
 
 
 def _nones(expression: ast.AST | None, frame: FrameType) -> Iterator[str]:

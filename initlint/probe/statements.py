@@ -24,6 +24,7 @@ from initlint.probe.sites import make_site, span
 from initlint.probe.statements_files import model_classes, read_sources, read_user_file, seen_codes
 from initlint.probe.statements_guards import Guards, Place, subjects_of
 from initlint.probe.statements_handed import Impossible
+from initlint.probe.statements_marks import Marks
 from initlint.probe.statements_match import Hits, Matcher
 from initlint.probe.statements_meant import Meant
 from initlint.probe.statements_missed import Misses
@@ -70,6 +71,7 @@ class _View:
     misses: Misses
     patterns: Patterns
     impossible: Impossible
+    marks: Marks
     calls: dict[tuple[str, int], int]  # (file, first line of a function) -> how often it was called
 
 
@@ -109,6 +111,7 @@ def init_statements(
         misses,
         Patterns(model, recorder.patches.matchings),
         Impossible(names, ranges, misses, paths),
+        Marks(ranges, sources, paths),
         _call_counts(recorder, codes),
     )
     found: list[InitStatement] = []
@@ -175,6 +178,10 @@ def _describe(candidate: Candidate, source: Source, view: _View) -> list[InitSta
             guards = tuple(
                 replace(guard, kind="hasattr", matched=0) if "attr(" in guard.text else guard for guard in guards
             )
+        marked = view.meant.of(view.marks.meant(candidate), candidate)
+        if marked:
+            other = other or marked
+            guards = tuple(replace(g, kind="mark") if g.matched == 0 and "attr(" in g.text else g for g in guards)
         apart = view.meant.apart(candidate, source)
         if apart:
             other = other or apart

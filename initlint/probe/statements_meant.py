@@ -158,6 +158,11 @@ class Meant:
                 return found
         return ()
 
+    def of(self, modules: list[torch.nn.Module], candidate: Candidate) -> tuple[str, ...]:
+        """The parameter of a statement's target in these modules."""
+        local = _local(candidate.target)
+        return self._locals(modules, local, "", {}) if local else ()
+
     def passed_over(self, candidate: Candidate, siblings: list[Candidate], source: Source) -> tuple[str, ...]:
         """For a branch that does nothing: what the other branches initialise, of the selected modules."""
         found: dict[str, None] = {}

@@ -64,11 +64,12 @@ def near(value: str, name: str) -> bool:
         return False
     if value.lower() in name.lower():
         return True
-    wanted, there = _words(value), _words(name)
+    wanted, there = words_of(value), words_of(name)
     return any(_one_slip(wanted, there[start : start + len(wanted)]) for start in range(len(there) - len(wanted) + 1))
 
 
-def _words(text: str) -> list[str]:
+def words_of(text: str) -> list[str]:
+    """The words and numbers of a name."""
     return re.findall(r"[a-z]+|[0-9]+", text.lower())
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from itertools import accumulate, pairwise
+from itertools import accumulate, pairwise, permutations
 from operator import add, itemgetter, mul, sub
 from typing import NamedTuple
 
 from initlint.facts import Node
 from initlint.records import dataclass
 from initlint.signal.moments import NO_GRADIENT, SMALLEST, Grad, State
+from initlint.signal.operands import rounded
 from initlint.signal.parts import POINTWISE
 from initlint.signal.scene import Scene, text
 from initlint.signal.trunk import WEIGHTED, reached, reaching, returned
@@ -112,6 +113,8 @@ def points(
         if scene.nodes[index].dtype.startswith(_WHOLE):  # codes: what they name starts anew, and no gradient comes back
             found.clear()
             continue
+        if _quantised(scene, index):  # the same, where the gradient is handed on past the codes
+            found.clear()
         leads = leads and x.kind in ("index", "constant") and x.d == 0
         if leads:
             continue
@@ -125,6 +128,16 @@ def points(
         here = segments.get(index, ())
         found.append(_point(scene, index, x, grad, hidden[index], (first, head), lost, part, here, brought))
     return tuple(found)
+
+
+def _quantised(scene: Scene, index: int) -> bool:
+    """Whether a sum is ``z + (code - z).detach()``: the code in the forward pass, in units of its own."""
+    for kept, other in permutations(scene.nodes[index].inputs, 2) if scene.nodes[index].op == "add" else ():
+        stop = scene.nodes[other]
+        difference = scene.nodes[stop.inputs[0]] if stop.op == "stop" and stop.inputs else None
+        if difference is not None and difference.op == "sub" and difference.inputs[1:] == (kept,):
+            return not rounded(difference, scene)
+    return False
 
 
 def _stopped(scene: Scene, trunk: Sequence[int]) -> int:

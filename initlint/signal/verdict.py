@@ -119,6 +119,10 @@ def broken(effect: Effect, signal: Signal, optimizer: str) -> bool:
     loss = signal.init_loss
     if loss is not None and effect.loss > LOSS * loss.expected:
         return True
+    # halves of a signal that take turns (coupling layers) leave no node that all paths cross, and no profile
+    profiled = any(span.last >= 0 for span in (effect.before or signal.spans).values())
+    if not profiled and effect.log10 >= thresholds(optimizer)[1]:
+        return True
     return effect.saturated > SATURATED or effect.dead > DEAD
 
 

@@ -10,6 +10,7 @@ from initlint.facts import Layer
 from initlint.findings import Severity
 from initlint.rule import Context, Outcome, Rule, bad, good, site_of
 from initlint.signal import Nominal
+from initlint.wiring import SCALED, users
 
 # THEORY 6.2, logit std s: above 1 a note, above 3 a warning, above 10 an error; the loss at init exceeds ln C by about
 # s^2 / 2 there.
@@ -66,7 +67,7 @@ class OutputTableScale(Rule):
                 yield outcome
 
     def _judge(self, context: Context, name: str, head: Layer) -> Outcome | None:
-        moments = context.signal.built[head.nodes[-1]]
+        moments = context.signal.built[_logits(context, head.nodes[-1])]
         if moments.undetermined:
             return self.undetermined(context, f"the scale of the logits is not known: {moments.undetermined}", [name])
         logit_std = math.sqrt(moments.q)
@@ -131,3 +132,11 @@ class OutputTableScale(Rule):
                 return self.head(self.norm(self.table(ids)))
 
         return Bigram()
+
+
+def _logits(context: Context, index: int) -> int:
+    """The node of the logits: behind a constant that the product is divided by (T5's root of the width)."""
+    readers, nodes = users(context.facts), context.facts.nodes
+    while len(readers[index]) == 1 and nodes[readers[index][0]].op in SCALED:
+        index = readers[index][0]
+    return index

@@ -6,21 +6,16 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
-from initlint.facts import Node, ParameterFacts, Units
+from initlint.codebooks import codebooks
+from initlint.facts import ParameterFacts, Units
 from initlint.findings import Severity
 from initlint.rule import Context, Outcome, Rule, bad, by_cause, good, site_of
 from initlint.signal import Nominal
-from initlint.wiring import reached
 
 # The nearest code is that of the least |e|^2 - 2 z e. Where |e|^2 spreads three times as far over the codes as 2 z e
 # does, 2 to 5 of 512 codes are used (the exponential of the entropy of 300 choices from Gaussian scores, 3 draws), and
 # 1 to 3 of 64; at equal spreads 17 to 30, and 6 to 13.
 _DECIDED = 3.0
-# From here to the choice lie the terms of the distance: squares, sums, products with -2, a reshape.
-_FAR = 12
-_TWICE = 2.0
-_CHOICES = frozenset({"argmin", "argmax", "min", "max", "topk"})
-_READS = frozenset({"linear", "matmul", "sub", "opaque"})
 
 
 class CodebookOutOfScale(Rule):
@@ -65,17 +60,14 @@ class CodebookOutOfScale(Rule):
         if sweeps is None or context.facts.loaded:
             return
         found: dict[str, tuple[ParameterFacts, float, float]] = {}
-        for node in context.facts.nodes:
-            if node.op != "stop" or node.attrs.get("name") not in _CHOICES:
+        for table, source in codebooks(context.facts):
+            x, units, dim = sweeps[0].states[source], _codes(table), table.shape[-1]
+            if x.undetermined or x.q <= 0 or units is None or table.stats is None:
                 continue
-            for table, source in _compared(context, node):
-                x, units, dim = sweeps[0].states[source], _codes(table), table.shape[-1]
-                if x.undetermined or x.q <= 0 or units is None or table.stats is None:
-                    continue
-                lengths = math.sqrt(units.energy_var)
-                products = 2.0 * math.sqrt(dim * x.q * table.stats.var)
-                if products > 0 and lengths > _DECIDED * products and _looked_up(context, node, table):
-                    found[table.name] = table, lengths / products, math.sqrt(x.q)
+            lengths = math.sqrt(units.energy_var)
+            products = 2.0 * math.sqrt(dim * x.q * table.stats.var)
+            if products > 0 and lengths > _DECIDED * products:
+                found[table.name] = table, lengths / products, math.sqrt(x.q)
         for group in by_cause(table for table, _, _ in found.values()).values():
             yield self._report(context, [found[p.name] for p in group])
 
@@ -110,42 +102,6 @@ class CodebookOutOfScale(Rule):
         return _quantiser(1.0, unit=True)
 
 
-def _compared(context: Context, choice: Node) -> Iterator[tuple[ParameterFacts, int]]:
-    """Tables that a choice compares with a signal as they are, each with the node of the signal."""
-    nodes = context.facts.nodes
-    front, seen = list(choice.inputs), set(choice.inputs)
-    for _ in range(_FAR):
-        following: list[int] = []
-        for index in front:
-            node = nodes[index]
-            held = {i: p for i in node.inputs if (p := _table(context, nodes[i])) is not None}
-            own = context.parameter(node.parameters.get("weight", ""))
-            if node.op in _READS and own is not None and "expr" not in node.attrs and len(node.inputs) == 1:
-                yield own, _unscaled(context, node.inputs[0])
-            elif node.op in _READS and len(node.inputs) == 2 and len(held) == 1:
-                (place, table) = next(iter(held.items()))
-                yield table, _unscaled(context, next(i for i in node.inputs if i != place))
-            following += [i for i in node.inputs if i not in seen]
-            seen.update(node.inputs)
-        front = following
-
-
-def _unscaled(context: Context, index: int) -> int:
-    """What is coded, before it is multiplied by the 2 of 2 z e."""
-    node = context.facts.nodes[index]
-    factor = node.attrs.get("factor")
-    twice = node.op == "scale" and isinstance(factor, (int, float)) and abs(factor) == _TWICE
-    return node.inputs[0] if twice else index
-
-
-def _table(context: Context, node: Node) -> ParameterFacts | None:
-    """The table that a node holds as it is: not normalised, not scaled."""
-    if node.op != "parameter" or len(node.parameters) != 1:
-        return None
-    table = context.parameter(next(iter(node.parameters.values())))
-    return table if table is not None and table.stats is not None and node.shape is not None else None
-
-
 def _codes(table: ParameterFacts) -> Units | None:
     """The entries of a table: the axis before the last."""
     if table.stats is None or len(table.shape) < 2 or table.shape[-1] < 2:
@@ -153,17 +109,6 @@ def _codes(table: ParameterFacts) -> Units | None:
     sizes = [size for size in table.shape[:-1] if size > 1]
     units = table.stats.rows if table.shape[0] > 1 else table.stats.columns
     return units if len(sizes) == 1 and units is not None and units.count == sizes[0] else None
-
-
-def _looked_up(context: Context, choice: Node, table: ParameterFacts) -> bool:
-    """Whether what was chosen is read from the table again."""
-    names = {table.name, *table.aliases}
-    behind = reached(context.facts, choice.index, lambda node: not names.intersection(node.parameters.values()))
-    for node in behind:
-        held = [context.facts.nodes[i] for i in node.inputs]
-        if any(names.intersection(n.parameters.values()) for n in (node, *(h for h in held if h.op == "parameter"))):
-            return True
-    return False
 
 
 def _quantiser(std: float, *, unit: bool = False) -> Any:

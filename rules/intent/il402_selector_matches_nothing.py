@@ -24,6 +24,7 @@ class SelectorMatchesNothing(Rule):
     names of schemes) against the modules and parameters that the model has. Reports one that matches nothing while
     layers of the same operation stay at PyTorch's default, and a branch for the chosen scheme that does nothing.
     Patterns (`re`, `fnmatch`) that would match names without what wrappers put into them, or without their beginning.
+    Marks (`hasattr(m, "zero_init")`) that no module has, where some have one of nearly that name that nothing reads.
     A prior for the head of one name, in a loop over names of which none is that one, where a head feeds a sigmoid.
 
     ## Why is this bad?
@@ -92,7 +93,9 @@ class SelectorMatchesNothing(Rule):
         missed = list(dict.fromkeys(name for _, _, names in found for name in names))
         nothing = statement.op == "pass"
         tensor = statement.selector is not None and guard.kind == "hasattr"
-        verdict = judged(context, {} if nothing else owners([s for s, _, _ in found], missed))
+        # a layer that was given a mark is not left as it is by choice
+        asked = {} if nothing else owners([s for s, _, _ in found], missed)
+        verdict = judged(context, asked, choice=guard.kind != "mark")
         if nothing:
             verdict = self._textbook(context, missed)
         severity = max(verdict.severity, Severity.WARNING) if _prior_lost(context, found) else verdict.severity
@@ -127,6 +130,8 @@ class SelectorMatchesNothing(Rule):
             if nothing
             else "hand over the layer, not its weight"
             if tensor
+            else "use one name for the mark, where it is set and where it is asked for"
+            if guard.kind == "mark"
             else f"select the classes or names that the model has, as in `{missed[0]}`",
             topic="reach",
         )
@@ -279,12 +284,11 @@ def _kept_from_sweep(context: Context, statement: InitStatement, guard: Guard | 
     """What the statement would have set apart from a sweep that gives all weights one value.
 
     The names that the condition asks for exist, longer than it thinks (``name == "proj.weight"`` and
-    ``"blocks.0.proj.weight"``), or the attribute does, of another class; and what wrote them last wrote others as well.
+    ``"blocks.0.proj.weight"``), or the attribute does, of another class or spelt otherwise; and what wrote them last wrote others as well.
     """
-    if guard is None or guard.kind not in ("name", "together") or statement.op == "pass":
+    if guard is None or guard.kind not in ("name", "together", "mark") or statement.op == "pass":
         return []
-    together = guard.kind == "together"
-    ends = [n for n in statement.affected if together or any(n.endswith(f".{value}") for value in guard.values)]
+    ends = [n for n in statement.affected if guard.kind != "name" or any(n.endswith(f".{value}") for value in guard.values)]
     found = []
     for name in ends:
         parameter = context.parameter(name)

@@ -11,6 +11,7 @@ from initlint.facts import ModelFacts, ModuleFacts, ParameterFacts, Site
 from initlint.findings import Related, Severity
 from initlint.rule import Context, Outcome, Rule, bad, good, site_of
 from initlint.signal.identity import parallel_twins, repeated_calls
+from initlint.wiring import reached
 
 #: What leaves nothing of an earlier draw.
 _COMPUTED = ("zero_", "zeros_", "fill_", "constant_", "ones_", "eye_", "dirac_")
@@ -48,7 +49,7 @@ class IdenticalLayers(Rule):
 
     ## Known problems
     A frozen copy (a target network, an EMA model) is equal on purpose: tensors without gradient are exempt, and
-    so are copies that the forward does not read. Blocks that share some of their matrices are a design.
+    so are copies that the forward does not read; copies behind layers of zeros (ControlNet) are a note. Blocks that share some of their matrices are a design.
     `nn.TransformerEncoder` clones its layer by design of PyTorch; that is a note.
 
     ## References
@@ -82,13 +83,17 @@ class IdenticalLayers(Rule):
             cloned = all(_copied(p) for group in causes for p in group[1:])
             torch_clone = cloned and all(_by_torch(p) for group in causes for p in group[1:])
             beside = _beside_others(facts, members)
-            mild = beside or (torch_clone and not parallel)
+            # (ControlNet: a copy that learns to steer the original, Zhang et al. 2023, section 3.1)
+            shut = cloned and not parallel and all(_behind_zeros(facts, group[1:]) for group in causes)
+            mild = beside or shut or (torch_clone and not parallel)
             severity = Severity.NOTE if mild else Severity.ERROR if parallel else Severity.WARNING
             site = None if cloned else _seeded_at(facts, members)
             how = "copies of one initialised layer" if cloned else "drawn from the same seed again"
             fate = (
                 "the matrices beside them differ, so the layers do"
                 if beside
+                else "what the copies write passes layers of zeros, which learn first"
+                if shut
                 else "they read the same input, so they stay equal for ever"
                 if parallel
                 else "layers in series repeat one matrix"
@@ -435,6 +440,16 @@ def _beside_others(facts: ModelFacts, members: list[ParameterFacts]) -> bool:
     equal, owners = {p.name for p in members}, {p.module for p in members}
     told = {p.module for p in facts.parameters if p.name not in equal and len(p.shape) > 1 and _drawn(p)}
     return all(len(p.shape) == 1 for p in members) and owners <= told
+
+
+def _behind_zeros(facts: ModelFacts, copies: list[ParameterFacts]) -> bool:
+    """Whether whatever is computed with these passes a layer whose weight is zero, before it reaches the output."""
+    shut = {p.name for p in facts.parameters if p.stats is not None and p.stats.second == 0.0 and len(p.shape) > 1}
+    names = {name for p in copies for name in (p.name, *p.aliases)}
+    starts = [node.index for node in facts.nodes if names.intersection(node.parameters.values())]
+    closed = {node.index for node in facts.nodes if shut.intersection(node.parameters.values())}
+    ends = {n.index for start in starts for n in reached(facts, start, lambda n: n.index not in closed)}
+    return bool(starts) and ends.isdisjoint(facts.outputs)
 
 
 def _copied(parameter: ParameterFacts) -> bool:

@@ -13,7 +13,7 @@ from initlint.facts import ModelFacts, ParameterFacts
 from initlint.findings import Finding, Severity
 from initlint.rule import Context, Outcome, bad, by_cause, good, site_of
 from initlint.signal import Effect, Nominal
-from initlint.signal.verdict import HARMLESS, MISTAKE, UNROLLED, intent, thresholds
+from initlint.signal.verdict import HARMLESS, MISTAKE, UNROLLED, intent, mistake, thresholds
 from initlint.suspect_rule import SuspectRule
 from initlint.theory.coherence import Coherence
 from initlint.wiring import kept_for_last
@@ -33,7 +33,7 @@ class NonzeroWeightMean(SuspectRule):
     ## What it does
     Finds weights whose init call has a mean of at least half its standard deviation: `uniform_(w, 0, bound)`,
     `rand` without centring, or std and mean in each other's places. And truncated normals, of any parameter, whose
-    mean lies outside of their bounds.
+    mean lies outside of their bounds; and tables of positions or tokens that are drawn by `normal_(table, 0.02)`.
 
     ## Why is this bad?
     A common mean in all weights adds up over the inputs: after a rectifier the mean part grows with fan_in while
@@ -71,9 +71,34 @@ class NonzeroWeightMean(SuspectRule):
         for outcome in super().check(context):
             said.update(outcome.parameters if isinstance(outcome, Finding) else ())
             yield outcome
+        weights = {layer.weight for layer in context.facts.layers}
+        others = [p for p in context.facts.parameters if p.name not in said | weights and not context.facts.loaded]
+        for group in by_cause(p for p in others if _mean_for_std(p) is not None).values():
+            said.update(p.name for p in group)
+            yield self._swapped(context, group)
         cut = [p for p in context.facts.parameters if p.name not in said and not context.facts.loaded and _cut_off(p)]
         for group in by_cause(cut).values():
             yield self._outside(context, group)
+
+    def _swapped(self, context: Context, group: list[ParameterFacts]) -> Outcome:
+        """A table of positions or of tokens, drawn by ``normal_(table, 0.02)``."""
+        first, meant = group[0], abs(_mean_for_std(group[0]) or 0.0)
+        assert first.last is not None
+        assert first.stats is not None
+        effect = context.effect({p.name: Nominal(0.0, meant * meant) for p in group})
+        more = f" and {len(group) - 1} more" if len(group) > 1 else ""
+        return self.finding(
+            context,
+            f"`{first.name}`{more}: {first.last.op} draws around {meant:.4g} with std 1: its first argument is the mean",
+            parameters=[p.name for p in group],
+            severity=mistake(effect, context.signal, context.settings.optimizer, context.facts.dtype),
+            site=site_of(first),
+            expected={"mean": 0.0, "std": meant},
+            actual={"mean": first.stats.mean, "std": first.stats.var**0.5},
+            effect=effect,
+            fix=f"nn.init.{first.last.op}(table, std={meant:.4g})",
+            topic="scale",
+        )
 
     def _outside(self, context: Context, group: list[ParameterFacts]) -> Outcome:
         """A mean that the bounds of the truncation keep out."""
@@ -271,6 +296,16 @@ def _sole(suspect: Suspect) -> bool:
     if stats is None or suspect.layer.layout != "out_in" or len(shape) < 2 or shape[0] != 1:
         return False
     return stats.second * stats.count <= _HARMLESS
+
+
+def _mean_for_std(parameter: ParameterFacts) -> float | None:
+    """The mean below one of a tensor that is drawn with a std of one, which is the default that a single number leaves."""
+    last = parameter.last
+    if last is None or last.origin != "user" or last.op not in ("normal_", "trunc_normal_") or last.share < 1.0:
+        return None
+    mean, std = last.args.get("mean"), last.args.get("std")
+    plain = parameter.kind == "parameter" and len(parameter.shape) > 1 and parameter.stats is not None
+    return float(mean) if plain and std == 1.0 and isinstance(mean, float) and 0.0 < abs(mean) < 1.0 else None
 
 
 def _cut_off(parameter: ParameterFacts) -> bool:
