@@ -198,11 +198,9 @@ def _evaluated(subject: Any, site: CallSite, script: Script, directory: str) -> 
     return None if starred else found
 
 
-def _from_config_files(
-    subject: Any, name: str, chosen: Chosen, script: Script, directory: str
-) -> Iterator[Proposal]:
+def _from_config_files(subject: Any, name: str, chosen: Chosen, script: Script, directory: str) -> Iterator[Proposal]:
     """What the project's configurations give for the arguments, or for the entries that are read from one of them."""
-    from initlint.probe import config_files, configs
+    from initlint.probe import config_files, config_formats, configs, conventions
 
     def note(found: config_files.Found) -> str:
         depends_on(found.path)
@@ -223,9 +221,9 @@ def _from_config_files(
             with unwatched():
                 config = config_files.entries_for(list(paths), script.path)
             if config is not None:
-                rest = {path: usage for path, usage in paths.items() if not config_files.has(config.values, path)}
+                rest = {path: usage for path, usage in paths.items() if not config_formats.has(config.values, path)}
                 values = configs.made(rest, argument)
-                if values is not configs.NOTHING:
+                if values is not conventions.NOTHING:
                     found[argument] = (config_files.joined(config.values, values), note(config))
     if len(found) > len(chosen):
         filled, unknown = _filled(subject, found, script, directory, guess=True)

@@ -326,6 +326,15 @@ def _typer_default(node: ast.expr) -> ast.expr:
     return node
 
 
+def opened(site: CallSite, name: str) -> ast.expr | None:
+    """What ``with open(path) as name`` opens."""
+    for node in ast.walk(site.source.tree):
+        for item in node.items if isinstance(node, ast.With) else ():
+            if isinstance(item.optional_vars, ast.Name) and item.optional_vars.id == name:
+                return item.context_expr
+    return None
+
+
 def loop_source(site: CallSite, name: str) -> ast.expr | None:
     """What a loop around the call walks over to give ``name`` its values; ``None`` when no loop does."""
     for node in ast.walk(site.around[0] if site.around else site.source.tree):
@@ -361,6 +370,10 @@ def _last_value(body: list[ast.stmt], name: str, before: int) -> ast.expr | None
                     for one, expression in zip(target.elts, node.value.elts, strict=False):
                         if isinstance(one, ast.Name) and one.id == name:
                             value = expression
+                elif isinstance(target, ast.Tuple) and not any(isinstance(one, ast.Starred) for one in target.elts):
+                    for index, one in enumerate(target.elts):
+                        if isinstance(one, ast.Name) and one.id == name:
+                            value = ast.Subscript(node.value, ast.Constant(index))
         elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and node.target.id == name:
             value = node.value or value
     return value

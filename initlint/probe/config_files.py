@@ -7,16 +7,12 @@ from __future__ import annotations
 
 import ast
 import contextlib
-import functools
-import importlib
 import itertools
-import json
-import re
-import tomllib
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from initlint.probe.callsites import CallSite, Source, files_of, parsed, read_text
+from initlint.probe.config_formats import BYTES, SUFFIXES, has, parse, section
 from initlint.probe.configs import Section
 from initlint.probe.evaluate import Evaluator, Unknown
 from initlint.probe.names import Definition, called, statements
@@ -24,15 +20,11 @@ from initlint.probe.paths import Path, path_of
 from initlint.probe.provenance_words import words
 from initlint.records import dataclass
 
-_SUFFIXES = (".yaml", ".yml", ".json", ".toml")
-# A configuration that people write is no longer; what is, are data and lists of names.
-_BYTES = 1 << 16
 # A search that has read so many files with half of the words stops: a second of work, at most.
 _FILES = 64
 _DEPTH = 6
 # What makes an object of named entries: of Python, argparse, EasyDict, yacs, ml_collections, addict, python-box.
 _MAKERS = words("dict Namespace SimpleNamespace edict EasyDict ConfigDict CfgNode CN DotDict AttrDict Box")
-_REFERENCE = re.compile(r"\$\{([\w.]+)\}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +49,7 @@ def entries_for(wanted: Collection[Path], path: str) -> Found | None:
         for part in _mappings(tree):
             fits = sum(has(part, p) for p in wanted)
             if fits >= least and (best is None or fits > best.fits):
-                best = Found(file, _section(part), fits)
+                best = Found(file, section(part), fits)
         if best is not None and best.fits == len(wanted):
             break
     return best
@@ -78,18 +70,8 @@ def arguments_for(name: str, required: Sequence[str], optional: Collection[str],
             values = {n: v for n, v in part.items() if n in known}
             fits = len(values) + (len(known) if named else 0)
             if best is None or fits > best.fits:
-                best = Found(file, _section(values), fits)
+                best = Found(file, section(values), fits)
     return best
-
-
-def has(values: Mapping[str, Any], path: Path) -> bool:
-    """Whether there is an entry at a path."""
-    inner: Any = values
-    for name in path:
-        if not isinstance(inner, Mapping) or name not in inner:
-            return False
-        inner = inner[name]
-    return True
 
 
 def joined(values: Mapping[str, Any], others: Mapping[str, Any]) -> Section:
@@ -99,12 +81,6 @@ def joined(values: Mapping[str, Any], others: Mapping[str, Any]) -> Section:
         if isinstance(value, Mapping) and isinstance(others.get(name), Mapping):
             both[name] = joined(value, others[name])
     return both
-
-
-def _section(values: Any) -> Any:
-    if isinstance(values, Mapping):
-        return Section({name: _section(value) for name, value in values.items()})
-    return [_section(value) for value in values] if isinstance(values, list) else values
 
 
 def _mappings(tree: Any, depth: int = _DEPTH) -> Iterator[Mapping[str, Any]]:
@@ -119,8 +95,8 @@ def _mappings(tree: Any, depth: int = _DEPTH) -> Iterator[Mapping[str, Any]]:
 def _trees(names: Collection[str], path: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
     """(file, configuration) of those near a file that hold at least half of the words."""
     near = 0
-    for file in itertools.chain(files_of(path, _SUFFIXES), (path,), files_of(path, (".py",))):
-        text = read_text(file, _BYTES)
+    for file in itertools.chain(files_of(path, SUFFIXES), (path,), files_of(path, (".py",))):
+        text = read_text(file, BYTES)
         if text is None or 2 * sum(name in text for name in names) < len(names):
             continue
         near += 1
@@ -129,32 +105,12 @@ def _trees(names: Collection[str], path: str) -> Iterator[tuple[str, Mapping[str
         yield from ((file, tree) for tree in _read(file, text))
 
 
-@functools.lru_cache(maxsize=256)
-def _read(file: str, text: str) -> tuple[Mapping[str, Any], ...]:
-    """The configurations of a file; none where it is not well formed, or its format's package is not installed."""
-    found: list[Any] = []
-    with contextlib.suppress(Exception):  # whatever a parser says of a file that need not be a configuration
-        if file.endswith(".py"):
-            found = [tree for source in parsed(file, text) for tree in _of_python(source)]
-        elif file.endswith(".json"):
-            found = [json.loads(text)]
-        elif file.endswith(".toml"):
-            found = [tomllib.loads(text)]
-        else:
-            found = list(importlib.import_module("yaml").safe_load_all(text))
-    return tuple(_referred(tree, tree) for tree in found if isinstance(tree, dict))
-
-
-def _referred(value: Any, root: Mapping[str, Any], depth: int = _DEPTH) -> Any:
-    """The values with ``${model.width}`` replaced by what stands there (OmegaConf)."""
-    if isinstance(value, dict):
-        return {str(name): _referred(inner, root, depth) for name, inner in value.items()}
-    if isinstance(value, list):
-        return [_referred(inner, root, depth) for inner in value]
-    match = _REFERENCE.fullmatch(value) if isinstance(value, str) else None
-    if match is None or not depth or not has(root, tuple(match[1].split("."))):
-        return value
-    return _referred(functools.reduce(lambda tree, name: tree[name], match[1].split("."), root), root, depth - 1)
+def _read(file: str, text: str) -> Iterator[Mapping[str, Any]]:
+    if not file.endswith(".py"):
+        yield from parse(file, text)
+        return
+    with contextlib.suppress(RecursionError):
+        yield from (tree for source in parsed(file, text) for tree in _of_python(source) if tree)
 
 
 def _of_python(source: Source) -> Iterator[Mapping[str, Any]]:
@@ -213,4 +169,3 @@ def _put(tree: dict[str, Any], path: Sequence[str], value: Any) -> None:
             return
         tree = inner
     tree[path[-1]] = value
-

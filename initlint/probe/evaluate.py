@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import contextlib
+import copy
 import dataclasses
 import functools
 import operator
@@ -18,7 +19,8 @@ from typing import Any
 
 import torch
 
-from initlint.probe.callsites import CallSite, assigned, entries, loop_source, option_default, scan_of
+from initlint.probe import config_formats, configs
+from initlint.probe.callsites import CallSite, assigned, entries, loop_source, opened, option_default, scan_of
 from initlint.probe.names import dotted
 
 #: Numbers and lengths beyond this are no sizes of layers; computing with them could take for ever.
@@ -54,6 +56,12 @@ _BUILTINS: Mapping[str, Any] = {
 _TORCH = (torch.cuda.is_available, torch.device, torch.tensor, torch.as_tensor)
 # Arrays of what can be told: sizes of tables and stages are handed on as such.
 _ARRAYS = ("numpy.array", "numpy.asarray")
+
+
+#: What reads a configuration from an open file, or by its name.
+_READERS = frozenset(
+    ["yaml.safe_load", "yaml.load", "yaml.full_load", "json.load", "toml.load", "tomllib.load", "tomli.load"]
+) | {"omegaconf.OmegaConf.load"}
 
 
 class Unknown(Exception):  # noqa: N818 - a signal, not an error
@@ -197,7 +205,8 @@ class Evaluator:
                 if default is not None and self._is_options(head):
                     return self.value(default, depth)
         value = self.value(node.value, depth)
-        if not (dataclasses.is_dataclass(value) or type(value).__name__ == "SimpleNamespace"):
+        named = isinstance(value, configs.Section) and node.attr in value
+        if not (named or dataclasses.is_dataclass(value) or type(value).__name__ == "SimpleNamespace"):
             raise Unknown
         return getattr(value, node.attr)
 
@@ -206,7 +215,30 @@ class Evaluator:
         expression = assigned(self.site, name)
         return expression is None or isinstance(expression, (ast.Call, ast.Subscript))
 
+    def _listcomp(self, node: ast.ListComp | ast.GeneratorExp, depth: int) -> Any:
+        """``[cfg[k] for k in ("data", "model")]``: one loop over constants."""
+        loop, name = node.generators[0], getattr(node.generators[0].target, "id", "")
+        items = list(self.value(loop.iter, depth))
+        if len(node.generators) != 1 or loop.ifs or not name or not all(isinstance(i, (int, str)) for i in items):
+            raise Unknown
+        return [self.value(_replaced(node.elt, name, item), depth) for item in items]
+
+    _generatorexp = _listcomp
+
+    def _read(self, node: ast.Call, depth: int) -> Any:
+        """The configuration that a call reads from a file, ``yaml.safe_load(open("config.yaml"))``; else None."""
+        given = node.args[0] if node.args and self.scan.canonical(node.func) in _READERS else None
+        if isinstance(given, ast.Name):
+            given = opened(self.site, given.id) or given
+        if isinstance(given, ast.Call) and dotted(given.func) == "open" and given.args:
+            given = given.args[0]
+        name = self.value(given, depth) if given is not None else None
+        return config_formats.load(name, self.site.source.path) if isinstance(name, str) else None
+
     def _call(self, node: ast.Call, depth: int) -> Any:
+        read = self._read(node, depth)
+        if read is not None:
+            return read
         function = self.value(node.func, depth)
         if not self._may_call(function):
             raise Unknown
@@ -261,6 +293,15 @@ class Evaluator:
         if head in ("math",) and isinstance(sys.modules.get(head), ModuleType):
             return getattr(sys.modules[head], last)
         raise Unknown
+
+
+def _replaced(node: ast.expr, name: str, value: int | str) -> ast.expr:
+    class Replace(ast.NodeTransformer):
+        def visit_Name(self, inner: ast.Name) -> ast.expr:  # noqa: N802 - the name that ast asks for
+            return ast.Constant(value) if inner.id == name else inner
+
+    replaced: ast.expr = Replace().visit(copy.deepcopy(node))
+    return replaced
 
 
 def _arrays() -> list[Any]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import heapq
 import itertools
 import math
+import re
 import time
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -37,7 +38,7 @@ from initlint.probe.inputs_scale import divisors
 from initlint.probe.inputs_settings import named_setting, setting, settings
 from initlint.probe.inputs_sizes import converge, flattened
 from initlint.probe.inputs_source import unpacked
-from initlint.probe.inputs_spec import HINT, build, smallest_table
+from initlint.probe.inputs_spec import HINT, LENGTHS, build, smallest_table
 from initlint.probe.inputs_wants import Guess, spatial, tokens, variants
 from initlint.probe.recorded import Recorder
 from initlint.probe.recorded_cover import cover
@@ -311,13 +312,13 @@ class _Search:
     def _assignments(self, arguments: list[Argument], batch: int) -> Iterator[Assignment]:
         """First candidates of all arguments, then each argument's others in turn."""
         options = self._options(arguments, batch)
-        first = {a.name: options[a.name][0] for a in arguments}
+        first = _of_whole({a.name: options[a.name][0] for a in arguments})
         yield first
         longest = max(len(o) for o in options.values())
         for index in range(1, longest):
             for argument in arguments:
                 if index < len(options[argument.name]):
-                    yield {**first, argument.name: options[argument.name][index]}
+                    yield _of_whole({**first, argument.name: options[argument.name][index]})
 
     def _options(self, arguments: list[Argument], batch: int) -> dict[str, list[Guess]]:
         """Candidates for arguments: of those that models of a library have by convention, what it puts there."""
@@ -434,6 +435,16 @@ def _refuses(recorder: Recorder) -> bool:
     return recorder.failure is None or recorder.failure.target is torch._assert
 
 
+def _of_whole(guesses: Assignment) -> Assignment:
+    """The lengths of sequences that the call names, ``wav_lens`` beside ``wav``: of all of each."""
+    found = dict(guesses)
+    for name, guess in guesses.items():
+        owner = guesses.get(re.sub(LENGTHS, "", name.lower()).strip("_")) if guess.kind == "lengths" else None
+        if owner is not None and spatial(owner):
+            found[name] = replace(guess, high=owner.shape[spatial(owner)[0]] + 1)
+    return found
+
+
 def _elements(guesses: Assignment) -> int:
     return sum(math.prod(g.shape) for g in guesses.values())
 
@@ -542,7 +553,7 @@ def _options(
             alike = alike or (named.kind == "mask" and guesses[0].kind == "ids")  # ``x[mask]`` reads as a lookup
             if alike and guesses and named.kind != "mask":
                 named = replace(named, high=guesses[0].high)
-            if guesses or index > 0 or argument.keyword or named.kind == "ids":
+            if guesses or index > 0 or argument.keyword or named.kind in ("ids", "wave"):
                 guesses.insert(0 if alike else 1, named)
         guesses = list(dict.fromkeys(guesses))
         others = [g for layer in layers for g in layer]

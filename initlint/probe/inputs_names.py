@@ -18,8 +18,11 @@ _NAMED: tuple[tuple[str, str], ...] = (
     (r"^(adj|adjacency|a_hat|graph)(_?mat(rix)?)?$", "adjacency"),
     (r"^batch(_index|_idx)?$", "graphs"),
     (r"(^|_)(ids?|idx|index|indices|tokens?|labels?|src|tgt|words?|users?|items?|classes|y)($|_)", "ids"),
+    (r"^(raw_?)?(wavs?|wave(form)?s?|audios?|speech(es)?)$", "wave"),
     (r"^(texts?|captions?|sentences?|prompts?|phonemes?|phones?|graphemes?)$", "ids"),
 )
+#: Samples of a waveform: a fifth of a second at 16 kHz, which holds several windows of a spectrogram.
+WAVE = 3200
 _SINGLE = re.compile("label|class|^y$|user|item")
 
 
@@ -40,6 +43,8 @@ def by_name(name: str, batch: int, high: int) -> Guess | None:
         return Guess("adjacency", (batch, batch))
     if kind == "graphs":  # which graph of a batch each node belongs to
         return Guess("graphs", (batch,), torch.int64, 2)
+    if kind == "wave":
+        return Guess("wave", (batch, WAVE))
     if kind == "ids":
         return Guess("ids", (batch,) if _SINGLE.search(name.lower()) else (batch, length), torch.int64, high)
     return None

@@ -27,7 +27,7 @@ from initlint.probe.inputs_leads import consumer_wants
 from initlint.probe.inputs_messages import CHANNELS, by_axes, by_shapes
 from initlint.probe.inputs_patterns import by_pattern
 from initlint.probe.inputs_spec import smallest_table
-from initlint.probe.inputs_wants import IMAGE_SIZES, SEQUENCE_SIZES, VOLUME_SIZES, Guess, spatial, variants
+from initlint.probe.inputs_wants import IMAGE_SIZES, SEQUENCE_SIZES, TOKENS, VOLUME_SIZES, Guess, spatial, variants
 from initlint.probe.recorded import Failure
 from initlint.probe.submodules import submodule
 
@@ -140,6 +140,8 @@ def _dtypes(attempt: Failed, root: nn.Module) -> Iterator[Assignment]:
             guess = attempt.guesses[name]
             if guess.high is not None and guess.high > 2:
                 yield changed(attempt, name, replace(guess, high=max(2, min(smallest_table(root), guess.high // 4))))
+    if "offsets has to be" in text:
+        yield from _bags(attempt)
     if attempt.failure is not None and attempt.failure.target is F.one_hot:
         classes = _classes(attempt.failure)
         for name in names:
@@ -160,10 +162,24 @@ def _dtypes(attempt: Failed, root: nn.Module) -> Iterator[Assignment]:
                 yield changed(attempt, name, Guess("ids", shape[:1], torch.int64, high))
     if _NEEDS_FLOAT.search(text):
         for name in names:
-            if not attempt.guesses[name].dtype.is_floating_point:
-                yield changed(
-                    attempt, name, replace(attempt.guesses[name], dtype=torch.float32, high=None, kind="other")
-                )
+            guess = attempt.guesses[name]
+            if not guess.dtype.is_floating_point:
+                yield changed(attempt, name, replace(guess, dtype=torch.float32, high=None, kind="other"))
+                if len(guess.shape) == 1:  # not one number a sample, but a few
+                    yield changed(attempt, name, Guess("features", (*guess.shape, TOKENS)))
+
+
+def _bags(attempt: Failed) -> Iterator[Assignment]:
+    """All indices in one row, and where each bag of them begins: what an ``EmbeddingBag`` takes with offsets."""
+    operands = operands_of(attempt.failure) if attempt.failure is not None else []
+    if len(operands) < 2:
+        return
+    for indices in feeders(attempt, 0):
+        for offsets in (name for name in feeders(attempt, len(operands) - 1) if name != indices):
+            count = math.prod(attempt.guesses[indices].shape)
+            bags = attempt.guesses[offsets].shape[:1] or (1,)
+            starts = Guess("other", bags, torch.int64, fill=f"every {max(count // bags[0], 1)}")
+            yield {**attempt.guesses, indices: attempt.guesses[indices].resized((count,)), offsets: starts}
 
 
 def _classes(failure: Failure) -> int:

@@ -27,7 +27,7 @@ class Spec:
     dtype: torch.dtype
     shape: tuple[int, ...]
     high: int | None = None
-    fill: str = ""  # "" random values | "ones" | "longest": below the bound | "times C": random, of that deviation
+    fill: str = ""  # "" random values | "ones" | "longest": below the bound | "every N": 0, N, 2N | "times C": random, of that deviation
 
 
 def parse(texts: Sequence[str]) -> tuple[Spec, ...]:
@@ -56,6 +56,8 @@ def build(spec: Spec, model: nn.Module | None = None) -> torch.Tensor:
         return (values * float(spec.fill[6:]) if spec.fill.startswith("times ") else values).to(spec.dtype)
     if spec.dtype == torch.bool:
         return torch.ones(spec.shape, dtype=torch.bool, device="cpu")
+    if spec.fill.startswith("every "):
+        return torch.arange(spec.shape[0], dtype=spec.dtype, device="cpu") * int(spec.fill[6:])
     high = spec.high if spec.high is not None else smallest_table(model)
     high = min(high, torch.iinfo(spec.dtype).max)
     if spec.fill == "longest":

@@ -32,7 +32,7 @@ def tokens(batch: int) -> int:
 class Guess:
     """A candidate for one argument."""
 
-    kind: str  # "image" | "volume" | "sequence" | "features" | "tokens" | "ids" | "mask" | "time" | "other"
+    kind: str  # "image" | "volume" | "sequence" | "features" | "tokens" | "ids" | "mask" | "time" | "wave" | "other"
     shape: tuple[int, ...]
     dtype: torch.dtype = torch.float32
     high: int | None = None
@@ -56,7 +56,7 @@ def spatial(guess: Guess) -> tuple[int, ...]:
     """Axes of positions of a guess, by its kind."""
     if guess.kind in ("image", "volume", "sequence"):
         return tuple(range(2, len(guess.shape)))
-    if guess.kind in ("tokens", "ids", "mask") and len(guess.shape) > 1:
+    if guess.kind in ("tokens", "ids", "mask", "wave") and len(guess.shape) > 1:
         return (1,)
     return ()
 

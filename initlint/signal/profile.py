@@ -163,8 +163,8 @@ def _prepared(scene: Scene, trunk: Sequence[int]) -> int:
         at = place
     # sines of a time step, say: what the data is turned into before any weight sees it
     turned = max((index for index in scene.data if scene.nodes[index].op == "activation"), default=math.inf)
-    ready = (place for place, index in enumerate(trunk) if index >= turned and index in scene.data)
-    return max(at, next(ready, 0))
+    ready = [place for place, index in enumerate(trunk) if index >= turned and index in scene.data]
+    return max([at, *ready[-1:]])
 
 
 def _looked_up(scene: Scene, before: int, after: int) -> bool:

@@ -97,9 +97,15 @@ class Scene:
             if node.op == "parameter":
                 if node.attrs.get("buffer"):
                     found.add(node.index)
-            elif not node.parameters and found.issuperset(node.inputs):
+            elif self._constant(node) and found.issuperset(node.inputs):
                 found.add(node.index)
         return frozenset(found)
+
+    def _constant(self, node: Node) -> bool:
+        """Whether a node has no weights but buffers, such as the filters of a spectrogram."""
+        return all(
+            name in self.parameters and self.parameters[name].kind == "buffer" for name in node.parameters.values()
+        )
 
     @cached_property
     def masks(self) -> frozenset[int]:

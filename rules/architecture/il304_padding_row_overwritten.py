@@ -51,6 +51,8 @@ class PaddingRowOverwritten(Rule):
         padded = {}
         for module in context.facts.modules:
             index = module.attrs.get("padding_idx")
+            if "include_last_offset" in module.attrs:  # an EmbeddingBag, which leaves that row out of its sums
+                continue
             weight = next((name for name in module.parameters if name.rpartition(".")[2] == "weight"), None)
             parameter = context.parameter(weight) if weight else None
             if isinstance(index, int) and parameter is not None and _overwritten(parameter, index):

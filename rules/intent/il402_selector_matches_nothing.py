@@ -288,7 +288,9 @@ def _kept_from_sweep(context: Context, statement: InitStatement, guard: Guard | 
     """
     if guard is None or guard.kind not in ("name", "together", "mark") or statement.op == "pass":
         return []
-    ends = [n for n in statement.affected if guard.kind != "name" or any(n.endswith(f".{value}") for value in guard.values)]
+    ends = [
+        n for n in statement.affected if guard.kind != "name" or any(n.endswith(f".{value}") for value in guard.values)
+    ]
     found = []
     for name in ends:
         parameter = context.parameter(name)
