@@ -18,7 +18,7 @@ Tables = Mapping[str, ParameterFacts]
 
 @kept_for_last
 def codebooks(facts: ModelFacts) -> tuple[tuple[ParameterFacts, int], ...]:
-    """Each with the node of a signal that it codes: what is chosen by the distance to it is read from the table again."""
+    """Each with the node of a signal that it codes: what is nearest to that is read from the table again."""
     choices = [node for node in facts.nodes if node.op == "stop" and node.attrs.get("name") in _CHOICES]
     tables = {name: p for p in facts.parameters for name in (p.name, *p.aliases)} if choices else {}
     return tuple(

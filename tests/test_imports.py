@@ -26,6 +26,7 @@ LAYERS: tuple[frozenset[str], ...] = (
             "asked",
             "alike",
             "carry",
+            "codebooks",
             "depth_gains",
             "diagnosis",
             "reasons",

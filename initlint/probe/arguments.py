@@ -12,7 +12,7 @@ import contextlib
 import inspect
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import field
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +24,6 @@ from initlint.probe.target import Call, relative
 from initlint.records import dataclass
 
 if TYPE_CHECKING:
-    from initlint.probe import conventions
     from initlint.probe.callsites import CallSite
     from initlint.probe.script import Script
 
@@ -217,7 +216,8 @@ def _from_config_files(subject: Any, name: str, chosen: Chosen, script: Script, 
         return
     found = dict(chosen)
     for argument, paths in configs.entries(subject).items():
-        if argument in missing and paths:
+        own, _ = _namesake(argument, script, directory)
+        if argument in missing and paths and own is conventions.NOTHING:
             with unwatched():
                 config = config_files.entries_for(list(paths), script.path)
             if config is not None:
@@ -264,7 +264,8 @@ def _filled(
         usage = uses.get(parameter.name, conventions.Usage())
         usage.counted |= parameter.name in items and items[parameter.name].repeated
         annotation = _annotation(parameter, namespace)
-        value, origin = _part(annotation, usage, script, directory) if guess else (conventions.NOTHING, "")
+        kinds = [annotation, *(namespace.get(name) for name in usage.checked), _class_called(parameter.name, namespace)]
+        value, origin = _part(kinds, script, directory) if guess else (conventions.NOTHING, "")
         if value is conventions.NOTHING:
             value, origin = _namesake(parameter.name, script, directory)
         if value is not conventions.NOTHING:
@@ -324,13 +325,19 @@ def _options(paths: Mapping[tuple[str, ...], Any], script: Script, directory: st
     return options.values, f"options of {relative(options.path, directory)}"
 
 
-def _part(annotation: Any, usage: conventions.Usage, script: Script, directory: str) -> tuple[Any, str]:
-    """A sub-model of the class that the annotation names, or that the constructor asks for by ``isinstance``."""
+def _class_called(name: str, namespace: Mapping[str, Any]) -> Any:
+    """The class of the module that is called like an argument: ``Encoder`` for ``encoder``."""
+    wanted = name.replace("_", "").lower()
+    return next((v for n, v in namespace.items() if n.lower() == wanted and n != name and isinstance(v, type)), None)
+
+
+def _part(classes: Sequence[Any], script: Script, directory: str) -> tuple[Any, str]:
+    """A sub-model of the class that the annotation names, that the constructor asks for by ``isinstance``, or that is
+    called like the argument."""
     from torch import nn
 
     from initlint.probe import conventions
 
-    classes = [annotation, *(script.namespace.get(name) for name in usage.checked)]
     for cls in classes:
         if not isinstance(cls, type) or not issubclass(cls, nn.Module) or cls in (nn.Module, *_making):
             continue

@@ -37,7 +37,7 @@ class Found:
 
 
 def entries_for(wanted: Collection[Path], path: str) -> Found | None:
-    """The configuration that has most of the entries that are read: at least half, and at least two where more are read.
+    """The configuration that has most of the entries that are read: at least half, and two where more than one are.
 
     Args:
         wanted: paths below the configuration.
@@ -58,7 +58,7 @@ def entries_for(wanted: Collection[Path], path: str) -> Found | None:
 def arguments_for(name: str, required: Sequence[str], optional: Collection[str], path: str) -> Found | None:
     """The entries of the same names as the arguments of a class, where one part of a file has all that are required.
 
-    A single name fits by chance: it must stand in a part that names the class (``type: Net``, ``_target_: models.Net``).
+    A single name fits by chance: it must stand in a part that names the class (``type: Net``, ``_target_: net.Net``).
     """
     best: Found | None = None
     known = {*required, *optional}

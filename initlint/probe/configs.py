@@ -9,6 +9,7 @@ import functools
 import inspect
 import re
 from collections.abc import Hashable, Iterator, Mapping, Sequence
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -132,7 +133,7 @@ def _handed_on(
     """(argument, path, entries read there) of what is passed whole to another class or function of the module."""
     namespace = getattr(inspect.unwrap(function), "__globals__", {})
     for call in (node for node in nodes if isinstance(node, ast.Call)):
-        target = namespace.get(call.func.id) if isinstance(call.func, ast.Name) else None
+        target = _called(call.func, namespace)
         module = getattr(target, "__module__", None)  # None: of objects made in C, as bound methods of tensors
         if not callable(target) or not isinstance(module, str) or module.startswith("torch"):
             continue
@@ -142,6 +143,14 @@ def _handed_on(
                 inside = entries(target, depth - 1).get(key, {})
                 if inside:
                     yield path[0], path[1:], inside
+
+
+def _called(node: ast.expr, namespace: Mapping[str, Any]) -> Any:
+    """What a call names: ``Block``, or ``networks.define`` of a module of the project."""
+    if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+        module = namespace.get(node.value.id)
+        return vars(module).get(node.attr) if isinstance(module, ModuleType) else None
+    return namespace.get(node.id) if isinstance(node, ast.Name) else None
 
 
 def _bound(target: Any, call: ast.Call) -> Iterator[tuple[str, ast.expr]]:

@@ -55,7 +55,7 @@ _NAMES: tuple[tuple[str, Any], ...] = (
     ),
     (r"kernel(size)?|ks|k", 3),
     (r"strides?|dilation|groups|scale|temperature|gain|gamma|beta|multiplier|widthmult(iplier)?", 1),
-    (r"padding|pad|paddingidx|padidx|padtoken(id)?|padid", 0),
+    (r"padding|pad|paddingidx|(src|tgt|trg|source|target)?pad(token)?(idx|id|index)|padtoken", 0),
     (r"\w*(drop(out)?(prob|rate|p|path|pathrate|pathprob)?|pdrop)|p", 0.0),
     (r"(layernorm|norm|rms(norm)?|bn)?eps(ilon)?", 1e-5),
     (r"momentum|negativeslope|slope|alpha", 0.1),
@@ -101,6 +101,7 @@ class Usage:
     """How a constructor (and the class's forward) uses one argument."""
 
     iterated: bool = False
+    parts: int = 0  # names that it is taken apart into: ``h, w = size``
     called: int = -1  # number of positional arguments it is called with, -1: never
     module: bool = False  # used as a sub-module: its result is never asked for in the constructor
     compared: list[Any] = field(default_factory=list)  # constants it is compared with or looked up among
@@ -201,11 +202,23 @@ def by_usage(name: str, usage: Usage) -> Any:
         return {}
     if usage.called >= 0:
         return nn.ReLU if usage.called == 0 else usage.norm
+    if usage.parts:
+        return _taken_apart(name, usage.parts)
     if usage.multiplied and name.lower().endswith("shape"):
         return FLAT_SHAPE
     if usage.iterated:
         return _SHAPE if name.lower().endswith("shape") else list(STAGES)
     return NOTHING
+
+
+def _taken_apart(name: str, parts: int) -> Any:
+    """So many sizes: of an image, each the usual one of that name, or of successive stages."""
+    usual = by_name(name)
+    if name.lower().endswith("shape"):
+        return _SHAPE if parts == len(_SHAPE) else FLAT_SHAPE * parts
+    if isinstance(usual, int) and not isinstance(usual, bool):
+        return (usual,) * parts
+    return tuple(STAGES[0] << index for index in range(parts))
 
 
 def instance_of(cls: type) -> Any:
@@ -382,6 +395,11 @@ def roles(node: ast.AST, known: Mapping[str, Usage]) -> Iterator[tuple[str, Call
     if isinstance(node, (ast.For, ast.comprehension)):
         if name := _is(node.iter, known):
             yield name, mark("iterated")
+    elif isinstance(node, ast.Assign):
+        into = node.targets[0]
+        if isinstance(into, (ast.Tuple, ast.List)) and (name := _is(node.value, known)):
+            count = len(into.elts)
+            yield name, mark("parts", count)
     elif isinstance(node, ast.Subscript):
         keyed = isinstance(node.slice, ast.Constant) and isinstance(node.slice.value, str)
         if (name := _is(node.value, known)) and not keyed:

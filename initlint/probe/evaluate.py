@@ -297,7 +297,7 @@ class Evaluator:
 
 def _replaced(node: ast.expr, name: str, value: int | str) -> ast.expr:
     class Replace(ast.NodeTransformer):
-        def visit_Name(self, inner: ast.Name) -> ast.expr:  # noqa: N802 - the name that ast asks for
+        def visit_Name(self, inner: ast.Name) -> ast.expr:
             return ast.Constant(value) if inner.id == name else inner
 
     replaced: ast.expr = Replace().visit(copy.deepcopy(node))

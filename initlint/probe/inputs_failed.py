@@ -96,6 +96,8 @@ def fitted(guess: Guess, have: int, want: int) -> Iterator[Guess]:
     if guess.kind != "image" and have in shape[1:]:
         axis = shape.index(have, 1)
         yield guess.resized((*shape[:axis], want, *shape[axis + 1 :]))
+    elif guess.kind != "image" and len(shape) > 1 and shape[-1] < have < shape[-1] + want:
+        yield guess.resized((*shape[:-1], shape[-1] + want - have))  # the rest is put beside it inside
     if len(axes) > 1 and have > 0:  # as many positions as the sides multiply to: patches against a table of places
         side = round(shape[axes[0]] * (want / have) ** (1 / len(axes)))
         if side ** len(axes) * have == shape[axes[0]] ** len(axes) * want:

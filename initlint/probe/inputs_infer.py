@@ -37,7 +37,7 @@ from initlint.probe.inputs_repair import LARGEST_TUPLE, listed, repairs
 from initlint.probe.inputs_scale import divisors
 from initlint.probe.inputs_settings import named_setting, setting, settings
 from initlint.probe.inputs_sizes import converge, flattened
-from initlint.probe.inputs_source import unpacked
+from initlint.probe.inputs_source import keyed, unpacked
 from initlint.probe.inputs_spec import HINT, LENGTHS, build, smallest_table
 from initlint.probe.inputs_wants import Guess, spatial, tokens, variants
 from initlint.probe.recorded import Recorder
@@ -52,8 +52,10 @@ _SAMPLES = 4
 _LARGE_MODEL = 20_000_000
 # Attempts at most; most models pass within five.
 _ATTEMPTS = 80
-# Cost of a later candidate and of a later repair, in repairs: the search takes the cheapest attempt first.
+# Cost of a later candidate and of a later repair, in repairs: the search takes the cheapest attempt first. A repair
+# that brings the forward further costs half as much.
 _NEXT = 0.6
+_PROGRESS = 0.5
 _RANK = 0.15
 # Elements of inputs beyond which trying is too slow: two clips of 16 frames of 224x224 are within, and three pairs of
 # images of 896x448.
@@ -68,6 +70,8 @@ _FIXES = 24
 # A 3x3 kernel on a map of 4x4 or more sees mostly inside; below, padding would halve the effective fan-in.
 _SMALLEST_MAP = 4
 _LARGEST_IMAGE = 256
+# What there is of each edge of a graph, by its name.
+_OF_EDGES = re.compile(r"edge_?(?!index|idx)[a-z]")
 # Python code that refuses to run "in training mode", "if training", wants what cannot be guessed (targets, lengths).
 _IN_TRAINING = "training"
 _DEMANDS = 2
@@ -214,15 +218,15 @@ class _Search:
             first = itertools.chain([simple], first)
         order = itertools.count()
         queue: list[tuple[float, int, Assignment]] = []
-        known = (self._unpacked(required, batch), self._declared(required, batch), self._described(required, batch))
-        for cost, guesses in itertools.chain(*known):
+        known = (self._keyed, self._unpacked, self._declared, self._described)
+        for cost, guesses in itertools.chain.from_iterable(some(required, batch) for some in known):
             heapq.heappush(queue, (cost, next(order), guesses))
         for failed in furthest(self._drafts):
             for cost, guesses in self._mended(failed, required, batch):
                 heapq.heappush(queue, (cost, next(order), guesses))
         rest = enumerate(first)
         seen: set[str] = set()
-        solved = False
+        solved, furthest_yet = False, 0
         while len(seen) < _ATTEMPTS and not self.over:
             index, following = next(rest, (0, None))
             if following is not None:
@@ -248,9 +252,28 @@ class _Search:
                 fitting = self._converged(arguments, found)
                 if fitting is not None:
                     return self._scaled(arguments, *fitting)
+            reached = len(found.graph.nodes)
+            if 0 < furthest_yet < reached:  # what got further than all before was likely mended rightly
+                cost -= _PROGRESS
+            furthest_yet = max(furthest_yet, reached)
             for more, fix in self._mended(found, [], batch):
                 heapq.heappush(queue, (cost + more, next(order), fix))
         return None
+
+    def _keyed(self, required: list[Argument], batch: int) -> Iterator[tuple[float, Assignment]]:
+        """Dictionaries with all the entries that the forward reads, each for the layer that reads it."""
+        entries = {name: keys for name, keys in keyed(self.model).items() if name in {a.name for a in required}}
+        if not entries:
+            return
+        options = self._options(required, batch)
+        guesses = {argument.name: options[argument.name][0] for argument in required}
+        read = self._leads[1] if self._leads is not None else {}
+        for name, keys in entries.items():
+            inner = [Argument(key, True, "") for key in keys]
+            known = {key: read[f"{name}[{key}]"] for key in keys if f"{name}[{key}]" in read}
+            found = _options(self.model, inner, batch, known)
+            guesses |= {name: Guess("dict", ()), **{f"{name}[{key}]": found[key][0] for key in keys}}
+        yield -1.0, _of_whole(guesses)
 
     def _unpacked(self, required: list[Argument], batch: int) -> Iterator[tuple[float, Assignment]]:
         """Several tensors in one argument, each for the layer that reads it, before one tensor that falls apart."""
@@ -319,6 +342,8 @@ class _Search:
             for argument in arguments:
                 if index < len(options[argument.name]):
                     yield _of_whole({**first, argument.name: options[argument.name][index]})
+            if len(arguments) > 1:  # a pair, of which both are something else
+                yield _of_whole({a.name: options[a.name][min(index, len(options[a.name]) - 1)] for a in arguments})
 
     def _options(self, arguments: list[Argument], batch: int) -> dict[str, list[Guess]]:
         """Candidates for arguments: of those that models of a library have by convention, what it puts there."""
@@ -436,12 +461,19 @@ def _refuses(recorder: Recorder) -> bool:
 
 
 def _of_whole(guesses: Assignment) -> Assignment:
-    """The lengths of sequences that the call names, ``wav_lens`` beside ``wav``: of all of each."""
+    """Sizes that belong together: the lengths of sequences that the call names, ``wav_lens`` beside ``wav``, are of all
+    of each; beside the edges of a graph there is one entry for each node, and for each edge where a name says so."""
     found = dict(guesses)
     for name, guess in guesses.items():
         owner = guesses.get(re.sub(LENGTHS, "", name.lower()).strip("_")) if guess.kind == "lengths" else None
         if owner is not None and spatial(owner):
             found[name] = replace(guess, high=owner.shape[spatial(owner)[0]] + 1)
+    edges = next((guess for guess in guesses.values() if guess.kind == "edges"), None)
+    for name, guess in guesses.items() if edges is not None else ():
+        if guess.kind in ("features", "tokens", "ids") and edges is not None and edges.high is not None:
+            count = edges.shape[1] if _OF_EDGES.search(name.lower()) else edges.high
+            rest = guess.shape[1:] if guess.kind == "features" else guess.shape[2:]
+            found[name] = guess.resized((count, *rest))
     return found
 
 

@@ -34,7 +34,7 @@ class Call(Protocol):
 
 
 def leads(graph: fx.Graph, root: nn.Module, batch: int) -> dict[str, list[Guess]]:
-    """Candidates for each placeholder, from the nearest layers that read it, and for its items: ``x[0]``."""
+    """Candidates for each placeholder, from the nearest layers that read it, and for its items, ``x[0]``."""
     found: dict[str, list[Guess]] = {}
     for node in graph.nodes:
         if node.op == "placeholder":
@@ -42,7 +42,7 @@ def leads(graph: fx.Graph, root: nn.Module, batch: int) -> dict[str, list[Guess]
             if guesses:
                 found[str(node.target)] = guesses
             for user in node.users:
-                if user.target is operator.getitem and type(user.args[1]) is int:
+                if user.target is operator.getitem and type(user.args[1]) in (int, str):
                     item = list(dict.fromkeys(_downstream(user, root, batch)))
                     found.setdefault(f"{node.target}[{user.args[1]}]", item)
     return found

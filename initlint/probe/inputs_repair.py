@@ -34,6 +34,9 @@ from initlint.probe.submodules import submodule
 #: An argument that gets ``None``.
 NO_VALUE = Guess("scalar", (), fill="None")
 
+#: Frames of a clip that is given frame by frame.
+FRAMES = 3
+
 # Numbers of tokens tried: patches of small images, windows, powers of two.
 _LENGTHS = (8, 32, 64, 4, 49, 196, 128, 50, 197, 10, 20, 100)
 
@@ -135,7 +138,7 @@ def _looked_up(attempt: Failed) -> bool:
 def _dtypes(attempt: Failed, root: nn.Module) -> Iterator[Assignment]:
     text = str(attempt.error)
     names = feeders(attempt) or list(attempt.guesses)
-    if "index out of range" in text or "out of bounds" in text:
+    if "index out of range" in text or "out of bounds" in text or "idx < num_embeddings" in text:
         for name in names:
             guess = attempt.guesses[name]
             if guess.high is not None and guess.high > 2:
@@ -208,6 +211,7 @@ def _by_failure(attempt: Failed, failure: Failure, root: nn.Module, batch: int) 
         if isinstance(module, nn.RNNBase) and len(operands) > 1:
             for name in feeders(attempt, 1):  # a state may be left out: the layer begins with zeros
                 yield changed(attempt, name, NO_VALUE)
+        yield from _frames(attempt, failure, module)
         yield from _sizes(attempt, failure, module)
     else:
         found = CHANNELS.search(str(attempt.error))
@@ -219,6 +223,17 @@ def _by_failure(attempt: Failed, failure: Failure, root: nn.Module, batch: int) 
         yield from _mismatch(attempt, failure)
         for name in feeders(attempt):
             yield from _resized(attempt, name)
+
+
+def _frames(attempt: Failed, failure: Failure, module: nn.Module) -> Iterator[Assignment]:
+    """A convolution got a sample less its batch: one of several frames was taken of what has none, ``clip[:, t]``."""
+    shape = failure.shapes[0] if failure.shapes else ()
+    if isinstance(module, nn.modules.conv._ConvNd) and len(shape) == len(module.kernel_size) + 1:
+        for name in feeders(attempt, 0):
+            guess = attempt.guesses[name]
+            if len(guess.shape) == len(shape) + 1 and guess.high is None:
+                frames = (guess.shape[0], FRAMES, module.in_channels, *guess.shape[2:])
+                yield changed(attempt, name, Guess("other", frames, guess.dtype))
 
 
 def _uncast(node: fx.Node) -> fx.Node:

@@ -33,3 +33,21 @@ def unpacked(model: nn.Module) -> dict[str, int]:
         written = [item for one in statement.targets for item in ast.walk(one)]
         names -= {item.id for item in written if isinstance(item, ast.Name)}  # from here on it is something else
     return found
+
+
+def keyed(model: nn.Module) -> dict[str, list[str]]:
+    """Arguments of which the forward reads nothing but entries by their names, and these: ``batch["image"]``."""
+    function = forward_source(model)
+    if function is None:
+        return {}
+    found: dict[str, dict[str, None]] = {}
+    entries: set[int] = set()
+    for node in ast.walk(function):
+        if isinstance(node, ast.Subscript) and isinstance(node.value, ast.Name):
+            key = node.slice.value if isinstance(node.slice, ast.Constant) else None
+            if isinstance(key, str):
+                entries.add(id(node.value))
+                if isinstance(node.ctx, ast.Load):
+                    found.setdefault(node.value.id, {}).setdefault(key)
+    others = {n.id for n in ast.walk(function) if isinstance(n, ast.Name) and id(n) not in entries}
+    return {name: list(found[name]) for name in arguments_of(function) if name in found and name not in others}

@@ -27,7 +27,8 @@ class Spec:
     dtype: torch.dtype
     shape: tuple[int, ...]
     high: int | None = None
-    fill: str = ""  # "" random values | "ones" | "longest": below the bound | "every N": 0, N, 2N | "times C": random, of that deviation
+    #: "" random values | "ones" | "longest": below the bound | "every N": 0, N, 2N | "times C": random, of that std
+    fill: str = ""
 
 
 def parse(texts: Sequence[str]) -> tuple[Spec, ...]:

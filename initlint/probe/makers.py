@@ -124,6 +124,8 @@ def _known(scan: Scan, name: str, depth: int) -> bool:
     if origin.partition(".")[0] in _HARMLESS:
         return True
     node, where = scan.definitions.get(name), scan
+    if node is None and not origin:  # perhaps of ``from helpers import *``
+        origin = scan.imports.get("*", "").removesuffix("*") + name
     if node is None and origin:
         place = scanning.file_of(origin, scan.path)
         other = scanning.scan(place[0]) if place is not None and place[1] else None

@@ -181,7 +181,7 @@ def _describe(candidate: Candidate, source: Source, view: _View) -> list[InitSta
         marked = view.meant.of(view.marks.meant(candidate), candidate)
         if marked:
             other = other or marked
-            guards = tuple(replace(g, kind="mark") if g.matched == 0 and "attr(" in g.text else g for g in guards)
+            guards = tuple(replace(g, kind="mark", matched=0) if "attr(" in g.text else g for g in guards)
         apart = view.meant.apart(candidate, source)
         if apart:
             other = other or apart

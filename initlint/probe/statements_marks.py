@@ -72,7 +72,7 @@ class Marks:
 
 
 def _asked(expr: ast.expr, target: ast.expr | None) -> Iterator[str]:
-    """``"zero_init"`` of ``hasattr(m, "zero_init")`` or ``getattr(m, "zero_init", False)`` for a target ``m.weight``."""
+    """``"init"`` of ``hasattr(m, "init")`` or ``getattr(m, "init", False)`` for a target ``m.weight``."""
     root = target
     while isinstance(root, ast.Attribute):
         root = root.value

@@ -284,7 +284,8 @@ def _kept_from_sweep(context: Context, statement: InitStatement, guard: Guard | 
     """What the statement would have set apart from a sweep that gives all weights one value.
 
     The names that the condition asks for exist, longer than it thinks (``name == "proj.weight"`` and
-    ``"blocks.0.proj.weight"``), or the attribute does, of another class or spelt otherwise; and what wrote them last wrote others as well.
+    ``"blocks.0.proj.weight"``), or the attribute does, of another class or spelt otherwise; and what wrote them last
+    wrote others as well.
     """
     if guard is None or guard.kind not in ("name", "together", "mark") or statement.op == "pass":
         return []

@@ -49,8 +49,9 @@ class IdenticalLayers(Rule):
 
     ## Known problems
     A frozen copy (a target network, an EMA model) is equal on purpose: tensors without gradient are exempt, and
-    so are copies that the forward does not read; copies behind layers of zeros (ControlNet) are a note. Blocks that share some of their matrices are a design.
-    `nn.TransformerEncoder` clones its layer by design of PyTorch; that is a note.
+    so are copies that the forward does not read; copies behind layers of zeros (ControlNet) are a note. Blocks that
+    share some of their matrices are a design. `nn.TransformerEncoder` clones its layer by design of PyTorch; that is a
+    note.
 
     ## References
     - https://github.com/neural-structured-additive-learning/deepregression/pull/15

@@ -89,7 +89,8 @@ class NonzeroWeightMean(SuspectRule):
         more = f" and {len(group) - 1} more" if len(group) > 1 else ""
         return self.finding(
             context,
-            f"`{first.name}`{more}: {first.last.op} draws around {meant:.4g} with std 1: its first argument is the mean",
+            f"`{first.name}`{more}: {first.last.op} draws around {meant:.4g} with std 1: its first argument is the"
+            " mean",
             parameters=[p.name for p in group],
             severity=mistake(effect, context.signal, context.settings.optimizer, context.facts.dtype),
             site=site_of(first),
@@ -299,7 +300,7 @@ def _sole(suspect: Suspect) -> bool:
 
 
 def _mean_for_std(parameter: ParameterFacts) -> float | None:
-    """The mean below one of a tensor that is drawn with a std of one, which is the default that a single number leaves."""
+    """The mean below one of a tensor that is drawn with a std of one, the default beside a single number."""
     last = parameter.last
     if last is None or last.origin != "user" or last.op not in ("normal_", "trunc_normal_") or last.share < 1.0:
         return None

@@ -1,0 +1,264 @@
+"""Designs that look like faults and are none, each beside the fault that it looks like."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+import initlint
+from initlint.diagnosis import suspects
+from initlint.findings import Severity
+
+Found = dict[str, Severity]
+
+
+def judged(make: Callable[[], nn.Module], inputs: tuple[torch.Tensor, ...]) -> Found:
+    """The worst severity of each rule that speaks."""
+    run = initlint.check(make, inputs=inputs, seed=0)
+    assert run.models[0].facts.trace.ran
+    found: Found = {}
+    for finding in run.findings:
+        found[finding.code] = max(finding.severity, found.get(finding.code, Severity.NOTE))
+    return found
+
+
+def loud(found: Found) -> list[str]:
+    return sorted(code for code, severity in found.items() if severity > Severity.NOTE)
+
+
+class Quantised(nn.Module):
+    """VQ-VAE with codes of 1 / K (van den Oord et al. 2017), read by a product with places made one-hot."""
+
+    def __init__(self, *, codes: float = 1.0, by_product: bool = True) -> None:
+        super().__init__()
+        self.by_product = by_product
+        self.encoder = nn.Sequential(nn.Conv2d(3, 32, 4, 2, 1), nn.ReLU(), nn.Conv2d(32, 16, 3, padding=1))
+        self.codes = nn.Embedding(256, 16)
+        self.codes.weight.data.uniform_(-codes / 256, codes / 256)
+        self.decoder = nn.Sequential(nn.ConvTranspose2d(16, 32, 4, 2, 1), nn.ReLU(), nn.Conv2d(32, 3, 3, padding=1))
+        self.apply(self._init)
+
+    @staticmethod
+    def _init(module: nn.Module) -> None:
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        z = self.encoder(x).permute(0, 2, 3, 1)
+        flat = z.reshape(-1, 16)
+        table = self.codes.weight
+        far = (flat**2).sum(1, keepdim=True) + (table**2).sum(1) - 2 * flat @ table.t()
+        nearest = far.argmin(1)
+        one_hot = torch.zeros(len(flat), 256).scatter_(1, nearest.unsqueeze(1), 1)
+        chosen = (one_hot @ table if self.by_product else self.codes(nearest)).view(z.shape)
+        return self.decoder((z + (chosen - z).detach()).permute(0, 3, 1, 2))
+
+
+@pytest.mark.parametrize("by_product", [True, False])
+def test_small_codes(by_product: bool) -> None:
+    images = (torch.randn(4, 3, 16, 16),)
+    assert loud(judged(lambda: Quantised(by_product=by_product), images)) == []
+    assert "IL333" in loud(judged(lambda: Quantised(codes=16384.0, by_product=by_product), images))
+
+
+class Steered(nn.Module):
+    """A copy of the first layers is added through a layer of zeros (ControlNet), or is a second half of the net."""
+
+    def __init__(self, *, shut: bool) -> None:
+        super().__init__()
+        self.shut = shut
+        self.first = nn.Sequential(nn.Linear(16, 32), nn.ReLU(), nn.Linear(32, 16))
+        self.copied, self.hint = copy.deepcopy(self.first), nn.Linear(4, 16)
+        self.gate, self.head = nn.Linear(16, 16), nn.Linear(16, 2)
+        if shut:
+            nn.init.zeros_(self.gate.weight)
+            nn.init.zeros_(self.gate.bias)
+
+    def forward(self, x: torch.Tensor, hint: torch.Tensor) -> torch.Tensor:
+        h = self.first(x)
+        return self.head(h + self.gate(self.copied(x + self.hint(hint) if self.shut else h)))
+
+
+def test_a_copy_behind_zeros() -> None:
+    inputs = (torch.randn(8, 16), torch.randn(8, 4))
+    assert judged(lambda: Steered(shut=True), inputs)["IL006"] == Severity.NOTE
+    assert judged(lambda: Steered(shut=False), inputs)["IL006"] > Severity.NOTE
+
+
+class Tied(nn.Module):
+    """One table of unit variance for tokens and logits, which T5 divides by the root of the width."""
+
+    def __init__(self, *, factor: float) -> None:
+        super().__init__()
+        self.factor = factor
+        self.table, self.norm = nn.Embedding(64, 128), nn.RMSNorm(128)
+
+    def forward(self, ids: torch.Tensor) -> torch.Tensor:
+        return self.norm(self.table(ids)) @ self.table.weight.t() * self.factor
+
+
+def test_logits_that_are_divided_by_the_root_of_the_width() -> None:
+    ids = (torch.randint(0, 64, (4, 12)),)
+    assert "IL305" not in judged(lambda: Tied(factor=128**-0.5), ids)
+    assert judged(lambda: Tied(factor=1.0), ids)["IL305"] > Severity.NOTE
+
+
+class Slices(nn.Module):
+    """A kernel over depth as one convolution for each of its slices, whose outputs are added."""
+
+    def __init__(self, inside: int, outside: int, *, summed: bool) -> None:
+        super().__init__()
+        self.summed = summed
+        self.slices = nn.ModuleList(nn.Conv2d(inside, outside, 3, padding=1, bias=False) for _ in range(3))
+        self.reset(inside * 27)
+
+    def reset(self, fan_in: int) -> None:
+        bound = math.sqrt(6.0 / fan_in)
+        for conv in self.slices:
+            nn.init.uniform_(conv.weight, -bound, bound)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        frames = [conv(x[:, :, i]) for i, conv in enumerate(self.slices)]
+        return F.relu(sum(frames) if self.summed else torch.stack(frames, 2).amax(2))
+
+
+class Sliced(nn.Module):
+    def __init__(self, *, summed: bool) -> None:
+        super().__init__()
+        self.first, self.second = Slices(1, 16, summed=summed), Slices(16, 32, summed=summed)
+        self.head = nn.Linear(32, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        h = self.first(x)
+        return self.head(self.second(torch.stack([h, h.roll(1, 2), h.roll(1, 3)], 2)).mean((2, 3)))
+
+
+@pytest.mark.parametrize("summed", [True, False])
+def test_slices_that_are_added(summed: bool) -> None:
+    run = initlint.check(lambda: Sliced(summed=summed), inputs=(torch.randn(4, 1, 3, 12, 12),), seed=0)
+    reasons = {s.reason for s in suspects(run.models[0].facts) if s.layer.kind == "conv"}
+    assert ("misapplied_formula" in reasons) is not summed
+
+
+class Spectrogram(nn.Module):
+    """Log-mel features by fixed filters in front of a small net."""
+
+    def __init__(self, *, layers: int = 3, std: float | None = None) -> None:
+        super().__init__()
+        self.register_buffer("window", torch.hann_window(400))
+        self.register_buffer("filters", torch.rand(201, 40))
+        self.body = nn.ModuleList(nn.Linear(40, 40) for _ in range(layers))
+        for layer in self.body:
+            nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+            if std is not None:
+                nn.init.normal_(layer.weight, std=std)
+
+    def forward(self, wav: torch.Tensor) -> torch.Tensor:
+        power = torch.stft(wav, 400, 160, window=self.window, return_complex=True).abs() ** 2
+        x = torch.log(power.transpose(1, 2) @ self.filters + 1e-6)
+        x = (x - x.mean((1, 2), keepdim=True)) / (x.std((1, 2), keepdim=True) + 1e-5)
+        for layer in self.body:
+            x = F.relu(layer(x))
+        return x.mean(1)
+
+
+def test_features_of_fixed_filters_are_no_layers() -> None:
+    wav = (torch.randn(4, 3200),)
+    assert loud(judged(Spectrogram, wav)) == []
+    assert loud(judged(lambda: Spectrogram(layers=12, std=0.01), wav))
+
+
+class Summed(nn.Module):
+    """The row of a bag's padding is never summed, that of a table is read."""
+
+    def __init__(self, kind: Any) -> None:
+        super().__init__()
+        self.table, self.head = kind(30, 8, padding_idx=0), nn.Linear(8, 2)
+        nn.init.normal_(self.table.weight)
+
+    def forward(self, ids: torch.Tensor) -> torch.Tensor:
+        found = self.table(ids)
+        return self.head(found if found.dim() == 2 else found.mean(1))
+
+
+def test_the_padding_of_a_bag() -> None:
+    ids = (torch.randint(1, 30, (4, 6)),)
+    assert "IL304" not in judged(lambda: Summed(nn.EmbeddingBag), ids)
+    assert "IL304" in judged(lambda: Summed(nn.Embedding), ids)
+
+
+class Placed(nn.Module):
+    def __init__(self, **how: float) -> None:
+        super().__init__()
+        self.patches, self.places = nn.Linear(12, 32), nn.Parameter(torch.zeros(1, 16, 32))
+        self.norm, self.head = nn.LayerNorm(32), nn.Linear(32, 5)
+        nn.init.trunc_normal_(self.places, **how)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(self.norm(self.patches(x) + self.places).mean(1))
+
+
+def test_a_std_in_the_place_of_the_mean_of_a_table() -> None:
+    patches = (torch.randn(4, 16, 12),)
+    assert judged(lambda: Placed(mean=0.02), patches)["IL109"] == Severity.WARNING
+    assert "IL109" not in judged(lambda: Placed(std=0.02), patches)
+
+
+FLOW = """
+import torch
+from torch import nn
+
+
+def init(m):
+    if isinstance(m, nn.Linear):
+        nn.init.kaiming_normal_(m.weight, nonlinearity="relu")
+        nn.init.zeros_(m.bias)
+        if {test}:
+            nn.init.zeros_(m.weight)
+
+
+class Flow(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first = nn.ModuleList([nn.Linear(4, 32) for _ in range(4)])
+        self.last = nn.ModuleList([nn.Linear(32, 8) for _ in range(4)])
+        for layer in self.last:
+            layer.{mark} = True
+        self.apply(init)
+
+    def forward(self, x):
+        a, b = x.chunk(2, 1)
+        for first, last in zip(self.first, self.last):
+            s, t = last(torch.relu(first(a))).chunk(2, 1)
+            a, b = b * torch.exp(s) + t, a
+        return torch.cat([a, b], 1)
+
+
+def example_inputs():
+    return (torch.randn(16, 8),)
+"""
+
+
+@pytest.mark.parametrize(
+    ("test", "mark", "wrong"),
+    [
+        ('hasattr(m, "zero_init")', "init_zero", True),
+        ('getattr(m, "is_last", False)', "last", False),
+        ('getattr(m, "zero_init", False)', "zero_inti", True),
+        ('hasattr(m, "zero_init")', "zero_init", False),
+        ('hasattr(m, "frozen")', "init_zero", False),
+    ],
+)
+def test_a_mark_under_another_name(tmp_path: Any, test: str, mark: str, wrong: bool) -> None:
+    (tmp_path / "flow.py").write_text(FLOW.format(test=test, mark=mark))
+    run = initlint.check(tmp_path / "flow.py", select=["IL402"])
+    assert run.models[0].facts.trace.ran
+    found = [(f.severity > Severity.NOTE, f.parameters[0]) for f in run.findings]
+    assert found == ([(True, "last.0.weight")] if wrong else [])
