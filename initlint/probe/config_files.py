@@ -8,6 +8,7 @@ from __future__ import annotations
 import ast
 import contextlib
 import itertools
+import os
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -52,7 +53,18 @@ def entries_for(wanted: Collection[Path], path: str) -> Found | None:
                 best = Found(file, section(part), fits)
         if best is not None and best.fits == len(wanted):
             break
-    return best
+    return best and _completed(best, wanted, path)
+
+
+def _completed(found: Found, wanted: Collection[Path], path: str) -> Found:
+    """With what the files around it give of the rest: one for the environment, one for the algorithm."""
+    folder, values = os.path.dirname(found.path), found.values
+    for file, tree in _trees({p[-1] for p in wanted if not has(values, p)}, path):
+        near = os.path.commonpath([folder, os.path.dirname(file)]) in (folder, os.path.dirname(file))
+        if file != found.path and near and not file.endswith(".py"):
+            rest = {p[0]: tree[p[0]] for p in wanted if not has(values, p) and has(tree, p)}
+            values = joined(values, section(rest))
+    return Found(found.path, values, found.fits)
 
 
 def arguments_for(name: str, required: Sequence[str], optional: Collection[str], path: str) -> Found | None:

@@ -23,6 +23,7 @@ from initlint.probe.paths import Path, aliases, path_of, resolved
 _DEPTH = 4
 # Entries of configurations that are called are layers; others would be methods of another kind of object.
 _CALLED = re.compile("act|norm|layer|cls|class")
+_NUMBERS = re.compile(r"\d+(\D\d+)*")
 _METHODS = frozenset(dir(dict))
 
 
@@ -98,6 +99,8 @@ def made(paths: Mapping[Path, Usage], owner: str = "", known: Mapping[str, Any] 
         if usage.called >= 0 and not _CALLED.search(path[-1].lower()):
             return NOTHING  # a method: no configuration
         value = (known or {}).get(path[0], NOTHING) if len(path) == 1 else NOTHING
+        if isinstance(value, str) and usage.iterated and _NUMBERS.fullmatch(value):
+            value = [int(n) for n in re.findall(r"\d+", value)]  # "2+4" of a command line, which the script splits
         if value is NOTHING and (owner, *path)[-2].endswith("space"):
             value = _of_space(path[-1])
         if value is NOTHING:

@@ -34,6 +34,8 @@ from initlint.probe.submodules import submodule
 #: An argument that gets ``None``.
 NO_VALUE = Guess("scalar", (), fill="None")
 
+# ``torch.cat(features, 1)`` of one tensor.
+_TENSORS = re.compile(r"must be tuple of Tensors, not Tensor")
 #: Frames of a clip that is given frame by frame.
 FRAMES = 3
 
@@ -71,7 +73,7 @@ def repairs(attempt: Failed, root: nn.Module, batch: int) -> Iterator[Assignment
     """Changed assignments, the likeliest first."""
     if attempt.missing:
         return
-    yield from _composites(attempt)
+    yield from _composites(attempt, root)
     yield from _dtypes(attempt, root)
     yield from by_pattern(attempt, root)
     yield from by_shapes(attempt)
@@ -92,7 +94,7 @@ def _without(attempt: Failed) -> Iterator[Assignment]:
             yield changed(attempt, name, NO_VALUE)
 
 
-def _composites(attempt: Failed) -> Iterator[Assignment]:
+def _composites(attempt: Failed, root: nn.Module) -> Iterator[Assignment]:
     """A tensor where a dict, an object or a list is expected."""
     text = str(attempt.error)
     plain = [n for n, g in attempt.guesses.items() if g.kind not in ("dict", "object", "list") and "[" not in n]
@@ -103,6 +105,11 @@ def _composites(attempt: Failed) -> Iterator[Assignment]:
     elif isinstance(attempt.error, ValueError) and attempt.failure is None and (found := _UNPACK.search(text)):
         for name in plain:
             yield from _listed(attempt, name, int(found[1]))
+    elif isinstance(attempt.error, TypeError) and _TENSORS.search(text):
+        counts = {len(m) for m in root.modules() if isinstance(m, nn.ModuleList)} or {2, 3}
+        for name in plain:
+            for count in sorted(n for n in counts if 1 < n <= LARGEST_TUPLE):
+                yield {**attempt.guesses, **listed(name, [attempt.guesses[name]] * count)}
     elif _looked_up(attempt):
         names = [n for n in feeders(attempt, 0) if n in plain]
         for name in names or plain:
@@ -231,6 +238,8 @@ def _frames(attempt: Failed, failure: Failure, module: nn.Module) -> Iterator[As
     if isinstance(module, nn.modules.conv._ConvNd) and len(shape) == len(module.kernel_size) + 1:
         for name in feeders(attempt, 0):
             guess = attempt.guesses[name]
+            if guess.kind == "wave" and len(shape) == 2:  # channels that were computed of a waveform before
+                yield changed(attempt, name, Guess("sequence", (guess.shape[0], module.in_channels, TOKENS)))
             if len(guess.shape) == len(shape) + 1 and guess.high is None:
                 frames = (guess.shape[0], FRAMES, module.in_channels, *guess.shape[2:])
                 yield changed(attempt, name, Guess("other", frames, guess.dtype))

@@ -37,7 +37,7 @@ def aliases(tree: ast.FunctionDef) -> dict[Path, ast.expr]:
     found: dict[Path, ast.expr] = {}
     for target, values in given.items():
         source = path_of(values[0])
-        known = bool(source) and (source[0] in arguments or source in given)
+        known = bool(source) and (source[0] in arguments or any(source[:n] in given for n in range(1, len(source) + 1)))
         if len(values) == 1 and known and target and target[0] not in arguments and target != source:
             found[target] = values[0]
     return found

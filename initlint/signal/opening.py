@@ -56,6 +56,8 @@ def _closed(node: Node, scene: Scene) -> bool:
         stats = scene.stats(node.parameters.get("value"))
         if stats is None or (stats.distinct not in (0, 1) and stats.count != 1):
             return False
+        if "expr" in node.attrs and number(node, "second", 0.0) >= EPSILON:
+            return False  # of zeros, exp makes ones
         if stats.second == 0.0 and _token(node, scene):
             return True
         users = [scene.nodes[user] for user in scene.consumers[node.index]]

@@ -85,6 +85,8 @@ class SaturatedUnits(Rule):
                 yield self._moved(context, shifting or spreading, share, how, f"the units of `{where}`")
                 continue
             most = Severity.NOTE if _bearable(context, parameters, share, index) else Severity.ERROR
+            if all(p.last is None or p.last.origin == "torch" for p in parameters):  # what comes in is large
+                most = min(most, Severity.WARNING)
             yield self._report(context, parameters, share, x.q, f"the units of `{where}`", most=most)
         cells = [(i, s) for i, s in saturated_cells(signal.scene, states).items() if s >= _NOTE]
         for parameters, share, index in by_site(context, cells):

@@ -76,6 +76,8 @@ class InitialLoss(Rule):
             )
             return
         guilty = self._guilty(context)
+        if any(not p.requires_grad for p in guilty):
+            return  # a fixed map to the unit of the targets (pixels), and no scores
         if not guilty or any(layer.kind == "embedding" for p in guilty for layer in context.layers_of(p.name)):
             return
         std = loss.logit_std
