@@ -6,6 +6,9 @@ from typing import Any
 
 import pytest
 
+from initlint.probe import configs
+from initlint.probe.conventions import Usage
+
 NESTED = """
 from omegaconf import DictConfig
 from torch import nn
@@ -170,3 +173,35 @@ def test_a_dictionary_of_spaces(probe_files: Any) -> None:
     (facts,) = result.models
     assert facts.trace.ran
     assert shapes(facts) == {"conv.weight": (8, 3, 3, 3), "head.weight": (8, 8 * 64 * 64)}
+
+
+MIXER = """
+import numpy as np
+from torch import nn
+class Mixer(nn.Module):
+    def __init__(self, args):
+        super().__init__()
+        self.args = args
+        embed = self.args.hyper_embed
+        self.net = nn.Linear(int(np.prod(args.state_shape)), embed * args.n_agents)
+        self.out = nn.ModuleList(nn.Linear(embed * args.n_agents, s) for s in args.scale)
+    def forward(self, states):
+        return [out(self.net(states)) for out in self.out]
+"""
+
+
+def test_one_file_for_the_environment_and_one_for_the_algorithm(probe_files: Any) -> None:
+    files = {
+        "mixer.py": MIXER,
+        "config/default.yaml": "n_agents: 3\nstate_shape: 48\nseed: 1\n",
+        "config/algs/qmix.yaml": "hyper_embed: 11\nscale: [2, 4]\n",
+    }
+    (result,) = probe_files("mixer.py", files=files)
+    (facts,) = result.models
+    assert shapes(facts)["net.weight"] == (33, 48)
+    assert facts.trace.ran
+
+
+def test_numbers_that_a_script_splits() -> None:
+    made = configs.made({("scale",): Usage(iterated=True), ("act",): Usage()}, known={"scale": "2+4", "act": "relu"})
+    assert made == {"scale": [2, 4], "act": "relu"}

@@ -138,3 +138,21 @@ def test_inputs(make: Callable[[], nn.Module]) -> None:
 def test_lengths_are_those_of_the_waveform() -> None:
     found = find(Speech(), seed=0)
     assert {fact.name: fact.high for fact in found.facts}["wav_lens"] == 3201
+
+
+class Fusion(nn.Module):
+    """Features of three modalities, in a list."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.parts, self.gate = nn.ModuleList(nn.Linear(8, 8) for _ in range(3)), nn.Linear(24, 3)
+
+    def forward(self, features: list[torch.Tensor]) -> torch.Tensor:
+        weights = self.gate(torch.cat(features, dim=-1)).softmax(-1)
+        return (weights.unsqueeze(-1) * torch.stack([p(f) for p, f in zip(self.parts, features, strict=True)], 1)).sum(
+            1
+        )
+
+
+def test_a_list_of_features() -> None:
+    assert given(Fusion()) == {f"features_{i}": (4, 8) for i in range(3)}

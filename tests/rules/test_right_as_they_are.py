@@ -262,3 +262,61 @@ def test_a_mark_under_another_name(tmp_path: Any, test: str, mark: str, wrong: b
     assert run.models[0].facts.trace.ran
     found = [(f.severity > Severity.NOTE, f.parameters[0]) for f in run.findings]
     assert found == ([(True, "last.0.weight")] if wrong else [])
+
+
+class Normed(nn.Module):
+    """Scales that are learned as logarithms and start at zero (ActNorm): a factor of one, not a closed branch."""
+
+    def __init__(self, depth: int = 6) -> None:
+        super().__init__()
+        self.scales = nn.ParameterList(nn.Parameter(torch.zeros(8)) for _ in range(depth))
+        self.layers = nn.ModuleList(nn.Linear(8, 8) for _ in range(depth))
+        self.register_buffer("mask", torch.arange(8) % 2.0)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        for scale, layer in zip(self.scales, self.layers, strict=True):
+            x = x * torch.exp(scale) + layer(x * self.mask) * (1 - self.mask)
+        return x
+
+
+def test_the_logarithm_of_a_scale() -> None:
+    assert loud(judged(Normed, (torch.randn(16, 8),))) == []
+
+
+class Pixels(nn.Module):
+    """Images of a range of 255, which a fixed layer gives back (EDSR), or a trained one."""
+
+    def __init__(self, *, fixed: bool) -> None:
+        super().__init__()
+        self.body, self.back = nn.Linear(16, 3), nn.Linear(3, 3)
+        nn.init.normal_(self.back.weight, std=60.0)
+        self.back.requires_grad_(not fixed)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.back(self.body(x))
+
+
+def test_a_fixed_map_to_pixels_has_no_loss() -> None:
+    x = (torch.randn(8, 16),)
+    assert "IL209" not in judged(lambda: Pixels(fixed=True), x)
+    assert judged(lambda: Pixels(fixed=False), x)["IL209"] > Severity.NOTE
+
+
+class Squeezed(nn.Module):
+    """Gates behind a signal that comes in large, at PyTorch's default or drawn so wide."""
+
+    def __init__(self, *, std: float | None) -> None:
+        super().__init__()
+        self.gate, self.head = nn.Linear(64, 64), nn.Linear(64, 3)
+        if std is not None:
+            nn.init.normal_(self.gate.weight, std=std)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = x if self.gate.weight.std() > 1 else 200.0 * x
+        return self.head(x * torch.sigmoid(self.gate(x)))
+
+
+def test_saturation_of_gates_at_their_default() -> None:
+    x = (torch.randn(8, 64),)
+    assert judged(lambda: Squeezed(std=None), x)["IL207"] == Severity.WARNING
+    assert judged(lambda: Squeezed(std=15.0), x)["IL207"] == Severity.ERROR
