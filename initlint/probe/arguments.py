@@ -202,8 +202,9 @@ def _from_config_files(subject: Any, name: str, chosen: Chosen, script: Script, 
     from initlint.probe import config_files, config_formats, configs, conventions
 
     def note(found: config_files.Found) -> str:
-        depends_on(found.path)
-        return f"configuration {relative(found.path, directory)}"
+        for path in found.paths:
+            depends_on(path)
+        return f"configuration {relative(found.paths[0], directory)}"
 
     known = [p for p in parameters_of(subject) if p.kind not in _VARIADIC and p.name not in chosen]
     missing = [p.name for p in known if p.default is p.empty]
@@ -264,7 +265,9 @@ def _filled(
         usage = uses.get(parameter.name, conventions.Usage())
         usage.counted |= parameter.name in items and items[parameter.name].repeated
         annotation = _annotation(parameter, namespace)
-        kinds = [annotation, *(namespace.get(name) for name in usage.checked), _class_called(parameter.name, namespace)]
+        kinds = [annotation, *(namespace.get(name) for name in usage.checked)]
+        if usage.called < 0:  # what the constructor calls is a class, and no part
+            kinds.append(_class_called(parameter.name, namespace))
         value, origin = _part(kinds, script, directory) if guess else (conventions.NOTHING, "")
         if value is conventions.NOTHING:
             value, origin = _namesake(parameter.name, script, directory)

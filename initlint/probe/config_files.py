@@ -30,9 +30,9 @@ _MAKERS = words("dict Namespace SimpleNamespace edict EasyDict ConfigDict CfgNod
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """Entries that a file gives, and the file."""
+    """Entries that files give, and these: the one with most of the entries first."""
 
-    path: str
+    paths: tuple[str, ...]
     values: Mapping[str, Any]
     fits: int  # how many of the entries asked for it has
 
@@ -50,7 +50,7 @@ def entries_for(wanted: Collection[Path], path: str) -> Found | None:
         for part in _mappings(tree):
             fits = sum(has(part, p) for p in wanted)
             if fits >= least and (best is None or fits > best.fits):
-                best = Found(file, section(part), fits)
+                best = Found((file,), section(part), fits)
         if best is not None and best.fits == len(wanted):
             break
     return best and _completed(best, wanted, path)
@@ -58,13 +58,13 @@ def entries_for(wanted: Collection[Path], path: str) -> Found | None:
 
 def _completed(found: Found, wanted: Collection[Path], path: str) -> Found:
     """With what the files around it give of the rest: one for the environment, one for the algorithm."""
-    folder, values = os.path.dirname(found.path), found.values
+    folder, values, paths = os.path.dirname(found.paths[0]), found.values, found.paths
     for file, tree in _trees({p[-1] for p in wanted if not has(values, p)}, path):
         near = os.path.commonpath([folder, os.path.dirname(file)]) in (folder, os.path.dirname(file))
-        if file != found.path and near and not file.endswith(".py"):
-            rest = {p[0]: tree[p[0]] for p in wanted if not has(values, p) and has(tree, p)}
-            values = joined(values, section(rest))
-    return Found(found.path, values, found.fits)
+        rest = {p[0]: tree[p[0]] for p in wanted if not has(values, p) and has(tree, p)}
+        if rest and file not in paths and near and not file.endswith(".py"):
+            values, paths = joined(values, section(rest)), (*paths, file)
+    return Found(paths, values, found.fits)
 
 
 def arguments_for(name: str, required: Sequence[str], optional: Collection[str], path: str) -> Found | None:
@@ -82,7 +82,7 @@ def arguments_for(name: str, required: Sequence[str], optional: Collection[str],
             values = {n: v for n, v in part.items() if n in known}
             fits = len(values) + (len(known) if named else 0)
             if best is None or fits > best.fits:
-                best = Found(file, section(values), fits)
+                best = Found((file,), section(values), fits)
     return best
 
 

@@ -205,3 +205,28 @@ def test_one_file_for_the_environment_and_one_for_the_algorithm(probe_files: Any
 def test_numbers_that_a_script_splits() -> None:
     made = configs.made({("scale",): Usage(iterated=True), ("act",): Usage()}, known={"scale": "2+4", "act": "relu"})
     assert made == {"scale": [2, 4], "act": "relu"}
+
+
+BLOCKS = """
+from torch import nn
+class Block(nn.Module):
+    def __init__(self, planes):
+        super().__init__()
+        self.conv = nn.Conv2d(planes, planes, 3, padding=1)
+    def forward(self, x):
+        return x + self.conv(x)
+class Stack(nn.Module):
+    def __init__(self, block, planes):
+        super().__init__()
+        self.body = nn.Sequential(*(block(planes) for _ in range(2)))
+    def forward(self, x):
+        return self.body(x)
+def small():
+    return Stack(Block, 8)
+"""
+
+
+def test_a_class_that_is_called_is_handed_on_as_such(probe_files: Any) -> None:
+    (result,) = probe_files("net.py::Stack", files={"net.py": BLOCKS})
+    (facts,) = result.models
+    assert shapes(facts) == {f"body.{i}.conv.weight": (8, 8, 3, 3) for i in range(2)}
