@@ -279,7 +279,7 @@ def _filled(
         elif not usage.iterated:
             if usage.attributes:
                 value, origin = conventions.config_for(usage.attributes, namespace)
-            if value is conventions.NOTHING and usage.called < 0:  # a configuration cannot be called
+            if value is conventions.NOTHING and usage.called < 0 and not usage.module:  # no configuration is called
                 read = read if read is not None else configs.entries(subject)
                 if paths := read.get(parameter.name):
                     value, origin = configs.made(paths, parameter.name), "convention"

@@ -480,13 +480,17 @@ def _compared(node: ast.Compare) -> Iterator[Any]:
 
 
 def _mark_modules(cls: type, tree: ast.FunctionDef, found: dict[str, Usage]) -> None:
-    """Arguments kept as attributes and called in forward are sub-networks: no convention provides those."""
+    """Arguments kept as attributes and called in a method are sub-networks: no convention provides those."""
     forward = tree_of(cls.__dict__.get("forward"))
     if forward is None:
         return
+    methods = [
+        tree_of(method) for name, method in vars(cls).items() if inspect.isfunction(method) and name != "__init__"
+    ]
     called = {
         call.func.attr
-        for call in ast.walk(forward)
+        for method in methods
+        for call in (ast.walk(method) if method is not None else ())
         if isinstance(call, ast.Call) and isinstance(call.func, ast.Attribute) and dotted(call.func.value) == "self"
     }
     factors = {

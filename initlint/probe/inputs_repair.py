@@ -168,6 +168,9 @@ def _dtypes(attempt: Failed, root: nn.Module) -> Iterator[Assignment]:
         for name in names:
             if attempt.guesses[name].dtype.is_floating_point:
                 shape = attempt.guesses[name].shape
+                beside = {g.shape[:2] for g in attempt.guesses.values() if g.kind == "tokens" and g.shape[:1] == shape}
+                for positions in beside:  # one for each position of a sequence, as others have
+                    yield changed(attempt, name, Guess("ids", positions, torch.int64, high))
                 yield changed(attempt, name, Guess("ids", shape[:2] or shape, torch.int64, high))
                 yield changed(attempt, name, Guess("ids", shape[:1], torch.int64, high))
     if _NEEDS_FLOAT.search(text):

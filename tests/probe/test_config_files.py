@@ -230,3 +230,24 @@ def test_a_class_that_is_called_is_handed_on_as_such(probe_files: Any) -> None:
     (result,) = probe_files("net.py::Stack", files={"net.py": BLOCKS})
     (facts,) = result.models
     assert shapes(facts) == {f"body.{i}.conv.weight": (8, 8, 3, 3) for i in range(2)}
+
+
+WRAPPER = """
+import torch
+from torch import nn
+class Diffusion(nn.Module):
+    def __init__(self, denoise_fn):
+        super().__init__()
+        self.denoise_fn = denoise_fn
+        self.scale = nn.Parameter(torch.ones(denoise_fn.channels))
+    def loss(self, x):
+        return self.denoise_fn(x).mean()
+    def forward(self, x):
+        return self.loss(x * self.scale)
+"""
+
+
+def test_what_a_method_calls_is_no_configuration(probe_files: Any) -> None:
+    (result,) = probe_files("net.py", files={"net.py": WRAPPER})
+    assert not result.models
+    assert "no value is known for the argument denoise_fn" in result.not_analysed[0].reason

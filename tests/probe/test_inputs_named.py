@@ -156,3 +156,24 @@ class Fusion(nn.Module):
 
 def test_a_list_of_features() -> None:
     assert given(Fusion()) == {f"features_{i}": (4, 8) for i in range(3)}
+
+
+class Trajectory(nn.Module):
+    """Returns, states and actions of each step, and which step it is (Decision Transformer)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.step, self.value = nn.Embedding(100, 8), nn.Linear(1, 8)
+        self.state, self.action, self.head = nn.Linear(11, 8), nn.Linear(3, 8), nn.Linear(24, 3)
+
+    def forward(self, states: Any, actions: Any, returns: Any, timesteps: Any) -> torch.Tensor:
+        at = self.step(timesteps)
+        parts = (self.value(returns) + at, self.state(states) + at, self.action(actions) + at)
+        steps = torch.stack(parts, 1).permute(0, 2, 1, 3)
+        return self.head(steps.reshape(states.shape[0], states.shape[1], 24))
+
+
+def test_steps_of_a_sequence() -> None:
+    shapes = given(Trajectory())
+    assert len(shapes["states"]) == 3
+    assert shapes["timesteps"] == shapes["states"][:2]
