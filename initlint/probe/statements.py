@@ -202,9 +202,10 @@ def _describe(candidate: Candidate, source: Source, view: _View) -> list[InitSta
     if candidate.result_unused and candidate.op == MAKES_MODULE and hits.touches:
         kept_out = view.meant.behind(candidate, source)
         statement = replace(statement, lost=hits.touches, lost_reason="returned", affected=kept_out)
-    elif candidate.result_unused and statement.lost and not statement.affected:
+    elif candidate.result_unused and statement.lost:
         reason = "unkept" if candidate.own else statement.lost_reason
-        statement = replace(statement, lost_reason=reason, affected=view.meant.behind(candidate, source))
+        meant = statement.affected or view.meant.behind(candidate, source)
+        statement = replace(statement, lost_reason=reason, affected=meant)
     if candidate.op == "pass":
         return [_passed(statement, candidate, source, view)]
     if not statement.lost or statement.lost_reason == "replaced":

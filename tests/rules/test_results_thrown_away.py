@@ -156,3 +156,12 @@ def test_kept(tmp_path: Path) -> None:
 def test_values_that_arrive_by_other_means(tmp_path: Path) -> None:
     piece = "self.table.from_pretrained(vectors)\nself.table.weight.data.copy_(vectors)"
     assert judge([piece], tmp_path) == {piece: [(Severity.NOTE, ["table.weight"])]}
+
+
+def test_a_function_of_the_projects_own_is_told_as_such(tmp_path: Path) -> None:
+    code = CLASS.format(number=0, lines="        truncated(self.fc.weight)")
+    (tmp_path / "model.py").write_text(HEAD + FUNCTIONS + code)
+    (finding,) = initlint.check(tmp_path / "model.py::Model0", select=["IL405"]).findings
+    assert "returns a new tensor, which nothing keeps" in finding.message
+    assert finding.site is not None
+    assert finding.site.text == "truncated(self.fc.weight)"
