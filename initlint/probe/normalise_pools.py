@@ -85,7 +85,12 @@ def pool(b: Builder, c: Call) -> Value:
         window: float | None = n_in / n_out if n_in and n_out else None
     else:
         kernel = c.plain(2 if kind == "lp" else 1, "kernel_size", 1)
-        window = kernel**spatial if isinstance(kernel, int) else math.prod(kernel)
+        sizes = [kernel] * spatial if isinstance(kernel, int) else list(kernel)
+        around = 0 if kind == "lp" else c.plain(3, "padding", 0)
+        pads = [around] * spatial if isinstance(around, int) else list(around)
+        if before is not None and n_in:  # with ceil_mode a window may be wider than the map, and is cut to it
+            sizes = [min(k, n + 2 * p) for k, n, p in zip(sizes, before[-spatial:], pads, strict=False)]
+        window = math.prod(sizes)
     attrs: dict[str, Any] = {"kind": kind, "window": window, "n_in": n_in, "n_out": n_out}
     if kind == "avg" and not adaptive:
         padding = c.plain(3, "padding", 0)

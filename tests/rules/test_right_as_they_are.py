@@ -320,3 +320,22 @@ def test_saturation_of_gates_at_their_default() -> None:
     x = (torch.randn(8, 64),)
     assert judged(lambda: Squeezed(std=None), x)["IL207"] == Severity.WARNING
     assert judged(lambda: Squeezed(std=15.0), x)["IL207"] == Severity.ERROR
+
+
+class Pooled(nn.Module):
+    """A window far wider than the map, which is cut to it (Hugging Face's EfficientNet)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.pool = nn.Conv2d(3, 32, 3, padding=1), nn.AvgPool2d(320, ceil_mode=True)
+        self.head = nn.Linear(32, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(self.pool(self.conv(x)).flatten(1))
+
+
+def test_a_window_wider_than_the_map() -> None:
+    run = initlint.check(Pooled, inputs=(torch.randn(16, 3, 7, 7),), measure=True, seed=0)
+    conv = run.models[0].rows[0].signal
+    assert conv.gradient_std == pytest.approx(conv.measured_gradient_std, rel=0.2)
+    assert next(n.attrs["window"] for n in run.models[0].facts.nodes if n.op == "pool") == 49
