@@ -152,10 +152,10 @@ def _suspects(facts: ModelFacts) -> tuple[Suspect, ...]:
     found = [s for s in found if not (_of_table(s) and s.parameter.shape[0] in widths)]
     found = [s for s in found if not (_of_readout(facts, s) and not any(_beside(s, other) for other in found))]
     kept = [s for s in found if s.parameter.name not in fitting or not _all_fit(found, fitting, s)]
-    return tuple(s for s in kept if not (_otherwise(found, s, sizes) or _of_all_added(facts, s)))
+    return tuple(s for s in kept if not (_otherwise(found, s, sizes) or _of_all_added(facts, by_name, s)))
 
 
-def _of_all_added(facts: ModelFacts, suspect: Suspect) -> bool:
+def _of_all_added(facts: ModelFacts, by_name: Mapping[str, ParameterFacts], suspect: Suspect) -> bool:
     """Whether a formula is right for all layers of one shape whose outputs are added up: the slices of a kernel."""
     if suspect.reason not in _MISAPPLIED or not suspect.layer.fan_in or not suspect.layer.nodes:
         return False
@@ -163,14 +163,14 @@ def _of_all_added(facts: ModelFacts, suspect: Suspect) -> bool:
     joins = ("add", "identity")
     while (behind := users(facts)[top]) and facts.nodes[behind[0]].op in joins:
         top = behind[0]
-    shapes = {layer.weight: p.shape for layer in facts.layers for p in facts.parameters if p.name == layer.weight}
+    weights = {layer.weight for layer in facts.layers}
     written: set[str] = set()
     front = [top]
     while front:
         node = facts.nodes[front.pop()]
         front += node.inputs if node.op in joins else ()
-        written.update(name for name in node.parameters.values() if name in shapes)
-    count = sum(shapes[name] == suspect.parameter.shape for name in written)
+        written.update(weights.intersection(node.parameters.values()))
+    count = sum(name in by_name and by_name[name].shape == suspect.parameter.shape for name in written)
     fans = {suspect.layer.fan_in, *(suspect.layer.torch_fans or ())[:1]}  # with and without what padding takes
     return count > 1 and any(formula(suspect.actual, fan * count, (1.0, 2.0)) for fan in fans)
 

@@ -217,8 +217,7 @@ def _from_config_files(subject: Any, name: str, chosen: Chosen, script: Script, 
         return
     found = dict(chosen)
     for argument, paths in configs.entries(subject).items():
-        own, _ = _namesake(argument, script, directory)
-        if argument in missing and paths and own is conventions.NOTHING:
+        if argument in missing and paths and _namesake(argument, script, directory)[0] is conventions.NOTHING:
             with unwatched():
                 config = config_files.entries_for(list(paths), script.path)
             if config is not None:

@@ -22,6 +22,7 @@ import torch
 from initlint.probe import config_formats, configs
 from initlint.probe.callsites import CallSite, assigned, entries, loop_source, opened, option_default, scan_of
 from initlint.probe.names import dotted
+from initlint.probe.provenance_words import words
 
 #: Numbers and lengths beyond this are no sizes of layers; computing with them could take for ever.
 _LARGEST = 10**10
@@ -56,12 +57,10 @@ _BUILTINS: Mapping[str, Any] = {
 _TORCH = (torch.cuda.is_available, torch.device, torch.tensor, torch.as_tensor)
 # Arrays of what can be told: sizes of tables and stages are handed on as such.
 _ARRAYS = ("numpy.array", "numpy.asarray")
-
-
 #: What reads a configuration from an open file, or by its name.
-_READERS = frozenset(
-    ["yaml.safe_load", "yaml.load", "yaml.full_load", "json.load", "toml.load", "tomllib.load", "tomli.load"]
-) | {"omegaconf.OmegaConf.load"}
+_READERS = words(
+    "yaml.safe_load yaml.load yaml.full_load json.load toml.load tomllib.load tomli.load omegaconf.OmegaConf.load"
+)
 
 
 class Unknown(Exception):  # noqa: N818 - a signal, not an error

@@ -8,6 +8,7 @@ argument: through calls on the way (``mask=image_mask``), or from a branch that 
 from __future__ import annotations
 
 import ast
+import functools
 import inspect
 import itertools
 import linecache
@@ -133,6 +134,7 @@ def _is_none(name: str, frame: FrameType) -> bool:
     return name in frame.f_locals and frame.f_locals[name] is None
 
 
+@functools.lru_cache(maxsize=256)  # every failed attempt at a forward asks
 def _function(code: CodeType) -> ast.AST | None:
     try:
         return ast.parse(textwrap.dedent(inspect.getsource(code)))

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import ast
 import inspect
 import re
 
 from torch import nn
 
-from initlint.probe.conventions import tree_of
 from initlint.probe.inputs_absent import absent
-from initlint.probe.paths import path_of
+from initlint.probe.inputs_source import entries
 from initlint.records import dataclass
 
 # How code says that an argument it declares optional is needed after all.
@@ -41,20 +39,13 @@ def needed(model: nn.Module) -> list[Argument]:
             if not found:
                 found.append(Argument(p.name, False, _annotation(p), variadic=True))
         elif p.kind is p.VAR_KEYWORD:
-            found += [Argument(name, True, "") for name in _keys(model, p.name)]
+            found += [Argument(name, True, "") for name in entries(model).get(p.name, ())]
         elif p.default is p.empty:
             found.append(Argument(p.name, p.kind is p.KEYWORD_ONLY, _annotation(p)))
     if not found and parameters and parameters[0].kind is not inspect.Parameter.VAR_KEYWORD:
         first = parameters[0]
         found.append(Argument(first.name, first.kind is first.KEYWORD_ONLY, _annotation(first)))
     return found
-
-
-def _keys(model: nn.Module, rest: str) -> list[str]:
-    """What the forward takes out of its further keywords whether it is there or not: ``kwargs["labels"]``."""
-    tree = tree_of(inspect.unwrap(getattr(type(model), "forward", model.forward)))
-    paths = [path_of(node) for node in ast.walk(tree) if isinstance(node, ast.Subscript)] if tree is not None else []
-    return list(dict.fromkeys(path[1] for path in paths if len(path) == 2 and path[0] == rest))
 
 
 def demanded(model: nn.Module, error: BaseException, known: list[Argument]) -> list[Argument]:

@@ -469,8 +469,10 @@ def _of_whole(guesses: Assignment) -> Assignment:
         if owner is not None and spatial(owner):
             found[name] = replace(guess, high=owner.shape[spatial(owner)[0]] + 1)
     edges = next((guess for guess in guesses.values() if guess.kind == "edges"), None)
-    for name, guess in guesses.items() if edges is not None else ():
-        if guess.kind in ("features", "tokens", "ids") and edges is not None and edges.high is not None:
+    if edges is None or edges.high is None:
+        return found
+    for name, guess in guesses.items():
+        if guess.kind in ("features", "tokens", "ids"):
             count = edges.shape[1] if _OF_EDGES.search(name.lower()) else edges.high
             rest = guess.shape[1:] if guess.kind == "features" else guess.shape[2:]
             found[name] = guess.resized((count, *rest))

@@ -9,6 +9,7 @@ from torch import nn
 
 from initlint.probe.conventions import tree_of
 from initlint.probe.names import arguments_of
+from initlint.probe.paths import path_of
 
 
 def forward_source(model: nn.Module) -> ast.FunctionDef | None:
@@ -40,14 +41,26 @@ def keyed(model: nn.Module) -> dict[str, list[str]]:
     function = forward_source(model)
     if function is None:
         return {}
+    inside = {id(node.value) for node in _by_name(function)}
+    others = {n.id for n in ast.walk(function) if isinstance(n, ast.Name) and id(n) not in inside}
+    found = entries(model)
+    return {name: found[name] for name in arguments_of(function) if name in found and name not in others}
+
+
+def entries(model: nn.Module) -> dict[str, list[str]]:
+    """What the forward takes out of its variables by name, whether it is there or not: ``kwargs["labels"]``."""
+    function = forward_source(model)
     found: dict[str, dict[str, None]] = {}
-    entries: set[int] = set()
-    for node in ast.walk(function):
-        if isinstance(node, ast.Subscript) and isinstance(node.value, ast.Name):
-            key = node.slice.value if isinstance(node.slice, ast.Constant) else None
-            if isinstance(key, str):
-                entries.add(id(node.value))
-                if isinstance(node.ctx, ast.Load):
-                    found.setdefault(node.value.id, {}).setdefault(key)
-    others = {n.id for n in ast.walk(function) if isinstance(n, ast.Name) and id(n) not in entries}
-    return {name: list(found[name]) for name in arguments_of(function) if name in found and name not in others}
+    for node in _by_name(function) if function is not None else ():
+        if isinstance(node.ctx, ast.Load):
+            owner, key = path_of(node)
+            found.setdefault(owner, {}).setdefault(key)
+    return {owner: list(keys) for owner, keys in found.items()}
+
+
+def _by_name(function: ast.FunctionDef) -> list[ast.Subscript]:
+    return [node for node in ast.walk(function) if isinstance(node, ast.Subscript) and _is_entry(node)]
+
+
+def _is_entry(node: ast.Subscript) -> bool:
+    return isinstance(node.value, ast.Name) and bool(path_of(node))

@@ -86,14 +86,13 @@ def pool(b: Builder, c: Call) -> Value:
     else:
         kernel = c.plain(2 if kind == "lp" else 1, "kernel_size", 1)
         sizes = [kernel] * spatial if isinstance(kernel, int) else list(kernel)
-        around = 0 if kind == "lp" else c.plain(3, "padding", 0)
-        pads = [around] * spatial if isinstance(around, int) else list(around)
+        padding = 0 if kind == "lp" else c.plain(3, "padding", 0)
+        pads = [padding] * spatial if isinstance(padding, int) else list(padding)
         if before is not None and n_in:  # with ceil_mode a window may be wider than the map, and is cut to it
             sizes = [min(k, n + 2 * p) for k, n, p in zip(sizes, before[-spatial:], pads, strict=False)]
         window = math.prod(sizes)
     attrs: dict[str, Any] = {"kind": kind, "window": window, "n_in": n_in, "n_out": n_out}
     if kind == "avg" and not adaptive:
-        padding = c.plain(3, "padding", 0)
         attrs["include_pad"] = bool(c.plain(5, "count_include_pad", True))
         attrs["padding"] = padding if isinstance(padding, int) else list(padding)
     roles = axes.convolution(len(after) if after is not None else None, spatial)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import ast
 from collections.abc import Mapping
 
-from initlint.probe.names import own_nodes
+from initlint.probe.names import arguments_of, own_nodes
 from initlint.probe.provenance_words import words
 
 #: Functions without underscore, of torch or of a tensor, that return a new tensor.
@@ -46,7 +46,7 @@ def made_anew(call: ast.Call, functions: Functions) -> ast.expr | None:
 
 def _first(call: ast.Call, function: ast.FunctionDef) -> tuple[ast.expr | None, str]:
     """What a call gives for a function's first parameter, and its name."""
-    names = [argument.arg for argument in (*function.args.posonlyargs, *function.args.args)]
+    names = arguments_of(function)
     if not names or any(isinstance(argument, ast.Starred) for argument in call.args):
         return None, ""
     named = next((keyword.value for keyword in call.keywords if keyword.arg == names[0]), None)

@@ -35,6 +35,8 @@ class Marks:
         name much like it, which nothing reads."""
         asked = [name for test in candidate.tests if test.positive for name in _asked(test.expr, candidate.target)]
         asked = [name for name in asked if not self._stored(name)]
+        if not asked:
+            return []
         return [
             module
             for name in dict.fromkeys(name for source in self.sources.values() for name in source.references)
