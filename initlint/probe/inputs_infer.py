@@ -265,9 +265,7 @@ class _Search:
         entries = {name: keys for name, keys in keyed(self.model).items() if name in {a.name for a in required}}
         if not entries:
             return
-        options = self._options(required, batch)
-        guesses = {argument.name: options[argument.name][0] for argument in required}
-        read = self._leads[1] if self._leads is not None else {}
+        guesses, read = self._firsts(required, batch)
         for name, keys in entries.items():
             inner = [Argument(key, True, "") for key in keys]
             known = {key: read[f"{name}[{key}]"] for key in keys if f"{name}[{key}]" in read}
@@ -280,14 +278,18 @@ class _Search:
         counts = {name: count for name, count in unpacked(self.model).items() if count <= LARGEST_TUPLE}
         if not counts.keys() & {argument.name for argument in required}:
             return
-        options = self._options(required, batch)
-        guesses = {argument.name: options[argument.name][0] for argument in required}
-        read = self._leads[1] if self._leads is not None else {}
+        guesses, read = self._firsts(required, batch)
         for name, count in counts.items():
             whole = guesses.pop(name, None)
             if whole is not None:
                 guesses |= listed(name, [(read.get(f"{name}[{index}]") or [whole])[0] for index in range(count)])
         yield -1.0, guesses
+
+    def _firsts(self, required: list[Argument], batch: int) -> tuple[Assignment, Mapping[str, list[Guess]]]:
+        """The first candidate of each argument, and what the layers that read arguments and their items take."""
+        options = self._options(required, batch)
+        read = self._leads[1] if self._leads is not None else {}
+        return {argument.name: options[argument.name][0] for argument in required}, read
 
     def _declared(self, required: list[Argument], batch: int) -> Iterator[tuple[float, Assignment]]:
         """Images of the size that the model was made for: after the first candidate, which is smaller and faster."""

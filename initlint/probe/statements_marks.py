@@ -9,7 +9,7 @@ from torch import nn
 
 from initlint.probe.statements_near import near, words_of
 from initlint.probe.statements_ranges import Ranges
-from initlint.probe.statements_source import Candidate, Source
+from initlint.probe.statements_source import Candidate, Scope, Source
 from initlint.records import dataclass
 
 #: Shorter words (``is``, ``no``, ``set``) are in many names of marks.
@@ -60,17 +60,23 @@ class Marks:
             yield from (node for _, node, _ in source.references.get(name, ()) if isinstance(node, ast.Attribute))
 
     def _marked(self, name: str) -> Iterator[nn.Module]:
-        """Modules that have a number, a text or a truth value under a name, given from outside."""
-        for source in self.sources.values():
-            for scope, node, _ in source.references.get(name, ()):
-                if not isinstance(node, ast.Attribute) or not isinstance(node.ctx, ast.Store):
-                    continue
-                owners = self.ranges.modules(node.value, scope, source)
-                for item in owners.items if owners is not None else ():
-                    module = item.value
-                    plain = isinstance(vars(module).get(name), (bool, int, float, str))
-                    if plain and id(module) in self.paths and not hasattr(type(module), name):
-                        yield module
+        """Modules that have a number, a text or a truth value under a name, and no class that knows it."""
+        for module, *_ in marked(name, self.ranges, self.sources, self.paths):
+            plain = isinstance(vars(module).get(name), (bool, int, float, str))
+            if plain and not hasattr(type(module), name):
+                yield module
+
+
+def marked(
+    name: str, ranges: Ranges, sources: dict[str, Source], paths: dict[int, str]
+) -> Iterator[tuple[nn.Module, ast.Attribute, Scope, Source]]:
+    """Modules of the model that code gives an attribute of a name, and the place that is assigned to."""
+    for source in sources.values():
+        for scope, node, _ in source.references.get(name, ()):
+            if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store):
+                owners = ranges.modules(node.value, scope, source)
+                found = (item.value for item in (owners.items if owners is not None else ()))
+                yield from ((module, node, scope, source) for module in found if id(module) in paths)
 
 
 def _asked(expr: ast.expr, target: ast.expr | None) -> Iterator[str]:

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
-from typing import Any
 
 from torch import nn
 
 from initlint.facts import InitStatement, Site, Tag
+from initlint.probe.statements_marks import marked
 from initlint.probe.statements_missed import Misses
 from initlint.probe.statements_names import parameters
 from initlint.probe.statements_ranges import Ranges
@@ -77,17 +77,10 @@ class Tags:
 
     def _marked(self, name: str) -> Iterator[tuple[nn.Module, Site]]:
         """Modules that were given a number under a name from outside, and the assignment that did so."""
-        for source in self.sources.values():
-            for scope, node, _ in source.references.get(name, ()):
-                if not isinstance(node, ast.Attribute) or not isinstance(node.ctx, ast.Store):
-                    continue
-                if isinstance(node.value, ast.Name) and node.value.id in parameters(scope)[:1]:
-                    continue  # an attribute of its own
-                owners = self.ranges.modules(node.value, scope, source)
-                for item in owners.items if owners is not None else ():
-                    value: Any = vars(item.value).get(name)
-                    if type(value) in (int, float) and id(item.value) in self.paths:
-                        yield item.value, site_at(node, source, scope)
+        for module, node, scope, source in marked(name, self.ranges, self.sources, self.paths):
+            own = isinstance(node.value, ast.Name) and node.value.id in parameters(scope)[:1]
+            if not own and type(vars(module).get(name)) in (int, float):
+                yield module, site_at(node, source, scope)
 
     def _read_elsewhere(self, name: str, scope: Scope) -> bool:
         """Whether anything but the init function reads an attribute of that name: the block itself may use it."""
