@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from initlint.told import told
+from initlint.told import shed
 
 if TYPE_CHECKING:
     from concurrent.futures import Future, ThreadPoolExecutor
@@ -41,22 +40,21 @@ class Ahead:
             self._pool.shutdown(cancel_futures=True)
             sys.setswitchinterval(self._switch)
 
-    def submit(self, analysis: Analysis) -> Analysis:
-        """Begin with a target. The caller keeps what is returned, which has what reports tell of the models, and asks
-        for the result with it; the facts that only the rules read go when these are done."""
+    def submit(self, analysis: Analysis) -> None:
+        """Begin with a target. What its facts hold for the rules alone goes when these are done."""
         if self._pool is None:
             from concurrent.futures import ThreadPoolExecutor  # a cached check does without
 
             # Who talks to the worker must not wait 5 ms for each message while rules run: targets would idle.
             sys.setswitchinterval(SWITCH)
             self._pool = ThreadPoolExecutor(1, "initlint-rules")
-        kept = replace(analysis, models=tuple(map(told, analysis.models)))
-        self._started[id(kept)] = self._pool.submit(self._judged, analysis, kept)
-        return kept
+        self._started[id(analysis)] = self._pool.submit(self._judged, analysis)
 
-    def _judged(self, analysis: Analysis, kept: Analysis) -> Sequence[Judged]:
-        pairs = zip(self._judge(analysis), kept.models, strict=False)  # one for each model, in their order
-        return [replace(model, report=replace(model.report, facts=facts)) for model, facts in pairs]
+    def _judged(self, analysis: Analysis) -> Sequence[Judged]:
+        judged = self._judge(analysis)
+        for facts in analysis.models:
+            shed(facts)
+        return judged
 
     def __call__(self, analysis: Analysis) -> Sequence[Judged]:
         """The result, which is waited for or made now."""

@@ -271,7 +271,7 @@ def _run(
                 progress,
                 cache,
                 lambda fresh: prepared.append(_prepared(request, config, verdicts, fresh=fresh)),
-                (lambda analysis: analysis) if alone else ahead.submit,
+                (lambda _: None) if alone else ahead.submit,
                 pool,
             )
         rules, known = prepared[0]
@@ -342,7 +342,7 @@ def _collect(
     progress: Any,
     cache: Cache | None,
     meanwhile: Callable[[bool], object],
-    on_analysis: Callable[[Analysis], Analysis],
+    on_analysis: Callable[[Analysis], object],
     pool: Pool | None,
 ) -> list[Analysis]:
     from initlint.collect import Shard, collect

@@ -54,7 +54,7 @@ def collect(
     shard: Shard | None = None,
     on_event: Callable[[Event], None] | None = None,
     meanwhile: Callable[[bool], object] = lambda _: None,
-    on_analysis: Callable[[Analysis], Analysis] = lambda analysis: analysis,
+    on_analysis: Callable[[Analysis], object] = lambda _: None,
     pool: Pool | None = None,
 ) -> list[Analysis]:
     """Analyse the targets.
@@ -67,7 +67,7 @@ def collect(
         on_event: told about progress.
         meanwhile: run once while the worker imports torch (or at once when no worker is needed); told whether
             anything is analysed anew.
-        on_analysis: told about each new analysis that others are still to follow; gives back what is kept of it.
+        on_analysis: told about each new analysis that others are still to follow.
         pool: a worker to use and leave running, for callers that analyse several times.
 
     Raises:
@@ -102,7 +102,7 @@ def collect(
             digest = cache.digests.get(keys[number], "") if cache else ""
             analyses[number] = _analysis(jobs[number], models, not_analysed, targets, digest=digest)
             if number != missing[-1]:
-                analyses[number] = on_analysis(analyses[number])
+                on_analysis(analyses[number])
         for number, entry in hits.items():
             digest = cache.digests.get(keys[number], "") if cache else ""
             analyses[number] = _analysis(

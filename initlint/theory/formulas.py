@@ -118,6 +118,9 @@ class LayerSpec:
     depth: int | None = None  # number of residual branches of the model, where known
     groups: int = 1
 
+    def __hash__(self) -> int:
+        return hash((self.kind, self.shape, self.fan_in, self.fan_out, self.activation, self.consumer))
+
     @classmethod
     def from_layer(cls, layer: Layer, shape: Iterable[int] | None = None, depth: int | None = None) -> LayerSpec:
         """The specification of a paired layer with a weight of that shape.

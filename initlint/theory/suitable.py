@@ -6,6 +6,7 @@ weight is as expected when it follows any of them.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Iterable
 
@@ -78,6 +79,7 @@ def acceptable(layer: Layer | LayerSpec, depth: int | None = None, *, zeros: boo
     return tuple(scheme for scheme in found if scheme.var > 0)
 
 
+@functools.lru_cache(maxsize=256)  # a model has few kinds of layers, and each is asked about by its row and by rules
 def _suitable(spec: LayerSpec) -> tuple[Scheme, ...]:
     if spec.kind in ("norm", "scale"):
         return gain_schemes(spec) if spec.kind == "norm" else scale_schemes()

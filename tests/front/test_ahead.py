@@ -28,7 +28,7 @@ def test_a_submitted_target_is_judged_before_it_is_asked_for() -> None:
 
     early, late = analysis("early"), analysis("late")
     with Ahead(judge) as ahead:
-        early = ahead.submit(early)
+        ahead.submit(early)
         assert judged.wait(10)
         assert seen == [("early", False)]
         assert [ahead(early), ahead(late)] == [[], []]
@@ -41,7 +41,7 @@ def test_what_a_judge_raises_comes_out_where_the_result_is_asked_for() -> None:
 
     one = analysis("one")
     with Ahead(judge) as ahead:
-        one = ahead.submit(one)
+        ahead.submit(one)
         with pytest.raises(KeyError, match="one"):
             ahead(one)
 
@@ -49,8 +49,9 @@ def test_what_a_judge_raises_comes_out_where_the_result_is_asked_for() -> None:
 def test_a_run_judged_ahead_is_the_run_judged_afterwards() -> None:
     results = [analysis(name) for name in ("c", "a", "b")]
     with Ahead(lambda given: engine.judge_all(given, Config(), [])) as ahead:
-        kept = [*map(ahead.submit, results[:2]), results[2]]
-        run = engine.run(kept, Config(), [], judging=ahead)
+        for early in results[:2]:
+            ahead.submit(early)
+        run = engine.run(results, Config(), [], judging=ahead)
     assert run == engine.run(results, Config(), [])
     assert [model.facts.name for model in run.models] == ["a", "b", "c"]
 
@@ -59,7 +60,7 @@ def test_a_thread_that_runs_rules_gives_way_soon_and_only_as_long_as_it_is_there
     usual = sys.getswitchinterval()
     one = analysis("one")
     with Ahead(lambda _: []) as ahead:
-        one = ahead.submit(one)
+        ahead.submit(one)
         assert sys.getswitchinterval() < usual
         assert ahead(one) == []
     assert sys.getswitchinterval() == usual
