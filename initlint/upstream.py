@@ -131,9 +131,16 @@ def judged(context: Context) -> bool:
     """Whether a verdict on this model's signal means anything: a traced model, its own init, and no garbage in it.
 
     Where memory was never written or values are not finite, the rules on values say so, and what follows from
-    garbage is no finding of its own.
+    garbage is no finding of its own. Infinities in buffers are no garbage: masks and bounds hold them.
     """
     facts = context.facts
     if facts.loaded or not facts.nodes or context.signal.scene is None or context.signal.sweeps is None:
         return False
-    return not any(p.uninitialised or (p.stats and (p.stats.nans or p.stats.infs)) for p in facts.parameters)
+    return not any(map(_garbage, facts.parameters))
+
+
+def _garbage(parameter: ParameterFacts) -> bool:
+    stats = parameter.stats
+    if parameter.uninitialised or stats is None:
+        return parameter.uninitialised > 0
+    return stats.nans > 0 or (stats.infs > 0 and parameter.kind == "parameter")

@@ -16,7 +16,7 @@ from initlint.facts import Node
 from initlint.records import dataclass
 from initlint.signal.contraction import axes_of, contracted, contracted_back
 from initlint.signal.moments import Grad, NoRuleError, State, bounded, state
-from initlint.signal.operands import TAKEN, behind
+from initlint.signal.operands import SCALED, TAKEN, behind
 from initlint.signal.order import log_sum_exp, softmax_energy, softmax_slip
 from initlint.signal.ranked import spread_of
 from initlint.signal.scene import Op, Scene, number, text
@@ -302,7 +302,9 @@ def matmul(node: Node, xs: tuple[State, ...], scene: Scene) -> State:
         y = state(q, n * a.m * b.m, d, u, max(d, u), noise=a.noise + b.noise, own=a.own + b.own, like=(a, b))
         return replace(y, kind="logits")
     if a.kind == "weights":
-        return _mixed(a, b, n) if _over_channels(node, 1, scene) else _weighted(a, b, n, _rate(node, scene))
+        if _over_channels(node, 1, scene):
+            return _mixed(a, b, n)
+        return _weighted(a, b, n, _rate(node, scene), a.tilt / _width(node, scene))
     # the contraction runs over positions of b (values) or over channels (other)
     if kind == "values":
         alike = (a.q - a.e) * (b.q - b.e)
@@ -352,10 +354,19 @@ def _rate(node: Node, scene: Scene) -> float:
     return min(number(made, "p"), 1.0) if made.op == "dropout" and text(made, "kind", "element") == "element" else 0.0
 
 
-def _weighted(a: State, v: State, keys: float, rate: float) -> State:
+def _width(node: Node, scene: Scene) -> float:
+    """Channels of the tokens that keys and values read; those of the values in all heads where it is not seen."""
+    source = behind(node.inputs[-1], scene, TAKEN | SCALED)
+    if source.operator is not None and source.operator.width_in > 0 and source.operator.positions <= 1.0:
+        return float(source.operator.width_in)
+    asking, read = (scene.nodes[index].shape or () for index in (node.inputs[0], node.inputs[-1]))
+    return float(max((asking[-3] if len(asking) >= 4 else 1) * (read[-1] if read else 1), 1))
+
+
+def _weighted(a: State, v: State, keys: float, rate: float, tilt: float) -> State:
     """Rows of a softmax times values."""
     row, total = _rows(a, keys)
-    y = attended(v, Attend(0.0, row * (1.0 - rate), 0.0, keys, keys, rate=rate))
+    y = attended(v, Attend(0.0, row * (1.0 - rate), min(tilt, 1.0), keys, keys, rate=rate))
     square = total * total
     if abs(total - 1.0) > 1e-3:  # weights that were scaled since
         y = state(
@@ -455,7 +466,7 @@ def softmax(node: Node, xs: tuple[State, ...], scene: Scene) -> State:
     q = row / n
     differs = max(q - 1.0 / (n * n), 0.0)
     y = state(q, 1.0 / n, differs * min(x.d / spread, 1.0) if spread > 0 else 0.0, differs, differs, like=(x,))
-    return replace(y, kind="weights", share=row, noise=x.noise)
+    return replace(y, kind="weights", share=row, tilt=(1.0 - row) * spread if x.kind == "logits" else 0.0, noise=x.noise)
 
 
 def _compared(node: Node, x: State) -> float:

@@ -86,6 +86,7 @@ class State:
     spread: float = 0.0  # relative variance, between samples and positions, of the energy of one channel vector
     ties: tuple[Tie, ...] = ()  # earlier signals that this one still contains, nearest first
     share: float = 1.0  # kind "logits": unmasked share of the keys; "weights": sum of squares of a row
+    tilt: float = 0.0  # kind "weights" of products with keys: logit variance that leans the mean of values, see Attend
     centred: bool = False  # weights whose rows sum to zero (weight standardisation)
     parts: tuple[tuple[float, State], ...] = ()  # segments along positions (share of positions, state), see parts.py
     positive: bool = False  # has no negative values

@@ -37,11 +37,19 @@ def affine(node: Node) -> tuple[float, float, float, float]:
 def statistic(node: Node, x: State, scene: Scene) -> tuple[State, float]:
     """The centred signal and its variance, before division."""
     kind = text(node, "kind", "layer")
-    layout = scene.layout(node.index)
     if kind == "batch":
-        return _batch(x, layout.batch, layout.positions, number(node, "n"))
+        return _batch(x, *_samples(node, scene), number(node, "n"))
     channels, positions, _ = _cells(node, x, scene)
     return _group(x, channels, positions)
+
+
+def _samples(node: Node, scene: Scene) -> tuple[int, int]:
+    """Samples and positions that a batch norm sees. Positions laid out as samples, [B, P, c] to [B P, c], are no
+    samples: what the state says of pairs of samples does not hold for pairs of them."""
+    layout, samples = scene.layout(node.index), scene.batch or 1
+    if samples > 1 and layout.batch % samples == 0:
+        return samples, layout.positions * (layout.batch // samples)
+    return layout.batch, layout.positions
 
 
 def _group(x: State, channels: float, positions: float) -> tuple[State, float]:
@@ -244,7 +252,8 @@ def _cells(node: Node, x: State, scene: Scene) -> tuple[float, float, float]:
     """Channels, positions and samples that one statistic is taken over."""
     layout, kind = scene.layout(node.index), text(node, "kind", "layer")
     if kind == "batch":
-        return 1.0, float(layout.positions), max(number(node, "n") / layout.positions, float(layout.batch))
+        samples, positions = _samples(node, scene)
+        return 1.0, float(positions), max(number(node, "n") / positions, float(samples))
     n = max(number(node, "n", float(layout.channels)), 1.0)
     if kind == "instance":
         return 1.0, n, 1.0

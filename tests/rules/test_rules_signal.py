@@ -160,6 +160,28 @@ def example_inputs():
     assert all({"q.weight", "k.weight"} <= set(f.parameters) for f in outcome)
 
 
+@pytest.mark.parametrize(("factor", "found"), [("1.0", True), ("0.125", False)])
+def test_a_mask_of_infinities_silences_nothing(analyse: Callable[..., Any], factor: str, found: bool) -> None:
+    facts = analyse(
+        f"""
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.q, self.k, self.v = (nn.Linear(64, 64) for _ in range(3))
+        for m in (self.q, self.k, self.v):
+            nn.init.xavier_uniform_(m.weight)
+        self.register_buffer("mask", torch.full((16, 16), float("-inf")).triu(1))
+    def forward(self, x):
+        w = torch.softmax(self.q(x) @ self.k(x).transpose(-2, -1) * {factor} + self.mask, dim=-1)
+        return w @ self.v(x)
+def example_inputs():
+    return (torch.randn(2, 16, 64),)
+""",
+        inputs=None,
+    )
+    assert bool(said(facts, "IL211")) is found
+
+
 ADAPTER = """
 class Net(nn.Module):
     def __init__(self):
