@@ -12,6 +12,7 @@ from initlint.findings import Severity
 from initlint.rule import Context, Outcome, Rule, site_of
 from initlint.signal import Nominal, Span, propagate
 from initlint.signal.verdict import thresholds
+from initlint.temperature import by_temperature, projections
 from initlint.upstream import scale_of
 
 #: The culprits named are the fewest layers that together explain this share of what all layers in the span do.
@@ -61,6 +62,8 @@ class DepthRule(Rule):
             yield self.undetermined(context, f"its init function, called at {facts.unrun[0]}, was not run")
             return
         gains = _gains(context, self.span, warning)
+        if not gains and (sharp := by_temperature(context, self.span, warning)):  # IL211 tells what is wrong with them
+            culprits = list({p.name: p for index in sharp for p in projections(context, index)}.values()) or culprits
         first, last = _label(context, span.first), _label(context, span.last)
         verb = "shrink" if self.shrinks else "grow"
         yield self.finding(

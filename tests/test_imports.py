@@ -30,6 +30,7 @@ LAYERS: tuple[frozenset[str], ...] = (
             "depth_gains",
             "diagnosis",
             "reasons",
+            "temperature",
             "upstream",
             "wiring",
             "odds",

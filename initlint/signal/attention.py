@@ -355,12 +355,9 @@ def _rate(node: Node, scene: Scene) -> float:
 
 
 def _width(node: Node, scene: Scene) -> float:
-    """Channels of the tokens that keys and values read; those of the values in all heads where it is not seen."""
-    source = behind(node.inputs[-1], scene, TAKEN | SCALED)
-    if source.operator is not None and source.operator.width_in > 0 and source.operator.positions <= 1.0:
-        return float(source.operator.width_in)
-    asking, read = (scene.nodes[index].shape or () for index in (node.inputs[0], node.inputs[-1]))
-    return float(max((asking[-3] if len(asking) >= 4 else 1) * (read[-1] if read else 1), 1))
+    """Channels of the tokens that keys and values read; infinite where values are no projection of tokens."""
+    operator = behind(node.inputs[-1], scene, TAKEN | SCALED).operator
+    return float(operator.width_in) if operator is not None and operator.width_in > 0 else math.inf
 
 
 def _weighted(a: State, v: State, keys: float, rate: float, tilt: float) -> State:
@@ -466,12 +463,19 @@ def softmax(node: Node, xs: tuple[State, ...], scene: Scene) -> State:
     q = row / n
     differs = max(q - 1.0 / (n * n), 0.0)
     y = state(q, 1.0 / n, differs * min(x.d / spread, 1.0) if spread > 0 else 0.0, differs, differs, like=(x,))
-    return replace(y, kind="weights", share=row, tilt=(1.0 - row) * spread if x.kind == "logits" else 0.0, noise=x.noise)
+    return replace(
+        y, kind="weights", share=row, tilt=(1.0 - row) * spread if x.kind == "logits" else 0.0, noise=x.noise
+    )
 
 
 def _compared(node: Node, x: State) -> float:
     """What differs along the axis of a softmax; what is shared along it cancels."""
-    return x.e if x.kind == "logits" or text(node, "axis") == "position" else x.v
+    return (x.e if x.kind == "logits" or text(node, "axis") == "position" else x.v) * _temperature(node)
+
+
+def _temperature(node: Node) -> float:
+    """The square of what logits are multiplied by inside a softmax."""
+    return number(node, "factor", 1.0) ** 2
 
 
 def _masked(of: Callable[..., float], x: State, spread: float, n: float) -> float:
@@ -492,6 +496,7 @@ def softmax_back(node: Node, xs: tuple[State, ...], y: State, g: Grad, scene: Sc
         spread = spread_of(round(min(y.q * n, 1.0), 3), round(n)) ** 2
     passing = _masked(slip, x, spread, n)
     lean = (1.0 - y.share) ** 2 / passing if passing > 1e-12 and x.kind == "logits" else 0.0
+    passing *= _temperature(node)
     layout = scene.layout(node.index)
     if layout.positions == n and layout.channels > 1:  # over all positions: what they share moves no weight
         return (Grad(bounded(max(g.p - max(g.t, 0.0), 0.0) * passing / n), 0.0, g.noise, lean=lean),)

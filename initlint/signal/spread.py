@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
-from initlint.facts import Node
+from initlint.facts import ModelFacts, Node
 from initlint.signal.attention import attend, projected_logits
 from initlint.signal.moments import Grad, State
 from initlint.signal.scene import Scene, number
@@ -24,6 +25,19 @@ def logit_spread(scene: Scene, states: Sequence[State]) -> dict[int, tuple[float
             keys = number(node, "keys" if node.op != "softmax" else "n", 1.0)
             found[node.index] = (math.sqrt(max(spread, 0.0)), keys)
     return found
+
+
+def cooled(facts: ModelFacts, spreads: Mapping[int, float]) -> ModelFacts:
+    """The facts with the logits of these attentions divided by so much; those that project by themselves stay."""
+    nodes = list(facts.nodes)
+    for index, spread in spreads.items():
+        node = nodes[index]
+        if node.op == "attention":
+            scale = number(node, "scale", 1.0 / math.sqrt(max(number(node, "head_dim", 64.0), 1.0))) / spread
+            nodes[index] = replace(node, attrs={**node.attrs, "scale": scale})
+        elif node.op == "softmax":
+            nodes[index] = replace(node, attrs={**node.attrs, "factor": 1.0 / spread})
+    return replace(facts, nodes=tuple(nodes))
 
 
 def _logits(node: Node, states: Sequence[State]) -> float | None:

@@ -8,17 +8,15 @@ from dataclasses import replace
 from typing import Any
 
 from initlint.facts import Node, ParameterFacts
-from initlint.findings import Severity
+from initlint.findings import Finding, Severity
 from initlint.records import dataclass
 from initlint.rule import Context, Outcome, Rule, bad, good, site_of
 from initlint.signal import Nominal
 from initlint.signal.spread import logit_spread
-from initlint.upstream import judged, loudest, with_moments, writers
+from initlint.signal.verdict import thresholds
+from initlint.temperature import NOTE, Spread, by_temperature, factors, hot, projections
+from initlint.upstream import judged, loudest, with_moments
 
-# THEORY 5.5: softmax over T Gaussian logits freezes at std sqrt(2 ln T); one speaks of it from 0.6 of that.
-_NOTE = 0.6
-# Models are traced with short sequences; real ones are longer, and the critical spread grows (slowly) with length.
-_FEWEST_KEYS = 64
 # What stands between a norm and the products: layouts, factors, rotary positions (sums of products with tables).
 _KEEPING = frozenset(
     {"identity", "reshape", "select", "scale", "mul", "add", "sub", "cat", "dropout", "parameter", "constant"}
@@ -52,7 +50,7 @@ class AttentionEntropyCollapse(Rule):
     ## Known problems
     T5 leaves the factor out and divides the std of its query matrix instead; this is seen and right. Where a norm
     stands behind both queries and keys, the spread is a temperature that somebody chose and that no initial weight
-    moves: a note.
+    moves: a note, unless gradients explode over depth by it (IL204), and would not with logits of std 1.
 
     ## References
     - Zhai et al. 2023, Stabilizing Transformer Training by Preventing Attention Entropy Collapse, arXiv:2303.06296
@@ -70,11 +68,7 @@ class AttentionEntropyCollapse(Rule):
         signal = context.signal
         if not judged(context) or signal.scene is None or signal.sweeps is None:
             return
-        found: dict[int, _Spread] = {}
-        for index, (spread, keys) in logit_spread(signal.scene, signal.sweeps[0].states).items():
-            critical = math.sqrt(2 * math.log(max(keys, _FEWEST_KEYS)))
-            if keys >= 2 and spread >= _NOTE * critical:
-                found[index] = (spread, critical)
+        found = hot(signal)
         if not found:
             return
         worst = max(found, key=lambda index: found[index][0])
@@ -85,12 +79,17 @@ class AttentionEntropyCollapse(Rule):
         if not found:
             return
         worst = max(found, key=lambda index: found[index][0])
-        guilty = list(dict.fromkeys(p.name for index in found for p in _projections(context, index)))
+        guilty = list(dict.fromkeys(p.name for index in found for p in projections(context, index)))
         parameters = [p for name in guilty if (p := context.parameter(name)) is not None]
         chosen = all(_chosen(context, index) for index in found)
-        yield self._report(context, parameters, *found[worst], worst, len(found), chosen=chosen)
+        harms = chosen and by_temperature(context, "gradient", thresholds(context.settings.optimizer)[0])
+        report = self._report(context, parameters, *found[worst], worst, len(found), chosen=chosen and not harms)
+        if harms:  # whoever chose it, the gradients do not bear it
+            grown = f"the gradient's second moment grows 1e{signal.spans['gradient'].raw:.0f}-fold over depth"
+            report = replace(report, effect=f"{grown}, and would not with logits of std 1")
+        yield report
 
-    def _input(self, context: Context, cause: _Cause, at: int, spread: _Spread) -> Outcome:
+    def _input(self, context: Context, cause: _Cause, at: int, spread: Spread) -> Outcome:
         """The projections are as they should be; what they read is too large."""
         node, parameter, second = context.facts.nodes[at], cause.parameter, cause.second
         assert parameter.stats is not None
@@ -123,7 +122,7 @@ class AttentionEntropyCollapse(Rule):
         count: int,
         *,
         chosen: bool,
-    ) -> Outcome:
+    ) -> Finding:
         node = context.facts.nodes[at]
         unscaled = _unscaled(node)
         # where the factor 1 / sqrt(d) is plainly missing, the spread is nobody's choice
@@ -186,10 +185,6 @@ class AttentionEntropyCollapse(Rule):
         return _attention(256**-0.5), (torch.randn(2, 32, 256),)
 
 
-#: Std of the logits between keys, and the one from which softmax is nearly one-hot.
-_Spread = tuple[float, float]
-
-
 @dataclass(frozen=True, slots=True)
 class _Cause:
     """A parameter that makes the input of attentions too large, and what another scale of it would do."""
@@ -202,7 +197,7 @@ class _Cause:
     mended: frozenset[int]  # the attentions whose logits it spreads
 
 
-def _loud_input(context: Context, at: int, found: Mapping[int, _Spread]) -> _Cause | None:
+def _loud_input(context: Context, at: int, found: Mapping[int, Spread]) -> _Cause | None:
     """What makes the input of an attention so large that its logits spread, by putting in its place what is of unit
     size: the projections alone would not spread them."""
     sweeps = context.signal.sweeps
@@ -223,7 +218,7 @@ def _loud_input(context: Context, at: int, found: Mapping[int, _Spread]) -> _Cau
         if then.scene is None or then.sweeps is None:
             continue
         spreads = logit_spread(then.scene, then.sweeps[0].states)
-        mended = {i for i, (_, critical) in found.items() if i in spreads and spreads[i][0] < _NOTE * critical}
+        mended = {i for i, (_, critical) in found.items() if i in spreads and spreads[i][0] < NOTE * critical}
         if at in mended:
             factor = next((x.pre_scale for x in context.layers_of(parameter.name) if reads in x.nodes), 1.0)
             return _Cause(parameter, second, factor, math.sqrt(size), spreads[at][0], frozenset(mended))
@@ -235,7 +230,7 @@ def _inputs(context: Context, at: int) -> list[int]:
     node = context.facts.nodes[at]
     if node.op == "mha":
         return list(dict.fromkeys(node.inputs[:2]))
-    weights = {p.name for p in _projections(context, at)}
+    weights = {p.name for p in projections(context, at)}
     layers = [layer for name in weights for layer in context.layers_of(name) if layer.weight == name]
     reading = sorted((i for layer in layers for i in layer.nodes if i < at), reverse=True)
     return list(dict.fromkeys(i for index in reading for i in context.facts.nodes[index].inputs[:1]))
@@ -244,20 +239,8 @@ def _inputs(context: Context, at: int) -> list[int]:
 def _chosen(context: Context, index: int) -> bool:
     """Whether norms behind queries and keys leave the spread to a factor in the code."""
     nodes = context.facts.nodes
-    sources = _factors(context, index)
+    sources = factors(context, index)
     return len(sources) >= 2 and all(_normalised(nodes, i) for i in sources)
-
-
-def _factors(context: Context, index: int) -> list[int]:
-    """The nodes of queries and keys; none for ``mha``, which projects them itself."""
-    nodes = context.facts.nodes
-    node = nodes[index]
-    if node.op == "mha":
-        return []
-    if node.op == "attention":
-        return list(node.inputs[:2])
-    product = _product(nodes, node)
-    return list(product.inputs) if product else []
 
 
 def _normalised(nodes: tuple[Node, ...], index: int) -> bool:
@@ -274,27 +257,6 @@ def _normalised(nodes: tuple[Node, ...], index: int) -> bool:
         todo += [i for i in node.inputs if i not in seen]
         seen.update(node.inputs)
     return normed
-
-
-def _projections(context: Context, index: int) -> list[ParameterFacts]:
-    """The weights that make queries and keys."""
-    node = context.facts.nodes[index]
-    if node.op == "mha":
-        names = [n for role, n in node.parameters.items() if role in ("in_proj", "q_proj", "k_proj")]
-        return [p for name in names if (p := context.parameter(name)) is not None]
-    found: list[ParameterFacts] = []
-    for source in _factors(context, index):
-        found += [p for p in writers(context, source, roles=("weight",)) if p not in found]
-    return found
-
-
-def _product(nodes: tuple[Node, ...], node: Node) -> Node | None:
-    """The matmul whose products a softmax reads, through factors, masks and biases."""
-    for _ in range(16):
-        if node.op == "matmul" or not node.inputs:
-            break
-        node = nodes[node.inputs[0]]
-    return node if node.op == "matmul" else None
 
 
 def _unscaled(node: Node) -> bool:
