@@ -13,10 +13,13 @@ from initlint.rule import Context, Outcome, Rule, site_of
 from initlint.signal import Nominal, Span, propagate
 from initlint.signal.verdict import thresholds
 from initlint.temperature import by_temperature, projections
-from initlint.upstream import scale_of
+from initlint.upstream import scale_of, with_moments
 
 #: The culprits named are the fewest layers that together explain this share of what all layers in the span do.
 _EXPLAINED = 0.9
+#: Weights whose scale moves a span by less than this share of it are not what it comes from: of gates beside a trunk of
+#: norms it is 0.004, of weights in line 0.2 to 2.
+_FELT = 0.1
 #: Second moment of a gain within a factor of two of one. Of others it is asked whether all is well with them at one.
 _NEAR_ONE = 0.25
 
@@ -56,14 +59,19 @@ class DepthRule(Rule):
         if _unrolled(context, span):
             severity = min(severity, Severity.WARNING)  # steps of time are not depth (DESIGN, section 4)
         culprits = _culprits(context, span)
+        gains = _gains(context, self.span, warning)
+        sharp = by_temperature(context, self.span, warning)
+        if sharp:  # IL211 tells what is wrong with them
+            culprits = list({p.name: p for index in sharp for p in projections(context, index)}.values()) or culprits
+        elif self.span == "gradient" and not gains and not _theirs(context, span, culprits):
+            if severity is Severity.ERROR and not self.shrinks:  # nets of this depth do not train (Yang et al. 2019)
+                yield self._by_norms(context, span)
+            return
         if not culprits or shut_by_gates(context):
             return
         if facts.unrun and all(p.last is None or p.last.origin == "torch" for p in culprits):
             yield self.undetermined(context, f"its init function, called at {facts.unrun[0]}, was not run")
             return
-        gains = _gains(context, self.span, warning)
-        if not gains and (sharp := by_temperature(context, self.span, warning)):  # IL211 tells what is wrong with them
-            culprits = list({p.name: p for index in sharp for p in projections(context, index)}.values()) or culprits
         first, last = _label(context, span.first), _label(context, span.last)
         verb = "shrink" if self.shrinks else "grow"
         yield self.finding(
@@ -79,6 +87,39 @@ class DepthRule(Rule):
             topic="scale",
         )
 
+    def _by_norms(self, context: Context, span: Span) -> Outcome:
+        """Growth that no scale of a weight changes: told, but nothing that an initialisation could mend."""
+        first, last = _label(context, span.first), _label(context, span.last)
+        return self.finding(
+            context,
+            f"{self.what} grow 1e{span.raw / 2:.0f}-fold (standard deviation) between {first} and {last}, whatever the"
+            " scale of the weights, which norms divide out",
+            severity=Severity.NOTE,
+            expected={"log10_ratio": 0.0},
+            actual={"log10_ratio": span.raw, "band": span.noise},
+            effect=f"the second moment changes 1e{span.raw:.0f}-fold, {span.value:.1f} decades beyond chance",
+            fix="x = x + block(x)",
+            topic="depth",
+        )
+
+
+def _theirs(context: Context, span: Span, culprits: list[ParameterFacts]) -> bool:
+    """Whether the culprits' scale moves a span of gradients: it is changed by what would level it, were they in line.
+
+    Where norms follow the weights of the trunk, what is left to blame are weights beside it, such as those of gates.
+    Spans are compared as they are: what was measured of the model as built says nothing of a changed one.
+    """
+    known = [p for p in culprits if p.stats is not None and p.stats.second > 0]
+    if not known:
+        return bool(culprits)
+    step = span.raw / len(known)
+    for sign in (-1.0, 1.0):
+        changes = {p.name: Nominal(0.0, p.stats.second * 10.0 ** (sign * step)) for p in known if p.stats is not None}
+        then = with_moments(context, changes).spans.get("gradient")
+        if then is None or then.shrinks != span.shrinks or abs(then.raw - span.raw) > _FELT * span.raw:
+            return True
+    return False
+
 
 def _gains(context: Context, span: str, warning: float) -> list[ParameterFacts]:
     """Gains of norms that start elsewhere than at one, where the net is sound once they start there."""
@@ -91,7 +132,7 @@ def _gains(context: Context, span: str, warning: float) -> list[ParameterFacts]:
     if not found:
         return []
     mended = propagate(context.facts, dict.fromkeys(found, Nominal(1.0, 0.0)), context.signal).spans.get(span)
-    return list(found.values()) if mended is not None and mended.value < warning else []
+    return list(found.values()) if mended is not None and mended.raw < warning else []
 
 
 def _constant(context: Context) -> int | None:

@@ -39,7 +39,8 @@ def by_temperature(context: Context, span: str, threshold: float) -> tuple[int, 
     if not found:
         return ()
     then = propagate(cooled(context.facts, found), confirmed(context.facts)).spans.get(span)
-    mended = then is not None and (then.value < threshold or then.shrinks != now.shrinks)
+    # as it is: what was measured of the model as built says nothing of a changed one
+    mended = then is not None and (then.raw < threshold or then.shrinks != now.shrinks)
     return tuple(found) if mended else ()
 
 

@@ -1,4 +1,4 @@
-"""Queries and keys behind norms: the factor of their products is a choice, until gradients explode by it."""
+"""What gradients explode by: the temperature of attention, norms without a residual stream, or weights."""
 
 from __future__ import annotations
 
@@ -58,3 +58,30 @@ def test_one_finding_names_the_attentions_where_gradients_explode_by_them(fused:
 @pytest.mark.parametrize("fused", [True, False])
 def test_with_the_usual_factor_depth_is_harmless(fused: bool) -> None:
     assert not found(64**-0.5, fused=fused)
+
+
+class Gated(nn.Module):
+    """Convolutions with batch norms and squeeze-and-excitation, without a residual stream."""
+
+    def __init__(self, depth: int) -> None:
+        super().__init__()
+        self.stem, self.head = nn.Conv2d(3, 32, 1), nn.Linear(32, 10)
+        self.convs = nn.ModuleList(nn.Conv2d(32, 32, 3, padding=1, bias=False) for _ in range(depth))
+        self.norms = nn.ModuleList(nn.BatchNorm2d(32) for _ in range(depth))
+        self.gates = nn.ModuleList(nn.Linear(32, 32) for _ in range(depth))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.stem(x)
+        for conv, norm, gate in zip(self.convs, self.norms, self.gates, strict=True):
+            x = F.relu(norm(conv(x)))
+            x = x * torch.sigmoid(gate(x.mean((2, 3))))[:, :, None, None]
+        return self.head(x.mean((2, 3)))
+
+
+@pytest.mark.parametrize(("depth", "severity"), [(65, None), (88, Severity.NOTE)])
+def test_growth_at_batch_norms_is_no_fault_of_the_gates_beside_them(depth: int, severity: Severity | None) -> None:
+    run = initlint.check(lambda: Gated(depth), inputs=(torch.randn(16, 3, 8, 8),), seed=0)
+    (model,) = run.models
+    assert float(str(model.profile[1]["energy"])) > (6.5 if severity is None else 9.5)  # log10
+    said = [(f.severity, f.parameters) for f in run.findings if f.code == "IL204"]
+    assert said == ([] if severity is None else [(severity, ())])
