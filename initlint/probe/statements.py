@@ -225,7 +225,8 @@ def _describe(candidate: Candidate, source: Source, view: _View) -> list[InitSta
         statement = replace(statement, affected=meant)
     found = [statement, *_by_call_site(statement, candidate, source, hits, view)]
     found += _handed_tensors(statement, candidate, source, view)
-    return found + _idle_names(statement, candidate, source, view) + _idle_patterns(statement, candidate, source, view)
+    found += _idle_names(statement, candidate, source, view) + _idle_choices(statement, candidate, source, view)
+    return found + _idle_patterns(statement, candidate, source, view)
 
 
 def _recorded(candidate: Candidate, source: Source, hits: Hits, view: _View) -> InitStatement:
@@ -383,15 +384,40 @@ def _idle_names(statement: InitStatement, candidate: Candidate, source: Source, 
     exprs = [test.expr for test in candidate.tests if test.positive]
     for node in ast.walk(candidate.node):
         if isinstance(node, ast.IfExp):
-            test = node.test
-            local = candidate.scope.assigned.get(test.id, []) if isinstance(test, ast.Name) else []
-            exprs.append(local[0] if len(local) == 1 else test)
+            exprs.append(_only(node.test, candidate.scope))
     found = []
     for expr in exprs:
         for guard in view.guards.unmatched_names(expr, Place(candidate.scope, source)):
             site = site_at(expr, source, candidate.scope)
             found.append(replace(statement, site=site, runs=0, parameters=(), affected=(), guards=(guard,)))
     return found
+
+
+def _idle_choices(statement: InitStatement, candidate: Candidate, source: Source, view: _View) -> list[InitStatement]:
+    """One entry for each argument chosen by a name that nothing has: ``std=small if name == "proj" else std``."""
+    if not statement.runs or not isinstance(candidate.node, ast.Call):
+        return []
+    scope, found = candidate.scope, []
+    for keyword in candidate.node.keywords:
+        choice = _only(keyword.value, scope)
+        if not isinstance(choice, ast.IfExp):
+            continue
+        guard = view.guards.never(_only(choice.test, scope), Place(scope, source))
+        if guard is None:
+            continue
+        others = [other for other in candidate.node.keywords if other is not keyword]
+        taken = ast.Call(candidate.node.func, candidate.node.args, [*others, ast.keyword(keyword.arg, choice.body)])
+        chosen = replace(candidate, node=ast.copy_location(taken, candidate.node))
+        args, settled = _arguments(chosen, source, view.names)
+        idle = replace(statement, runs=0, reached=True, parameters=(), affected=(), guards=(guard,))
+        found.append(replace(idle, args=args, settled=settled, missed=(), missed_at=None))
+    return found
+
+
+def _only(expr: ast.expr, scope: Scope) -> ast.expr:
+    """What a local name stands for, where it is assigned once; the expression itself otherwise."""
+    values = scope.assigned.get(expr.id, []) if isinstance(expr, ast.Name) else []
+    return values[0] if len(values) == 1 else expr
 
 
 def _idle_patterns(statement: InitStatement, candidate: Candidate, source: Source, view: _View) -> list[InitStatement]:

@@ -115,6 +115,13 @@ class Guards:
         line = getattr(expr, "lineno", None)
         return [Guard(part.kind, part.text, tuple(part.values), 0, line) for part, count in counts if count == 0]
 
+    def never(self, expr: ast.expr, place: Place) -> Guard | None:
+        """The condition, where it is one on names that none has."""
+        condition = self._compile(expr, place)
+        if condition.kind != "name" or self._count(condition, []) != 0:
+            return None
+        return Guard("name", condition.text, tuple(condition.values), 0, getattr(expr, "lineno", None))
+
     def nearly_equal(self, expr: ast.expr, place: Place) -> bool:
         """Whether a comparison of texts fails by a difference of case or one mistyped letter."""
         if not isinstance(expr, ast.Compare) or len(expr.ops) != 1 or not isinstance(expr.ops[0], ast.Eq):

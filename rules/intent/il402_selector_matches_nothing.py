@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,7 +14,11 @@ from initlint.odds import PRIOR, sigmoid
 from initlint.rule import Context, Outcome, Rule, bad, good
 from initlint.signal import Nominal
 from initlint.signal.verdict import intent
+from initlint.theory.record import stated
 from initlint.wiring import reached, transparent
+
+# Both stds come from one formula in the code, and agree with it to rounding.
+_EXACT = 1e-4
 
 
 class SelectorMatchesNothing(Rule):
@@ -26,6 +31,7 @@ class SelectorMatchesNothing(Rule):
     Patterns (`re`, `fnmatch`) that would match names without what wrappers put into them, or without their beginning.
     Marks (`hasattr(m, "zero_init")`) that no module has, where some have one of nearly that name that nothing reads.
     A prior for the head of one name, in a loop over names of which none is that one, where a head feeds a sigmoid.
+    A std that goes by the depth of the residual stream, for writers of a name that the model has not.
 
     ## Why is this bad?
     `isinstance(m, nn.Conv2d)` in a 3-D model and a name filter from another model fail without a sign: the
@@ -80,6 +86,8 @@ class SelectorMatchesNothing(Rule):
                 packed = _packed_elsewhere(context, statement)
                 if packed:
                     yield self._packed(context, statement, guard, packed)
+                elif writers := _unscaled_writers(context, statement):
+                    yield self._unscaled(context, statement, guard, writers)
         for found in causes.values():
             yield self._report(context, found)
         for statement in context.facts.statements:
@@ -165,6 +173,28 @@ class SelectorMatchesNothing(Rule):
             actual={"matched": 0},
             effect="the part that the filter means keeps the scale of the others",
             fix="initialise the rows of the packed weight apart: q, k, v = weight.chunk(3)",
+            topic="reach",
+        )
+
+    def _unscaled(
+        self, context: Context, statement: InitStatement, guard: Guard, writers: list[ParameterFacts]
+    ) -> Outcome:
+        """The scale by depth of what writes into the residual stream is chosen by a name that nothing has."""
+        std, given = float(str(statement.args["std"])), stated(writers[0])
+        assert given is not None
+        more = f" and {len(writers) - 1} more" if len(writers) > 1 else ""
+        return self.finding(
+            context,
+            f"`{guard.text}` matches nothing in this model: `{writers[0].name}`{more} write into the residual stream"
+            f" with a std of {given.std:.3g}, not the {std:.3g} that goes by its depth",
+            parameters=[p.name for p in writers],
+            severity=Severity.WARNING,
+            site=_place(guard, statement),
+            related=[Related(statement.site.file, statement.site.line, "never runs for them")],
+            expected={"std": std},
+            actual={"std": given.std},
+            effect=context.effect({p.name: Nominal(0.0, std * std) for p in writers}),
+            fix=f"select the names that the model has, as in `{writers[0].name}`",
             topic="reach",
         )
 
@@ -300,6 +330,22 @@ def _kept_from_sweep(context: Context, statement: InitStatement, guard: Guard | 
         if sweep is not None and set(sweep.parameters) - set(ends):
             found.append(name)
     return found
+
+
+def _unscaled_writers(context: Context, statement: InitStatement) -> list[ParameterFacts]:
+    """The weights that write into the residual stream, all with one std, where the statement's is that one divided by
+    the root of their number, of half of it or twice it (GPT-2 counts blocks or what is in them)."""
+    std = statement.args.get("std")
+    writers = [
+        p for layer in context.facts.layers if layer.branch and (p := context.parameter(layer.weight)) is not None
+    ]
+    asked = [stated(p) for p in writers]
+    stds = {one.std for one in asked if one is not None}
+    if len(writers) < 2 or None in asked or len(stds) != 1 or not isinstance(std, int | float) or std <= 0:
+        return []
+    square = (stds.pop() / std) ** 2
+    meant = any(math.isclose(square, len(writers) * by, rel_tol=_EXACT) for by in (0.5, 1.0, 2.0))
+    return writers if meant and square > 1.0 else []
 
 
 def _packed_elsewhere(context: Context, statement: InitStatement) -> dict[str, InitStatement]:

@@ -85,7 +85,9 @@ class IdenticalLayers(Rule):
             torch_clone = cloned and all(_by_torch(p) for group in causes for p in group[1:])
             beside = _beside_others(facts, members)
             # (ControlNet: a copy that learns to steer the original, Zhang et al. 2023, section 3.1)
-            shut = cloned and not parallel and all(_behind_zeros(facts, group[1:]) for group in causes)
+            shut = cloned and all(_behind_zeros(facts, group[1:]) for group in causes)
+            if parallel and shut:  # of copies that read one input the original must not be shut off as they are
+                shut = not all(_behind_zeros(facts, group[:1]) for group in causes)
             mild = beside or shut or (torch_clone and not parallel)
             severity = Severity.NOTE if mild else Severity.ERROR if parallel else Severity.WARNING
             site = None if cloned else _seeded_at(facts, members)

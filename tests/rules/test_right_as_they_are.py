@@ -86,6 +86,30 @@ class Steered(nn.Module):
         return self.head(h + self.gate(self.copied(x + self.hint(hint) if self.shut else h)))
 
 
+class Sided(nn.Module):
+    """A layer and its copy that read the same input, the copy behind a layer of zeros, or each behind one."""
+
+    def __init__(self, *, both: bool) -> None:
+        super().__init__()
+        self.both = both
+        self.first = nn.Sequential(nn.Linear(16, 32), nn.ReLU(), nn.Linear(32, 16))
+        self.copied = copy.deepcopy(self.first)
+        self.gate, self.other, self.head = nn.Linear(16, 16), nn.Linear(16, 16), nn.Linear(16, 2)
+        for gate in (self.gate, self.other):
+            nn.init.zeros_(gate.weight)
+            nn.init.zeros_(gate.bias)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        h = self.first(x)
+        return self.head((self.other(h) if self.both else h) + self.gate(self.copied(x)))
+
+
+def test_a_copy_of_one_input_behind_zeros_that_the_original_does_not_pass() -> None:
+    inputs = (torch.randn(8, 16),)
+    assert judged(lambda: Sided(both=False), inputs)["IL006"] == Severity.NOTE
+    assert judged(lambda: Sided(both=True), inputs)["IL006"] == Severity.ERROR
+
+
 def test_a_copy_behind_zeros() -> None:
     inputs = (torch.randn(8, 16), torch.randn(8, 4))
     assert judged(lambda: Steered(shut=True), inputs)["IL006"] == Severity.NOTE
