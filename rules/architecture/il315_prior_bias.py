@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
-from initlint.facts import Layer, ParameterFacts
+from initlint.facts import Layer, Node, ParameterFacts
 from initlint.findings import Severity
 from initlint.odds import form, prior_of, sigmoid
 from initlint.rule import Context, Outcome, Rule, bad, by_cause, good, site_of
@@ -91,12 +91,20 @@ class PriorBias(Rule):
         return _detector(math.log((1 - 0.01) / 0.01))
 
     @bad
+    def wrong_sign_on_all_levels() -> Any:
+        return _detector(math.log((1 - 0.01) / 0.01), levels=2)
+
+    @bad
     def under_a_softmax() -> Any:
         return _detector(-math.log((1 - 0.01) / 0.01), softmax=True)
 
     @good
     def right_sign() -> Any:
         return _detector(-math.log((1 - 0.01) / 0.01))
+
+    @good
+    def right_sign_on_all_levels() -> Any:
+        return _detector(-math.log((1 - 0.01) / 0.01), levels=2)
 
 
 def _constant(bias: ParameterFacts) -> float | None:
@@ -159,8 +167,8 @@ def _after(context: Context, layer: Layer) -> str:
     facts = context.facts
     if not layer.nodes:
         return ""
-    for node in reached(facts, layer.nodes[-1], transparent):
-        if transparent(node) and node.op != "output":
+    for node in reached(facts, layer.nodes[-1], _handed_on):
+        if _handed_on(node) and node.op != "output":
             continue
         if node.op in ("softmax", "log_softmax"):
             return "softmax" if node.attrs.get("axis") == "channel" else ""
@@ -171,7 +179,12 @@ def _after(context: Context, layer: Layer) -> str:
     return "output" if layer.head else ""
 
 
-def _detector(value: float, softmax: bool = False) -> Any:
+def _handed_on(node: Node) -> bool:
+    """Whether a node leaves values as they are; a detector joins those of all its levels."""
+    return transparent(node) or node.op in ("cat", "stack")
+
+
+def _detector(value: float, softmax: bool = False, levels: int = 1) -> Any:
     import torch
     from torch import nn
 
@@ -183,7 +196,10 @@ def _detector(value: float, softmax: bool = False) -> Any:
             nn.init.constant_(self.cls.get_parameter("bias"), value)
 
         def forward(self, x: torch.Tensor) -> torch.Tensor:
-            logits = self.cls(self.tower(x))
+            maps = [self.cls(self.tower(x[..., ::step, ::step])) for step in range(1, levels + 1)]
+            if levels > 1:
+                return torch.cat([y.flatten(2) for y in maps], 2)
+            logits = maps[0]
             return logits.softmax(1) if softmax else torch.sigmoid(logits)
 
     return Detector(), (torch.randn(2, 3, 8, 8),)

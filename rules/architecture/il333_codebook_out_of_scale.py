@@ -24,7 +24,7 @@ class CodebookOutOfScale(Rule):
     ## What it does
     Finds tables from which the entry nearest to a signal is chosen, and compares how the two parts of the distance
     |e|^2 - 2 z e differ between entries: the length of the code, which is the same for all inputs, and its product with
-    the signal, predicted at that place.
+    the signal, predicted at that place. Also reports codes that are all equal, where a forward reads them so.
 
     ## Why is this bad?
     Where the lengths differ three times as much as the products, the shortest codes are nearest to every input: a
@@ -42,7 +42,7 @@ class CodebookOutOfScale(Rule):
     ```
 
     ## Known problems
-    Tables that are replaced by the data before the first step (k-means) are judged as they are.
+    Tables that are replaced by the data before the first step (k-means) are judged as they are, unless they are equal.
 
     ## References
     - Łańcucki et al. 2020, Robust training of vector quantized bottleneck models, arXiv:2005.08520
@@ -60,8 +60,11 @@ class CodebookOutOfScale(Rule):
         if sweeps is None or context.facts.loaded:
             return
         found: dict[str, tuple[ParameterFacts, float, float]] = {}
+        equal: dict[str, ParameterFacts] = {}
         for table, source in codebooks(context.facts):
             x, units, dim = sweeps[0].states[source], _codes(table), table.shape[-1]
+            if units is not None and units.duplicates == units.count - 1 and _read_as_they_are(context, table):
+                equal[table.name] = table
             if x.undetermined or x.q <= 0 or units is None or table.stats is None:
                 continue
             lengths = math.sqrt(units.energy_var)
@@ -70,6 +73,24 @@ class CodebookOutOfScale(Rule):
                 found[table.name] = table, lengths / products, math.sqrt(x.q)
         for group in by_cause(table for table, _, _ in found.values()).values():
             yield self._report(context, [found[p.name] for p in group])
+        for group in by_cause(equal.values()).values():
+            yield self._equal(context, group)
+
+    def _equal(self, context: Context, group: list[ParameterFacts]) -> Outcome:
+        table, units = group[0], _codes(group[0])
+        more = f" and {len(group) - 1} more" if len(group) > 1 else ""
+        return self.finding(
+            context,
+            f"all codes of `{table.name}`{more} start equal, and the forward does not replace them: the first of them"
+            " is nearest to every input",
+            parameters=[p.name for p in group],
+            site=site_of(table),
+            expected={"distinct_codes": units.count if units is not None else 0},
+            actual={"distinct_codes": 1},
+            effect="one code is chosen and updated, the decoder starts from a constant",
+            fix="nn.init.normal_(codebook, std=...)  # of the encoder's outputs, or their first values",
+            topic="symmetry",
+        )
 
     def _report(self, context: Context, group: list[tuple[ParameterFacts, float, float]]) -> Outcome:
         table, ratio, signal = max(group, key=lambda entry: entry[1])
@@ -92,6 +113,10 @@ class CodebookOutOfScale(Rule):
     def unit_codes() -> Any:
         return _quantiser(1.0)
 
+    @bad
+    def equal_codes() -> Any:
+        return _quantiser(0.0)
+
     @good
     def codes_of_the_signal() -> Any:
         return _quantiser(0.05)
@@ -100,6 +125,14 @@ class CodebookOutOfScale(Rule):
     def compared_by_their_directions() -> Any:
         """Codes of unit length: none is shorter."""
         return _quantiser(1.0, unit=True)
+
+
+def _read_as_they_are(context: Context, table: ParameterFacts) -> bool:
+    """Whether equal codes were looked up in a forward as they are: one that starts from data writes others first."""
+    names, nodes = {table.name, *table.aliases}, context.facts.nodes
+    read = [n for n in nodes if n.op == "embedding" and names.intersection(n.parameters.values())]
+    second = table.stats.second if table.stats is not None else 0.0
+    return any(n.measured is not None and math.isclose(n.measured.second, second, rel_tol=1e-4) for n in read)
 
 
 def _codes(table: ParameterFacts) -> Units | None:
