@@ -20,6 +20,9 @@ FAMILY_ORDER = ("values", "intent", "variance", "architecture", "signal", "respo
 #: found by attribution, which may name a neighbouring bias or gain too.
 COVERED = 0.8
 
+#: The same for verdicts on depth beside an equally severe finding on single layers.
+HALF = 0.5
+
 #: What can make signals vanish, explode or die; a finding on such a topic explains one on the scale of signals.
 SCALE_CAUSES = frozenset({"scale", "memory", "value", "reach", "norm", "symmetry", "range", "head", "bias"})
 
@@ -35,8 +38,13 @@ def absorb(findings: Iterable[Finding], rules: Mapping[str, Rule]) -> list[Findi
 def _absorb_model(findings: Sequence[Finding], rules: Mapping[str, Rule]) -> list[Finding]:
     standing: list[Finding] = []
     for finding in sorted(findings, key=lambda f: _rank(f, rules)):
-        hosts = [i for i, host in enumerate(standing) if _explains(host, finding, rules)]
-        if hosts and finding.parameters and _accounted_for(finding, [standing[i] for i in hosts]) >= COVERED:
+        hosts = [
+            i
+            for i, host in enumerate(standing)
+            if _explains(host, finding, rules) and _accounted_for(finding, [host]) > 0.0
+        ]
+        causes = [standing[i] for i in hosts]
+        if hosts and _accounted_for(finding, causes) >= _needed(finding, causes, rules):
             strongest = max(hosts, key=lambda i: _strength(standing[i], finding))
             standing[strongest] = _merge(standing[strongest], finding)
         else:
@@ -96,13 +104,22 @@ def _explains(host: Finding, finding: Finding, rules: Mapping[str, Rule]) -> boo
     return whole_graph and host.topic in SCALE_CAUSES and host.severity >= Severity.WARNING
 
 
+def _needed(finding: Finding, hosts: Sequence[Finding], rules: Mapping[str, Rule]) -> float:
+    """The share of its parameters that causes must cover. Of a verdict on depth, half, where a finding on single layers
+    is as severe: it was judged by the same depth, and attribution names layers beside those that are to be mended."""
+    rule = rules.get(finding.code)
+    deep = rule is not None and rule.generic and rule.family == "signal"
+    worst = max((h.severity for h in hosts if _family(h, rules, "variance")), default=Severity.NOTE)
+    return HALF if deep and worst >= max(finding.severity, Severity.WARNING) else COVERED
+
+
 def _accounted_for(finding: Finding, hosts: Sequence[Finding]) -> float:
     """Share of a finding's parameters that belong to its causes, too.
 
     Biases that switch units off stand for their layers: the signal is seen to die at the weights they are added to.
     """
     covered = {name for host in hosts for name in host.parameters}.intersection(finding.parameters)
-    shares = [len(covered) / len(set(finding.parameters))]
+    shares = [len(covered) / max(len(set(finding.parameters)), 1)]
     layers = {name for host in hosts if host.topic == "bias" for name in host.layers}.intersection(finding.layers)
     if layers:
         shares.append(len(layers) / len(set(finding.layers)))

@@ -139,3 +139,16 @@ def test_biases_that_switch_units_off_account_for_the_weights_beside_them() -> N
 def test_tool_findings_are_left_alone() -> None:
     tool = finding("IL902", "a", topic="tool")
     assert codes(tool, finding("IL105", "a")) == ["IL105", "IL902"]
+
+
+def test_a_cause_that_shares_nothing_takes_nothing() -> None:
+    note = finding("IL101", "z", NOTE, effect=5.0)
+    left = absorb([finding("IL003", "a b", ERROR, topic="norm"), note, finding("IL201", "a b")], RULES)
+    assert [(f.code, f.severity) for f in left] == [("IL003", ERROR), ("IL101", NOTE)]
+
+
+def test_half_of_the_layers_explain_a_verdict_on_depth_that_is_no_worse() -> None:
+    assert codes(finding("IL101", "a b", WARNING), finding("IL201", "a b c d", WARNING)) == ["IL101"]
+    assert codes(finding("IL101", "a b", WARNING), finding("IL201", "a b c d", ERROR)) == ["IL101", "IL201"]
+    assert codes(finding("IL101", "a", WARNING), finding("IL201", "a b c d", WARNING)) == ["IL101", "IL201"]
+    assert codes(finding("IL101", "a b", NOTE), finding("IL201", "a b c d", NOTE)) == ["IL101", "IL201"]
