@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from initlint.facts import Layer, Node, ParameterFacts
+from initlint.facts import Layer, Node, ParameterFacts, Site
 from initlint.findings import Severity
 from initlint.records import dataclass
 from initlint.rule import Context, Outcome, Rule, bad, good, site_of
 from initlint.theory.record import segments
+from initlint.wiring import reached
 
 # Published forget biases start at 1 (Jozefowicz et al. 2015); half of that is reached by nothing that is left at
 # PyTorch's default from a hidden size of 16 on: two draws of U(-1/4, 1/4).
@@ -71,7 +72,7 @@ class ForgetBiasMisplaced(Rule):
     ```
 
     ## Known problems
-    Cells written by hand are recognised where the gates are parts of one projection.
+    Cells written by hand are recognised where the gates are parts of one projection, with its bias or one added to it.
 
     ## References
     - Jozefowicz, Zaremba and Sutskever 2015 (forget bias of 1)
@@ -93,26 +94,33 @@ class ForgetBiasMisplaced(Rule):
             return
         cells = list(_cells(context))
         told: set[str] = set()
+        lines: dict[tuple[Site | None, str], list[tuple[Gates, _Wrong]]] = {}
         for cell in cells:
             wrong = _wrong(cell)
             names = [p.name for p in cell.biases]
             if wrong and not told.intersection(names):
                 told.update(names)
-                yield self._misplaced(context, cell, wrong)
+                site = _write_site(_at(cell, wrong)[0], cell.rows[wrong[0]]) or site_of(_at(cell, wrong)[0])
+                lines.setdefault((site, wrong[3]), []).append((cell, wrong))
+        for (site, _), group in lines.items():
+            yield self._misplaced(context, site, group)
         if not told:
             yield from self._left_out(context, cells)
 
-    def _misplaced(self, context: Context, cell: Gates, wrong: tuple[str, float, float, str, Severity]) -> Outcome:
+    def _misplaced(self, context: Context, site: Site | None, group: list[tuple[Gates, _Wrong]]) -> Outcome:
+        """One line's biases."""
+        cell, wrong = group[0]
         gate, level, kept, clause, severity = wrong
-        at = [p for p in cell.biases if _sets(p, cell, gate)] or list(cell.biases)
+        at = [p for one, its in group for p in _at(one, its)]
         keeps = "z" if cell.cell == "gru" else "f"
         start, stop = cell.rows[keeps]
+        more = f" and {len(group) - 1} more" if len(group) > 1 else ""
         return self.finding(
             context,
-            f"`{at[0].name}`: {clause}",
+            f"`{at[0].name}`{more}: {clause}",
             parameters=[p.name for p in at],
             severity=severity,
-            site=_write_site(at[0], cell.rows[gate]) or site_of(at[0]),
+            site=site,
             expected={f"bias_{keeps}": 1.0, "rows": f"{start}:{stop}"},
             actual={f"bias_{keeps}": kept, f"bias_{gate}": level},
             effect="the cell keeps "
@@ -157,9 +165,17 @@ class ForgetBiasMisplaced(Rule):
     def first_layer_only() -> Any:
         return _tagger(1, layers=2)
 
+    @bad
+    def one_on_the_candidate_of_a_cell_by_hand() -> Any:
+        return _by_hand(1)
+
     @good
     def one_on_the_forget_gate() -> Any:
         return _tagger(1)
+
+    @good
+    def one_on_the_forget_gate_of_a_cell_by_hand() -> Any:
+        return _by_hand(2)
 
 
 def _cells(context: Context) -> Iterator[Gates]:
@@ -180,9 +196,22 @@ def _cells(context: Context) -> Iterator[Gates]:
             by_gate.setdefault(layer.consumer_node or -1, []).append(layer)
     for group in by_gate.values():
         rows = {b.name: (b.start, b.stop) for b in group[0].blocks}
-        cell = _gates(context, "lstm", [x.bias for x in group if x.bias], group[0].name, rows)
+        found = dict.fromkeys([*(x.bias for x in group if x.bias), *(n for x in group for n in _added(context, x))])
+        cell = _gates(context, "lstm", list(found), group[0].name, rows)
         if cell is not None:
             yield cell
+
+
+def _added(context: Context, layer: Layer) -> Iterator[str]:
+    """Biases that are no layer's: parameters that the forward adds to a projection before its gates are taken apart."""
+    nodes = context.facts.nodes
+    if not layer.nodes:
+        return
+    sums = [node for node in reached(context.facts, layer.nodes[0], lambda n: n.op == "add") if node.op == "add"]
+    for other in (nodes[i] for node in sums for i in node.inputs):
+        parameter = context.parameter(other.parameters.get("value", "")) if other.op == "parameter" else None
+        if parameter is not None and parameter.shape == (max(block.stop for block in layer.blocks),):
+            yield parameter.name
 
 
 def _suffix(role: str) -> str:
@@ -229,8 +258,17 @@ def _rows(parameter: ParameterFacts, gates: int) -> list[float | None]:
     return found
 
 
-def _wrong(cell: Gates) -> tuple[str, float, float, str, Severity] | None:
-    """(gate with the bias, its value, the forget gate's, what is wrong, severity)."""
+#: Gate with the bias, its value, the forget gate's, what is wrong, severity.
+_Wrong = tuple[str, float, float, str, Severity]
+
+
+def _at(cell: Gates, wrong: _Wrong) -> list[ParameterFacts]:
+    """Which of the two biases carry the constant."""
+    return [p for p in cell.biases if _sets(p, cell, wrong[0])] or list(cell.biases)
+
+
+def _wrong(cell: Gates) -> _Wrong | None:
+    """What is wrong with a cell's biases."""
     if cell.cell == "gru":
         return _against_memory(cell, "z", Severity.NOTE)
     forget = cell.of("f")
@@ -254,7 +292,7 @@ def _wrong(cell: Gates) -> tuple[str, float, float, str, Severity] | None:
     return _against_memory(cell, "f", Severity.WARNING)
 
 
-def _against_memory(cell: Gates, gate: str, severity: Severity) -> tuple[str, float, float, str, Severity] | None:
+def _against_memory(cell: Gates, gate: str, severity: Severity) -> _Wrong | None:
     """A negative constant on the gate that keeps, and on no other."""
     values = cell.of(gate)
     if any(v is None or v > -_RAISED for v in values):
@@ -272,7 +310,7 @@ def _sets(parameter: ParameterFacts, cell: Gates, gate: str) -> bool:
     return any(abs(v or 0.0) >= _RAISED / 2 for v in _rows(parameter, len(_GATES[cell.cell]))[start:stop])
 
 
-def _write_site(parameter: ParameterFacts, rows: tuple[int, int]) -> Any:
+def _write_site(parameter: ParameterFacts, rows: tuple[int, int]) -> Site | None:
     """The last write that touched some of these rows alone."""
     for write in reversed(parameter.writes):
         if write.start is not None and write.stop is not None and write.start < rows[1] and write.stop > rows[0]:
@@ -299,3 +337,28 @@ def _tagger(gate: int, layers: int = 1) -> Any:
             return self.head(self.lstm(x)[0][:, -1])
 
     return Tagger()
+
+
+def _by_hand(gate: int) -> Any:
+    import torch
+    from torch import nn
+
+    class Cell(nn.Module):
+        """Input, candidate, forget and output gate, with one bias beside the two projections."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.x, self.h = nn.Linear(8, 128, bias=False), nn.Linear(32, 128, bias=False)
+            self.bias = nn.Parameter(torch.zeros(128))
+            self.bias.data[gate * 32 : (gate + 1) * 32] = 1.0
+            self.head = nn.Linear(32, 4)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            h = c = x.new_zeros(len(x), 32)
+            for step in range(x.shape[1]):
+                i, j, f, o = (self.x(x[:, step]) + self.h(h) + self.bias).chunk(4, -1)
+                c = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(j)
+                h = torch.sigmoid(o) * torch.tanh(c)
+            return self.head(h)
+
+    return Cell(), (torch.randn(4, 6, 8),)
