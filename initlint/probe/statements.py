@@ -57,6 +57,9 @@ _POSITIONS = {
 _SELECTING = ("isinstance", "type", "class_name", "name", "hasattr", "value")
 #: Why a write was lost, what tells most first.
 _REASONS = ("generated", "replaced", "temporary")
+#: Methods that return another tensor, and how many steps back from a target they are looked for.
+_COPIES = frozenset({"clone", "cpu", "cuda", "to", "float", "double", "half", "contiguous"})
+_DEEP = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,7 +200,7 @@ def _describe(candidate: Candidate, source: Source, view: _View) -> list[InitSta
         index=_index(candidate, source, hits),
         parts=view.misses.in_parts(candidate),
         value_site=_value_site(candidate, source),
-        caller=_caller(hits, candidate),
+        caller=None if _made_here(candidate) else _caller(hits, candidate),
     )
     if candidate.result_unused and candidate.op == MAKES_MODULE and hits.touches:
         kept_out = view.meant.behind(candidate, source)
@@ -372,6 +375,24 @@ def _caller(hits: Hits, candidate: Candidate) -> Site | None:
                 where = span(outer)
                 return None if where is None else make_site(outer[0].co_filename, where, outer[0].co_qualname)
     return None
+
+
+def _made_here(candidate: Candidate) -> bool:
+    """Whether the target, or what a loop takes it from, is a copy that the function itself made."""
+    node: ast.expr | None = candidate.target
+    for _ in range(_DEEP):
+        if isinstance(node, ast.Name):
+            loop, made = candidate.scope.loops.get(node.id), candidate.scope.assigned.get(node.id, [])
+            node = loop[0] if loop is not None else made[0] if len(made) == 1 else None
+        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+            if node.func.attr in _COPIES:
+                return True
+            node = node.func.value
+        elif isinstance(node, ast.Attribute | ast.Subscript):
+            node = node.value
+        else:
+            return False
+    return False
 
 
 def _idle_names(statement: InitStatement, candidate: Candidate, source: Source, view: _View) -> list[InitStatement]:

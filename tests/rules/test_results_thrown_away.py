@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import initlint
-from initlint.findings import Severity
+from initlint import packs
+from initlint.findings import Finding, Severity
+from initlint.rule import Context
+
+IL405 = next(rule for rule in packs.load() if rule.code == "IL405")
 
 HEAD = """
 import torch
@@ -165,3 +171,34 @@ def test_a_function_of_the_projects_own_is_told_as_such(tmp_path: Path) -> None:
     assert "returns a new tensor, which nothing keeps" in finding.message
     assert finding.site is not None
     assert finding.site.text == "truncated(self.fc.weight)"
+
+
+GATES = """
+def init_gates(rnn):
+    for name, param in rnn.named_parameters():
+        if name.startswith("weight_hh"):
+            gates = param.data{copied}.chunk(3, dim=0)
+            for gate in gates:
+                nn.init.orthogonal_(gate)
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.rnn, self.head = nn.GRU(16, 32, batch_first=True), nn.Linear(32, 4)
+        init_gates(self.rnn)
+
+    def forward(self, x):
+        return self.head(self.rnn(x)[0][:, -1])
+
+def example_inputs():
+    return (torch.randn(2, 6, 16),)
+"""
+
+
+def test_gates_of_a_copy_are_told_where_the_copy_is_written(analyse: Callable[..., Any]) -> None:
+    facts = analyse(GATES.format(copied=".clone()"), inputs=None)
+    (finding,) = [o for o in IL405.check(Context(facts)) if isinstance(o, Finding)]
+    assert (finding.severity, finding.parameters) == (Severity.WARNING, ("rnn.weight_hh_l0",))
+    assert finding.site is not None
+    assert "orthogonal_" in finding.site.text
+    assert not list(IL405.check(Context(analyse(GATES.format(copied=""), inputs=None))))
