@@ -37,6 +37,8 @@ _SIDES = re.compile(r"(\d+) ?[*x×] ?(\d+)\D+(\d+) ?[*x×] ?(\d+)")
 # "input must have 3 dimensions, got 2", "Expected 2D or 3D (batch mode) tensor with ..., but got: [4, 8]"
 _AXES = re.compile(r"\b(\d)-?[dD]\b|\b(\d) dim(?:ension)?s?\b")
 _SIZE = re.compile(r"\[([\d, ]+)\]")
+# Of a product of batches (bmm): samples and rows that the second operand should have, and those that it has.
+_BATCHES = re.compile(r"first two dimensions of batch2 tensor to be: \[(\d+), (\d+)\] but got: \[(\d+), (\d+)\]")
 _BROADCAST = "must match the size of tensor"
 #: Elements of an axis that is put in: few, and no size that other axes usually have.
 _AXIS = 6
@@ -92,6 +94,9 @@ def by_shapes(attempt: Failed) -> Iterator[Assignment]:
     found = _SIDES.search(text) if attempt.failure is None else None
     if found is not None:
         yield from _in_proportion(attempt, (int(found[1]), int(found[2])), (int(found[3]), int(found[4])))
+    found = _BATCHES.search(text)
+    if found is not None:
+        yield from _batches(attempt, *map(int, found.groups()))
     found = CHANNELS.search(text)
     if found is not None:
         yield from _turned(attempt, int(found[1]), int(found[2]))
@@ -100,6 +105,18 @@ def by_shapes(attempt: Failed) -> Iterator[Assignment]:
         for name in feeders(attempt):
             for fixed in scaled(attempt.guesses[name], int(found[1]), sum(numbers_in(found[3])), channels_second=False):
                 yield changed(attempt, name, fixed)
+
+
+def _batches(attempt: Failed, samples: int, rows: int, samples_had: int, rows_had: int) -> Iterator[Assignment]:
+    """Matrices generated for each sample meet its features: one index a sample, and features of that size."""
+    for name in feeders(attempt) if samples != samples_had else ():
+        guess = attempt.guesses[name]
+        if guess.high is not None and len(guess.shape) == 2 and math.prod(guess.shape) in (samples, samples_had):
+            yield changed(attempt, name, guess.resized(guess.shape[:1]))
+    for name in feeders(attempt) if rows != rows_had else ():
+        guess = attempt.guesses[name]
+        for fixed in fitted(guess, rows_had, rows):
+            yield changed(attempt, name, Guess("features", fixed.shape) if guess.high is not None else fixed)
 
 
 def _turned(attempt: Failed, want: int, have: int) -> Iterator[Assignment]:

@@ -23,7 +23,8 @@ _NAMED: tuple[tuple[str, str], ...] = (
 )
 #: Samples of a waveform: a fifth of a second at 16 kHz, which holds several windows of a spectrogram.
 WAVE = 3200
-_SINGLE = re.compile("label|class|^y$|user|item")
+# One for each sample: also the id of a task, a speaker, a domain; of tokens one would say ids.
+_SINGLE = re.compile("label|class|^y$|user|item|(?<!token)(?<!input)_id$")
 
 
 def by_name(name: str, batch: int, high: int) -> Guess | None:
