@@ -66,6 +66,10 @@ class SymmetricUnits(Rule):
         for finding in self._constant(context):
             reported.update(finding.parameters)
             yield finding
+        for finding in self._one_kernel(context):
+            if not reported & set(finding.parameters):
+                reported.update(finding.parameters)
+                yield finding
         for finding in self._repeated(context):
             if not reported & set(finding.parameters):
                 reported.update(finding.parameters)
@@ -93,6 +97,27 @@ class SymmetricUnits(Rule):
                 fix="nn.init.normal_(queries, std=0.02)  # each query needs its own start",
                 topic="symmetry",
                 why="Attention gives equal queries equal results.",
+            )
+
+    def _one_kernel(self, context: Context) -> Iterator[Finding]:
+        """One kernel from every channel to every channel, where it was meant from each to itself (upsampling)."""
+        chosen = {layer.weight: p for layer in context.facts.layers if (p := _one_kernel(context, layer)) is not None}
+        for group in by_cause(list(chosen.values())).values():
+            first = group[0]
+            yield self.finding(
+                context,
+                f"all {first.shape[0]} x {first.shape[1]} kernels of `{first.name}`"
+                + (f" and of {len(group) - 1} more" if len(group) > 1 else "")
+                + " are the same: every output is one sum of all inputs",
+                parameters=[p.name for p in group],
+                severity=Severity.WARNING,
+                site=site_of(first),
+                expected={"distinct_units": first.shape[0]},
+                actual={"distinct_units": 1},
+                effect=f"the outputs start equal, each a sum over {first.shape[0]} channels",
+                fix="weight[range(channels), range(channels)] = kernel  # from each channel to itself, zeros elsewhere",
+                topic="symmetry",
+                why="A kernel of interpolation that is broadcast over both axes of channels mixes all of them alike.",
             )
 
     def _repeated(self, context: Context) -> Iterator[Finding]:
@@ -192,6 +217,14 @@ class SymmetricUnits(Rule):
                 topic="symmetry",
                 why="Equal incoming and outgoing weights give equal activations and equal gradients.",
             )
+
+    @bad
+    def one_upsampling_kernel_for_all_pairs() -> Any:
+        return _upsampled(every=True)
+
+    @good
+    def one_upsampling_kernel_for_each_channel() -> Any:
+        return _upsampled(every=False)
 
     @bad
     def constant_weights() -> Any:
@@ -379,6 +412,18 @@ def _drawn_once(context: Context, layer: Layer) -> ParameterFacts | None:
     return weight if equal >= _MOST * (units.count - 1) else None
 
 
+def _one_kernel(context: Context, layer: Layer) -> ParameterFacts | None:
+    """The layer's weight where it has several taps, not of one value, and each pair of channels has the same ones."""
+    weight = context.parameter(layer.weight)
+    stats = weight.stats if weight is not None and weight.kind == "parameter" and weight.requires_grad else None
+    if weight is None or stats is None or stats.rows is None or stats.columns is None or layer.groups != 1:
+        return None
+    if layer.kind not in ("conv", "conv_transpose") or stats.minimum == stats.maximum or _untrained(context, weight):
+        return None
+    axes = (stats.rows, stats.columns)
+    return weight if all(u.count >= _SEVERAL and u.duplicates == u.count - 1 for u in axes) else None
+
+
 def _reads(context: Context, equal: EqualSlices) -> bool:
     """Whether the equal slices belong to the inputs of a layer: they follow from equal units that it reads."""
     for layer in context.layers_of(equal.name):
@@ -489,3 +534,20 @@ def _reading_layers(context: Context, layer: Layer) -> list[Layer]:
         node for start in layer.nodes for node in reached(context.facts, start, lambda n: n.index not in by_node)
     ]
     return [by_node[node.index] for node in reading if node.index in by_node]
+
+
+def _upsampled(*, every: bool) -> Any:
+    import torch
+    from torch import nn
+
+    model = nn.Sequential(nn.Conv2d(3, 6, 3, padding=1), nn.ConvTranspose2d(6, 6, 4, 2, 1, bias=False))
+    ramp = torch.tensor([0.25, 0.75, 0.75, 0.25])
+    kernel, places = ramp[:, None] * ramp, torch.arange(6)
+    with torch.no_grad():
+        weight = model.get_parameter("1.weight")
+        weight.zero_()
+        if every:
+            weight.copy_(kernel.expand_as(weight))
+        else:
+            weight[places, places] = kernel
+    return model, (torch.randn(2, 3, 8, 8),)
