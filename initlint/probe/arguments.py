@@ -374,6 +374,9 @@ def _annotation(parameter: inspect.Parameter, namespace: Mapping[str, Any]) -> A
 
 
 def _proposal(subject: Any, chosen: Chosen) -> Proposal:
+    from initlint.probe import conventions
+
+    chosen = {name: (conventions.completed(name, value, subject), origin) for name, (value, origin) in chosen.items()}
     positional_only = [p.name for p in parameters_of(subject) if p.kind is p.POSITIONAL_ONLY]
     args = tuple(chosen[name][0] for name in positional_only if name in chosen)
     kwargs = {name: value for name, (value, _) in chosen.items() if name not in positional_only}

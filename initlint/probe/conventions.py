@@ -253,6 +253,28 @@ def config_for(attributes: Mapping[str, None], namespace: Mapping[str, Any]) -> 
     return NOTHING, ""
 
 
+def completed(name: str, value: Any, subject: Any) -> Any:
+    """A configuration with sizes for the fields that are nothing by default and that the constructor will not have so:
+    ``assert config.vocab_size is not None``."""
+    if not dataclasses.is_dataclass(value) or isinstance(value, type):
+        return value
+    tree = tree_of(constructor(subject) if isinstance(subject, type) else subject)
+    if tree is None:
+        return value
+    missing = {f.name: f.type for f in dataclasses.fields(value) if getattr(value, f.name) is None}
+    sizes = {}
+    for node in ast.walk(tree):
+        test = node.test if isinstance(node, ast.Assert) else None
+        if isinstance(test, ast.Compare) and len(test.ops) == 1 and isinstance(test.ops[0], ast.IsNot):
+            owner, _, field = dotted(test.left).rpartition(".")
+            if owner == name and field in missing:
+                sizes[field] = value_for(field, int, Usage(), {})[0]
+    try:
+        return dataclasses.replace(value, **sizes) if sizes and NOTHING not in sizes.values() else value
+    except Exception:  # a configuration class of user code may refuse for any reason
+        return value
+
+
 def config_called(name: str, subject: Any, namespace: Mapping[str, Any]) -> tuple[Any, str]:
     """An instance of a configuration class of the module, for an argument that is called a configuration.
 

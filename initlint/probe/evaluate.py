@@ -19,8 +19,9 @@ from typing import Any
 
 import torch
 
-from initlint.probe import config_formats, configs
+from initlint.probe import config_formats, configs, project_names
 from initlint.probe.callsites import CallSite, assigned, entries, loop_source, opened, option_default, scan_of
+from initlint.probe.dependencies import depends_on
 from initlint.probe.names import dotted
 from initlint.probe.provenance_words import words
 
@@ -179,7 +180,37 @@ class Evaluator:
         expression = assigned(self.site, node.id)
         if expression is not None:
             return self._filled(node.id, self.value(expression, depth), depth)
-        return self._resolved(self.scan.imports.get(node.id, node.id))
+        name = self.scan.imports.get(node.id, node.id)
+        try:
+            return self._resolved(name)
+        except Unknown:
+            return self._elsewhere(name, depth)
+
+    def _elsewhere(self, name: str, depth: int) -> Any:
+        """A constant of another file of the project."""
+        source = project_names.module_of(name, self.site.source.path)
+        last = name.rpartition(".")[2]
+        if source is None or assigned(project_names.at_end(source), last) is None:
+            raise Unknown
+        return self._at(project_names.at_end(source)).value(ast.Name(last, ast.Load()), depth)
+
+    def _at(self, site: CallSite) -> Evaluator:
+        """An evaluator for another place of the project, whose file the value then depends on."""
+        depends_on(site.source.path)
+        return Evaluator(site, self.namespace, self.module)
+
+    def _made(self, node: ast.Call, depth: int) -> Any:
+        """What a function of the project returns without arguments, or what a class keeps of all that it is given."""
+        name = self.scan.canonical(node.func)
+        here = self.site.source if "." not in name else project_names.module_of(name, self.site.source.path)
+        found = project_names.definition(here, name.rpartition(".")[2]) if here is not None else None
+        if here is not None and isinstance(found, ast.FunctionDef) and not node.args and not node.keywords:
+            end = project_names.returned(here, found)
+            if end is not None:
+                return self._at(end[0]).value(end[1], depth)
+        if isinstance(found, ast.ClassDef) and not node.args and project_names.keeps_all(found):
+            return configs.Section({k.arg: self.value(k.value, depth) for k in node.keywords if k.arg is not None})
+        raise Unknown
 
     def _filled(self, name: str, value: Any, depth: int) -> Any:
         """A dictionary with the entries that later statements put into it."""
@@ -189,7 +220,7 @@ class Evaluator:
         for key, item in entries(self.site, name):
             with contextlib.suppress(Unknown):  # the others are told all the same
                 more[self.value(key, depth)] = self.value(item, depth)
-        return {**value, **more}
+        return type(value)({**value, **more})
 
     def _attribute(self, node: ast.Attribute, depth: int) -> Any:
         if node.attr.startswith("_"):
@@ -238,9 +269,12 @@ class Evaluator:
         read = self._read(node, depth)
         if read is not None:
             return read
-        function = self.value(node.func, depth)
+        try:
+            function = self.value(node.func, depth)
+        except Unknown:
+            return self._made(node, depth)
         if not self._may_call(function):
-            raise Unknown
+            return self._made(node, depth)
         args = self._items(node.args, depth)
         kwargs: dict[str, Any] = {}
         for keyword in node.keywords:

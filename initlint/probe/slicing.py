@@ -23,6 +23,10 @@ _ENDING = frozenset(["error", "exit", "print_help", "print_usage"])
 _OWN_METHODS = frozenset(
     ["apply", "to", "cpu", "half", "float", "double", "bfloat16", "train", "eval", "requires_grad_", "cuda"]
 )
+# Calls that make a class, and do nothing else.
+_CLASSES = frozenset(
+    ["collections.namedtuple", "typing.NamedTuple", "typing.TypedDict", "dataclasses.make_dataclass", "enum.Enum"]
+)
 # Methods that Python or nn.Module calls by themselves, from construction and forward.
 _ENTRY = frozenset(["forward", "reset_parameters", "extra_repr", "setup"])
 
@@ -244,10 +248,14 @@ class _Slicer:
                 return True
             if (bound(node) | (changed(node) & self.variables)) & self.wanted:
                 return True
-            return isinstance(node, ast.Assign) and isinstance(node.value, ast.Constant)
+            return isinstance(node, ast.Assign) and (isinstance(node.value, ast.Constant) or self._is_class(node.value))
         if isinstance(node, ast.Expr) and isinstance(node.value, ast.Call):
             return self._wants_call(node.value)
         return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+
+    def _is_class(self, value: ast.expr) -> bool:
+        """Whether an assignment defines a class: ``Args = namedtuple("Args", "width depth")``."""
+        return isinstance(value, ast.Call) and self.scan.canonical(value.func) in _CLASSES
 
     def _wants_call(self, call: ast.Call) -> bool:
         """Whether a top-level call belongs to making the wanted names."""

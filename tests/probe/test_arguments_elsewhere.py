@@ -1,0 +1,87 @@
+"""Constructor arguments that other files of a project make: records, functions that return them, constants."""
+
+from __future__ import annotations
+
+from typing import Any
+
+NET = """
+from torch import nn
+class Net(nn.Module):
+    def __init__(self, hparams):
+        super().__init__()
+        self.layer = nn.Linear(hparams.width, hparams.symbols)
+    def forward(self, x):
+        return self.layer(x)
+"""
+HPARAMS = """
+import os
+from symbols import symbols
+class HParams(object):
+    def __init__(self, **kwargs):
+        self.__dict__.update(kwargs)
+def create_hparams(text=None):
+    hparams = HParams(width=24, symbols=len(symbols), rate=1e-3)
+    if text:
+        hparams.parse(text)
+    return hparams
+os.remove("kept.txt")
+"""
+README = "Use it:\n```python\nfrom hparams import create_hparams\nnet = Net(create_hparams())\n```\n"
+RECORD = """
+from collections import namedtuple
+from torch import nn
+Args = namedtuple("Args", "width depth", defaults=(20, 3))
+class Net(nn.Module):
+    def __init__(self, args):
+        super().__init__()
+        self.layers = nn.Sequential(*(nn.Linear(args.width, args.width) for _ in range(args.depth)))
+    def forward(self, x):
+        return self.layers(x)
+"""
+OPTIONAL = """
+from dataclasses import dataclass
+from typing import Optional
+from torch import nn
+@dataclass
+class Config:
+    vocab_size: Optional[int] = None
+    width: int = 12
+class Net(nn.Module):
+    def __init__(self, config):
+        super().__init__()
+        assert config.vocab_size is not None
+        self.table = nn.Embedding(config.vocab_size, config.width)
+        self.head = nn.Linear(config.width, config.vocab_size)
+    def forward(self, ids):
+        return self.head(self.table(ids))
+"""
+
+
+def shapes(facts: Any) -> dict[str, tuple[int, ...]]:
+    return {p.name: p.shape for p in facts.parameters if len(p.shape) > 1}
+
+
+def test_a_function_of_the_project_returns_the_configuration(probe_files: Any) -> None:
+    symbols = "letters = 'abc'\nsymbols = ['_'] + list(letters)\n"
+    files = {"model.py": NET, "hparams.py": HPARAMS, "symbols.py": symbols, "README.md": README, "kept.txt": "kept"}
+    (result,) = probe_files("model.py", files={**files, "setup.py": ""})
+    (facts,) = result.models
+    assert shapes(facts) == {"layer.weight": (4, 24)}
+    assert facts.arguments[0].origin == "call site README.md:4"
+    assert {"hparams.py", "symbols.py"} <= {path.rpartition("/")[2] for path, *_ in result.dependencies}
+    assert "kept.txt" not in {path.rpartition("/")[2] for path, *_ in result.dependencies}  # nothing was run
+
+
+def test_a_record_type_is_a_definition(probe_files: Any) -> None:
+    (result,) = probe_files("model.py", files={"model.py": RECORD})
+    (facts,) = result.models
+    assert shapes(facts) == {f"layers.{i}.weight": (20, 20) for i in range(3)}
+    assert facts.arguments[0].origin == "defaults of Args"
+
+
+def test_a_size_that_the_constructor_asks_for(probe_files: Any) -> None:
+    (result,) = probe_files("model.py", files={"model.py": OPTIONAL})
+    (facts,) = result.models
+    sizes = shapes(facts)
+    assert sizes["table.weight"][1] == 12
+    assert sizes["head.weight"] == sizes["table.weight"]
