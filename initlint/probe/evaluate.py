@@ -290,14 +290,17 @@ class Evaluator:
         return (
             function.__module__ == self.module
             or self._of_project(function)
+            or (issubclass(function, tuple) and hasattr(function, "_fields") and self._same_package(function))
             or function.__module__.startswith("torch.nn.")
             or (dataclasses.is_dataclass(function) and function in self.namespace.values())
         )
 
     def _of_project(self, function: type) -> bool:
         """Whether this is another model of the target's package, as the encoder that a wrapper is given."""
-        same = function.__module__.partition(".")[0] == self.module.partition(".")[0]
-        return same and issubclass(function, torch.nn.Module)
+        return self._same_package(function) and issubclass(function, torch.nn.Module)
+
+    def _same_package(self, function: type) -> bool:
+        return function.__module__.partition(".")[0] == self.module.partition(".")[0]
 
     def _resolved(self, name: str) -> Any:
         """An imported or module-level name: torch's own, the model's module's, or a builtin."""

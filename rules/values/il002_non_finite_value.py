@@ -22,7 +22,8 @@ class NonFiniteValue(Rule):
     ## What it does
     Reports parameters that contain NaN or infinity which the code wrote (memory that nobody wrote is IL001).
     Of buffers only NaN counts, and only where the traced forward computes with it: masks hold -inf on purpose, and a
-    placeholder that is filled in the first forward is read by nothing but a test for NaN.
+    placeholder that is filled in the first forward is read by nothing but a test for NaN. A parameter with which no
+    forward computes, because the first one sets it, is a note.
 
     ## Why is this bad?
     One NaN in a weight makes the loss NaN in the first step, and no later step can undo it.
@@ -62,14 +63,19 @@ class NonFiniteValue(Rule):
             nans = sum(p.stats.nans for p in group if p.stats)
             infs = sum(p.stats.infs for p in group if p.stats)
             site = next((w.site for w in reversed(group[0].writes) if w.site), group[0].created)
+            # a forward ran to its end and computed with other values: the first one sets them (trees, activation norms)
+            unread = context.facts.trace.ran and not any(_read(context, p) for p in group)
             yield self.finding(
                 context,
                 f"`{group[0].name}` starts with {nans} NaN and {infs} infinite values",
                 parameters=[p.name for p in group],
+                severity=Severity.NOTE if unread else Severity.ERROR,
                 site=site,
                 expected={"non_finite": 0},
                 actual={"nan": nans, "inf": infs},
-                effect="the loss is NaN from the first step",
+                effect="the forward does not compute with these values: it sets others first, if it needs any"
+                if unread
+                else "the loss is NaN from the first step",
                 topic="value",
             )
 
@@ -107,6 +113,30 @@ class NonFiniteValue(Rule):
                 return self.fc(x) + self.bias * self.mask
 
         return Masked()
+
+    @good
+    def parameter_set_by_the_first_forward() -> Any:
+        import torch
+        from torch import nn
+
+        class Trees(nn.Module):
+            """Thresholds from the first samples (Popov et al. 2019, NODE)."""
+
+            def __init__(self) -> None:
+                super().__init__()
+                self.fc = nn.Linear(8, 6)
+                self.thresholds = nn.Parameter(torch.full((6,), float("nan")))
+                self.is_set = False
+
+            def forward(self, x: torch.Tensor) -> torch.Tensor:
+                y = self.fc(x)
+                if not self.is_set:
+                    with torch.no_grad():
+                        self.thresholds.copy_(y[0])
+                    self.is_set = True
+                return torch.sigmoid(y - self.thresholds)
+
+        return Trees(), (torch.randn(16, 8),)
 
     @good
     def filled_by_the_first_forward() -> Any:

@@ -363,3 +363,21 @@ def test_a_window_wider_than_the_map() -> None:
     conv = run.models[0].rows[0].signal
     assert conv.gradient_std == pytest.approx(conv.measured_gradient_std, rel=0.2)
     assert next(n.attrs["window"] for n in run.models[0].facts.nodes if n.op == "pool") == 49
+
+
+class Choosing(nn.Module):
+    """Features chosen by a softmax of U(0, 1) (Popov et al. 2019), which is the same for U(-0.5, 0.5), or by the draw."""
+
+    def __init__(self, *, chosen: bool) -> None:
+        super().__init__()
+        self.chosen = chosen
+        self.select, self.head = nn.Parameter(torch.rand(32, 24)), nn.Linear(24, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(torch.tanh(x @ (self.select.softmax(0) if self.chosen else self.select)))
+
+
+def test_the_mean_of_what_goes_through_a_softmax() -> None:
+    inputs = (torch.randn(8, 32),)
+    assert loud(judged(lambda: Choosing(chosen=True), inputs)) == []
+    assert "IL109" in loud(judged(lambda: Choosing(chosen=False), inputs))
