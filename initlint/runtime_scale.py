@@ -16,8 +16,8 @@ _SAME = 1.5
 _TWICE = 2.0
 #: How torch makes weights whose scale is not that of the parameter.
 _NORMED = ("weight_norm", "spectral_norm")
-#: Functions that a weight is passed through to be positive (Agarwal et al. 2021, section 3: exp of N(4, 0.5); Popov et al.
-#: 2019, section 3.1: features chosen by the softmax of U(0, 1)).
+#: Functions that a weight is passed through to be positive (Agarwal et al. 2021, section 3: exp of N(4, 0.5); Popov et
+#: al. 2019, section 3.1: features chosen by the softmax of U(0, 1)).
 _POSITIVE = "exp|exp2|softplus|sigmoid|softmax"
 #: What only changes how numbers are stored.
 _CASTS = "float|double|half|bfloat16|to|type|type_as|contiguous|clone"

@@ -366,7 +366,7 @@ def test_a_window_wider_than_the_map() -> None:
 
 
 class Choosing(nn.Module):
-    """Features chosen by a softmax of U(0, 1) (Popov et al. 2019), which is the same for U(-0.5, 0.5), or by the draw."""
+    """Features chosen by a softmax of U(0, 1) (Popov et al. 2019), the same for U(-0.5, 0.5), or by the draw itself."""
 
     def __init__(self, *, chosen: bool) -> None:
         super().__init__()
