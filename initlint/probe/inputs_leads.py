@@ -146,7 +146,7 @@ def first_layers(root: nn.Module, batch: int) -> list[list[Guess]]:
     """Candidates of the weighted layers in order of registration, one list for each different layer."""
     found: list[list[Guess]] = []
     for module in root.modules():
-        if any(True for _ in module.parameters(recurse=False)) or isinstance(module, nn.MultiheadAttention):
+        if any(True for _ in nn.Module.parameters(module, recurse=False)) or isinstance(module, nn.MultiheadAttention):
             guesses = wants(module, batch)
             if guesses and guesses not in found:
                 found.append(guesses)

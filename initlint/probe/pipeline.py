@@ -110,7 +110,7 @@ def _analyse_sharded(model: nn.Module, name: str, target: str, options: ProbeOpt
     found, notes = distributed.reduced(model)
     twin = distributed.plain_copy(model)
     cls = type(twin)
-    device = next(model.parameters()).device.type
+    device = next(iter(model.parameters())).device.type
     identity = Identity(name or cls.__name__, target or f"{cls.__module__}:{cls.__qualname__}", notes=notes)
     record = _record_of_live(twin)
     facts = describe(twin, record, identity, options)

@@ -39,7 +39,7 @@ def paths_of(value: Any) -> list[tuple[Path, torch.Tensor]]:
 def holds_modules(value: Any, depth: int = 3) -> bool:
     """Whether there is a module with parameters among nested arguments."""
     if isinstance(value, nn.Module):
-        return next(value.parameters(), None) is not None
+        return next(iter(value.parameters()), None) is not None
     if isinstance(value, (tuple, list)) and depth:
         return any(holds_modules(item, depth - 1) for item in value)
     if isinstance(value, Mapping) and depth:

@@ -103,7 +103,7 @@ def _wrapping(model: nn.Module) -> set[str]:
     found = set()
     for name, module in model.named_modules():
         children = list(module.named_children())
-        if len(children) == 1 and not any(True for _ in module.parameters(recurse=False)):
+        if len(children) == 1 and not any(True for _ in nn.Module.parameters(module, recurse=False)):
             found.add(f"{name}.{children[0][0]}" if name else children[0][0])
     return found
 

@@ -213,7 +213,7 @@ class _Islands:
         if id(module) in self.done or time.monotonic() > self.deadline:
             return
         self.done.add(id(module))
-        if next(module.parameters(), None) is None or (is_leaf(module) and self.names[id(module)]):
+        if next(iter(module.parameters()), None) is None or (is_leaf(module) and self.names[id(module)]):
             return
         leaves: dict[int, str] = {}
         opened: list[nn.Module] = []

@@ -106,7 +106,7 @@ def _in_layers(model: nn.Module) -> Iterator[nn.Parameter]:
     """The parameters of linear layers and convolutions."""
     for module in model.modules():
         if isinstance(module, (nn.Linear, nn.modules.conv._ConvNd)):
-            yield from module.parameters(recurse=False)
+            yield from nn.Module.parameters(module, recurse=False)
 
 
 def _rows(parameter: nn.Parameter) -> Iterator[tuple[int, tuple[torch.Tensor, ...]]]:
