@@ -47,6 +47,8 @@ _NEEDS_INDEX = re.compile(
     r"one_hot is only applicable|index.*int64|only support integer|Expected dtype int",
     re.IGNORECASE,
 )
+# "~ (operator.invert) is only implemented on integer and Boolean-type tensors"
+_NEEDS_TRUTH = re.compile("only implemented on integer and Boolean|expected a (?:bool|boolean) tensor", re.IGNORECASE)
 _OTHER_FLOAT = re.compile(r"same dtype|scalar type|Input type|should be the same", re.IGNORECASE)
 _NEEDS_FLOAT = re.compile(
     r"must have the same dtype|not implemented for '(Long|Int|Bool)'|expected .*(Float|Half|Double)|"
@@ -161,6 +163,10 @@ def _dtypes(attempt: Failed, root: nn.Module) -> Iterator[Assignment]:
                     yield changed(attempt, name, replace(attempt.guesses[name], high=classes))
                 yield changed(attempt, name, Guess("ids", shape[:1], torch.int64, classes))
                 yield changed(attempt, name, Guess("ids", shape[:2], torch.int64, classes))
+    if _NEEDS_TRUTH.search(text):
+        for name in names:
+            if attempt.guesses[name].dtype.is_floating_point:
+                yield changed(attempt, name, Guess("mask", attempt.guesses[name].shape, torch.bool, fill="ones"))
     if _OTHER_FLOAT.search(text):
         yield from _as_parameters(attempt, root)
     if _NEEDS_INDEX.search(text):

@@ -16,6 +16,8 @@ from initlint.signal.scene import Scene, text
 WEIGHTED = frozenset({"linear", "conv", "conv_transpose", "bilinear", "embedding", "mha", "recurrent"})
 #: Inputs considered as the main one; further ones are conditions or masks.
 MOST_INPUTS = 6
+#: An adapter or a block by itself, x + f(x), has up to so many layers; nets that predict a residual have ten and more.
+ADAPTER = 4
 #: Ops at most between a loss and the number that a model makes of it: means, weights, regularisers.
 OBJECTIVE = 16
 #: Ops after which a norm still cancels the scale of what came before: homogeneous of degree one.
@@ -50,7 +52,22 @@ def trunk(scene: Scene, outputs: Sequence[int]) -> tuple[int, ...]:
         mark = (sum(scene.nodes[i].op in WEIGHTED for i in found), len(found))
         if mark > score:
             best, score = found, mark
-    return best
+    return best if score[0] > 0 else _beside_skip(scene, best)
+
+
+def _beside_skip(scene: Scene, skipped: tuple[int, ...]) -> tuple[int, ...]:
+    """The trunk of a net that a residual stream without a weight leads past: of the sum at its end the deepest operand.
+
+    Nets that predict a residual of their input (Kim et al. 2016, VDSR; Zhang et al. 2017, DnCNN) are that operand.
+    """
+    for join in reversed(skipped):
+        node = scene.nodes[join]
+        beside = [i for i in node.inputs if i not in skipped] if node.op in ("add", "sub") else []
+        if beside:
+            inner = between(scene, skipped[0], max(beside, key=lambda i: _depth(scene, i)))
+            if sum(scene.nodes[i].op in WEIGHTED for i in inner) > ADAPTER:
+                return (*inner, *(i for i in skipped if i >= join))
+    return skipped
 
 
 def _prediction(scene: Scene, index: int) -> int:

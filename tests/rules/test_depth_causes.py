@@ -85,3 +85,25 @@ def test_growth_at_batch_norms_is_no_fault_of_the_gates_beside_them(depth: int, 
     assert float(str(model.profile[1]["energy"])) > (6.5 if severity is None else 9.5)  # log10
     said = [(f.severity, f.parameters) for f in run.findings if f.code == "IL204"]
     assert said == ([] if severity is None else [(severity, ())])
+
+
+class Denoiser(nn.Module):
+    """A chain that predicts the residual of its input (Kim et al. 2016, VDSR): a stream without a weight leads past it."""
+
+    def __init__(self, *, he: bool) -> None:
+        super().__init__()
+        convs = [nn.Conv2d(1 if i == 0 else 32, 1 if i == 15 else 32, 3, padding=1) for i in range(16)]
+        self.chain = nn.Sequential(*(part for conv in convs for part in (conv, nn.ReLU())))
+        for conv in convs if he else ():
+            nn.init.kaiming_normal_(conv.weight, nonlinearity="relu")
+            assert conv.bias is not None
+            nn.init.zeros_(conv.bias)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x + self.chain[:-1](x)
+
+
+@pytest.mark.parametrize(("he", "codes"), [(True, []), (False, ["IL103"])])
+def test_the_depth_of_a_net_that_the_input_is_led_past(he: bool, codes: list[str]) -> None:
+    run = initlint.check(lambda: Denoiser(he=he), inputs=(torch.randn(4, 1, 12, 12),), seed=0)
+    assert [f.code for f in run.findings if f.severity > Severity.NOTE] == codes
