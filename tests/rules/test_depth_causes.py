@@ -88,7 +88,7 @@ def test_growth_at_batch_norms_is_no_fault_of_the_gates_beside_them(depth: int, 
 
 
 class Denoiser(nn.Module):
-    """A chain that predicts the residual of its input (Kim et al. 2016, VDSR): a stream without a weight leads past it."""
+    """A chain that predicts the residual of its input (Kim et al. 2016, VDSR): a stream without weights passes by."""
 
     def __init__(self, *, he: bool) -> None:
         super().__init__()
