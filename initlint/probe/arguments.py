@@ -281,10 +281,12 @@ def _filled(
             if value is conventions.NOTHING and usage.called < 0 and not usage.module:  # no configuration is called
                 read = read if read is not None else configs.entries(subject)
                 if paths := read.get(parameter.name):
-                    value, origin = configs.made(paths, parameter.name), "convention"
-                    if value is conventions.NOTHING:  # real sizes are large: where small ones can be made up, these do
-                        declared, origin = _options(paths, script, directory)
-                        value = configs.made(paths, parameter.name, declared)
+                    declared, options = _options(paths, script, directory)
+                    # real sizes are large: where small ones can be made up, these do, but no choice by a word or a flag
+                    words = {name: option for name, option in declared.items() if isinstance(option, str | bool)}
+                    value, origin = configs.made(paths, parameter.name, words), options if words else "convention"
+                    if value is conventions.NOTHING:
+                        value, origin = configs.made(paths, parameter.name, declared), options
         if value is conventions.NOTHING and guess:
             value, origin = conventions.config_called(parameter.name, subject, namespace)
         if value is conventions.NOTHING and guess and not usage.attributes:  # a number has no entries

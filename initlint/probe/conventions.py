@@ -75,6 +75,8 @@ _NAMES: tuple[tuple[str, Any], ...] = (
         64,
     ),
     (r"(time|diffusion|num|n|max)?(steps|timesteps|t)|iterations?|iters", 8),
+    (r"(n|num)?(mels?|melbins?|melchannels?)", 40),
+    (r"n?fft(size|length|n)?|win(dow)?(len(gth)?|size)", 64),
     (r"bias|useb?ias|affine|bn|usebn|batchnorm|usebatchnorm|residual|causal", True),
     (r"bidirectional|bidir|batchfirst", False),
     (r"(attn|attention)(res(olution)?s?)", ()),  # no attention: the resolutions where a U-Net has some
@@ -138,12 +140,18 @@ def value_for(name: str, annotation: Any, usage: Usage, namespace: Mapping[str, 
     return NOTHING, ""
 
 
+#: How many there are of what an argument counts (``num_part``).
+_FEW = 4
+
+
 def by_name(name: str) -> Any:
     """The field's usual meaning of an argument name, at a small size; ``dim_in`` means what ``in_dim`` does."""
     words = ["num" if word == "nb" else word for word in name.lower().split("_")]
     keys = ["".join(words)] if len(words) != 2 else ["".join(words), "".join(reversed(words))]
-    off = False if len(words) > 1 and words[0] in _OPTIONS else NOTHING
-    return next((value for key in keys for pattern, value in _TABLE if pattern.fullmatch(key)), off)
+    rest: Any = NOTHING
+    if len(words) > 1:  # of names that the table does not have: an option is off, of what is counted there are a few
+        rest = False if words[0] in _OPTIONS else _FEW if words[0] in ("num", "n") else NOTHING
+    return next((value for key in keys for pattern, value in _TABLE if pattern.fullmatch(key)), rest)
 
 
 def is_width(name: str) -> bool:

@@ -85,3 +85,37 @@ def test_a_size_that_the_constructor_asks_for(probe_files: Any) -> None:
     sizes = shapes(facts)
     assert sizes["table.weight"][1] == 12
     assert sizes["head.weight"] == sizes["table.weight"]
+
+
+CHOICE = """
+from torch import nn
+class Net(nn.Module):
+    def __init__(self, configs):
+        super().__init__()
+        self.layer = nn.TransformerEncoderLayer(
+            configs.d_model, configs.n_heads, activation=configs.activation, batch_first=True
+        )
+        self.head = nn.Linear(configs.d_model, configs.num_parts)
+    def forward(self, x):
+        return self.head(self.layer(x))
+"""
+RUN = """
+import argparse
+from model import Net
+parser = argparse.ArgumentParser()
+parser.add_argument("--activation", type=str, default="gelu")
+parser.add_argument("--d_model", type=int, default=4096)
+parser.add_argument("--n_heads", type=int, default=64)
+args = parser.parse_args()
+model = Net(args)
+"""
+
+
+def test_words_of_the_command_line_and_small_sizes(probe_files: Any) -> None:
+    (result,) = probe_files("model.py::Net", files={"model.py": CHOICE, "run.py": RUN, "setup.py": ""})
+    (facts,) = result.models
+    assert (facts.status, facts.trace.ran) == ("analysed", True)
+    sizes = shapes(facts)
+    assert sizes["head.weight"][0] == 4  # nobody says how many parts
+    assert sizes["head.weight"][1] < 4096
+    assert any(node.attrs.get("fn") == "gelu" for node in facts.nodes)
