@@ -63,9 +63,9 @@ class DepthRule(Rule):
         sharp = by_temperature(context, self.span, warning)
         if sharp:  # IL211 tells what is wrong with them
             culprits = list({p.name: p for index in sharp for p in projections(context, index)}.values()) or culprits
-        elif self.span == "gradient" and not gains and not _theirs(context, span, culprits):
+        elif self.span == "gradient" and not gains and _by_norms(context, span, culprits):
             if severity is Severity.ERROR and not self.shrinks:  # nets of this depth do not train (Yang et al. 2019)
-                yield self._by_norms(context, span)
+                yield self._grown(context, span)
             return
         if not culprits or shut_by_gates(context):
             return
@@ -87,7 +87,7 @@ class DepthRule(Rule):
             topic="scale",
         )
 
-    def _by_norms(self, context: Context, span: Span) -> Outcome:
+    def _grown(self, context: Context, span: Span) -> Outcome:
         """Growth that no scale of a weight changes: told, but nothing that an initialisation could mend."""
         first, last = _label(context, span.first), _label(context, span.last)
         return self.finding(
@@ -101,6 +101,13 @@ class DepthRule(Rule):
             fix="x = x + block(x)",
             topic="depth",
         )
+
+
+def _by_norms(context: Context, span: Span, culprits: list[ParameterFacts]) -> bool:
+    """Whether a span of gradients comes from norms, more than there are layers to blame, and from no weight's scale."""
+    low, high = sorted((span.first, span.last))
+    norms = sum(node.op == "norm" for node in context.facts.nodes[max(low, 0) : high + 1])
+    return norms > len(culprits) and not _theirs(context, span, culprits)
 
 
 def _theirs(context: Context, span: Span, culprits: list[ParameterFacts]) -> bool:

@@ -281,16 +281,20 @@ def _filled(
             if value is conventions.NOTHING and usage.called < 0 and not usage.module:  # no configuration is called
                 read = read if read is not None else configs.entries(subject)
                 if paths := read.get(parameter.name):
+                    value, origin = configs.made(paths, parameter.name), "convention"
                     declared, options = _options(paths, script, directory)
-                    # real sizes are large: where small ones can be made up, these do, but no choice by a word or a flag
-                    words = {name: option for name, option in declared.items() if isinstance(option, str | bool)}
-                    value, origin = configs.made(paths, parameter.name, words), options if words else "convention"
-                    if value is conventions.NOTHING:
+                    # real sizes are large: where small ones can be made up, these do; a word is none that they fit
+                    if value is conventions.NOTHING or any(
+                        isinstance(option, str) and not isinstance(value.get(name, ""), str)
+                        for name, option in declared.items()
+                    ):
                         value, origin = configs.made(paths, parameter.name, declared), options
         if value is conventions.NOTHING and guess:
             value, origin = conventions.config_called(parameter.name, subject, namespace)
         if value is conventions.NOTHING and guess and not usage.attributes:  # a number has no entries
-            value, origin = conventions.value_for(parameter.name, annotation, usage, namespace)
+            value, origin = conventions.counted(parameter.name), "convention"
+            if value is conventions.NOTHING or annotation is not parameter.empty:
+                value, origin = conventions.value_for(parameter.name, annotation, usage, namespace)
             value = sequences.fitted(parameter.name, value, items, beside)
         if value is conventions.NOTHING:
             unknown.append(parameter.name)

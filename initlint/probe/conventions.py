@@ -148,10 +148,13 @@ def by_name(name: str) -> Any:
     """The field's usual meaning of an argument name, at a small size; ``dim_in`` means what ``in_dim`` does."""
     words = ["num" if word == "nb" else word for word in name.lower().split("_")]
     keys = ["".join(words)] if len(words) != 2 else ["".join(words), "".join(reversed(words))]
-    rest: Any = NOTHING
-    if len(words) > 1:  # of names that the table does not have: an option is off, of what is counted there are a few
-        rest = False if words[0] in _OPTIONS else _FEW if words[0] in ("num", "n") else NOTHING
-    return next((value for key in keys for pattern, value in _TABLE if pattern.fullmatch(key)), rest)
+    off = False if len(words) > 1 and words[0] in _OPTIONS else NOTHING
+    return next((value for key in keys for pattern, value in _TABLE if pattern.fullmatch(key)), off)
+
+
+def counted(name: str) -> Any:
+    """A few of what an argument counts that no convention knows."""
+    return _FEW if re.match(r"(num|nb|n)_\w", name.lower()) and by_name(name) is NOTHING else NOTHING
 
 
 def is_width(name: str) -> bool:
