@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import os
 from collections.abc import Iterator
 
@@ -12,15 +13,15 @@ from initlint.probe.names import Definition, own_nodes
 _END = 1 << 30
 
 
+@functools.lru_cache(maxsize=256)  # each name of each call site may ask for the same few
 def module_of(name: str, path: str) -> Source | None:
     """The file of the project that ``config.defaults`` of ``config.defaults.WIDTH`` is; ``None`` for other packages."""
     module = name.rpartition(".")[0]
     if not module:
         return None
-    ends = tuple(os.sep + os.path.join(*module.split("."), last) for last in ("__init__.py",))
-    ends += (os.sep + os.path.join(*module.split(".")) + ".py",)
+    place = os.sep + os.path.join(*module.split("."))
     for file in (path, *files_of(path, (".py",))):
-        if file.endswith(ends):
+        if file.endswith((place + ".py", os.path.join(place, "__init__.py"))):
             return next(parsed(file, read_text(file) or ""), None)
     return None
 

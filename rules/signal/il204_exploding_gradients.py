@@ -32,9 +32,11 @@ class ExplodingGradients(DepthRule):
 
     ## Known problems
     The prediction assumes standard normal inputs; parts of the graph that are not modelled are left out of the
-    profile.
+    profile. Where norms follow the weights and no residual stream passes by, gradients grow at each activation whatever
+    the weights are (Yang et al. 2019): no initialisation mends that, and it is a note, from 1e9 on.
 
     ## References
+    - Yang et al. 2019, A Mean Field Theory of Batch Normalization, arXiv:1902.08129
     - Poole et al. 2016
     - Schoenholz et al. 2017
     """
