@@ -60,14 +60,14 @@ def _beside_skip(scene: Scene, skipped: tuple[int, ...]) -> tuple[int, ...]:
 
     Nets that predict a residual of their input (Kim et al. 2016, VDSR; Zhang et al. 2017, DnCNN) are that operand.
     """
-    for join in reversed(skipped):
-        node = scene.nodes[join]
-        beside = [i for i in node.inputs if i not in skipped] if node.op in ("add", "sub") else []
-        if beside:
-            inner = between(scene, skipped[0], max(beside, key=lambda i: _depth(scene, i)))
-            if sum(scene.nodes[i].op in WEIGHTED for i in inner) > ADAPTER:
-                return (*inner, *(i for i in skipped if i >= join))
-    return skipped
+    joins = (i for i in reversed(skipped) if scene.nodes[i].op in ("add", "sub") and len(scene.nodes[i].inputs) > 1)
+    join = next(joins, None)
+    beside = [i for i in scene.nodes[join].inputs if i not in skipped] if join is not None else []
+    if join is None or not beside:
+        return skipped
+    inner = between(scene, skipped[0], max(beside, key=lambda i: _depth(scene, i)))
+    weighted = sum(scene.nodes[i].op in WEIGHTED for i in inner)
+    return (*inner, *(i for i in skipped if i >= join)) if weighted > ADAPTER else skipped
 
 
 def _prediction(scene: Scene, index: int) -> int:
