@@ -55,6 +55,11 @@ class DepthRule(Rule):
                 same = f"{_label(context, at)} was measured the same for all inputs"
                 yield self.undetermined(context, f"how far differences between inputs shrink is not known: {same}")
             return
+        if self.span == "gradient" and (at := _silent(context, span)) is not None:
+            yield self.undetermined(
+                context, f"what gradients pass is not known: no signal reaches {_label(context, at)}"
+            )
+            return
         severity = Severity.ERROR if span.value >= error else Severity.WARNING
         if _unrolled(context, span):
             severity = min(severity, Severity.WARNING)  # steps of time are not depth (DESIGN, section 4)
@@ -101,6 +106,14 @@ class DepthRule(Rule):
             fix="x = x + block(x)",
             topic="depth",
         )
+
+
+def _silent(context: Context, span: Span) -> int | None:
+    """An end of the span that no signal reaches: a norm of zeros multiplies gradients by the root of its epsilon, which
+    they would not meet once there is a signal. Rules on values tell what is zero."""
+    return next(
+        (p.node for p in context.signal.profile if p.node in (span.first, span.last) and p.forward_std == 0.0), None
+    )
 
 
 def _by_norms(context: Context, span: Span, culprits: list[ParameterFacts]) -> bool:

@@ -107,3 +107,30 @@ class Denoiser(nn.Module):
 def test_the_depth_of_a_net_that_the_input_is_led_past(he: bool, codes: list[str]) -> None:
     run = initlint.check(lambda: Denoiser(he=he), inputs=(torch.randn(4, 1, 12, 12),), seed=0)
     assert [f.code for f in run.findings if f.severity > Severity.NOTE] == codes
+
+
+class Silent(nn.Module):
+    """A stream of zeros, of codes that are to be loaded: its norms divide by the root of their epsilon until then."""
+
+    codes: torch.Tensor
+
+    def __init__(self, *, zero: bool) -> None:
+        super().__init__()
+        self.stem, self.head = nn.Linear(64, 64, bias=False), nn.Linear(64, 4)
+        self.register_buffer("codes", torch.zeros(16, 64) if zero else torch.randn(16, 64))
+        self.norms = nn.ModuleList(nn.LayerNorm(64) for _ in range(6))
+        self.layers = nn.ModuleList(nn.Linear(64, 64, bias=False) for _ in range(6))
+        self.scales = nn.ParameterList(nn.Parameter(torch.full((64,), 0.01)) for _ in range(6))
+
+    def forward(self, ids: torch.Tensor) -> torch.Tensor:
+        x = self.stem(F.embedding(ids, self.codes))
+        for norm, layer, scale in zip(self.norms, self.layers, self.scales, strict=True):
+            x = x + scale * layer(norm(x))
+        return self.head(x)
+
+
+def test_gradients_where_no_signal_is_are_not_judged() -> None:
+    for zero in (True, False):
+        run = initlint.check(lambda zero=zero: Silent(zero=zero), inputs=(torch.arange(16),), seed=0)
+        assert "IL204" not in {f.code for f in run.findings if f.severity > Severity.NOTE}
+        assert zero is any(u.code == "IL204" for m in run.models for u in m.undetermined)
