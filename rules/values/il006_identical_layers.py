@@ -113,7 +113,9 @@ class IdenticalLayers(Rule):
                 expected={"distinct_tensors": len(names)},
                 actual={"distinct_tensors": len(causes)},
                 effect=fate,
-                fix="seed once, before the loop, or draw each copy anew after copying (call its reset_parameters())",
+                fix=None
+                if shut
+                else "seed once, before the loop, or draw each copy anew after copying (call its reset_parameters())",
                 topic="duplicate",
             )
 
