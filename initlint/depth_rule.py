@@ -129,12 +129,12 @@ def _theirs(context: Context, span: Span, culprits: list[ParameterFacts]) -> boo
     Where norms follow the weights of the trunk, what is left to blame are weights beside it, such as those of gates.
     Spans are compared as they are: what was measured of the model as built says nothing of a changed one.
     """
-    known = [p for p in culprits if p.stats is not None and p.stats.second > 0]
+    known = {p.name: p.stats.second for p in culprits if p.stats is not None and p.stats.second > 0}
     if not known:
         return bool(culprits)
     step = span.raw / len(known)
     for sign in (-1.0, 1.0):
-        changes = {p.name: Nominal(0.0, p.stats.second * 10.0 ** (sign * step)) for p in known if p.stats is not None}
+        changes = {name: Nominal(0.0, second * 10.0 ** (sign * step)) for name, second in known.items()}
         then = with_moments(context, changes).spans.get("gradient")
         if then is None or then.shrinks != span.shrinks or abs(then.raw - span.raw) > _FELT * span.raw:
             return True

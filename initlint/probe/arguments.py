@@ -292,8 +292,9 @@ def _filled(
         if value is conventions.NOTHING and guess:
             value, origin = conventions.config_called(parameter.name, subject, namespace)
         if value is conventions.NOTHING and guess and not usage.attributes:  # a number has no entries
-            value, origin = conventions.counted(parameter.name), "convention"
-            if value is conventions.NOTHING or annotation is not parameter.empty:
+            if annotation is parameter.empty:
+                value, origin = conventions.counted(parameter.name), "convention"
+            if value is conventions.NOTHING:
                 value, origin = conventions.value_for(parameter.name, annotation, usage, namespace)
             value = sequences.fitted(parameter.name, value, items, beside)
         if value is conventions.NOTHING:

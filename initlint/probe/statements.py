@@ -382,8 +382,8 @@ def _made_here(candidate: Candidate) -> bool:
     node: ast.expr | None = candidate.target
     for _ in range(_DEEP):
         if isinstance(node, ast.Name):
-            loop, made = candidate.scope.loops.get(node.id), candidate.scope.assigned.get(node.id, [])
-            node = loop[0] if loop is not None else made[0] if len(made) == 1 else None
+            loop = candidate.scope.loops.get(node.id)
+            node = loop[0] if loop is not None else candidate.scope.only(node)
         elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
             if node.func.attr in _COPIES:
                 return True
@@ -405,7 +405,7 @@ def _idle_names(statement: InitStatement, candidate: Candidate, source: Source, 
     exprs = [test.expr for test in candidate.tests if test.positive]
     for node in ast.walk(candidate.node):
         if isinstance(node, ast.IfExp):
-            exprs.append(_only(node.test, candidate.scope))
+            exprs.append(candidate.scope.only(node.test))
     found = []
     for expr in exprs:
         for guard in view.guards.unmatched_names(expr, Place(candidate.scope, source)):
@@ -420,10 +420,10 @@ def _idle_choices(statement: InitStatement, candidate: Candidate, source: Source
         return []
     scope, found = candidate.scope, []
     for keyword in candidate.node.keywords:
-        choice = _only(keyword.value, scope)
+        choice = scope.only(keyword.value)
         if not isinstance(choice, ast.IfExp):
             continue
-        guard = view.guards.never(_only(choice.test, scope), Place(scope, source))
+        guard = view.guards.never(scope.only(choice.test), Place(scope, source))
         if guard is None:
             continue
         others = [other for other in candidate.node.keywords if other is not keyword]
@@ -433,12 +433,6 @@ def _idle_choices(statement: InitStatement, candidate: Candidate, source: Source
         idle = replace(statement, runs=0, reached=True, parameters=(), affected=(), guards=(guard,))
         found.append(replace(idle, args=args, settled=settled, missed=(), missed_at=None))
     return found
-
-
-def _only(expr: ast.expr, scope: Scope) -> ast.expr:
-    """What a local name stands for, where it is assigned once; the expression itself otherwise."""
-    values = scope.assigned.get(expr.id, []) if isinstance(expr, ast.Name) else []
-    return values[0] if len(values) == 1 else expr
 
 
 def _idle_patterns(statement: InitStatement, candidate: Candidate, source: Source, view: _View) -> list[InitStatement]:

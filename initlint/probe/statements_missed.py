@@ -200,8 +200,7 @@ class Misses:
         node = loop[0] if loop is not None else None
         while isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.args:
             node = node.args[0]  # enumerate(...), zip(...)
-        if isinstance(node, ast.Name) and len(made := candidate.scope.assigned.get(node.id, [])) == 1:
-            node = made[0]
+        node = candidate.scope.only(node) if node is not None else None
         return isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in PARTS
 
     def idle(self, candidate: Candidate, source: Source) -> tuple[str, ...]:

@@ -57,6 +57,11 @@ class Scope:
         decorators: list[ast.expr] = getattr(self.node, "decorator_list", [])
         return min([self.node.lineno, *(item.lineno for item in decorators)])
 
+    def only(self, expr: ast.expr) -> ast.expr:
+        """What a local name stands for, where it is assigned once; the expression itself otherwise."""
+        values = self.assigned.get(expr.id, []) if isinstance(expr, ast.Name) else []
+        return values[0] if len(values) == 1 else expr
+
 
 @dataclass(frozen=True, slots=True)
 class Test:

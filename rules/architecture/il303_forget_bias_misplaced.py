@@ -100,7 +100,8 @@ class ForgetBiasMisplaced(Rule):
             names = [p.name for p in cell.biases]
             if wrong and not told.intersection(names):
                 told.update(names)
-                site = _write_site(_at(cell, wrong)[0], cell.rows[wrong[0]]) or site_of(_at(cell, wrong)[0])
+                first = _at(cell, wrong)[0]
+                site = _write_site(first, cell.rows[wrong[0]]) or site_of(first)
                 lines.setdefault((site, wrong[3]), []).append((cell, wrong))
         for (site, _), group in lines.items():
             yield self._misplaced(context, site, group)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import chain
 from typing import Any
 
 from initlint.alike import alike_queries
@@ -66,11 +67,7 @@ class SymmetricUnits(Rule):
         for finding in self._constant(context):
             reported.update(finding.parameters)
             yield finding
-        for finding in self._one_kernel(context):
-            if not reported & set(finding.parameters):
-                reported.update(finding.parameters)
-                yield finding
-        for finding in self._repeated(context):
+        for finding in chain(self._one_kernel(context), self._repeated(context)):
             if not reported & set(finding.parameters):
                 reported.update(finding.parameters)
                 yield finding
