@@ -94,7 +94,7 @@ def _suspects(facts: ModelFacts) -> tuple[Suspect, ...]:
     by_name = {name: p for p in facts.parameters for name in (p.name, *p.aliases)}
     seen: set[str] = set()
     drawn = drawn_alike(facts)
-    narrowed = _scaled_for_width(facts)
+    narrowed = scaled_for_width(facts)
     depth = sum(layer.branch for layer in facts.layers)
     texts = _Texts(facts)
     codes = {table.name for table, _ in codebooks(facts)}
@@ -187,7 +187,7 @@ def _as_held(suspect: Suspect, factor: float) -> Suspect:
     return replace(suspect, actual=actual, expected=expected, scheme=None, remedy=line)
 
 
-def _scaled_for_width(facts: ModelFacts) -> bool:
+def scaled_for_width(facts: ModelFacts) -> bool:
     """Whether all attentions divide by the width of a head, and not by its root: muP (Yang et al. 2022, table 8).
 
     Its matrices have the std of a narrower base model, by the root of how much wider they are: smaller than any scheme,

@@ -125,6 +125,10 @@ def resolve(table: Mapping[str, _V], rules: Sequence[Named]) -> dict[str, _V]:
     return {code: value for code, (_, value) in best.items()}
 
 
+#: Letters and the digits that they are taken for.
+_LOOKS = str.maketrans("oil", "011")
+
+
 def did_you_mean(text: str, candidates: Iterable[str]) -> str:
     """``Did you mean `x`?`` for the nearest candidate; empty when none is near."""
     options = {candidate.lower(): candidate for candidate in candidates}
@@ -132,8 +136,10 @@ def did_you_mean(text: str, candidates: Iterable[str]) -> str:
     near = difflib.get_close_matches(wanted, options, n=20, cutoff=0.6)
 
     def likeness(option: str) -> tuple[float, int]:
-        # a code with a digit mistyped is equally near to many others: the one that agrees in most places is meant
+        # a code with a digit mistyped is equally near to many others: the one that agrees in most places is meant,
+        # where a letter agrees with the digit that it looks like
         alike = difflib.SequenceMatcher(None, option, wanted).ratio()
-        return alike, sum(a == b for a, b in zip(option, wanted, strict=False))
+        seen = zip(option.translate(_LOOKS), wanted.translate(_LOOKS), strict=False)
+        return alike, sum(a == b for a, b in seen)
 
     return f"Did you mean `{options[max(near, key=likeness)]}`?" if near else ""

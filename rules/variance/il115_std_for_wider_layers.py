@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from initlint.asked import nominal_second
-from initlint.diagnosis import suspects
+from initlint.diagnosis import scaled_for_width, suspects
 from initlint.facts import Layer, ParameterFacts
 from initlint.findings import Severity
 from initlint.rule import Context, Outcome, Rule, bad, good, site_of
@@ -48,7 +48,8 @@ class StdForWiderLayers(Rule):
     ```
 
     ## Known problems
-    Small configurations of large models, as tests use them, keep the std of the large ones on purpose.
+    Small configurations of large models, as tests use them, keep the std of the large ones on purpose. Models whose
+    attentions divide by the width of a head (muP) have the std of a base model, and are left alone.
 
     ## References
     - Nguyen and Salazar 2019, section 2.3 (small init), arXiv:1910.05895
@@ -63,7 +64,7 @@ class StdForWiderLayers(Rule):
     generic = True
 
     def check(self, context: Context) -> Iterator[Outcome]:
-        if context.facts.loaded:
+        if context.facts.loaded or scaled_for_width(context.facts):
             return
         inputs = _inputs(context)
         # a line that draws other weights off every scheme is told there
