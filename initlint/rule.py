@@ -84,6 +84,7 @@ class Context:
         self._actual: Signal | None = None
         self._parts: tuple[Context, ...] | None = None
         self._effects: dict[tuple[tuple[str, Nominal], ...], Effect] = {}
+        self._cooled: dict[tuple[tuple[int, float], ...], Signal] = {}
         self._parameters = {name: p for p in facts.parameters for name in (*p.aliases, p.name)}
         self._layers: dict[str, list[Layer]] = {}
         for layer in facts.layers:
@@ -122,6 +123,16 @@ class Context:
 
             self._actual = propagate(self.facts)
         return self._actual
+
+    def cooled(self, spreads: Mapping[int, float]) -> Signal:
+        """The signal as it would be with logits of std 1 at these attentions, whose std is given by node."""
+        key = tuple(sorted(spreads.items()))
+        if key not in self._cooled:
+            from initlint.signal import confirmed, propagate
+            from initlint.signal.spread import cooled
+
+            self._cooled[key] = propagate(cooled(self.facts, spreads), confirmed(self.facts))
+        return self._cooled[key]
 
     def effect(self, changes: Mapping[str, Nominal]) -> Effect:
         """What would change if these parameters had the given moments instead (the counterfactual)."""

@@ -6,8 +6,8 @@ import math
 
 from initlint.facts import Node, ParameterFacts
 from initlint.rule import Context
-from initlint.signal import Signal, confirmed, propagate
-from initlint.signal.spread import cooled, logit_spread
+from initlint.signal import Signal
+from initlint.signal.spread import logit_spread
 from initlint.upstream import writers
 
 # THEORY 5.5: softmax over T Gaussian logits freezes at std sqrt(2 ln T); one speaks of it from 0.6 of that.
@@ -38,7 +38,7 @@ def by_temperature(context: Context, span: str, threshold: float) -> tuple[int, 
     found = {index: spread for index, (spread, critical) in hot(context.signal).items() if spread > critical}
     if not found:
         return ()
-    then = propagate(cooled(context.facts, found), confirmed(context.facts)).spans.get(span)
+    then = context.cooled(found).spans.get(span)
     # as it is: what was measured of the model as built says nothing of a changed one
     mended = then is not None and (then.raw < threshold or then.shrinks != now.shrinks)
     return tuple(found) if mended else ()
