@@ -239,8 +239,8 @@ class InitStatement:
     parts: bool = False  # its target is one of the parts of a parameter: ``for gate in p.chunk(4)``
     named: Site | None = None  # where its function is named and not called: ``self.reset``, ``apply(factory)``
     missed: tuple[str, ...] = ()  # parameters that its loop or ``apply`` should have reached and did not
-    missed_why: str = ""  # "early": they did not exist yet | "cut": the loop was left at once | "left": on a
-    # condition that held before anything was initialised | "children": it visits
+    missed_why: str = ""  # "early": they did not exist yet | "lazy": they had no shape yet | "cut": the loop was
+    # left at once | "left": on a condition that held before anything was initialised | "children": it visits
     # direct children only, these lie deeper | "type": subclasses are not of that very type | "or": ``isinstance(m, A or
     # B)`` tests A alone | "shadowed": an earlier branch takes them | "idle": named, but never called or consumed
     missed_at: Site | None = None  # the call of apply, the loop, or what leaves it

@@ -78,6 +78,7 @@ class Recorder:
         self.patches = Patches(self)
         self.modules: dict[int, tuple[Any, tuple[Noted, ...]]] = {}  # id -> (weak reference, frames of construction)
         self.attached: dict[int, tuple[Any, tuple[Noted, ...]]] = {}  # id -> (..., frames of registration)
+        self.lazy: dict[int, weakref.ref[Any]] = {}  # id -> a parameter that was registered without memory
         self.seen: dict[tuple[str, str], list[dict[str, Any]]] = {}  # (file, __init__) -> plain arguments of each call
         self.namespaces: dict[str, dict[str, Any]] = {}  # file -> globals of the user code that runs there
         self.loaded_before = frozenset(sys.modules)
@@ -158,6 +159,7 @@ class Recorder:
             return
         with torch._C.DisableTorchFunction():
             if is_lazy(tensor):
+                self.lazy[id(tensor)] = weakref.ref(tensor)
                 return
             store = self.log.ensure(tensor)
             if store is None:

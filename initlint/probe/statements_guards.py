@@ -10,6 +10,7 @@ from dataclasses import field, replace
 from typing import Any
 
 import torch
+from torch.nn.parameter import is_lazy
 
 from initlint.facts import Guard
 from initlint.probe.statements_conditions import (
@@ -194,6 +195,8 @@ class Guards:
 
     def _call(self, expr: ast.Call, place: Place) -> Condition | None:
         function, args = expr.func, expr.args
+        if self._asks_for_lazy(expr, place):
+            return Condition("value", lambda _: False)  # of the finished model, which has run
         if isinstance(function, ast.Name):
             if function.id == "isinstance" and len(args) == 2:
                 return instances(classes_of(self._resolve(args[1], place)))
@@ -208,6 +211,16 @@ class Guards:
             if function.attr in ("match", "search", "fullmatch") and len(args) == 2:
                 return self._pattern(function.attr, args, place)
         return None
+
+    def _asks_for_lazy(self, expr: ast.expr, place: Place) -> bool:
+        """``is_lazy(p)``, ``any(is_lazy(p) for p in ...)``, ``m.has_uninitialized_params()``."""
+        if not isinstance(expr, ast.Call):
+            return False
+        function, args = expr.func, expr.args
+        if isinstance(function, ast.Name) and function.id == "any" and len(args) == 1:
+            each = args[0]
+            return isinstance(each, ast.GeneratorExp | ast.ListComp) and self._asks_for_lazy(each.elt, place)
+        return method_of(expr) == "has_uninitialized_params" or self._resolve(function, place) is is_lazy
 
     def _pattern(self, method: str, args: list[ast.expr], place: Place) -> Condition | None:
         """``re.search(pattern, name)``."""

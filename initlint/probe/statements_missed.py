@@ -471,7 +471,8 @@ class Misses:
         if found.applied:
             last = max(found.applied, key=lambda call: call.order)
             later = [name for name, item in left.items() if self._registered(item) > last.order]
-            return Missed(tuple(later), "early", _caller_of(last.frames)) if later and last.frames else Missed()
+            why = self._why_early(left, later)
+            return Missed(tuple(later), why, _caller_of(last.frames)) if later and last.frames else Missed()
         if found.loop is None or found.place is None:
             return Missed()
         scope, file = found.place
@@ -480,18 +481,31 @@ class Misses:
             order = max(event.order for event in hits.events)
             later = [name for name, item in left.items() if self._registered(item) > order]
             called = _call_of(scope, hits)
-            return Missed(tuple(later), "early", called or where) if later else Missed()
+            return Missed(tuple(later), self._why_early(left, later), called or where) if later else Missed()
         later = [name for name, item in left.items() if self._after(item, scope, file, found.loop.lineno)]
         return Missed(tuple(later), "early", where) if later else Missed()
 
     def _store(self, item: Item) -> Store | None:
-        tensor = item.value if isinstance(item.value, torch.Tensor) else next(iter(item.value.parameters()), None)
+        tensor = _first_tensor(item)
         return None if tensor is None else self._recorder.log.find_safely(tensor)
 
     def _registered(self, item: Item) -> int:
         """When the parameters of an item came into the world; 0 when that was not seen."""
         store = self._store(item)
-        return min((entry.order for entry in store.registrations), default=0) if store is not None else 0
+        if store is None:
+            return 0
+        if self._lazy(item) and store.events:  # it got its memory when the model ran
+            return store.events[0].order
+        return min((entry.order for entry in store.registrations), default=0)
+
+    def _lazy(self, item: Item) -> bool:
+        """Whether an item had no memory when it was registered."""
+        tensor = _first_tensor(item)
+        known = self._recorder.lazy.get(id(tensor))
+        return known is not None and known() is tensor
+
+    def _why_early(self, left: dict[str, Item], later: list[str]) -> str:
+        return "lazy" if all(self._lazy(left[name]) for name in later) else "early"
 
     def _after(self, item: Item, scope: Scope, source: Source, line: int) -> bool:
         """Whether an item was made further down in the same function."""
@@ -536,6 +550,10 @@ def _call_of(scope: Scope, hits: Hits) -> Site | None:
 
 def _is_variable(node: ast.expr, found: Range) -> bool:
     return isinstance(node, ast.Name) and node.id in found.variables
+
+
+def _first_tensor(item: Item) -> torch.Tensor | None:
+    return item.value if isinstance(item.value, torch.Tensor) else next(iter(item.value.parameters()), None)
 
 
 def _container(module: nn.Module) -> bool:

@@ -24,6 +24,7 @@ _MOST = 3
 _LISTED = 2
 _WHY = {
     "early": ("it did not exist yet when this ran", "initialise at the end of __init__, when all layers exist"),
+    "lazy": ("it was a lazy layer without weights when this ran", "run the model on one batch before this"),
     "cut": ("this ends the loop in its first round", "move it behind the loop"),
     "left": ("the loop is left here before it comes to any of them", "write `continue`, which goes on with the next"),
     "type": ("comparing the type leaves out subclasses", "use isinstance"),
