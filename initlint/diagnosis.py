@@ -14,6 +14,7 @@ from dataclasses import replace
 from initlint.asked import drawn_alike, named, nominal_second
 from initlint.codebooks import codebooks
 from initlint.facts import Layer, ModelFacts, ParameterFacts, Site, Write
+from initlint.generators import generators
 from initlint.kernels import channels_first, channels_last, of_kernels
 from initlint.reasons import (
     Case,
@@ -59,6 +60,8 @@ COMPUTES = re.compile(r"sqrt|\*\*|/")
 
 #: Reasons that lie in a formula, and say nothing where it gives a suitable variance all the same.
 _MISAPPLIED = ("variance_as_std", "misapplied_formula")
+#: Reasons that go by the number alone.
+_NUMBERS = (*_MISAPPLIED, "unexplained")
 #: Reasons that lie in a count of inputs or outputs.
 _COUNTED = ("grouped_fan", "fan_axis")
 
@@ -98,6 +101,7 @@ def _suspects(facts: ModelFacts) -> tuple[Suspect, ...]:
     depth = sum(layer.branch for layer in facts.layers)
     texts = _Texts(facts)
     codes = {table.name for table, _ in codebooks(facts)}
+    writers = {generator.layer.name: generator.free for generator in generators(facts)}
     tables = {p.name for layer in facts.layers if layer.kind == "embedding" and (p := by_name.get(layer.weight))}
     for layer in [part for whole in facts.layers for part in _factors(facts, whole, by_name)]:
         parameter = by_name.get(layer.weight)
@@ -140,8 +144,12 @@ def _suspects(facts: ModelFacts) -> tuple[Suspect, ...]:
             continue
         if suspect is not None and suspect.reason == "unexplained" and parameter.name in codes:
             continue  # lengths of codes are compared with what they code (IL333)
-        if suspect is not None and suspect.reason == "unexplained" and narrowed and suspect.actual < suspect.expected:
+        smaller = suspect is not None and suspect.actual < suspect.expected
+        if suspect is not None and suspect.reason == "unexplained" and narrowed and smaller:
             continue
+        written = writers.get(layer.name, 0)
+        if suspect is not None and suspect.reason in _NUMBERS and (written > 1 or (written and smaller)):
+            continue  # the fan of what it writes is counted with its own (IL335)
         if suspect is not None:
             found.append(_as_held(suspect, factor or 1.0))
             if suspect.reason in _MISAPPLIED and fits(read, suspect.actual):

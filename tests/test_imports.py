@@ -27,6 +27,7 @@ LAYERS: tuple[frozenset[str], ...] = (
             "alike",
             "carry",
             "codebooks",
+            "generators",
             "depth_gains",
             "diagnosis",
             "reasons",

@@ -10,6 +10,7 @@ from initlint.asked import nominal_second
 from initlint.diagnosis import scaled_for_width, suspects
 from initlint.facts import Layer, ParameterFacts
 from initlint.findings import Severity
+from initlint.generators import generators
 from initlint.rule import Context, Outcome, Rule, bad, good, site_of
 from initlint.runtime_scale import factor_in_front, run_time_factor
 from initlint.signal import Nominal
@@ -110,9 +111,10 @@ def _inputs(context: Context) -> list[tuple[ParameterFacts, float]]:
     """Weights drawn at random inside the model, each with its fan_in; constant factors beside them count with it."""
     facts = context.facts
     found: dict[str, tuple[ParameterFacts, float]] = {}
+    writers = {generator.layer.name for generator in generators(facts)}
     for layer in facts.layers:
         weight = context.parameter(layer.weight)
-        if weight is None or not layer.fan_in or not _counted(layer, weight):
+        if weight is None or not layer.fan_in or layer.name in writers or not _counted(layer, weight):
             continue
         factor = run_time_factor(facts, layer, weight)
         if factor is not None:
