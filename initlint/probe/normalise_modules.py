@@ -151,8 +151,11 @@ def _states(b: Builder, c: Call, out: Signal, meta: Meta | None) -> Value:
 
 
 def recurrent_moments(module: nn.Module, mode: str) -> dict[str, Any]:
-    """Per layer and direction: second moments of the weights, biases and the sum of the forget biases."""
-    found: dict[str, list[Any]] = {k: [] for k in ("second_ih", "second_hh", "bias_mean", "bias_second", "input_size")}
+    """Per layer and direction: second moments of the weights and biases, the sum of the forget biases, and for each of
+    the two biases mean and variance of each gate's part in turn."""
+    lists = ("second_ih", "second_hh", "bias_ih_gates", "bias_hh_gates", "input_size")
+    found: dict[str, list[Any]] = {k: [] for k in lists}
+    gates = {"lstm": 4, "gru": 3}.get(mode, 1)
     forget: list[float] = []
     names = [n for n, _ in module.named_parameters(recurse=False) if n.startswith(("weight_ih", "weight.ih"))]
     for name in names:
@@ -164,12 +167,12 @@ def recurrent_moments(module: nn.Module, mode: str) -> dict[str, Any]:
         found["second_hh"].append(float(hh.double().square().mean()))
         found["input_size"].append(ih.shape[1])
         biases = [effective(module, f"bias_{kind}{suffix}") for kind in ("ih", "hh")]
-        total = sum((x.double() for x in biases if x is not None), torch.zeros(ih.shape[0], dtype=torch.float64))
-        found["bias_mean"].append(float(total.mean()))
-        found["bias_second"].append(float(total.square().mean()))
+        for kind, bias in zip(("ih", "hh"), biases, strict=True):
+            parts = bias.double().chunk(gates) if bias is not None else ()
+            of_gates = [float(value) for x in parts for value in (x.mean(), x.var(unbiased=False))]
+            found[f"bias_{kind}_gates"].append(of_gates or [0.0] * (2 * gates))
         if mode == "lstm":
-            size = ih.shape[0] // 4
-            forget.append(float(total[size : 2 * size].mean()))
+            forget.append(sum(found[f"bias_{kind}_gates"][-1][2] for kind in ("ih", "hh")))
     return {**found, **({"forget_bias": forget} if mode == "lstm" else {})}
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from initlint.records import dataclass
 from initlint.signal.moments import NoRuleError, State
-from initlint.signal.recurrent import driven
+from initlint.signal.recurrent import driven, shut
 from initlint.signal.scene import Scene, text
 from initlint.signal.trunk import WEIGHTED
 from initlint.theory import activations
@@ -65,6 +65,17 @@ def saturated_cells(scene: Scene, states: Sequence[State]) -> dict[int, float]:
             with contextlib.suppress(NoRuleError):
                 variance = max(driven(node, x, scene), default=0.0)
                 found[node.index] = activations.saturation("tanh", None, 0.0, variance) if variance > 0 else 0.0
+    return found
+
+
+def shut_cells(scene: Scene, states: Sequence[State]) -> dict[int, float]:
+    """Share of the units of each recurrent layer whose gates let nothing in or out, the worst layer of a stack."""
+    found = {}
+    for node in scene.nodes:
+        x = states[node.inputs[0]] if node.op == "recurrent" and node.inputs else None
+        if x is not None and not x.undetermined:
+            with contextlib.suppress(NoRuleError):
+                found[node.index] = max(shut(node, x, scene), default=0.0)
     return found
 
 

@@ -6,42 +6,70 @@ import math
 from collections.abc import Mapping
 from dataclasses import replace
 
-from initlint.facts import Node
+from initlint.facts import Node, Plain
 from initlint.records import dataclass
 from initlint.signal.curves import Curve, curve, named
 from initlint.signal.elementwise import apply, times
 from initlint.signal.moments import Grad, NoRuleError, State, bounded, state
 from initlint.signal.scene import Op, Scene, number, numbers, text
+from initlint.theory.functions import normal_cdf
 
 #: Steps after which the recursion is taken to have settled; it stops earlier when nothing changes.
 MOST_STEPS = 256
 #: Lags of the backward recursion computed exactly; beyond them the last ratio continues.
 LAGS = 48
 SETTLED = 1e-6
+#: Where a sigmoid gate is closed for good: it passes 5e-5, and so does its gradient. Chrono's biases, the largest that
+#: are chosen, are log T (Tallec & Ollivier 2018): 10 would be sequences of 22,000 steps.
+SHUT = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Bias:
+    """What the biases of one gate add to its pre-activations: mean and variance over units."""
+
+    mean: float = 0.0
+    var: float = 0.0
+
+    @property
+    def second(self) -> float:
+        """E[b^2]."""
+        return self.mean * self.mean + self.var
 
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """One layer and direction: second moments of its weights and of its summed biases."""
+    """One layer and direction: second moments of its weights, and the biases of each gate in torch's order.
+
+    RNN: one; LSTM: input, forget, candidate, output; GRU: reset, update, candidate, and the candidate's hidden one.
+    """
 
     kind: str
     hidden: float
     inputs: float
     ih: float
     hh: float
-    bias: float
-    bias_mean: float
-    forget: float
+    biases: tuple[Bias, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """A layer after its steps: output averaged over them, the last pre-activation, hidden and cell state."""
+    """A layer after its steps: output averaged over them; of the last step the pre-activations of the gates (of a GRU's
+    candidate the whole argument of its tanh), hidden and cell state."""
 
     mean: State
-    pre: State
+    gates: tuple[State, ...]
     hidden: State
     cell: State
+
+    @property
+    def candidate(self) -> State:
+        """What the tanh (or ReLU) of the candidate reads."""
+        return self.gates[min(2, len(self.gates) - 1)]
+
+
+#: Biases of each kind of cell.
+_BIASES = {"lstm": 4, "gru": 4}
 
 
 def _cells(node: Node, x_size: float) -> list[list[Cell]]:
@@ -49,11 +77,9 @@ def _cells(node: Node, x_size: float) -> list[list[Cell]]:
     hidden = max(number(node, "hidden", 1.0), 1.0)
     directions = 2 if node.attrs.get("bidirectional") else 1
     layers = max(int(number(node, "layers", 1.0)), 1)
-    lists = {
-        name: numbers(node.attrs.get(name))
-        for name in ("second_ih", "second_hh", "bias_second", "bias_mean", "forget_bias", "input_size")
-    }
+    lists = {name: numbers(node.attrs.get(name)) for name in ("second_ih", "second_hh", "input_size")}
     default = 1.0 / (3.0 * hidden)
+    kind = text(node, "cell", "rnn_tanh")
     found = []
     for layer in range(layers):
         row = []
@@ -65,32 +91,39 @@ def _cells(node: Node, x_size: float) -> list[list[Cell]]:
                 return values[at] if at < len(values) else fallback
 
             size = pick("input_size", x_size if layer == 0 else hidden * directions)
-            row.append(
-                Cell(
-                    text(node, "cell", "rnn_tanh"),
-                    hidden,
-                    size,
-                    pick("second_ih", default),
-                    pick("second_hh", default),
-                    pick("bias_second", 0.0),
-                    pick("bias_mean", 0.0),
-                    pick("forget_bias", 0.0),
-                )
-            )
+            ih, hh = pick("second_ih", default), pick("second_hh", default)
+            row.append(Cell(kind, hidden, size, ih, hh, _biases(node, kind, at)))
         found.append(row)
     return found
 
 
-def _pre(cell: Cell, x: State, h: State, mean: float) -> State:
+def _biases(node: Node, kind: str, at: int) -> tuple[Bias, ...]:
+    """The biases of each gate; those of the two matrices are added, but for the candidate of a GRU."""
+    given = [_pairs(node.attrs.get(f"bias_{side}_gates"), at) for side in ("ih", "hh")]
+    if not all(given):
+        return (Bias(),) * _BIASES.get(kind, 1)
+    both = [Bias(i.mean + h.mean, i.var + h.var) for i, h in zip(*given, strict=True)]
+    return (*both[:2], given[0][2], given[1][2]) if kind == "gru" else tuple(both)
+
+
+def _pairs(lists: Plain, at: int) -> list[Bias]:
+    values = numbers(lists[at]) if isinstance(lists, list) and at < len(lists) else ()
+    return [Bias(mean, var) for mean, var in zip(values[::2], values[1::2], strict=True)]
+
+
+def _pre(cell: Cell, x: State, h: State, bias: Bias) -> State:
     a, b = cell.inputs * cell.ih, cell.hidden * cell.hh
-    centred = max(cell.bias - cell.bias_mean**2, 0.0)
-    return state(
-        a * x.q + b * h.q + centred + mean * mean, mean, a * x.d + b * h.d, a * x.e + b * h.e, a * x.u + b * h.u
-    )
+    return state(a * x.q + b * h.q + bias.second, bias.mean, a * x.d + b * h.d, a * x.e + b * h.e, a * x.u + b * h.u)
 
 
 def _of(name: str, x: State, width: float) -> State:
     return apply(curve(named(name), x.m, x.v), x, width)
+
+
+def _constant(name: str, x: State, bias: Bias) -> float:
+    """E over units of (E f(x))^2: what a unit's bias makes of it at every step alike."""
+    shape = curve(named(name), x.m, x.v)
+    return max(shape.second - shape.gap(max(x.v - bias.var, 0.0)), 0.0)
 
 
 def _plus(a: State, b: State, cross: float = 0.0) -> State:
@@ -104,12 +137,13 @@ def _complement(z: State) -> State:
 def run(cell: Cell, x: State, steps: int) -> Run:
     """Unroll one layer until it has settled or the sequence ends."""
     zero = state(0.0, kind="constant")
-    h, c, pre = zero, zero, zero
+    h, c = zero, zero
+    gates: tuple[State, ...] = ()
     total = [0.0] * 5
     done = 0
     for step in range(min(max(steps, 1), MOST_STEPS)):
         before = h.q
-        pre, h, c = _step(cell, x, h, c, step)
+        gates, h, c = _step(cell, x, h, c, step)
         total = [t + value for t, value in zip(total, (h.q, h.m, h.d, h.e, h.u), strict=True)]
         done = step + 1
         if step > 4 and abs(h.q - before) <= SETTLED * h.q:
@@ -118,36 +152,36 @@ def run(cell: Cell, x: State, steps: int) -> Run:
     q, m, d, e, u = (
         (t + rest * last) / (done + rest) for t, last in zip(total, (h.q, h.m, h.d, h.e, h.u), strict=True)
     )
-    return Run(state(q, m, d, e, u, kind="post", own=2.0 / cell.hidden), pre, h, c)
+    return Run(state(q, m, d, e, u, kind="post", own=2.0 / cell.hidden), gates, h, c)
 
 
-def _step(cell: Cell, x: State, h: State, c: State, step: int) -> tuple[State, State, State]:
+def _step(cell: Cell, x: State, h: State, c: State, step: int) -> tuple[tuple[State, ...], State, State]:
     n = cell.hidden
     if cell.kind in ("rnn_tanh", "rnn_relu"):
-        pre = _pre(cell, x, h, cell.bias_mean)
-        return pre, _of("relu" if cell.kind.endswith("relu") else "tanh", pre, n), c
+        pre = _pre(cell, x, h, cell.biases[0])
+        return (pre,), _of("relu" if cell.kind.endswith("relu") else "tanh", pre, n), c
     if cell.kind == "lstm":
-        pre = _pre(cell, x, h, 0.0)
-        forget = _of("sigmoid", _pre(cell, x, h, cell.forget), n)
-        gate, inner = _of("sigmoid", pre, n), _of("tanh", pre, n)
+        gates = tuple(_pre(cell, x, h, bias) for bias in cell.biases)
+        entry, forget, out = (_of("sigmoid", gates[at], n) for at in (0, 1, 3))
+        inner = _of("tanh", gates[2], n)
         # the constant biases make i_t g_t of successive steps add up along the cell (THEORY 5.7)
-        shared = max(cell.bias, 0.0) * curve(named("tanh"), 0.0, pre.v).slope
+        shared = _constant("tanh", gates[2], cell.biases[2])
         carry = (1.0 - forget.m**step) / (1.0 - forget.m) if forget.m < 1 else float(step)
-        cross = 2.0 * forget.m * gate.m * gate.m * shared * carry
-        c = replace(_plus(times(forget, c), times(gate, inner), cross), kind="gaussian")
-        return pre, times(gate, _of("tanh", c, n)), c
+        cross = 2.0 * forget.m * entry.m * entry.m * shared * carry
+        c = replace(_plus(times(forget, c), times(entry, inner), cross), kind="gaussian")
+        return gates, times(out, _of("tanh", c, n)), c
     if cell.kind == "gru":
-        pre = _pre(cell, x, h, 0.0)
-        z, r = _of("sigmoid", pre, n), _of("sigmoid", pre, n)
-        again = cell.hidden * cell.hh
-        side = cell.inputs * cell.ih
-        bias = 0.5 * cell.bias
-        reset = times(r, state(again * h.q + bias, 0.0, again * h.d, again * h.e, again * h.u))
-        inner = _plus(state(side * x.q + bias, 0.0, side * x.d, side * x.e, side * x.u), reset)
+        reset, update = (_pre(cell, x, h, bias) for bias in cell.biases[:2])
+        r, z = _of("sigmoid", reset, n), _of("sigmoid", update, n)
+        seen, kept = cell.biases[2:]
+        side, again = cell.inputs * cell.ih, cell.hidden * cell.hh
+        own = state(side * x.q + seen.second, seen.mean, side * x.d, side * x.e, side * x.u)
+        back = times(r, state(again * h.q + kept.second, kept.mean, again * h.d, again * h.e, again * h.u))
+        inner = _plus(own, back, 2.0 * seen.mean * back.m)
         new = _of("tanh", inner, n)
-        slope = curve(named("tanh"), 0.0, inner.v).slope
-        cross = 0.5 * bias * slope * (1.0 - 0.5**step)
-        return pre, _plus(times(_complement(z), new), times(z, h), cross), inner
+        whole = Bias(inner.m, seen.var + r.m * r.m * kept.var)
+        cross = 2.0 * max(z.m - z.q, 0.0) * _constant("tanh", inner, whole) * (1.0 - z.m**step)
+        return (reset, update, inner), _plus(times(_complement(z), new), times(z, h), cross), c
     raise NoRuleError(f"the recurrent cell {cell.kind!r} is not modelled")
 
 
@@ -167,13 +201,33 @@ def driven(node: Node, x: State, scene: Scene) -> list[float]:
     for row in _cells(node, _inputs(node, scene)):
         if row[0].kind == "rnn_relu":
             return []
-        bare = [replace(cell, bias=0.0, bias_mean=0.0) for cell in row]
+        bare = [replace(cell, biases=(Bias(),) * len(cell.biases)) for cell in row]
         runs = [run(cell, x, _steps(node)) for cell in bare]
-        found.append(
-            max((made.cell if cell.kind == "gru" else made.pre).v for cell, made in zip(bare, runs, strict=True))
-        )
+        found.append(max(made.candidate.v for made in runs))
         x = runs[0].mean
     return found
+
+
+def shut(node: Node, x: State, scene: Scene) -> list[float]:
+    """For each layer the share of its units that nothing enters or leaves: a gate is closed beyond ``SHUT``."""
+    found = []
+    for row in _cells(node, _inputs(node, scene)):
+        runs = [run(cell, x, _steps(node)) for cell in row]
+        found.append(max(_shut(cell, made) for cell, made in zip(row, runs, strict=True)))
+        x = runs[0].mean
+    return found
+
+
+def _shut(cell: Cell, done: Run) -> float:
+    if cell.kind == "lstm":  # the input and the output gate
+        closed = [_below(done.gates[at], -SHUT) for at in (0, 3)]
+        return 1.0 - math.prod(1.0 - share for share in closed)
+    return 1.0 - _below(done.gates[1], SHUT) if cell.kind == "gru" else 0.0  # the old state is kept
+
+
+def _below(x: State, bound: float) -> float:
+    sigma = math.sqrt(x.v)
+    return normal_cdf((bound - x.m) / sigma) if sigma > 0 else float(x.m < bound)
 
 
 def _inputs(node: Node, scene: Scene) -> float:
@@ -203,28 +257,22 @@ def lags(d: float, a: float, s: float, count: int) -> list[float]:
 def transition(cell: Cell, done: Run) -> tuple[float, float, float]:
     """d (what passes unchanged), a (the same matrix again), s (fresh at each step) of one step back."""
     b = cell.hidden * cell.hh
-    pre = done.pre
-    tanh = _curve("tanh", pre)
-    if cell.kind == "rnn_tanh":
-        return 0.0, tanh.slope * b, 0.0
-    if cell.kind == "rnn_relu":
-        return 0.0, _curve("relu", pre).slope * b, 0.0
-    sigmoid = _curve("sigmoid", pre)
+    candidate = _curve("relu" if cell.kind == "rnn_relu" else "tanh", done.candidate)
+    if cell.kind in ("rnn_tanh", "rnn_relu"):
+        return 0.0, candidate.slope * b, 0.0
     if cell.kind == "gru":
-        inner = _curve("tanh", done.cell)
-        z, z2 = sigmoid.mean, sigmoid.second
-        keep2 = 1.0 - 2.0 * z + z2
-        pn = keep2 * inner.slope
-        q_u = b * done.hidden.q + 0.5 * cell.bias
-        same = ((1.0 - z) * _mean_slope(inner) * z) ** 2 * b
-        whole = b * (pn * z2 + pn * sigmoid.slope * q_u + sigmoid.slope * (done.hidden.q + inner.second))
-        return z, same, max(z2 - z * z + whole - same, 0.0)
-    forget = curve(named("sigmoid"), cell.forget, pre.v)
+        r, z = (_curve("sigmoid", gate) for gate in done.gates[:2])
+        pn = (1.0 - 2.0 * z.mean + z.second) * candidate.slope
+        q_u = b * done.hidden.q + cell.biases[3].second
+        same = ((1.0 - z.mean) * _mean_slope(candidate) * r.mean) ** 2 * b
+        whole = b * (pn * r.second + pn * r.slope * q_u + z.slope * (done.hidden.q + candidate.second))
+        return z.mean, same, max(z.second - z.mean * z.mean + whole - same, 0.0)
+    entry, forget, output = (_curve("sigmoid", done.gates[at]) for at in (0, 1, 3))
     out = _curve("tanh", done.cell)
-    same = (sigmoid.mean * _mean_slope(tanh) * sigmoid.mean * _mean_slope(out)) ** 2 * b
-    through = sigmoid.second * out.slope
-    whole = b * (through * (sigmoid.slope * tanh.second + forget.slope * done.cell.q + sigmoid.second * tanh.slope))
-    return forget.mean, same, max(forget.second - forget.mean**2 + whole - same, 0.0)
+    same = (entry.mean * _mean_slope(candidate) * output.mean * _mean_slope(out)) ** 2 * b
+    through = output.second * out.slope
+    inside = entry.slope * candidate.second + forget.slope * done.cell.q + entry.second * candidate.slope
+    return forget.mean, same, max(forget.second - forget.mean**2 + b * through * inside - same, 0.0)
 
 
 def _curve(name: str, x: State) -> Curve:
@@ -260,21 +308,17 @@ def recurrent_back(node: Node, xs: tuple[State, ...], y: State, g: Grad, scene: 
 
 def _entry(cell: Cell, done: Run) -> float:
     """Energy that passes from the hidden state of a step to its pre-activations."""
-    if cell.kind == "rnn_relu":
-        return _curve("relu", done.pre).slope
-    tanh = _curve("tanh", done.pre)
-    if cell.kind == "rnn_tanh":
-        return tanh.slope
-    sigmoid = _curve("sigmoid", done.pre)
+    candidate = _curve("relu" if cell.kind == "rnn_relu" else "tanh", done.candidate)
+    if cell.kind in ("rnn_tanh", "rnn_relu"):
+        return candidate.slope
     if cell.kind == "gru":
-        inner = _curve("tanh", done.cell)
-        keep2 = 1.0 - 2.0 * sigmoid.mean + sigmoid.second
-        return keep2 * inner.slope + sigmoid.slope * (done.hidden.q + inner.second)
+        z = _curve("sigmoid", done.gates[1])
+        keep2 = 1.0 - 2.0 * z.mean + z.second
+        return keep2 * candidate.slope + z.slope * (done.hidden.q + candidate.second)
+    entry, forget, output = (_curve("sigmoid", done.gates[at]) for at in (0, 1, 3))
     out = _curve("tanh", done.cell)
-    through = sigmoid.second * out.slope
-    forget = curve(named("sigmoid"), cell.forget, done.pre.v)
-    inside = sigmoid.slope * tanh.second + forget.slope * done.cell.q + sigmoid.second * tanh.slope
-    return sigmoid.slope * out.second + through * inside
+    inside = entry.slope * candidate.second + forget.slope * done.cell.q + entry.second * candidate.slope
+    return output.slope * out.second + output.second * out.slope * inside
 
 
 OPS: Mapping[str, Op] = {"recurrent": Op(recurrent, recurrent_back)}

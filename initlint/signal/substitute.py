@@ -149,10 +149,15 @@ def _recurrent(attrs: dict[str, Plain], roles: Mapping[str, Nominal]) -> None:
     for role, value in roles.items():
         layer, reverse = _place(role)
         at = layer * directions + (1 if reverse else 0)
-        key = "second_ih" if "weight_ih" in role else "second_hh" if "weight_hh" in role else "bias_second"
+        kind = role.partition("_l")[0]  # "weight_ih", "bias_hh"
+        weight = kind.startswith("weight")
+        key = kind.replace("weight", "second") if weight else f"{kind}_gates"
         values = attrs.get(key)
         if isinstance(values, list) and at < len(values):
-            attrs[key] = [*values[:at], value.second, *values[at + 1 :]]
+            old = values[at]
+            gates = len(old) // 2 if isinstance(old, list) else 0
+            new: Plain = value.second if weight else [value.mean, value.var] * gates
+            attrs[key] = [*values[:at], new, *values[at + 1 :]]
 
 
 def _place(role: str) -> tuple[int, bool]:

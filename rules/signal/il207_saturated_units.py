@@ -12,7 +12,7 @@ from initlint.findings import Severity
 from initlint.reasons import fits
 from initlint.rule import Context, Outcome, Rule, bad, good, site_of
 from initlint.signal import Nominal
-from initlint.signal.diagnostics import saturated_cells, saturation
+from initlint.signal.diagnostics import saturated_cells, saturation, shut_cells
 from initlint.suspect_rule import inside_branch
 from initlint.theory import activations
 from initlint.upstream import by_site, judged
@@ -24,6 +24,8 @@ _NOTE, _WARNING, _ERROR = 0.10, 0.25, 0.75
 _BOUNDED = frozenset({"tanh", "sigmoid", "softsign", "hardtanh", "hardsigmoid", "erf", "arctan"})
 # The bias of a gate or of a prior moves these on purpose; it is no saturation by scale.
 _GATES = frozenset({"sigmoid", "hardsigmoid"})
+# Units that nothing enters are dead; THEORY 6.2: an error from 60 % of those.
+_DEAD = 0.60
 # Inputs of about unit variance; twice that is the factor from which a mistake counts (DESIGN, section 4).
 _UNIT = 2.0
 # A hard gate is flat from three on (PyTorch's definition): a bias beyond leaves no gradient at all to move it back.
@@ -38,7 +40,8 @@ class SaturatedUnits(Rule):
     where the slope is below 7 % of its maximum (|x| > 2 for tanh, 4 for sigmoid), unless the traced run showed inputs
     of another size. A sigmoid that a bias shifts on purpose (a gate that starts open or closed, a prior) is left alone,
     but for a hard one beyond its edge. Of `nn.RNN`, `nn.LSTM` and `nn.GRU` the candidate's tanh is looked at, without
-    the biases, and the finding is a warning at most. Less than three quarters is a note where the weights have a scheme
+    the biases, and the finding is a warning at most; and the biases of input, output and update gates, where they shut
+    the units for good. Less than three quarters is a note where the weights have a scheme
     for the unit or write a residual branch, or where a sigmoid gates the unit.
 
     ## Why is this bad?
@@ -94,6 +97,30 @@ class SaturatedUnits(Rule):
             std = 2.0 / -NormalDist().inv_cdf(min(share, 0.999) / 2.0)
             what = f"the candidates of `{nodes[index].label or nodes[index].op}`"
             yield self._report(context, parameters, share, std * std, what, most=Severity.WARNING)
+        for index, share in shut_cells(signal.scene, states).items():
+            own = [context.parameter(name) for role, name in nodes[index].parameters.items() if "bias" in role]
+            biases = [p for p in own if p is not None and p.stats is not None and p.stats.second > 0]
+            if share >= _NOTE and biases:
+                yield self._shut(context, biases, share, nodes[index].label or nodes[index].op)
+
+    def _shut(self, context: Context, biases: list[ParameterFacts], share: float, label: str) -> Outcome:
+        """Units of a recurrent layer whose gates are closed for good by their biases."""
+        largest = max(biases, key=lambda p: p.stats.second if p.stats else 0.0)
+        rms = math.sqrt(largest.stats.second) if largest.stats else 0.0
+        return self.finding(
+            context,
+            f"the gates of {share:.0%} of the units of `{label}` are shut: nothing enters or leaves them;"
+            f" `{largest.name}` has a root mean square of {rms:.3g}",
+            parameters=[p.name for p in biases],
+            severity=Severity.ERROR if share > _DEAD else Severity.WARNING if share > _WARNING else Severity.NOTE,
+            site=site_of(largest),
+            expected={"shut_share": 0.0},
+            actual={"shut_share": share},
+            effect=context.effect({p.name: Nominal(0.0, 0.0) for p in biases}),
+            fix="nn.init.zeros_(bias)  # or log(T) for a memory of T steps: the logarithm, not T",
+            topic="bias",
+            why="A sigmoid at -10 passes 5e-5 of what it gates, and of its gradient.",
+        )
 
     def _report(
         self,

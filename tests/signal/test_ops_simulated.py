@@ -384,8 +384,8 @@ def test_lstm_default():
     third = 1 / (3 * hidden)
     y, _ = rule(
         "recurrent", (state(1.0, 0.0, 1.0, 1.0, 1.0),), (64, steps, hidden), inputs=[(64, steps, size)], cell="lstm",
-        hidden=hidden, layers=1, steps=steps, second_ih=[third], second_hh=[third], bias_second=[2 * third],
-        bias_mean=[0.0], forget_bias=[0.0], input_size=[size],
+        hidden=hidden, layers=1, steps=steps, second_ih=[third], second_hh=[third],
+        bias_ih_gates=[[0.0, third] * 4], bias_hh_gates=[[0.0, third] * 4], input_size=[size],
     )  # fmt: skip
     assert y.q == pytest.approx(got, rel=0.06)
 
@@ -403,11 +403,11 @@ def test_gru_and_rnn_default(cell):
         got += float((out.detach() ** 2).mean()) / 8
         (out * torch.randn_like(out)).sum().backward()
         back += float((x.grad**2).mean()) / 8
-    third = 1 / (3 * hidden)
+    third, gates = 1 / (3 * hidden), 3 if cell == "gru" else 1
     y, sent = rule(
         "recurrent", (state(1.0, 0.0, 1.0, 1.0, 1.0),), (64, steps, hidden), inputs=[(64, steps, size)], cell=cell,
-        hidden=hidden, layers=1, steps=steps, second_ih=[third], second_hh=[third], bias_second=[2 * third],
-        bias_mean=[0.0], forget_bias=[0.0], input_size=[size],
+        hidden=hidden, layers=1, steps=steps, second_ih=[third], second_hh=[third],
+        bias_ih_gates=[[0.0, third] * gates], bias_hh_gates=[[0.0, third] * gates], input_size=[size],
     )  # fmt: skip
     assert y.q == pytest.approx(got, rel=0.06)
     assert sent[0].p == pytest.approx(back, rel=0.2)
