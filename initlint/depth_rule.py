@@ -11,9 +11,10 @@ from initlint.facts import ParameterFacts
 from initlint.findings import Severity
 from initlint.rule import Context, Outcome, Rule, site_of
 from initlint.signal import Nominal, Span, propagate
-from initlint.signal.verdict import thresholds
+from initlint.signal.verdict import UNROLLED, thresholds
 from initlint.temperature import by_temperature, projections
 from initlint.upstream import scale_of, with_moments
+from initlint.wiring import uses_in_line
 
 #: The culprits named are the fewest layers that together explain this share of what all layers in the span do.
 _EXPLAINED = 0.9
@@ -61,9 +62,10 @@ class DepthRule(Rule):
             )
             return
         severity = Severity.ERROR if span.value >= error else Severity.WARNING
-        if _unrolled(context, span):
-            severity = min(severity, Severity.WARNING)  # steps of time are not depth (DESIGN, section 4)
         culprits = _culprits(context, span)
+        steps = _steps(context, span, culprits)
+        if steps:
+            severity = min(severity, Severity.WARNING)  # steps of time are not depth (DESIGN, section 4)
         gains = _gains(context, self.span, warning)
         sharp = by_temperature(context, self.span, warning)
         if sharp:  # IL211 tells what is wrong with them
@@ -87,7 +89,8 @@ class DepthRule(Rule):
             site=site_of((gains or culprits)[0]),
             expected={"log10_ratio": 0.0, "threshold": warning},
             actual={"log10_ratio": -span.raw if self.shrinks else span.raw, "band": span.noise},
-            effect=f"the second moment changes 1e{span.raw:.0f}-fold, {span.value:.1f} decades beyond chance",
+            effect=f"the second moment changes 1e{span.raw:.0f}-fold, {span.value:.1f} decades beyond chance"
+            + (f", over {steps} steps of one weight" if steps else ""),
             fix="nn.init.ones_(norm.weight)" if gains else self.remedy,
             topic="scale",
         )
@@ -175,9 +178,17 @@ def _label(context: Context, index: int) -> str:
     return f"`{nodes[index].label or nodes[index].op}`" if 0 <= index < len(nodes) else "the input"
 
 
-def _unrolled(context: Context, span: Span) -> bool:
+def _steps(context: Context, span: Span, culprits: list[ParameterFacts]) -> int:
+    """Over how many steps of time the span runs; 0 where it is depth."""
     low, high = sorted((span.first, span.last))
-    return any(node.op == "recurrent" for node in context.facts.nodes[max(low, 0) : high + 1])
+    uses = uses_in_line(context.facts)
+    inside = context.facts.nodes[max(low, 0) : high + 1]
+    recurrent = [uses.get(name, 1) for n in inside if n.op == "recurrent" for name in n.parameters.values()]
+    # written out by hand: one weight acts on its own results, the others are used at each of its steps
+    calls = [max((len(layer.nodes) for layer in context.layers_of(p.name)), default=0) for p in culprits]
+    longest = max((uses.get(p.name, 1) for p in culprits), default=1)
+    unrolled = longest >= UNROLLED and min(calls) >= UNROLLED
+    return max(recurrent, default=longest if unrolled else 0)
 
 
 def _culprits(context: Context, span: Span) -> list[ParameterFacts]:
@@ -190,7 +201,7 @@ def _culprits(context: Context, span: Span) -> list[ParameterFacts]:
         inside = [n for n in layer.nodes if n in size and size[n] >= 0.1 * worst]
         for parameter in scale_of(context, layer) if inside else ():
             if all(parameter is not p for _, p in found):
-                found.append((max(size[n] for n in inside), parameter))
+                found.append((sum(size[n] for n in inside), parameter))
     found.sort(key=lambda item: -item[0])
     whole, so_far, chosen = sum(size for size, _ in found), 0.0, []
     for amount, parameter in found:

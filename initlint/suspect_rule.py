@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import replace
 from typing import ClassVar
 
@@ -13,8 +13,8 @@ from initlint.facts import Node, Site
 from initlint.findings import Related, Severity
 from initlint.rule import Context, Outcome, Rule, site_of
 from initlint.signal import Effect, Nominal
-from initlint.signal.verdict import MISTAKE, mismatch, mistake
-from initlint.wiring import reached, users
+from initlint.signal.verdict import MISTAKE, UNROLLED, mismatch, mistake
+from initlint.wiring import reached, users, uses_in_line
 
 #: Below a factor 2 of the second moment a mistake is not worth a word unless it is certain (DESIGN, severity).
 _SILENT = math.log10(1.05)
@@ -50,7 +50,12 @@ class SuspectRule(Rule):
         low = math.log10(min(s.actual / s.expected for s in group))
         if max(abs(local), abs(low)) < _SILENT:
             return None
-        return self.report(context, group, effect, self.level(context, group, effect))
+        level = self.level(context, group, effect)
+        steps = steps_of(context, [s.parameter.name for s in group])
+        if steps >= UNROLLED and level > Severity.NOTE:  # unrolled time is not depth: its T is stated, and no error
+            level = min(level, Severity.WARNING)
+            effect = replace(effect, sentence=f"{effect.sentence}, over {steps} steps of one weight")
+        return self.report(context, group, effect, level)
 
     def level(self, context: Context, group: list[Suspect], effect: Effect) -> Severity:
         """The severity by DESIGN's table."""
@@ -147,6 +152,12 @@ def _others(group: list[Suspect], worst: Suspect) -> str:
 
 def _same(one: Site, other: Site | None) -> bool:
     return other is not None and (one.file, one.line) == (other.file, other.line)
+
+
+def steps_of(context: Context, names: Collection[str]) -> int:
+    """How often these weights act on what they made themselves; 1 where one of them does not."""
+    uses = uses_in_line(context.facts)
+    return min((uses.get(name, 1) for name in names), default=1)
 
 
 def leads_only_to(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import wraps
 from typing import TypeVar
 
@@ -65,6 +65,36 @@ def reached(facts: ModelFacts, start: int, onward: Callable[[Node], bool]) -> It
                 if onward(facts.nodes[user]):
                     following.append(user)
         front = following
+
+
+@kept_for_last
+def uses_in_line(facts: ModelFacts) -> Mapping[str, int]:
+    """How often each weight acts on what it made itself: steps of time, or of a loop; 1 for most, which are left out.
+
+    Of one recurrent layer that is its number of steps; a module that is used side by side acts once.
+    """
+    found: dict[str, int] = {}
+    for node in facts.nodes:
+        steps = node.attrs.get("steps") if node.op == "recurrent" else None
+        if isinstance(steps, int) and steps > 1:
+            found.update(dict.fromkeys(node.parameters.values(), steps))
+    for layer in facts.layers:
+        if len(layer.nodes) > 1:
+            longest = _longest_chain(facts, layer.nodes)
+            if longest > 1:
+                found.update({name: max(longest, found.get(name, 1)) for name in (layer.weight, *layer.parameters)})
+    return found
+
+
+def _longest_chain(facts: ModelFacts, calls: tuple[int, ...]) -> int:
+    """The most of these nodes that lie on one path."""
+    mine, first, last = frozenset(calls), min(calls), max(calls)
+    before: dict[int, int] = {}
+    for node in facts.nodes[first : last + 1]:
+        count = max((before.get(i, 0) for i in node.inputs), default=0) + (node.index in mine)
+        if count:
+            before[node.index] = count
+    return max((before.get(i, 0) for i in calls), default=1)
 
 
 def transparent(node: Node) -> bool:

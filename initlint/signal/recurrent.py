@@ -219,15 +219,14 @@ def shut(node: Node, x: State, scene: Scene) -> list[float]:
 
 
 def _shut(cell: Cell, done: Run) -> float:
-    if cell.kind == "lstm":  # the input and the output gate
-        closed = [_below(done.gates[at], -SHUT) for at in (0, 3)]
-        return 1.0 - math.prod(1.0 - share for share in closed)
-    return 1.0 - _below(done.gates[1], SHUT) if cell.kind == "gru" else 0.0  # the old state is kept
-
-
-def _below(x: State, bound: float) -> float:
-    sigma = math.sqrt(x.v)
-    return normal_cdf((bound - x.m) / sigma) if sigma > 0 else float(x.m < bound)
+    """Where the biases make the most of what a gate reads; large weights saturate the candidate, too (``driven``)."""
+    sides = {"lstm": ((0, -1.0), (3, -1.0)), "gru": ((1, 1.0),)}.get(cell.kind, ())  # a GRU that updates nothing
+    passing = 1.0
+    for at, side in sides:
+        x = done.gates[at]
+        if 2.0 * cell.biases[at].second >= x.q:
+            passing *= normal_cdf((SHUT - side * x.m) / math.sqrt(x.v)) if x.v > 0 else float(side * x.m < SHUT)
+    return 1.0 - passing
 
 
 def _inputs(node: Node, scene: Scene) -> float:

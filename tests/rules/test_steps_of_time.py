@@ -1,0 +1,63 @@
+"""What repeats over time is a warning at most, also where the recurrence is written out, and its T is stated."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import initlint
+from initlint.findings import Severity
+
+STEPS = 30
+
+
+class Recurrence(nn.Module):
+    """h = relu(W x_t + U h), U orthogonal with gain 3: 4.5 times the second moment at each step."""
+
+    def __init__(self, *, every: bool) -> None:
+        super().__init__()
+        self.inward, self.again = nn.Linear(16, 64), nn.Linear(64, 64, bias=False)
+        self.head, self.every = nn.Linear(64, 5), every
+        nn.init.orthogonal_(self.again.weight, gain=3.0)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.inward(x[:, 0])
+        for t in range(1, x.shape[1]):
+            read = self.again(h)
+            h = torch.relu(read + self.inward(x[:, t]) if self.every else read)
+        out: Tensor = self.head(h)
+        return out
+
+
+class Depth(nn.Module):
+    """The same with a weight of its own at each step."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(nn.Linear(64, 64, bias=False) for _ in range(STEPS))
+        self.inward, self.head = nn.Linear(16, 64), nn.Linear(64, 5)
+        for layer in self.layers:
+            nn.init.orthogonal_(layer.weight, gain=3.0)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.inward(x)
+        for layer in self.layers:
+            h = torch.relu(layer(h))
+        out: Tensor = self.head(h)
+        return out
+
+
+@pytest.mark.parametrize("every", [False, True])
+def test_written_out_over_time(every: bool) -> None:
+    run = initlint.check(lambda: Recurrence(every=every), inputs=(torch.randn(8, STEPS, 16),))
+    loud = [f for f in run.findings if f.severity >= Severity.WARNING]
+    assert loud
+    assert {f.severity for f in loud} == {Severity.WARNING}
+    assert any(f"over {STEPS - 1} steps of one weight" in f.effect for f in loud)
+
+
+def test_depth_is_an_error() -> None:
+    run = initlint.check(Depth, inputs=(torch.randn(8, 16),))
+    assert max(f.severity for f in run.findings) is Severity.ERROR
+    assert not any("steps of one weight" in f.effect for f in run.findings)
