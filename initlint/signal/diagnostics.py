@@ -258,7 +258,8 @@ class Range:
 
 
 def number_range(signal: Signal, dtype: str) -> Range:
-    """What of the trunk leaves the range of a float type (IEEE 754; gradients without loss scaling)."""
+    """What of the trunk leaves the range of a float type (IEEE 754; gradients without loss scaling), and products of
+    two signals anywhere: one infinity among the logits of an attention makes its softmax NaN."""
     largest, smallest, rounding = RANGES.get(dtype, RANGES["float32"])
     overflow, constant, gradients = [], [], []
     for point in signal.profile:
@@ -268,6 +269,10 @@ def number_range(signal: Signal, dtype: str) -> Range:
             constant.append(point.node)
         if point.body and 0 < point.gradient_std < smallest:
             gradients.append(point.node)
+    if signal.scene is not None and signal.sweeps is not None:
+        states = signal.sweeps[0].states
+        products = [n.index for n in signal.scene.nodes if n.op == "matmul" and not n.parameters]
+        overflow += [i for i in products if i not in overflow and math.sqrt(states[i].q) * REACH > largest]
     return Range(tuple(overflow), tuple(constant), tuple(gradients))
 
 
