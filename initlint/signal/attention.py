@@ -21,6 +21,8 @@ from initlint.signal.order import log_sum_exp, softmax_energy, softmax_slip
 from initlint.signal.ranked import spread_of
 from initlint.signal.scene import Op, Scene, number, text
 
+#: Variance of logits up to which the energies are tabulated.
+WIDEST = 1e6
 #: Rows of a causal mask at which the energy is evaluated; between them it is smooth in log length.
 ROWS = 12
 
@@ -52,6 +54,18 @@ def _causal(of: Callable[[float, float], float], sigma: float, keys: int) -> flo
         total += (x + y) / 2 * math.log(b / a)
     total += 0.5 * (values[3] / rows[3] + values[-1] / rows[-1])
     return float(min(total / keys, 1.0))
+
+
+def ties(logits: float, keys: float, rows: float) -> float:
+    """What is left of the mean of what passes a softmax whose logits have this variance, in a run of so many rows.
+
+    Beyond ``WIDEST`` the chance that the two best keys are near one another falls with the spread. And the mean rests
+    on such rows alone: the nearest two keys of all rows are about sigma / (sqrt(2 ln n) rows) apart, and exp(-2 times
+    that) is what passes there; without a near tie among them nothing does.
+    """
+    sigma = math.sqrt(logits)
+    nearest = sigma / (math.sqrt(2.0 * math.log(max(keys, 2.0))) * max(rows, 1.0))
+    return math.exp(-2.0 * nearest) * min(math.sqrt(WIDEST) / sigma, 1.0) if sigma > 0.0 else 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,17 +106,20 @@ def attend(q: State, k: State, node: Node, mask: State | None = None) -> Attend:
     keys = max(number(node, "keys", 1.0), 1.0)
     queries = max(number(node, "queries", keys), 1.0)
     causal = bool(node.attrs.get("causal"))
-    sigma2 = min(scale * scale * dim * q.q * k.e + (mask.e if mask is not None else 0.0), 1e6)
+    logits = scale * scale * dim * q.q * k.e + (mask.e if mask is not None else 0.0)
+    sigma2 = min(logits, WIDEST)
     share = 1.0 - min(number(node, "masked"), 1.0)
     if mask is not None and share >= 1.0:
         share = mask.share
     causal = causal or triangular(share, keys)
     seen = keys if causal else max(keys * share, 1.0)
-    row = energy(math.sqrt(sigma2), seen, causal=causal)
+    heads = number(node, "heads", 1.0) if node.op == "mha" else 1.0
+    near = ties(logits, keys, heads * math.prod((node.shape or ())[:-1]))
+    row = 1.0 - (1.0 - energy(math.sqrt(sigma2), seen, causal=causal)) * near
     # keys and values read the same tokens, so softmax leans its mean towards W_k^T q (dominates for many keys)
     width = max(dim * number(node, "heads", 1.0), 1.0)
     tilt = (1.0 - row) * sigma2 / width
-    passing = slip(math.sqrt(sigma2), seen, causal=causal)
+    passing = slip(math.sqrt(sigma2), seen, causal=causal) * near
     alike = _rows_alike(max(seen * row, 1.0), max(1.0 - q.e / q.q, 0.0) if q.q > 0.0 else 0.0)
     one = q.q > 0.0 and q.e == 0.0 and mask is None and share >= 1.0 and not causal
     return Attend(sigma2, row, min(tilt, 1.0), queries, keys, passing, width, alike, one, number(node, "dropout"))
@@ -480,7 +497,7 @@ def _temperature(node: Node) -> float:
 
 def _masked(of: Callable[..., float], x: State, spread: float, n: float) -> float:
     """``energy`` or ``slip`` of logits of which a share counts."""
-    root = math.sqrt(min(spread, 1e6))
+    root = math.sqrt(min(spread, WIDEST))
     if x.share >= 1.0:
         return of(root, n)
     if triangular(x.share, n):
@@ -494,7 +511,7 @@ def softmax_back(node: Node, xs: tuple[State, ...], y: State, g: Grad, scene: Sc
     spread = _compared(node, x)
     if node.index in scene.fixed and n > 1.0:  # known weights, and no Gaussian logits: as uneven as they are
         spread = spread_of(round(min(y.q * n, 1.0), 3), round(n)) ** 2
-    passing = _masked(slip, x, spread, n)
+    passing = _masked(slip, x, spread, n) * ties(spread, n, math.prod(node.shape or ()) / n)
     lean = (1.0 - y.share) ** 2 / passing if passing > 1e-12 and x.kind == "logits" else 0.0
     passing *= _temperature(node)
     layout = scene.layout(node.index)
