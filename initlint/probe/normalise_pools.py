@@ -163,6 +163,12 @@ def pad(b: Builder, c: Call) -> Value:
     amounts = c.plain(1, "pad")
     if isinstance(amounts, list | tuple) and all(isinstance(amount, int) for amount in amounts):
         attrs["amounts"] = list(amounts)
+        pairs = list(zip(amounts[::2], amounts[1::2], strict=False))
+        if any(first and first == -last for first, last in pairs):  # cut on one side what is added on the other
+            roles = b.roles[source] or ()
+            places = [len(roles) - 1 - at for at, (first, _) in enumerate(pairs) if first]
+            known = all(place >= 0 and roles[place] == "p" for place in places)
+            attrs["shifted"] = "position" if known else "channel"
     mode = c.plain(2, "mode", "constant")
     value = c.plain(3, "value", None)
     return b.emit(c, "pad", (source,), attrs=attrs | {"mode": mode, "value": value}, roles=b.roles[source])

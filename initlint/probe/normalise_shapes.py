@@ -29,9 +29,27 @@ def reshape(b: Builder, c: Call) -> Value:
     kept = share(shape_out, shape_in)
     if c.name in REPEATS or (kept is not None and kept > 1):
         attrs["kept"] = kept
+    shifted = _shifted(b, c, source)
+    if shifted:
+        attrs["shifted"] = shifted
     signal = b.emit(c, "reshape", (source,), attrs=attrs, roles=_moved(b, c, source))
     _follow_rows(b, c, source, signal)
     return signal
+
+
+def _shifted(b: Builder, c: Call, source: int) -> str | None:
+    """What a roll or flip puts in other places: "position", or "channel" (or samples), ``None`` where it is no such."""
+    fixed = {"fliplr": (1,), "flipud": (0,), "rot90": (0, 1)}.get(c.name)
+    if fixed is None and c.name not in ("roll", "flip"):
+        return None
+    roles = b.roles[source]
+    dims = c.plain(2, "dims", None) if c.name in ("roll", "rot90") else c.plain(1, "dims", None)
+    if c.name == "flip" and isinstance(dims, int):  # x.flip(1, 2)
+        dims = [v.value for v in c.args[1:] if isinstance(v, Static)]
+    dims = (dims,) if isinstance(dims, int) else fixed if dims is None else dims
+    if roles is None or not isinstance(dims, (list, tuple)) or not all(isinstance(dim, int) for dim in dims):
+        return "channel"
+    return "position" if all(roles[dim] == "p" for dim in dims) else "channel"
 
 
 def _broadcast(b: Builder, c: Call) -> Value:

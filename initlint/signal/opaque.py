@@ -78,8 +78,9 @@ def measured(node: Node, xs: tuple[State, ...], scene: Scene, reason: str) -> St
             scale = x.q / before.second
             break
     q = got.second * scale
-    c = got.correlation if got.correlation is not None else 0.0
-    s = got.positions if got.positions is not None else 0.0
+    shared = got.mean**2 / got.second if got.second > 0 else 0.0  # where it was not measured: the mean at the least
+    c = got.correlation if got.correlation is not None else shared
+    s = got.positions if got.positions is not None else shared
     d, e = q * (1.0 - c), q * (1.0 - s)
     y = state(q, got.mean * math.sqrt(scale), d, e, max(d, e, q * (1.0 - max(c, 0.0) * max(s, 0.0))), kind="post")
     noise = max((x.noise + x.own for x in xs), default=0.0)

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from initlint.facts import Node
 from initlint.signal.elementwise import passed, passed_back
-from initlint.signal.moments import Grad, NoRuleError, State, bounded, state, tied
+from initlint.signal.moments import Grad, NoRuleError, State, Tie, bounded, kept_ties, state, tied
 from initlint.signal.near import gathered_back
 from initlint.signal.ranked import largest
 from initlint.signal.scene import Op, Scene, number, text
@@ -67,15 +67,27 @@ def output_back(node: Node, xs: tuple[State, ...], y: State, g: Grad, scene: Sce
 
 def reshape(node: Node, xs: tuple[State, ...], scene: Scene) -> State:
     """view, permute, expand ...: moments unchanged. Flattening positions into channels leaves one position."""
-    return passed(node, xs, scene)
+    y = passed(node, xs, scene)
+    return replace(y, ties=_ties_of_shifted(node, xs[0])) if "shifted" in node.attrs else y
+
+
+def _ties_of_shifted(node: Node, x: State) -> tuple[Tie, ...]:
+    """What was rolled, flipped or shifted meets other elements than its own: only what positions share is the same."""
+    return tied(x, node.inputs[0], 0.0, 1.0) if text(node, "shifted") == "position" else ()
 
 
 def reshape_back(node: Node, xs: tuple[State, ...], y: State, g: Grad, scene: Scene) -> tuple[Grad, ...]:
     """An expanded tensor takes the sum over its copies; positions that became channels have a gradient each."""
     kept = number(node, "kept", 1.0)
+    if "shifted" in node.attrs:
+        return _shifted_back(node, g)
     if kept <= 1.0:
         return (g._replace(t=g.t * _alike_still(node, scene)),)
     return (Grad(bounded(kept * (g.p + (kept - 1.0) * max(g.t, 0.0))), 0.0, g.noise),)
+
+
+def _shifted_back(node: Node, g: Grad) -> tuple[Grad, ...]:
+    return (g._replace(ties=kept_ties(g, 0.0, 1.0) if text(node, "shifted") == "position" else ()),)
 
 
 #: Ops whose output is laid out by heads.
@@ -240,6 +252,8 @@ def pad(node: Node, xs: tuple[State, ...], scene: Scene) -> State:
     """Zeros around the signal thin it out; other modes repeat it."""
     x = xs[0]
     share = number(node, "n_in", 1.0) / max(number(node, "n_out", 1.0), 1.0)
+    if "shifted" in node.attrs:  # what falls off at one end is as much as the zeros at the other
+        return replace(x, ties=_ties_of_shifted(node, x))
     if text(node, "mode", "constant") != "constant" or share >= 1.0:
         return replace(x, ties=tied(x, node.inputs[0]))
     # of two positions one is padding: they differ by all that the other is. A window reads the padding at borders alone
@@ -256,6 +270,11 @@ def pad(node: Node, xs: tuple[State, ...], scene: Scene) -> State:
         mix=(),
         open=x.open * share,
     )
+
+
+def pad_back(node: Node, xs: tuple[State, ...], y: State, g: Grad, scene: Scene) -> tuple[Grad, ...]:
+    """The gradient where the signal was."""
+    return _shifted_back(node, g) if "shifted" in node.attrs else passed_back(node, xs, y, g, scene)
 
 
 def resize(node: Node, xs: tuple[State, ...], scene: Scene) -> State:
@@ -303,6 +322,6 @@ OPS: Mapping[str, Op] = {
     "output": Op(output, output_back),
     "reshape": Op(reshape, reshape_back),
     "select": Op(select, select_back),
-    "pad": Op(pad, passed_back),
+    "pad": Op(pad, pad_back),
     "resize": Op(resize, resize_back),
 }
