@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -227,6 +227,9 @@ def stop(b: Builder, c: Call) -> Value:
             attrs["mask"] = True
     elif c.name.startswith("detach") and source:
         attrs = {"same": True}
+    bound = scalar(c.value(1, "other")) if c.name in _OPPOSITE else None
+    if bound is not None:
+        attrs["bound"] = bound
     return b.emit(c, "stop", source[:1], attrs=attrs | {"name": c.name})
 
 
@@ -234,7 +237,7 @@ def where(b: Builder, c: Call) -> Value:
     """``torch.where(mask, a, b)``: the share of the mask is measured where the mask is known."""
     mask = c.value(0, "condition")
     inputs = [i for i in (b.signal(c.value(1, "input"), c), b.signal(c.value(2, "other"), c)) if i is not None]
-    return _mix(b, c, inputs, _share_true(b, mask, c))
+    return _mix(b, c, inputs, _share_true(b, mask, c), _compared(b, mask, inputs))
 
 
 def masked_fill(b: Builder, c: Call) -> Value:
@@ -244,7 +247,35 @@ def masked_fill(b: Builder, c: Call) -> Value:
     other = b.signal(filled if value is not None else c.value(2, "value"), c)
     share = _share_true(b, c.value(1, "mask"), c)
     inputs = [i for i in (source, other) if i is not None]
-    return _mix(b, c, inputs, None if share is None else 1.0 - share)
+    when = _compared(b, c.value(1, "mask"), inputs)
+    if when:  # the source stays where the mask is false
+        when["when"] = _OPPOSITE[when["when"]]
+    return _mix(b, c, inputs, None if share is None else 1.0 - share, when)
+
+
+#: Comparisons, each with the one that holds where it does not.
+_OPPOSITE = {"gt": "le", "ge": "lt", "lt": "ge", "le": "gt"}
+
+
+def _compared(b: Builder, mask: Value | None, inputs: list[int]) -> dict[str, Any]:
+    """The condition of a choice, where it compares with a number what one of the operands is a function of.
+
+    ``steps``: which operand, and how many nodes back from it the compared signal is; ``magnitude``: its absolute value.
+    """
+    node = b.node(mask) if isinstance(mask, Signal) else None
+    if node is None or node.op != "stop" or node.attrs.get("bound") is None or not node.inputs:
+        return {}
+    compared, magnitude = node.inputs[0], b.nodes[node.inputs[0]].attrs.get("fn") == "abs"
+    if magnitude:
+        compared = b.nodes[compared].inputs[0]
+    for place, start in enumerate(inputs):
+        at, steps = start, 0
+        while at != compared and b.nodes[at].op in ("activation", "scale", "shift", "identity") and b.nodes[at].inputs:
+            at, steps = b.nodes[at].inputs[0], steps + 1
+        if at == compared:
+            found = {"when": node.attrs["name"], "bound": node.attrs["bound"], "steps": [place, steps]}
+            return found | ({"magnitude": True} if magnitude else {})
+    return {}
 
 
 def scatter(b: Builder, c: Call) -> Value:
@@ -262,12 +293,13 @@ def _wholly_masked(b: Builder, index: int | None) -> bool:
     return isinstance(share, float) and share == 1.0
 
 
-def _mix(b: Builder, c: Call, inputs: list[int], share: float | None) -> Value:
+def _mix(b: Builder, c: Call, inputs: list[int], share: float | None, when: Mapping[str, Any] | None = None) -> Value:
     if len(inputs) < 2:
         return b.emit(c, "opaque", inputs, attrs={"name": c.name, "why": "an operand is unknown"})
     roles = b.roles[inputs[0]]
     rank = len(c.meta.shape) if c.meta.shape is not None else None
-    return b.emit(c, "where", inputs, attrs={"share": share}, roles=axes.broadcast(roles, b.roles[inputs[1]], rank))
+    attrs = {"share": share, **(when or {})}
+    return b.emit(c, "where", inputs, attrs=attrs, roles=axes.broadcast(roles, b.roles[inputs[1]], rank))
 
 
 def _share_true(b: Builder, mask: Value | None, c: Call) -> float | None:

@@ -7,6 +7,7 @@ moments as one. It gets the name of a known activation where it has the values o
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
@@ -15,13 +16,19 @@ from initlint.facts import Node, Plain
 from initlint.records import dataclass
 from initlint.signal.curves import function_of
 from initlint.signal.moments import NoRuleError
-from initlint.signal.scene import number
+from initlint.signal.scene import number, numbers, text
 from initlint.theory.activations import ACTIVATIONS
 
 Dual = tuple[float, float]  # value and slope
 Dualised = Callable[[float], Dual]
 
 BINARY = frozenset({"add", "sub", "mul", "div"})
+COMPARES: Mapping[str, Callable[[float, float], bool]] = {
+    "gt": operator.gt,
+    "ge": operator.ge,
+    "lt": operator.lt,
+    "le": operator.le,
+}
 #: Longer chains than this are left alone: their tables would cost more than they are worth.
 LONGEST = 32
 #: Where two functions must agree to be called the same, and how well. The tanh and erf forms of GELU differ by 1e-4.
@@ -65,7 +72,7 @@ def _needs(node: Node, known: Mapping[int, Expression]) -> bool:
     if node.op == "activation":
         inner = known.get(node.inputs[0])
         return inner is not None and not inner.straight
-    return node.op in BINARY
+    return node.op in BINARY or node.op == "where"
 
 
 def _expression(node: Node, nodes: Sequence[Node], known: Mapping[int, Expression]) -> Expression | None:
@@ -77,7 +84,41 @@ def _expression(node: Node, nodes: Sequence[Node], known: Mapping[int, Expressio
         return _applied(node, known)
     if node.op in BINARY:
         return _combined(node, nodes, known)
+    if node.op == "stop" and node.attrs.get("name") in COMPARES and "bound" in node.attrs:
+        return _step(node, known)
+    if node.op == "where" and "when" in node.attrs:
+        return _chosen(node, nodes, known)
     return None
+
+
+def _step(node: Node, known: Mapping[int, Expression]) -> Expression | None:
+    """``x > 0`` as a number."""
+    inner, holds, bound = _inner(node.inputs[0], known), COMPARES[text(node, "name")], number(node, "bound")
+    if inner.length >= LONGEST:
+        return None
+    f = inner.at
+    return Expression(inner.base, lambda x: (float(holds(f(x)[0], bound)), 0.0), False, inner.length + 1)
+
+
+def _chosen(node: Node, nodes: Sequence[Node], known: Mapping[int, Expression]) -> Expression | None:
+    """``torch.where(x > 0, f(x), g(x))``: two functions of one signal, or one and a number, chosen by its values."""
+    place, steps = (int(value) for value in numbers(node.attrs.get("steps")))
+    compared = node.inputs[place]
+    for _ in range(steps):
+        compared = nodes[compared].inputs[0]
+    a, b = (_operand(index, nodes, known) for index in (node.inputs[0], node.inputs[-1]))
+    c = _inner(compared, known)
+    if a is None or b is None or {e.base for e in (a, b, c)} - {-1} != {c.base} or nodes[c.base].shape != node.shape:
+        return None
+    if a.length + b.length + c.length >= LONGEST:
+        return None
+    holds, bound, magnitude = COMPARES[text(node, "when")], number(node, "bound"), bool(node.attrs.get("magnitude"))
+
+    def at(x: float) -> Dual:
+        y = c.at(x)[0]
+        return a.at(x) if holds(abs(y) if magnitude else y, bound) else b.at(x)
+
+    return Expression(c.base, at, False, a.length + b.length + c.length + 1)
 
 
 def _inner(index: int, known: Mapping[int, Expression]) -> Expression:
@@ -135,12 +176,13 @@ def _combined(node: Node, nodes: Sequence[Node], known: Mapping[int, Expression]
 
 
 def _operand(index: int, nodes: Sequence[Node], known: Mapping[int, Expression]) -> Expression | None:
-    """An operand as an expression; a parameter or constant of a single element is a number (base -1)."""
+    """An operand as an expression; a constant of one value and a parameter of one element are numbers (base -1)."""
     node = nodes[index]
     if node.op in ("parameter", "constant"):
-        if node.shape is None or math.prod(node.shape) != 1:
-            return None
         value = number(node, "mean", float("nan"))
+        alike = node.op == "constant" and number(node, "second", float("nan")) == value * value  # one value everywhere
+        if not alike and (node.shape is None or math.prod(node.shape) != 1):
+            return None
         return Expression(-1, lambda x: (value, 0.0), True, 0) if math.isfinite(value) else None
     return _inner(index, known)
 
