@@ -21,6 +21,15 @@ def full_write(parameter: ParameterFacts) -> Write | None:
     return None
 
 
+def drawn_by(parameter: ParameterFacts) -> Write | None:
+    """The last write, or of a whole copy (``copy.deepcopy`` of a module) the write that it copied."""
+    last = parameter.last
+    if last is None or last.op != "deepcopy" or last.share < 1:
+        return last
+    earlier = [write for write in parameter.writes if write.op != "deepcopy" and write.op not in CONVERSIONS]
+    return earlier[-1] if earlier else last
+
+
 def nominal_second(parameter: ParameterFacts) -> tuple[float, Requested | None]:
     """E[w^2] by the init call where the record settles it, else of the actual values; and what was asked for."""
     stats = parameter.stats

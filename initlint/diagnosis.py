@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
-from initlint.asked import drawn_alike, named, nominal_second
+from initlint.asked import drawn_alike, drawn_by, named, nominal_second
 from initlint.codebooks import codebooks
 from initlint.facts import Layer, ModelFacts, ParameterFacts, Site, Write
 from initlint.generators import generators
@@ -402,7 +402,7 @@ def _suspect(
     second, asked = nominal_second(parameter)
     second, asked = second * factor, as_used(asked, factor)
     # values that were changed where no hook sees (a NumPy view) are no longer those of the last recorded write
-    write = parameter.last if parameter.provenance == "recorded" else None
+    write = drawn_by(parameter) if parameter.provenance == "recorded" else None
     stats = parameter.stats
     assert stats is not None
     fan_in = layer.fan_in or 1.0

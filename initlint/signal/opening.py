@@ -16,6 +16,9 @@ from initlint.signal.trunk import returned
 #: Second moment that an opened writer passes, and its limit when there are many: a stack of n opened branches then
 #: grows by e at most, so that opening never makes a net explode.
 EPSILON = 1e-2
+#: Decades that a signal falls from which it is asked whether it does for the opening alone: the least that costs
+#: accuracy (THEORY 6.1).
+FALLS = 3.0
 #: A token of zeros is opened to what tokens are drawn from, N(0, .02) (ViT, BERT): more would drown what it is told.
 TOKEN = 4e-4
 #: How far the walk from a writer to its sum goes.
@@ -26,13 +29,16 @@ PASSES = frozenset(
 WRITERS = frozenset({"linear", "conv", "conv_transpose", "bilinear"})
 
 
-def opened(scene: Scene) -> dict[int, Node]:
-    """Replacements for the nodes of zero and tiny branch writers; empty where there are none."""
+def opened(scene: Scene, most: float = EPSILON) -> dict[int, Node]:
+    """Replacements for the nodes of zero and tiny branch writers; empty where there are none.
+
+    ``most``: the second moment that each passes, unless there are many.
+    """
     ends = frozenset(returned(scene, scene.facts.outputs))
     found = [node for node in scene.nodes if _closed(node, scene) and _writes(node, scene, ends)]
     if not found:
         return {}
-    energy = min(EPSILON, 1.0 / len(found))
+    energy = min(most, 1.0 / len(found))
     tokens = {node.index for node in found if node.op == "parameter" and _token(node, scene)}
     return {node.index: _drawn(node) if node.index in tokens else _open(node, energy) for node in found}
 

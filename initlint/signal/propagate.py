@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import field
+from dataclasses import field, replace
 
 from initlint.facts import ModelFacts
 from initlint.records import dataclass
@@ -12,7 +12,7 @@ from initlint.signal.confirmed import standard_inputs
 from initlint.signal.doubt import doubted
 from initlint.signal.loss import InitLoss, init_loss
 from initlint.signal.moments import Moments, Nominal
-from initlint.signal.opening import opened
+from initlint.signal.opening import FALLS, opened
 from initlint.signal.profile import Culprit, Point, Span, culprits, points, spans
 from initlint.signal.rewrite import fuse
 from initlint.signal.scene import Scene, number, text
@@ -73,7 +73,11 @@ class Signal:
         return self.init_loss.classes if self.init_loss else None
 
 
-def propagate(facts: ModelFacts, nominal: Mapping[str, Nominal] | None = None, actual: Signal | None = None) -> Signal:
+def propagate(
+    facts: ModelFacts,
+    nominal: Mapping[str, Nominal] | None = None,
+    actual: Signal | None = None,
+) -> Signal:
     """Predict the moments of every node of a traced model, without data, from the actual weights.
 
     Args:
@@ -105,12 +109,17 @@ def propagate(facts: ModelFacts, nominal: Mapping[str, Nominal] | None = None, a
     path, guards = trunk(scene, outputs), guarded(scene)
     profile = points(scene, path, guards, second.states, second.grads)
     public = moments(built)
+    found = spans(profile)
+    if openings and any(span.shrinks and span.value >= FALLS for span in found.values()):
+        wide = Scene([opened(scene, 1.0).get(node.index, node) for node in nodes], facts, overruled)
+        swept = sweep(wide.nodes, wide, outputs)
+        found = less_of_opening(found, spans(points(wide, path, guards, swept.states, swept.grads)))
     return Signal(
         built=public,
         opened=public if second is built else moments(second),
         trunk=path,
         profile=profile,
-        spans=doubted(scene, built.states, spans(profile), path),
+        spans=doubted(scene, built.states, found, path),
         culprits=culprits(scene, profile, guards),
         # what a part returns goes on into others: no logits
         init_loss=None if facts.trace.parts else init_loss(scene, outputs, built.states),
@@ -124,6 +133,20 @@ def propagate(facts: ModelFacts, nominal: Mapping[str, Nominal] | None = None, a
         places={point.node: place for place, point in enumerate(profile)},
         stretches=Stretches(opened_scene, second, profile, outputs) if len(nodes) >= LONG else None,
     )
+
+
+def less_of_opening(found: Mapping[str, Span], wide: Mapping[str, Span]) -> Mapping[str, Span]:
+    """The spans less what falls because zero branch writers were opened to so little alone.
+
+    Several of them in line take so much each, and none of it once training has opened them. ``wide``: the spans where
+    they pass all that they get.
+    """
+    kept = dict(found)
+    for name, span in found.items():
+        then = wide.get(name)
+        if span.shrinks and then is not None and (not then.shrinks or then.value < span.value):
+            kept[name] = replace(span, value=then.value if then.shrinks else 0.0, raw=then.raw if then.shrinks else 0.0)
+    return kept
 
 
 def _steps(scene: Scene, path: Sequence[int]) -> int:
