@@ -15,7 +15,7 @@ from initlint.facts import Node, Operator, Plain
 from initlint.signal import Moments, Signal, propagate
 from initlint.signal.diagnostics import class_bias, largest_share
 from initlint.signal.moments import State, state
-from initlint.signal.recurrent import Cell, Run, lags, run, transition
+from initlint.signal.recurrent import Bias, Cell, Run, lags, run, transition
 from initlint.theory import activations
 
 
@@ -450,7 +450,9 @@ def test_hanin_2018_noise_is_the_sum_of_reciprocal_widths(widths):
 def cell(kind: str, inputs: int = 128, hidden: int = 256, forget: float = 0.0) -> Cell:
     """Two biases of variance 1 / (3 H) each."""
     default = 1 / (3 * hidden)
-    return Cell(kind, hidden, inputs, default, default, 2 * default, 0.0, forget)
+    both, one = Bias(0.0, 2 * default), Bias(0.0, default)
+    gates = {"lstm": (both, Bias(forget, 2 * default), both, both), "gru": (both, both, one, one)}
+    return Cell(kind, hidden, inputs, default, default, gates.get(kind, (both,)))
 
 
 def settled(layer: Cell) -> Run:
@@ -477,9 +479,11 @@ def test_gru_gradient_factor_per_step():
 def test_lstm_gradient_factor_per_step_of_the_cell(forget, published):
     # over 6 steps of the cell state: measured .3065, .5806 and .934 with a forget bias of 0, 1 and 3; of the first step
     # the gradient passes the forget gate alone
-    layer = replace(cell("lstm", forget=forget), bias=(2 if forget == 0 else 1) / (3 * 256))
+    spread = (2 if forget == 0 else 1) / (3 * 256)
+    layer = cell("lstm", forget=forget)
+    layer = replace(layer, biases=tuple(Bias(bias.mean, spread) for bias in layer.biases))
     done = settled(layer)
-    gate = activations.moments("sigmoid", {}, forget, done.pre.v).second
+    gate = activations.moments("sigmoid", {}, forget, done.gates[1].v).second
     through = gate * lags(*transition(layer, done), 6)[5]
     assert through ** (1 / 6) == pytest.approx(published, rel=0.02)
 
