@@ -19,6 +19,10 @@ _NORMED = ("weight_norm", "spectral_norm")
 #: Functions that a weight is passed through to be positive (Agarwal et al. 2021, section 3: exp of N(4, 0.5); Popov et
 #: al. 2019, section 3.1: features chosen by the softmax of U(0, 1)).
 _POSITIVE = "exp|exp2|softplus|sigmoid|softmax"
+#: Functions of whole matrices: the size of what they give is not that of their argument.
+_OF_MATRICES = "linalg_matrix_exp|matrix_exp|linalg_qr|qr|linalg_inv|inverse|linalg_solve|linalg_cholesky|cholesky"
+#: Functions whose values have a size of their own.
+_BOUNDED = ("sin", "cos", "tanh", "sigmoid", "softsign", "erf", "hardtanh")
 #: What only changes how numbers are stored.
 _CASTS = "float|double|half|bfloat16|to|type|type_as|contiguous|clone"
 
@@ -44,10 +48,11 @@ def run_time_factor(facts: ModelFacts, layer: Layer, parameter: ParameterFacts) 
 
 
 def factor_in_front(facts: ModelFacts, layer: Layer) -> float:
-    """The second moment of the constant factors between a norm and the layer that reads it, 1 without them.
+    """The second moment of the constant factors between a norm, or a bounded function, and the layer that reads it.
 
-    A norm gives what it gives whatever the factor behind it is meant for: the weights hold its inverse (Raffel et al.
-    2020, T5: hidden states over sqrt(d) in front of an output projection of N(0, 1)).
+    What is before the factor is of a fixed size whatever the factor is meant for: the weights hold its inverse (Raffel
+    et al. 2020, T5: hidden states over sqrt(d) in front of an output projection of N(0, 1); Rahimi and Recht 2007:
+    sqrt(2 / D) times the cosines of D random features). 1 without a factor.
     """
     found = {_behind(facts, index) for index in layer.nodes if index < len(facts.nodes)}
     return found.pop() if len(found) == 1 else 1.0
@@ -61,7 +66,7 @@ def _behind(facts: ModelFacts, index: int) -> float:
             factor *= float(str(node.attrs.get("factor", 1.0))) ** 2
         elif not transparent(node):
             break
-    return factor if node.op == "norm" else 1.0
+    return factor if node.op == "norm" or node.attrs.get("fn") in _BOUNDED else 1.0
 
 
 def mean_kept(facts: ModelFacts, layer: Layer, parameter: ParameterFacts) -> bool:
@@ -78,7 +83,10 @@ def mean_kept(facts: ModelFacts, layer: Layer, parameter: ParameterFacts) -> boo
 
 
 def _curved(expression: str, name: str) -> bool:
-    """Whether the weight is a positive function of the parameter: what is drawn is its logarithm or the like."""
+    """Whether the weight is a positive function of the parameter, or one of the whole matrix: what is drawn is its
+    logarithm or the like (Lezcano-Casado and Martinez-Rubio 2019: exp of a skew-symmetric one)."""
+    if re.search(rf"\b(?:{_OF_MATRICES})\([^()]*(?:\([^()]*)*{re.escape(name)}\b", expression):
+        return True
     return re.search(rf"\b(?:{_POSITIVE})\((?:(?:{_CASTS})\()*{re.escape(name)}\b", expression) is not None
 
 

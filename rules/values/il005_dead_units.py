@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,6 +13,8 @@ from initlint.rule import Context, Outcome, Rule, bad, by_cause, good, site_of
 # THEORY 6.2, dead units: from 60 % of a layer's units training is harmed, from 5 % it is worth a word.
 _DEAD_ERROR = 0.60
 _DEAD_WARNING = 0.05
+# Sums, products and functions of whole matrices, behind which a row of the parameter is no row of the weight.
+_MIXED = re.compile(r" [-+@] |linalg_|matrix_exp|inverse|cholesky|solve|\bt\(|transpose\(")
 
 
 class DeadUnits(Rule):
@@ -92,6 +95,24 @@ class DeadUnits(Rule):
         return Mixer()
 
     @good
+    def generator_of_a_rotation() -> Any:
+        import torch
+        from torch import nn
+
+        class Rotation(nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                angles = torch.zeros(8, 8)
+                angles[::2, 1::2] = torch.diag(torch.rand(4))
+                self.angles = nn.Parameter(angles)
+
+            def forward(self, x: torch.Tensor) -> torch.Tensor:
+                upper = self.angles.triu(1)
+                return x @ torch.linalg.matrix_exp(upper - upper.t())
+
+        return Rotation()
+
+    @good
     def dirac_with_groups() -> Any:
         import torch
         from torch import nn
@@ -169,7 +190,7 @@ def _dead_rows(
     if not stats.rows or not 0 < stats.rows.zeros < stats.rows.count:
         return None
     nodes = [context.facts.nodes[index] for layer in layers for index in layer.nodes]
-    if any("weight_1" in node.parameters or " + " in str(node.attrs.get("expr")) for node in nodes):
+    if any("weight_1" in node.parameters or _MIXED.search(str(node.attrs.get("expr"))) for node in nodes):
         return None  # one factor or term of several that make the matrix (the triangles of an LU): no row is a unit
     if any(write.op in ("eye_", "sparse_") for write in parameter.writes):
         return None  # rectangular identities and sparse schemes have zero rows by definition

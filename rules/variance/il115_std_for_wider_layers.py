@@ -22,6 +22,8 @@ _LEAST = 1 / 3
 _HARMLESS = 10.0
 # One layer of few inputs among wide ones (the first of a DCGAN) is no matter of the model's width; most of them are.
 _MOST = 0.5
+# A width is what layers have in common: two at the least.
+_SHARED = 2
 
 
 class StdForWiderLayers(Rule):
@@ -78,7 +80,7 @@ class StdForWiderLayers(Rule):
             and site_of(weight) not in told
             and not normalised_away(context, weight.name)
         ]
-        if narrow and len(narrow) >= _MOST * len(inputs):
+        if len(narrow) >= max(_SHARED, _MOST * len(inputs)):
             yield self._report(context, narrow)
 
     def _report(self, context: Context, narrow: list[tuple[ParameterFacts, float]]) -> Outcome:

@@ -381,3 +381,81 @@ def test_the_mean_of_what_goes_through_a_softmax() -> None:
     inputs = (torch.randn(8, 32),)
     assert loud(judged(lambda: Choosing(chosen=True), inputs)) == []
     assert "IL109" in loud(judged(lambda: Choosing(chosen=False), inputs))
+
+
+class RandomFeatures(nn.Module):
+    """Scores of sqrt(2 / D) cos(W x + b) with fixed W and b: N(0, 1) is what suits them (Rahimi and Recht 2007)."""
+
+    def __init__(self, factor: float, features: int = 1024) -> None:
+        super().__init__()
+        self.first, self.norm = nn.Linear(20, 64), nn.LayerNorm(64)
+        self.register_buffer("frequencies", torch.randn(64, features) / 8)
+        self.register_buffer("phases", 2 * math.pi * torch.rand(features))
+        self.factor, self.scores = factor, nn.Linear(features, 10, bias=False)
+        nn.init.normal_(self.scores.weight)
+
+    def forward(self, x: torch.Tensor) -> Any:
+        features = torch.cos(self.norm(self.first(x)) @ self.frequencies + self.phases)
+        return self.scores(self.factor * features)
+
+
+def test_scores_of_random_features() -> None:
+    inputs = (torch.randn(16, 20),)
+    assert loud(judged(lambda: RandomFeatures((2 / 1024) ** 0.5), inputs)) == []
+    assert loud(judged(lambda: RandomFeatures(1.0), inputs)) == ["IL209"]
+
+
+class Controlled(nn.Module):
+    """A frozen net and a trained copy of it that a hint enters and leaves through layers of zeros (ControlNet)."""
+
+    def __init__(self, *, zeros: bool = True) -> None:
+        super().__init__()
+        self.trunk = nn.ModuleList(nn.Conv2d(16, 16, 3, padding=1) for _ in range(3))
+        self.copy = copy.deepcopy(self.trunk)
+        self.trunk.requires_grad_(False)
+        self.enter = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.SiLU(), nn.Conv2d(8, 16, 3, padding=1))
+        self.leave = nn.ModuleList(nn.Conv2d(16, 16, 1) for _ in range(3))
+        self.out = nn.Conv2d(16, 4, 3, padding=1)
+        for layer in (self.enter[-1], *self.leave) if zeros else ():
+            nn.init.zeros_(layer.weight)
+            nn.init.zeros_(layer.bias)
+
+    def forward(self, x: torch.Tensor, hint: torch.Tensor) -> Any:
+        h, c = x, x + self.enter(hint)
+        for layer, other, leave in zip(self.trunk, self.copy, self.leave, strict=True):
+            h, c = h + F.silu(layer(h)), c + F.silu(other(c))
+            h = h + leave(c)
+        return self.out(h)
+
+
+def test_zeros_in_line_take_nothing_for_good() -> None:
+    inputs = (torch.randn(2, 16, 8, 8), torch.randn(2, 3, 8, 8))
+    assert loud(judged(Controlled, inputs)) == []
+
+
+def test_a_copy_of_a_default_is_one() -> None:
+    torch.manual_seed(0)
+    facts = initlint.check(Controlled, inputs=(torch.randn(2, 16, 8, 8), torch.randn(2, 3, 8, 8))).models[0].facts
+    reasons = {s.parameter.name: s.reason for s in suspects(facts)}
+    copies = {name.removeprefix("copy."): reason for name, reason in reasons.items() if name.startswith("copy.")}
+    assert set(copies.values()) <= {"default"}
+
+
+class Rotation(nn.Module):
+    """exp of a skew-symmetric matrix, which holds angles: not the size of the rotation (Lezcano-Casado 2019)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.angles = nn.Parameter(torch.zeros(64, 64))
+        with torch.no_grad():
+            self.angles[::2, 1::2] = torch.diag(torch.rand(32))
+        self.last = nn.Linear(64, 4)
+
+    def forward(self, x: torch.Tensor) -> Any:
+        upper = self.angles.triu(1)
+        return self.last(torch.tanh(x @ torch.linalg.matrix_exp(upper - upper.t())))
+
+
+def test_angles_of_a_rotation() -> None:
+    found = judged(Rotation, (torch.randn(16, 64),))
+    assert not {"IL005", "IL101"} & found.keys()
