@@ -23,6 +23,8 @@ _CALCULATED = (
 )
 #: What the bound of a uniform distribution is computed with.
 _THREES = re.compile(r"(?<![\w.])[36](?:\.0*)?(?![\w.])")
+#: Where code takes a root.
+_ROOTS = re.compile(r"sqrt|\*\*\s*\(?\s*-?\s*(?:0?\.5|1\s*/\s*2)")
 #: Rectifiers and the functions that behave like one at the scale of a unit Gaussian.
 RECTIFIERS = frozenset(
     {
@@ -121,6 +123,9 @@ def formula_misplaced(case: Case) -> Found | None:
         return None
     # of 3 x 3 x 3 taps one axis may be left out of a count: a factor 3 that no 3 or 6 stands for
     if found.third and 3 in case.parameter.shape[4:] and not _THREES.search(case.text):
+        return None
+    # one root of a fan, which the code shows, and a number that makes another root of it: 4 / sqrt(128) = 2 ** -1.5
+    if found.roots is not None and len(_ROOTS.findall(case.text)) == 1 and (found.roots or "/" in case.text):
         return None
     return found.reason, found.clause, found.line, found.variance
 

@@ -38,6 +38,7 @@ class Misapplied:
     line: str
     count: float  # the fan, or the sum of both, of the formula; 0 where there is none
     third: bool = False  # it is told by a factor 3 alone, which an axis of a kernel may be as well
+    roots: int | None = None  # how many roots the code takes, where that is what is wrong
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +132,7 @@ def _of_std(layer: Layer, shape: tuple[int, ...], std: float) -> Iterator[Misapp
             clause = f"the std {std:.4g} is the root of the root of {found.text}: {_root(found):.4g} was meant"
             if found.front:
                 clause = f"the std {std:.4g} is {found.front}({found.text}) ** 0.25: {_root(found):.4g} was meant"
-            yield Misapplied("misapplied_formula", _square(found), clause, _normal(found), found.count)
+            yield Misapplied("misapplied_formula", _square(found), clause, _normal(found), found.count, roots=2)
         if _same(std, found.gain * math.sqrt(3 * found.variance)):
             clause = (
                 f"the std {std:.4g} is {found.front}(3 * {found.text}) ** 0.5, the bound of a uniform distribution;"
@@ -141,7 +142,7 @@ def _of_std(layer: Layer, shape: tuple[int, ...], std: float) -> Iterator[Misapp
     if formulas and any(_same(std, gain) for gain in GAINS):
         best = next((f for f in formulas if f.text == "2 / fan_in"), formulas[0])
         clause = f"the std {std:.4g} is a gain that is not divided by the root of a fan"
-        yield Misapplied("misapplied_formula", best.variance, clause, _normal(best), 0.0)
+        yield Misapplied("misapplied_formula", best.variance, clause, _normal(best), 0.0, roots=0)
 
 
 def _of_sine(layer: Layer, asked: Requested) -> Misapplied | None:
@@ -220,7 +221,7 @@ def _of_bound(layer: Layer, shape: tuple[int, ...], bound: float) -> Iterator[Mi
             yield Misapplied("misapplied_formula", _square(found), clause, _uniform(found), found.count, third=True)
         if _same(bound, gain * (3 * found.variance) ** 0.25):
             clause = f"the bound {bound:.4g} is the root of the root of 3 * {found.text}: {right:.4g} was meant"
-            yield Misapplied("misapplied_formula", _square(found), clause, _uniform(found), found.count)
+            yield Misapplied("misapplied_formula", _square(found), clause, _uniform(found), found.count, roots=2)
 
 
 def _root(found: _Formula) -> float:

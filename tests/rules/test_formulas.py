@@ -276,6 +276,13 @@ CHANCE: dict[str, Callable[[], Any]] = {
         lambda: four_times(lambda: mlp(normal(lambda m: m.in_features**-0.5), nn.SELU, (128,) * 5), 4),
         inputs=(torch.randn(16, 128),),
     ),
+    "a gain of four": lambda: initlint.check(
+        lambda: mlp(normal(lambda m: 4 / math.sqrt(m.in_features)), nn.Tanh, (128,) * 5), inputs=(torch.randn(16, 128),)
+    ),
+    "a gain of sixteen, which leaves the root of two": lambda: initlint.check(
+        lambda: mlp(normal(lambda m: 16 / math.sqrt(m.in_features)), nn.Tanh, (128,) * 5),
+        inputs=(torch.randn(16, 128),),
+    ),
     "an axis of three taps": lambda: initlint.check(chance_third, inputs=(torch.randn(2, 3, 4, 8, 8),)),
 }
 
