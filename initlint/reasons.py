@@ -125,7 +125,9 @@ def formula_misplaced(case: Case) -> Found | None:
     if found.third and 3 in case.parameter.shape[4:] and not _THREES.search(case.text):
         return None
     # one root of a fan, which the code shows, and a number that makes another root of it: 4 / sqrt(128) = 2 ** -1.5
-    if found.roots is not None and len(_ROOTS.findall(case.text)) == 1 and (found.roots or "/" in case.text):
+    lines = set(case.text.splitlines())
+    roots = sum(len(_ROOTS.findall(line)) for line in lines)
+    if found.roots is not None and roots == 1 and (found.roots or "/" in case.text):
         return None
     return found.reason, found.clause, found.line, found.variance
 
