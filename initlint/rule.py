@@ -32,7 +32,7 @@ from dataclasses import field, replace
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from initlint.errors import RuleError
-from initlint.facts import InitStatement, Layer, ModelFacts, ParameterFacts, Scalar, Site
+from initlint.facts import CONVERSIONS, InitStatement, Layer, ModelFacts, ParameterFacts, Scalar, Site
 from initlint.findings import Finding, Fix, Related, Severity, Undetermined
 from initlint.records import dataclass
 
@@ -297,11 +297,14 @@ def good(function: _F) -> staticmethod[..., Any]:
 
 
 def site_of(parameter: ParameterFacts | None) -> Site | None:
-    """Where a parameter's value is to be mended: the last write by user code, else its creation."""
+    """Where a parameter's value is to be mended: the last write by user code, else its creation.
+
+    A change of type or device (``self.half()``) carries values over and is no place to mend them.
+    """
     if parameter is None:
         return None
     for write in reversed(parameter.writes):
-        if write.site is not None and write.origin != "torch":
+        if write.site is not None and write.origin != "torch" and write.op not in CONVERSIONS:
             return write.site
     return parameter.created
 
