@@ -7,7 +7,7 @@ from typing import Any
 
 from initlint.facts import Node, ParameterFacts
 from initlint.findings import Severity
-from initlint.heads import drawn, of_layer, zeros
+from initlint.heads import drawn, loud_bias, of_layer, zeros
 from initlint.rule import Context, Outcome, Rule, bad, good, site_of
 from initlint.signal import Point
 from initlint.signal.diagnostics import largest_share
@@ -78,7 +78,9 @@ class InitialGuessingBias(Rule):
         if gamma is None or gamma <= _GAMMA or not _scores_classes(context, loss.head):
             return
         share = largest_share(gamma, loss.classes)
-        guilty = contributors(context, _depends) or writers(context, loss.head, roles=("weight",))
+        own = loud_bias(context, loss.head)
+        guilty = [own] if own is not None else contributors(context, _depends)
+        guilty = guilty or writers(context, loss.head, roles=("weight",))
         common, sends = gamma / (1 + gamma), _sends(context, loss.head, share, loss.classes)
         yield self.finding(
             context,
