@@ -1,4 +1,4 @@
-"""The layer that writes the logits: what its bias has to do with them, and lines that make them smaller."""
+"""The layer that writes the logits, and biases: what they have to do with them, and lines that mend them."""
 
 from __future__ import annotations
 
@@ -107,12 +107,8 @@ def smaller_series(context: Context, guilty: Sequence[ParameterFacts], ratio: fl
 
 def without_biases(context: Context, guilty: Sequence[ParameterFacts], most: float) -> Cure | None:
     """Zeros for the biases of these layers, and of others that the same lines write, where that alone is the cure."""
-    owners = {p.module for p in guilty}
-    known = {p.name: p for layer in context.facts.layers if layer.bias and (p := context.parameter(layer.bias))}
-    biases = [p for p in known.values() if p.module in owners and p.stats is not None and p.stats.second > 0.0]
-    lines = {_line(p) for p in biases} - {None}
-    together = [p for p in known.values() if any(p is bias for bias in biases) or _line(p) in lines]
-    if not biases:
+    together = biases_with(context, guilty)
+    if not together:
         return None
     effect = context.effect({p.name: Nominal(0.0, 0.0) for p in together})
     if not _cures(context, effect, most):
@@ -120,6 +116,15 @@ def without_biases(context: Context, guilty: Sequence[ParameterFacts], most: flo
     several = f"  # for each of these {len(together)} layers"
     line = zeros(together[0]) if len(together) == 1 else f"nn.init.zeros_(bias){several}"
     return Cure(line, effect, tuple(together))
+
+
+def biases_with(context: Context, guilty: Sequence[ParameterFacts]) -> list[ParameterFacts]:
+    """Biases of the layers of these weights and all others that the same lines write; none where they are zero."""
+    owners = {p.module for p in guilty}
+    known = {p.name: p for layer in context.facts.layers if layer.bias and (p := context.parameter(layer.bias))}
+    own = {p.name: p for p in known.values() if p.module in owners and p.stats is not None and p.stats.second > 0.0}
+    lines = {_line(p) for p in own.values()} - {None}
+    return [p for p in known.values() if p.name in own or _line(p) in lines]
 
 
 def written_with(context: Context, guilty: Sequence[ParameterFacts]) -> list[ParameterFacts]:
