@@ -29,8 +29,8 @@ class InitialGuessingBias(Rule):
     ## What it does
     Predicts how much of the logits' variance between classes is the same for all inputs, and from it the share of
     inputs that the favourite class gets. Reports where nine tenths are the same, and a head of zero weights whose bias
-    is left as it was drawn, by which one class gets all inputs. Networks whose branches start closed on purpose and
-    vectors that are no class scores are left alone.
+    is left as it was drawn, by which one class gets all inputs. Networks whose branches start closed on purpose, biases
+    that were given values (class priors) and vectors that are no class scores are left alone.
 
     ## Why is this bad?
     The favourite is drawn at random with the weights. Classes that the net disfavours at the start are learned
@@ -79,6 +79,8 @@ class InitialGuessingBias(Rule):
             return
         share = largest_share(gamma, loss.classes)
         own = loud_bias(context, loss.head)
+        if own is not None and not drawn(own):
+            return  # the logarithms of class priors: that classes differ is somebody's choice
         guilty = [own] if own is not None else contributors(context, _depends)
         guilty = guilty or writers(context, loss.head, roles=("weight",))
         common, sends = gamma / (1 + gamma), _sends(context, loss.head, share, loss.classes)

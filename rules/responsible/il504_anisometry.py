@@ -40,8 +40,8 @@ class Anisometry(Rule):
     ```
 
     ## Known problems
-    A matrix of more than 64 rows or columns is measured by power iteration, and only where some of its rows have more in
-    common than by chance: beyond 1,000 rows and columns a ratio of three may be missed. Of one with more than four
+    A matrix of more than 64 rows or columns is measured by power iteration, and only where a few of its rows have more
+    in common than by chance: beyond 1,000 rows and columns a ratio of three may be missed. Of one with more than four
     million entries only the direction of the mean is looked at.
 
     ## References

@@ -106,3 +106,9 @@ def test_the_default_bias_of_a_head_of_zeros_chooses_the_class(analyse: Callable
 @pytest.mark.parametrize("bias", ["nn.init.zeros_(self.head.bias)", "nn.init.constant_(self.head.bias, -4.6)", PRIORS])
 def test_a_bias_that_is_the_same_for_all_or_was_chosen_is_right(analyse: Callable[..., Any], bias: str) -> None:
     assert not found(analyse(HEAD.format(bias=bias)))
+
+
+@pytest.mark.parametrize(("bias", "said"), [(PRIORS.replace("0.5, 0.1", "0.999, 0.001"), False), ("pass", True)])
+def test_priors_beside_weights_are_left_alone(analyse: Callable[..., Any], bias: str, said: bool) -> None:
+    small = HEAD.replace("nn.init.zeros_(self.head.weight)", "nn.init.normal_(self.head.weight, std=1e-3)")
+    assert [f.parameters for f in found(analyse(small.format(bias=bias)))] == ([("head.bias",)] if said else [])
