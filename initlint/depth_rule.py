@@ -11,7 +11,7 @@ from initlint.facts import ParameterFacts
 from initlint.findings import Severity
 from initlint.rule import Context, Outcome, Rule, site_of
 from initlint.signal import Nominal, Span, propagate
-from initlint.signal.verdict import UNROLLED, thresholds
+from initlint.signal.verdict import UNROLLED, depth, thresholds
 from initlint.temperature import by_temperature, projections
 from initlint.upstream import scale_of, with_moments
 from initlint.wiring import uses_in_line
@@ -47,8 +47,9 @@ class DepthRule(Rule):
         span = context.signal.spans.get(self.span)
         if span is None or span.shrinks != self.shrinks:
             return
-        warning, error = thresholds(context.settings.optimizer)
-        if span.value < warning:
+        warning = thresholds(context.settings.optimizer)[0]
+        severity = severity_of(context, span)
+        if severity is None:
             if span.value + span.doubt >= warning:
                 missed = f"by 1e{span.doubt:.1f}, for what is unknown on its way or missed of the measured forward"
                 yield self.undetermined(context, f"the {self.span} span is in doubt: {missed}")
@@ -61,11 +62,8 @@ class DepthRule(Rule):
                 context, f"what gradients pass is not known: no signal reaches {_label(context, at)}"
             )
             return
-        severity = Severity.ERROR if span.value >= error else Severity.WARNING
-        culprits = _culprits(context, span)
+        culprits = culprits_of(context, span)
         steps = _steps(context, span, culprits)
-        if steps:
-            severity = min(severity, Severity.WARNING)  # steps of time are not depth (DESIGN, section 4)
         gains = _gains(context, self.span, warning)
         sharp = by_temperature(context, self.span, warning)
         if sharp:  # IL211 tells what is wrong with them
@@ -178,6 +176,13 @@ def _label(context: Context, index: int) -> str:
     return f"`{nodes[index].label or nodes[index].op}`" if 0 <= index < len(nodes) else "the input"
 
 
+def severity_of(context: Context, span: Span) -> Severity | None:
+    """What a span amounts to by itself; steps of time are not depth (DESIGN, section 4)."""
+    found = depth({"": span}, context.settings.optimizer)
+    unrolled = found is not None and _steps(context, span, culprits_of(context, span))
+    return min(found, Severity.WARNING) if found is not None and unrolled else found
+
+
 def _steps(context: Context, span: Span, culprits: list[ParameterFacts]) -> int:
     """Over how many steps of time the span runs; 0 where it is depth."""
     low, high = sorted((span.first, span.last))
@@ -191,7 +196,7 @@ def _steps(context: Context, span: Span, culprits: list[ParameterFacts]) -> int:
     return max(recurrent, default=longest if unrolled else 0)
 
 
-def _culprits(context: Context, span: Span) -> list[ParameterFacts]:
+def culprits_of(context: Context, span: Span) -> list[ParameterFacts]:
     """Weights of the layers that write the span, those of residual blocks among them, largest contribution first."""
     low, high = sorted((span.first, span.last))
     size = {c.node: max(abs(c.forward), abs(c.gradient)) for c in context.signal.culprits if low <= c.node <= high}

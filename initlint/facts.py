@@ -132,7 +132,7 @@ class TensorStats:
     experts: tuple[Chunk, ...] = ()  # for 3-D tensors with a leading axis of at most 64: each slice
     gram_residual: float | None = None
     diagonal: float | None = None  # mean of the diagonal, for square 2-D (identity has 1 and second 1/n)
-    spectral_norm: float | None = None  # largest singular value, small matrices only
+    spectral_norm: float | None = None  # largest singular value: of small matrices, and where rows have much in common
     singular_min: float | None = None
     zero_slices: tuple[int, ...] = ()  # first indices (at most 8) of exactly zero slices along axis 0
     histogram: Histogram | None = None

@@ -299,7 +299,7 @@ def good(function: _F) -> staticmethod[..., Any]:
 def site_of(parameter: ParameterFacts | None) -> Site | None:
     """Where a parameter's value is to be mended: the last write by user code, else its creation.
 
-    A change of the number type (``model.half()``) sets no values.
+    A change of type or device (``self.half()``) carries values over and is no place to mend them.
     """
     if parameter is None:
         return None

@@ -33,6 +33,7 @@ LAYERS: tuple[frozenset[str], ...] = (
             "reasons",
             "temperature",
             "upstream",
+            "heads",
             "wiring",
             "odds",
             "duals",

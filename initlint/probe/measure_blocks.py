@@ -16,7 +16,7 @@ import torch
 from initlint.facts import Chunk, Histogram, TensorStats, Units
 from initlint.probe import measure_exact
 from initlint.probe.measure_exact import BINS, SAMPLE, distinct, edges_of, is_stack, parts_of
-from initlint.probe.measure_matrix import block_gram_residual, unequal
+from initlint.probe.measure_matrix import block_gram_residual, spectral_norms, unequal
 from initlint.probe.measure_scan import FEW, Scan, boundaries
 from initlint.probe.measure_units import digest_of, may_repeat, row_duplicates, units_of_all
 from initlint.records import dataclass
@@ -165,6 +165,7 @@ def _slices(batch: list[torch.Tensor], scan: Scan, layout: Layout, rows: list[Un
     if len(shape) == 2 and shape[0] == shape[1]:
         diagonals = torch.stack([torch.diagonal(values) for values in batch]).double().mean(1).tolist()
     few = _leads(scan, 1)
+    norms = spectral_norms(scan.matrices)
     chunks = _chunks(scan, layout)
     experts = _experts(scan, layout) if layout.experts else [()] * len(batch)
     return [
@@ -176,6 +177,7 @@ def _slices(batch: list[torch.Tensor], scan: Scan, layout: Layout, rows: list[Un
                 scan.matrices[i], scan.energies[i], None if by_column is None else by_column[1, i], few=few[i][0]
             ),
             "diagonal": diagonals[i],
+            "spectral_norm": norms[i],
             "zero_slices": tuple(torch.nonzero(scan.energies[i] == 0)[:8, 0].tolist()) if rows[i].zeros else (),
             "chunks": chunks[i],
             "experts": experts[i],

@@ -9,7 +9,7 @@ import math
 import torch
 
 from initlint.facts import Chunk, Histogram, TensorStats, Units
-from initlint.probe.measure_matrix import gram_residual, singular_values
+from initlint.probe.measure_matrix import gram_residual, singular_values, spectral_norms
 from initlint.probe.measure_units import contents, digest_of, row_duplicates, units
 
 #: Elements of the strided sample: the standard error of a kurtosis from it is sqrt(24/n) = 0.05.
@@ -164,6 +164,8 @@ def _exact_slices(x: torch.Tensor, dtype: torch.dtype) -> dict[str, object]:
     if min(matrix.shape) >= 2:
         residual = gram_residual(matrix, dtype)
         low, high = singular_values(matrix)
+        if high is None and dtype.is_floating_point:
+            (high,) = spectral_norms([matrix])
     square = x.ndim == 2 and x.shape[0] == x.shape[1]
     return {
         "rows": rows,

@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
 
 #: A singular value decomposition of 64 x 64 takes 0.4 ms, of 128 x 128 2.7 ms, of 256 x 256 7 ms; models have hundreds.
 SVD_LIMIT = 64
+#: Larger matrices are iterated on only where rows have much in common. Of so many rows all pairs are compared, which
+#: takes 1 to 2 % of the pass over GPT-2. Independent rows of n entries have a mean squared cosine of 1/n, which 120
+#: pairs exceed 1.6 times in one of 20,000 matrices. A direction that holds a share f of the energy adds f^2: one whose
+#: singular value is three times that of independent entries (36/n of the energy of n x n) is seen nearly always up to
+#: n = 1,000, one of four times up to n = 2,000.
+PAIRED, IN_COMMON = 16, 1.6
+#: The most elements of a matrix that is iterated on, 2048 x 2048 or the 1024 x 4096 of a transformer: five rounds are
+#: ten reads, which take no longer than drawing the values did.
+POWER_LIMIT = 1 << 22
+#: Each round divides what is left of other directions by the squared ratio of the singular values: of a matrix that
+#: matters by 9, and the first vector, a row, has at least 1/30 of its energy in the wanted direction.
+ROUNDS = 5
 #: Multiply-adds spent on one Gram matrix; 10^9 take about 30 ms on one core.
 GRAM_BUDGET = 1e9
 #: Rows of an orthogonal matrix have equal energies up to rounding; independent draws differ by
@@ -130,3 +143,36 @@ def singular_values(matrix: torch.Tensor) -> tuple[float | None, float | None]:
     except RuntimeError:  # torch built without LAPACK, or no convergence
         return None, None
     return float(values[-1]), float(values[0])
+
+
+def spectral_norms(matrices: Sequence[torch.Tensor]) -> list[float | None]:
+    """Largest singular values of matrices of one shape, where it is far above that of independent entries.
+
+    By power iteration, which comes from below: never more than the true one. ``None`` where a few rows have no more in
+    common than by chance, or the matrix is too large.
+    """
+    rows, columns = matrices[0].shape
+    if min(rows, columns) < PAIRED or rows * columns > POWER_LIMIT:
+        return [None] * len(matrices)
+    step = rows // PAIRED
+    few = torch.stack([matrix[::step][:PAIRED] for matrix in matrices]).float()
+    few = few / torch.linalg.vector_norm(few, dim=2, keepdim=True).clamp_min(torch.finfo(torch.float32).tiny)
+    cosines = torch.bmm(few, few.transpose(1, 2))
+    shared = (cosines.square().sum((1, 2)) - PAIRED) / (PAIRED * (PAIRED - 1))
+    pairs = zip(matrices, shared.tolist(), strict=True)
+    return [_power(matrix) if most > IN_COMMON / columns else None for matrix, most in pairs]
+
+
+def _power(matrix: torch.Tensor) -> float | None:
+    """The largest singular value by power iteration from the loudest of a few rows, which is made of it mostly."""
+    values = matrix if matrix.dtype == torch.float64 else matrix.float()
+    few = values[:: values.shape[0] // PAIRED][:PAIRED]
+    vector = few[int(torch.linalg.vector_norm(few, dim=1).argmax())]
+    norm = 0.0
+    for _ in range(ROUNDS):
+        vector = torch.mv(values, vector / torch.linalg.vector_norm(vector))
+        norm = float(torch.linalg.vector_norm(vector))
+        if not 0.0 < norm < math.inf:
+            return None
+        vector = torch.mv(values.t(), vector / norm)
+    return norm

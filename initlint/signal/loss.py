@@ -66,6 +66,6 @@ def init_loss(scene: Scene, outputs: Sequence[int], states: Sequence[State]) -> 
     if not FEWEST <= classes <= MOST:
         return None
     x, factor = states[head], _multiplied(scene, outputs, head)
-    spread = factor * math.sqrt(min(x.v, 1e12))
+    spread = factor * math.sqrt(x.v)
     # the true class is one of them: its own logit is 0 on average relative to the mean
     return InitLoss(log_sum_exp(spread, classes), math.log(classes), classes, factor * math.sqrt(x.q), head)

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from initlint.facts import Node
+from initlint.facts import Node, ParameterFacts
 from initlint.findings import Severity
+from initlint.heads import drawn, loud_bias, of_layer, zeros
 from initlint.rule import Context, Outcome, Rule, bad, good, site_of
 from initlint.signal import Point
 from initlint.signal.diagnostics import largest_share
@@ -27,8 +28,9 @@ class InitialGuessingBias(Rule):
 
     ## What it does
     Predicts how much of the logits' variance between classes is the same for all inputs, and from it the share of
-    inputs that the favourite class gets. Reports where nine tenths are the same. Networks whose branches start closed
-    on purpose and vectors that are no class scores are left alone.
+    inputs that the favourite class gets. Reports where nine tenths are the same, and a head of zero weights whose bias
+    is left as it was drawn, by which one class gets all inputs. Networks whose branches start closed on purpose, biases
+    that were given values (class priors) and vectors that are no class scores are left alone.
 
     ## Why is this bad?
     The favourite is drawn at random with the weights. Classes that the net disfavours at the start are learned
@@ -42,7 +44,7 @@ class InitialGuessingBias(Rule):
 
     ## Use instead
     ```python
-    nn.Sequential(..., nn.BatchNorm1d(64), nn.Linear(64, 10))  # or zero weights in the head
+    nn.Sequential(..., nn.BatchNorm1d(64), nn.Linear(64, 10))  # or zeros for the head's weight and bias
     ```
 
     ## Known problems
@@ -62,7 +64,13 @@ class InitialGuessingBias(Rule):
 
     def check(self, context: Context) -> Iterator[Outcome]:
         signal, loss = context.signal, context.signal.init_loss
-        if loss is None or loss.classes > _MOST_CLASSES or signal.built is not signal.opened or not judged(context):
+        if loss is None or loss.classes > _MOST_CLASSES or not judged(context):
+            return
+        bias = _alone(context, loss.head)
+        if bias is not None:
+            yield from self._by_bias(context, loss.head, loss.classes, bias)
+            return
+        if signal.built is not signal.opened:
             return
         if signal.dependent_span >= thresholds(context.settings.optimizer)[0]:
             return  # the signal itself is lost: IL205
@@ -70,13 +78,12 @@ class InitialGuessingBias(Rule):
         if gamma is None or gamma <= _GAMMA or not _scores_classes(context, loss.head):
             return
         share = largest_share(gamma, loss.classes)
-        guilty = contributors(context, _depends) or writers(context, loss.head, roles=("weight",))
-        common = gamma / (1 + gamma)
-        sends = f"sends {share:.0%} of all inputs to one of {loss.classes} classes"
-        if not any(n.index > loss.head and _compares(n) for n in context.facts.nodes):
-            sends = (
-                f"would send {share:.0%} of all inputs to one class, if its {loss.classes} outputs are scores of them"
-            )
+        own = loud_bias(context, loss.head)
+        if own is not None and not drawn(own):
+            return  # the logarithms of class priors: that classes differ is somebody's choice
+        guilty = [own] if own is not None else contributors(context, _depends)
+        guilty = guilty or writers(context, loss.head, roles=("weight",))
+        common, sends = gamma / (1 + gamma), _sends(context, loss.head, share, loss.classes)
         yield self.finding(
             context,
             f"untrained, the net {sends}: {common:.1%} of the logits' variance is the same for every input",
@@ -86,6 +93,23 @@ class InitialGuessingBias(Rule):
             actual={"largest_share": share, "gamma": gamma, "classes": loss.classes},
             effect=f"a class chosen at random starts with {share:.0%} of the inputs",
             fix=_remedy(context, loss.head),
+            topic="bias",
+        )
+
+    def _by_bias(self, context: Context, head: int, classes: int, bias: ParameterFacts) -> Iterator[Outcome]:
+        """Of logits that are the bias alone, whose largest entry is the class of all inputs."""
+        if not _scores_classes(context, head):
+            return
+        yield self.finding(
+            context,
+            f"untrained, the net {_sends(context, head, 1.0, classes)}: the weights of the last layer are zero and its"
+            f" bias `{bias.name}`, which is drawn at random, decides alone",
+            parameters=[bias.name],
+            site=site_of(bias),
+            expected={"largest_share": 1 / classes},
+            actual={"largest_share": 1.0, "classes": classes},
+            effect="a class chosen at random starts with all of the inputs",
+            fix=zeros(bias),
             topic="bias",
         )
 
@@ -108,13 +132,33 @@ class InitialGuessingBias(Rule):
         return nn.Sequential(nn.Linear(64, 128), nn.ReLU(), nn.Linear(128, 10))
 
 
+def _sends(context: Context, head: int, share: float, classes: int) -> str:
+    """What becomes of inputs, as sure as it is that the outputs are scores of classes."""
+    if any(n.index > head and _compares(n) for n in context.facts.nodes):
+        return f"sends {share:.0%} of all inputs to one of {classes} classes"
+    return f"would send {share:.0%} of all inputs to one class, if its {classes} outputs are scores of them"
+
+
+def _alone(context: Context, head: int) -> ParameterFacts | None:
+    """The bias of a head whose weights are all zero, where it differs between classes and nobody chose how."""
+    weight, bias = of_layer(context, head, "weight"), of_layer(context, head, "bias")
+    closed = weight is not None and weight.stats is not None and weight.stats.second == 0.0
+    return bias if closed and bias is not None and _varies(bias) and bias.requires_grad else None
+
+
+def _varies(bias: ParameterFacts) -> bool:
+    """Whether a bias prefers classes by chance: one that is the same for all moves no verdict."""
+    return bias.stats is not None and bias.stats.minimum < bias.stats.maximum and drawn(bias)
+
+
 def _remedy(context: Context, head: int) -> str:
-    """Zeros for the head, by the name that it has in the model."""
-    parameter = context.parameter(context.facts.nodes[head].parameters.get("weight", ""))
-    if parameter is None or parameter.generated:
+    """Zeros for the head, by the name that it has in the model; with a bias left as it was drawn, that alone would
+    then choose one class for all inputs."""
+    weight, bias = of_layer(context, head, "weight"), of_layer(context, head, "bias")
+    if weight is None:
         return "a BatchNorm before the head"
-    parts = (f"[{part}]" if part.isdecimal() else f".{part}" for part in parameter.name.split("."))
-    return f"nn.init.zeros_(self{''.join(parts)})  # or a BatchNorm before the head"
+    both = (weight, bias) if bias is not None and _varies(bias) else (weight,)
+    return f"{zeros(*both)}  # or a BatchNorm before the head"
 
 
 def _depends(point: Point) -> float:

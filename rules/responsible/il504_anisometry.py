@@ -40,7 +40,9 @@ class Anisometry(Rule):
     ```
 
     ## Known problems
-    Of matrices too large for a singular value decomposition only the direction of the mean is looked at.
+    A matrix of more than 64 rows or columns is measured by power iteration, and only where a few of its rows have more
+    in common than by chance: beyond 1,000 rows and columns a ratio of three may be missed. Of one with more than four
+    million entries only the direction of the mean is looked at.
 
     ## References
     - Saxe et al. 2014, arXiv:1312.6120
@@ -93,7 +95,7 @@ class Anisometry(Rule):
 
 
 def _norm(stats: TensorStats, rows: int, columns: int) -> float:
-    """The largest singular value, or of a large matrix a bound from below: the length of the image of (1, ..., 1)."""
+    """The largest singular value, or where it was not measured a bound from below: the image of (1, ..., 1)."""
     along = math.sqrt(rows * stats.rows.total_second / columns) if stats.rows else 0.0
     return max(stats.spectral_norm or 0.0, along)
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
+from initlint.facts import ParameterFacts
 from initlint.findings import Severity
+from initlint.heads import biases_with
 from initlint.rule import Context, Outcome, Rule, bad, good, site_of
-from initlint.signal import Point
+from initlint.signal import Nominal, Point
 from initlint.signal.verdict import thresholds
-from initlint.upstream import contributors, judged
+from initlint.upstream import contributors, judged, with_moments
 
 # log10 of the share of the second moment that depends on the input. Schoenholz et al. 2017: beyond six correlation
 # lengths (e^-6, 2.5e-3) nets of tanh did not train.
@@ -71,7 +73,7 @@ class CollapsedRepresentation(Rule):
             expected={"input_dependent_share": 1.0},
             actual={"input_dependent_share": share},
             effect=f"different inputs differ by {share**0.5:.2g} of the representation's length",
-            fix="nn.init.zeros_(bias), or a normalisation layer",
+            fix=_remedy(context, guilty, last),
             topic="scale",
         )
 
@@ -86,6 +88,18 @@ class CollapsedRepresentation(Rule):
 
 def _depends(point: Point) -> float:
     return min(point.dependent - point.q, 0.0)
+
+
+def _remedy(context: Context, guilty: Sequence[ParameterFacts], last: Point) -> str:
+    """Zeros for biases where that mends it; where they are zero already, or the mean of an activation is what inputs
+    share, what takes away just that."""
+    biases = biases_with(context, guilty)
+    if biases:
+        mended = with_moments(context, {p.name: Nominal(0.0, 0.0) for p in biases})
+        point = next((p for p in mended.profile if p.node == last.node), None)
+        if point is not None and point.share > 0 and _depends(point) > _NOTE:
+            return "nn.init.zeros_(bias)  # or a BatchNorm between the layers"
+    return "a BatchNorm between the layers: it takes away what all inputs share"
 
 
 def _representation(context: Context) -> Point | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from itertools import pairwise
 
 import pytest
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from initlint.facts import TensorStats
+from initlint.probe import measure_matrix
 from initlint.probe.measure import BATCH, EXACT_LIMIT, measure, measure_all
 from initlint.probe.measure_scan import boundaries
 
@@ -193,6 +195,45 @@ def test_singular_values_and_diagonal() -> None:
     assert stats.spectral_norm == pytest.approx(3.0)
     assert stats.singular_min == pytest.approx(0.5)
     assert stats.diagonal == pytest.approx(5.5 / 3)
+
+
+@pytest.mark.parametrize("shape", [(128, 128), (96, 40), (40, 96, 3, 3), (1000, 64)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
+def test_the_largest_singular_value_of_larger_matrices(shape: tuple[int, ...], dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    columns = math.prod(shape[1:])
+    spiked = torch.randn(shape[0], 1) @ torch.randn(1, columns) + 0.5 * torch.randn(shape[0], columns)
+    stats = stats_of(spiked.reshape(shape).to(dtype))
+    assert stats.spectral_norm == pytest.approx(float(torch.linalg.matrix_norm(spiked, 2)), rel=0.01)
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        lambda: torch.randn(512, 512),
+        lambda: torch.randn(300, 80, 3, 3),
+        lambda: nn.init.orthogonal_(torch.empty(256, 128)),
+        lambda: nn.init.sparse_(torch.empty(128, 256), 0.9),
+        lambda: torch.eye(200),
+        lambda: torch.zeros(128, 128),
+    ],
+)
+def test_rows_that_share_nothing_are_not_iterated_on(made: Callable[[], torch.Tensor]) -> None:
+    torch.manual_seed(0)
+    assert stats_of(made()).spectral_norm is None
+
+
+def test_matrices_too_large_to_iterate_on_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(measure_matrix, "POWER_LIMIT", 1000)
+    assert stats_of(torch.rand(128, 128)).spectral_norm is None
+
+
+def test_measuring_draws_nothing_from_the_generator() -> None:
+    torch.manual_seed(0)
+    first = torch.rand(128, 128)
+    state = torch.get_rng_state()
+    assert stats_of(first).spectral_norm is not None
+    assert torch.equal(torch.get_rng_state(), state)
 
 
 def test_histogram_counts_every_value() -> None:

@@ -58,3 +58,57 @@ def test_a_net_that_reads_its_features_again_is_not(analyse: Callable[..., Any])
     facts = analyse(AGAIN.format(size=30, returned="y"))
     of_places = vars(sys.modules[type(RULE).__module__])["_of_places"]
     assert not of_places(facts.nodes, len(facts.nodes))
+
+
+HEAD = """
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.body, self.head = nn.Sequential(nn.Linear(96, 96), nn.Tanh()), nn.Linear(96, 6)
+        nn.init.zeros_(self.head.weight)
+        {bias}
+    def forward(self, x):
+        return self.head(self.body(x))
+def example_inputs():
+    return (torch.randn(4, 96),)
+"""
+PRIORS = "self.head.bias.data.copy_(torch.tensor([0.5, 0.1, 0.1, 0.1, 0.1, 0.1]).log())"
+
+
+def test_a_bias_that_would_be_left_alone_is_mended_with_the_weights(analyse: Callable[..., Any]) -> None:
+    both = "nn.init.zeros_(self.stages[1].weight); nn.init.zeros_(self.stages[1].bias)"
+    (finding,) = found(analyse(DEEP.format(returned="y")))
+    assert finding.fix is not None
+    assert finding.fix.snippet.startswith(both)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("nn.Linear(96, 6)", "nn.Linear(96, 6, bias=False)"),
+        ("    def forward", "        nn.init.zeros_(self.stages[1].bias)\n    def forward"),
+    ],
+)
+def test_without_a_bias_that_differs_the_weights_are_enough(analyse: Callable[..., Any], old: str, new: str) -> None:
+    (finding,) = found(analyse(DEEP.replace(old, new).format(returned="y")))
+    assert finding.fix is not None
+    assert "bias" not in finding.fix.snippet
+
+
+def test_the_default_bias_of_a_head_of_zeros_chooses_the_class(analyse: Callable[..., Any]) -> None:
+    (finding,) = found(analyse(HEAD.format(bias="pass")))
+    assert finding.parameters == ("head.bias",)
+    assert finding.actual["largest_share"] == 1.0
+    assert finding.fix is not None
+    assert finding.fix.snippet == "nn.init.zeros_(self.head.bias)"
+
+
+@pytest.mark.parametrize("bias", ["nn.init.zeros_(self.head.bias)", "nn.init.constant_(self.head.bias, -4.6)", PRIORS])
+def test_a_bias_that_is_the_same_for_all_or_was_chosen_is_right(analyse: Callable[..., Any], bias: str) -> None:
+    assert not found(analyse(HEAD.format(bias=bias)))
+
+
+@pytest.mark.parametrize(("bias", "said"), [(PRIORS.replace("0.5, 0.1", "0.999, 0.001"), False), ("pass", True)])
+def test_priors_beside_weights_are_left_alone(analyse: Callable[..., Any], bias: str, said: bool) -> None:
+    small = HEAD.replace("nn.init.zeros_(self.head.weight)", "nn.init.normal_(self.head.weight, std=1e-3)")
+    assert [f.parameters for f in found(analyse(small.format(bias=bias)))] == ([("head.bias",)] if said else [])
