@@ -55,6 +55,7 @@ def doubt(scene: Scene, states: Sequence[State], span: Span) -> float:
         if known and got is not None:
             missed[index] = math.log10(x.q / got.second)
             own = min((abs(missed[index] - other) for other in inputs), default=0.0)
+            own = min(own, abs(missed[index]))  # a norm that takes out what its input misses is right
             chance = ACCURATE + by_chance(replace(x, noise=0.0))
             worst += own if own > chance else 0.0
         elif inputs:

@@ -110,7 +110,8 @@ def propagate(
     profile = points(scene, path, guards, second.states, second.grads)
     public = moments(built)
     found = spans(profile)
-    if openings and any(span.shrinks and span.value >= FALLS for span in found.values()):
+    shut = any(built.states[i].q == 0.0 or built.grads[i].p == 0.0 for i in path)
+    if openings and shut and any(span.shrinks and span.value >= FALLS for span in found.values()):
         wide = Scene([opened(scene, 1.0).get(node.index, node) for node in nodes], facts, overruled)
         swept = sweep(wide.nodes, wide, outputs)
         found = less_of_opening(found, spans(points(wide, path, guards, swept.states, swept.grads)))
@@ -136,10 +137,10 @@ def propagate(
 
 
 def less_of_opening(found: Mapping[str, Span], wide: Mapping[str, Span]) -> Mapping[str, Span]:
-    """The spans less what falls because zero branch writers were opened to so little alone.
+    """The spans less what falls because zero writers were opened to so little alone.
 
-    Several of them in line take so much each, and none of it once training has opened them. ``wide``: the spans where
-    they pass all that they get.
+    Several of them in line, with no way around, take so much each, and none of it once training has opened them.
+    ``wide``: the spans where they pass all that they get.
     """
     kept = dict(found)
     for name, span in found.items():
