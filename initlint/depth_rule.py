@@ -18,6 +18,8 @@ from initlint.wiring import uses_in_line
 
 #: The culprits named are the fewest layers that together explain this share of what all layers in the span do.
 _EXPLAINED = 0.9
+#: Share of a span that layers have to make: where it is less, weights are not what it comes from.
+_MOST = 0.5
 #: Weights whose scale moves a span by less than this share of it are not what it comes from: of gates beside a trunk of
 #: norms it is 0.004, of weights in line 0.2 to 2.
 _FELT = 0.1
@@ -73,6 +75,11 @@ class DepthRule(Rule):
                 yield self._grown(context, span)
             return
         if not culprits or shut_by_gates(context):
+            return
+        if not sharp and not self.shrinks and _by_layers(context, span, self.span) < _MOST * span.raw:
+            yield self.undetermined(
+                context, f"most of the growth of the {self.span} span is that of no layer's weights"
+            )
             return
         if facts.unrun and all(p.last is None or p.last.origin == "torch" for p in culprits):
             yield self.undetermined(context, f"its init function, called at {facts.unrun[0]}, was not run")
@@ -194,6 +201,13 @@ def _steps(context: Context, span: Span, culprits: list[ParameterFacts]) -> int:
     longest = max((uses.get(p.name, 1) for p in culprits), default=1)
     unrolled = longest >= UNROLLED and min(calls) >= UNROLLED
     return max(recurrent, default=longest if unrolled else 0)
+
+
+def _by_layers(context: Context, span: Span, name: str) -> float:
+    """Decades of a growing span that layers make; the rest is that of constants (boxes in units of pixels)."""
+    low, high = sorted((span.first, span.last))
+    inside = [c for c in context.signal.culprits if low <= c.node <= high]
+    return sum(c.gradient if name == "gradient" else c.forward for c in inside)
 
 
 def culprits_of(context: Context, span: Span) -> list[ParameterFacts]:
