@@ -15,13 +15,15 @@ from initlint.facts import Node, Plain
 from initlint.records import dataclass
 from initlint.signal.curves import function_of
 from initlint.signal.moments import NoRuleError
-from initlint.signal.scene import number
+from initlint.signal.scene import number, text
 from initlint.theory.activations import ACTIVATIONS
 
 Dual = tuple[float, float]  # value and slope
 Dualised = Callable[[float], Dual]
 
-BINARY = frozenset({"add", "sub", "mul", "div"})
+BINARY = frozenset({"add", "sub", "mul", "div", "extremum"})
+#: Relative spread below which all elements of a constant are one number.
+LEVEL = 1e-9
 #: Longer chains than this are left alone: their tables would cost more than they are worth.
 LONGEST = 32
 #: Where two functions must agree to be called the same, and how well. The tanh and erf forms of GELU differ by 1e-4.
@@ -119,7 +121,7 @@ def _applied(node: Node, known: Mapping[int, Expression]) -> Expression | None:
 def _combined(node: Node, nodes: Sequence[Node], known: Mapping[int, Expression]) -> Expression | None:
     """Two functions of one signal, or one and a single number."""
     left, right = node.inputs[0], node.inputs[-1]
-    a, b = _operand(left, nodes, known), _operand(right, nodes, known)
+    a, b = (_limit(at, node, nodes) or _operand(at, nodes, known) for at in (left, right))
     if a is None or b is None:
         return None
     bases = {e.base for e in (a, b) if e.base >= 0}
@@ -130,7 +132,7 @@ def _combined(node: Node, nodes: Sequence[Node], known: Mapping[int, Expression]
         return None  # broadcast: not elementwise
     straight = node.op in ("add", "sub") and a.straight and b.straight
     straight = straight or (node.op in ("mul", "div") and a.straight and b.base < 0)
-    at = _arithmetic(node.op, a.at, b.at, number(node, "alpha", 1.0))
+    at = _chosen(node, a.at, b.at) if node.op == "extremum" else _arithmetic(node, a.at, b.at)
     return Expression(base, at, straight, a.length + b.length + 1)
 
 
@@ -145,7 +147,29 @@ def _operand(index: int, nodes: Sequence[Node], known: Mapping[int, Expression])
     return _inner(index, known)
 
 
-def _arithmetic(op: str, f: Dualised, g: Dualised, alpha: float) -> Dualised:
+def _limit(index: int, node: Node, nodes: Sequence[Node]) -> Expression | None:
+    """The one value of a constant of many elements that bounds a signal, as ``zeros_like(x)`` does."""
+    limit = nodes[index]
+    if node.op != "extremum" or limit.op != "constant" or limit.attrs.get("random"):
+        return None
+    mean, second = number(limit, "mean", float("nan")), number(limit, "second", float("nan"))
+    level = abs(second - mean * mean) <= LEVEL * second  # (not of NaN)
+    return Expression(-1, lambda x: (mean, 0.0), True, 0) if level else None
+
+
+def _chosen(node: Node, f: Dualised, g: Dualised) -> Dualised:
+    """The greater or lesser of two functions."""
+    sign = -1.0 if text(node, "fn", "max") == "min" else 1.0
+
+    def at(x: float) -> Dual:
+        one, other = f(x), g(x)
+        return one if sign * one[0] >= sign * other[0] else other
+
+    return at
+
+
+def _arithmetic(node: Node, f: Dualised, g: Dualised) -> Dualised:
+    op, alpha = node.op, number(node, "alpha", 1.0)
     sign = -alpha if op == "sub" else alpha
 
     def add(x: float) -> Dual:

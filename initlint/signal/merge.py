@@ -66,7 +66,7 @@ def add(node: Node, xs: tuple[State, ...], scene: Scene) -> State:
     if shared is None:
         cross, q2 = 2.0 * alpha * a.m * b.m, (0.0, 0.0, 0.0)
     else:
-        cross, q2 = _cross(*shared, 2.0 * alpha)
+        cross, q2 = crossed(*shared, 2.0 * alpha)
         # the means of what each has beside the signal that both contain, with it and with each other
         m, f, h = shared[0].base.m, shared[0].together, shared[1].together
         rests = (a.m - f * m, b.m - h * m)
@@ -126,7 +126,7 @@ def _turned(node: Node, found: State, main: State, scene: Scene) -> State:
     )
 
 
-def _cross(one: Tie, other: Tie, scale: float) -> tuple[float, tuple[float, float, float]]:
+def crossed(one: Tie, other: Tie, scale: float) -> tuple[float, tuple[float, float, float]]:
     """What a signal in both operands adds to the second moment of their sum, and to d, e and u."""
     base = one.base
     apart, together = scale * one.factor * other.factor, scale * one.together * other.together

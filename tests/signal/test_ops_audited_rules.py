@@ -1,0 +1,139 @@
+"""Rules that an audit of more than a thousand small models found to be far from what runs of them measure."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+import initlint
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+class Net(nn.Module):
+    """Layers, and functions of what they return, one after another."""
+
+    def __init__(self, *parts: nn.Module | Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.parts = [part if callable(part) and not isinstance(part, nn.Module) else None for part in parts]
+        self.layers = nn.ModuleList([part if isinstance(part, nn.Module) else nn.Identity() for part in parts])
+
+    def forward(self, x: Tensor) -> Tensor:
+        for layer, function in zip(self.layers, self.parts, strict=True):
+            x = layer(x) if function is None else function(x)
+        return x
+
+
+def layer(before: int, after: int, gain: float = 1.0) -> nn.Linear:
+    made = nn.Linear(before, after)
+    nn.init.normal_(made.weight, 0.0, math.sqrt(gain / before))
+    nn.init.zeros_(made.bias)
+    return made
+
+
+def agrees(build: Callable[[], nn.Module], *shape: int, rel: float = 0.1, seeds: int = 2, back: float = 0.0) -> None:
+    """Each layer's signal and gradient are predicted as a run measures them, over a few seeds."""
+    found: dict[str, list[float]] = {}
+    for seed in range(seeds):
+        torch.manual_seed(1000 + seed)  # no numbers that the weights are drawn from, too
+        run = initlint.check(build, inputs=(torch.randn(*shape),), seed=seed, measure=True)
+        for row in run.models[0].rows:
+            signal = row.signal
+            if signal is None or not signal.measured_forward_std or not signal.measured_gradient_std:
+                continue
+            forward, gradient = (
+                signal.forward_std / signal.measured_forward_std,
+                signal.gradient_std / signal.measured_gradient_std,
+            )
+            found.setdefault(f"{row.name} forward", []).append(math.log(forward))
+            found.setdefault(f"{row.name} gradient", []).append(math.log(gradient))
+    assert found
+    for name, logs in found.items():
+        allowed = back if back and name.endswith("gradient") else rel
+        assert math.exp(sum(logs) / len(logs)) == pytest.approx(1.0, abs=allowed), name
+
+
+class Shifted(nn.Module):
+    """A rectifier whose threshold is a parameter of each channel (TLU)."""
+
+    def __init__(self, width: int, spread: float) -> None:
+        super().__init__()
+        self.threshold = nn.Parameter(spread * torch.randn(width) - 0.3 * bool(spread))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.max(x, self.threshold)
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda x: torch.maximum(x, torch.zeros_like(x)),
+        lambda x: -torch.minimum(-x, torch.zeros_like(x)),
+        lambda x: torch.fmax(torch.zeros_like(x), x),
+        lambda x: torch.clamp(x, min=torch.tensor(0.0)),
+        lambda x: torch.max(x, 0.1 * x),
+    ],
+)
+def test_a_greater_of_a_signal_and_one_number_is_a_rectifier(function: Callable[[Tensor], Tensor]) -> None:
+    agrees(lambda: Net(layer(64, 256), function, layer(256, 256, 2.0), function, layer(256, 64)), 512, 64)
+
+
+@pytest.mark.parametrize("spread", [0.0, 0.7])
+def test_a_greater_of_a_signal_and_a_parameter(spread: float) -> None:
+    agrees(
+        lambda: Net(layer(64, 256), Shifted(256, spread), layer(256, 256), Shifted(256, spread), layer(256, 64)),
+        512,
+        64,
+    )
+
+
+class Halves(nn.Module):
+    def __init__(self, choose: Callable[[Tensor, Tensor], Tensor], before: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.first, self.second, self.last = layer(64, 256), layer(64, 256, 3.0), layer(256, 64)
+        self.choose, self.before = choose, before
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.last(self.choose(self.before(self.first(x)), self.before(self.second(x))))
+        return out
+
+
+@pytest.mark.parametrize("choose", [torch.maximum, torch.minimum])
+@pytest.mark.parametrize("before", [lambda x: x, F.relu])
+def test_a_greater_of_two_signals(
+    choose: Callable[[Tensor, Tensor], Tensor], before: Callable[[Tensor], Tensor]
+) -> None:
+    agrees(lambda: Halves(choose, before), 256, 64)
+
+
+class Sum(nn.Module):
+    """The greater of a signal and of one that holds it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second, self.last = layer(64, 256), layer(256, 256), layer(256, 64)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.first(x)
+        out: Tensor = self.last(torch.maximum(h + 0.5 * self.second(h), h))
+        return out
+
+
+def test_a_greater_of_two_signals_that_share_one() -> None:
+    agrees(Sum, 256, 64)
+
+
+@pytest.mark.parametrize("fn", ["max", "min"])
+def test_differences_of_a_greater_one(fn: str) -> None:
+    from test_ops_simulated import SHAPE, Mix, close, rule, simulate
+
+    mixes = (Mix(0.3, 0.2, 0.4, 0.5, 0.4), Mix(0.1, 0.5, 0.1, 0.1, -0.2))
+    got, grads = simulate(torch.maximum if fn == "max" else torch.minimum, *mixes, draws=30)
+    y, sent = rule("extremum", tuple(mix.state() for mix in mixes), SHAPE, fn=fn)
+    close(y, got, 0.06)
+    assert [g.p for g in sent] == pytest.approx(grads, rel=0.06)
