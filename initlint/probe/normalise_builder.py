@@ -281,7 +281,7 @@ def value_moments(tensor: torch.Tensor) -> dict[str, Any]:
 
 def inverse_moments(tensor: torch.Tensor) -> dict[str, float]:
     """``inverse_mean`` and ``inverse_second`` of values of one sign: what divides by them takes these."""
-    if tensor.is_meta or not 1 < tensor.numel() <= 1 << 22 or not tensor.is_floating_point():
+    if tensor.is_meta or not 1 < tensor.numel() <= 1 << 22 or tensor.is_complex():
         return {}
     values = tensor.detach().double()
     low, high = (float(v) for v in torch.aminmax(values))

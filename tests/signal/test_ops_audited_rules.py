@@ -137,3 +137,40 @@ def test_differences_of_a_greater_one(fn: str) -> None:
     y, sent = rule("extremum", tuple(mix.state() for mix in mixes), SHAPE, fn=fn)
     close(y, got, 0.06)
     assert [g.p for g in sent] == pytest.approx(grads, rel=0.06)
+
+
+@pytest.mark.parametrize(
+    "mean",
+    [
+        lambda x: x.cumsum(1) / torch.arange(1, 25).view(1, 24, 1),
+        lambda x: x.cumsum(1) * (1.0 / torch.arange(1.0, 25.0)).view(1, 24, 1),
+        lambda x: torch.relu(x).cumsum(1) / torch.arange(1, 25).view(24, 1),
+    ],
+)
+def test_a_running_sum_over_its_count_is_a_mean_at_each_position(mean: Callable[[Tensor], Tensor]) -> None:
+    agrees(lambda: Net(layer(32, 128, 2.0), mean, layer(128, 128, 2.0), nn.ReLU(), layer(128, 32)), 48, 24, 32)
+
+
+class Causal(nn.Module):
+    """Linear attention to what came before: a running sum of products over one of weights."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.q, self.k, self.v, self.last = (layer(64, 64) for _ in range(5))
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.first(x)
+        q, k = F.elu(self.q(h)) + 1.0, F.elu(self.k(h)) + 1.0
+        products = torch.einsum("bnd,bne->bnde", k, self.v(h)).cumsum(1)
+        total = torch.einsum("bnd,bnd->bn", q, k.cumsum(1))
+        out: Tensor = self.last(torch.einsum("bnd,bnde->bne", q, products) / (total[..., None] + 1e-6))
+        return out
+
+
+def test_a_running_sum_over_another_one() -> None:
+    torch.manual_seed(7)
+    rows = initlint.check(Causal, inputs=(torch.randn(32, 32, 64),), measure=True).models[0].rows
+    found = {row.name: row.signal for row in rows if row.signal is not None}
+    last, value = found["last"], found["v"]
+    assert last.forward_std == pytest.approx(last.measured_forward_std, rel=0.25)  # -37 % by averages
+    assert value.gradient_std == pytest.approx(value.measured_gradient_std, rel=0.25)  # +230 %
