@@ -29,6 +29,9 @@ LONGEST = 32
 #: Where two functions must agree to be called the same, and how well. The tanh and erf forms of GELU differ by 1e-4.
 PROBES = (-4.0, -2.3, -1.1, -0.6, -0.2, 0.15, 0.5, 1.2, 2.1, 4.0)
 AGREE = 2e-6
+#: The inverse of a divisor is a function of its signal where it stays below so many times its value at one: the moments
+#: of what has a pole there rest on the values around it, and those of an exponential on its tail.
+STEEPEST = 1e3
 #: Samples of a table, on either side of zero, in geometric steps.
 NEAREST, FARTHEST, STEP = 1e-3, 60.0, 1.06
 
@@ -46,10 +49,15 @@ class Expression:
 def fuse_functions(nodes: Sequence[Node]) -> list[Node]:
     """Nodes that compose functions of one signal, as one ``activation`` of that signal each."""
     known: dict[int, Expression] = {}
-    found = list(nodes)
+    found, alone = list(nodes), _read_once(nodes)
     for node in nodes:
         made = _expression(node, nodes, known)
         if made is None:
+            if node.op == "div" and len(node.inputs) == 2 and node.inputs[1] in alone:
+                under = _inverted(found[node.inputs[1]], known)
+                if under is not None:
+                    found[under.index] = under
+                    found[node.index] = replace(node, op="mul")
             continue
         known[node.index] = made
         if _needs(node, known) and not made.straight:
@@ -60,6 +68,38 @@ def fuse_functions(nodes: Sequence[Node]) -> list[Node]:
                     node, op="activation", inputs=(made.base,), attrs=attrs, table=table, parameters={}
                 )
     return found
+
+
+def _read_once(nodes: Sequence[Node]) -> frozenset[int]:
+    """Nodes that one other node reads, and that inputs reach: functions of parameters are known as they are."""
+    uses, fixed = [0] * len(nodes), set[int]()
+    for node in nodes:
+        for source in set(node.inputs):
+            uses[source] += 1
+        if node.op in ("parameter", "constant") or (node.inputs and fixed.issuperset(node.inputs)):
+            fixed.add(node.index)
+    return frozenset(index for index, count in enumerate(uses) if count == 1 and index not in fixed)
+
+
+def _inverted(divisor: Node, known: Mapping[int, Expression]) -> Node | None:
+    """One over a divisor that is a function of one signal and keeps away from zero, in place of the divisor."""
+    inner = known.get(divisor.index)
+    if inner is None or inner.straight:
+        return None
+    f = inner.at
+
+    def at(x: float) -> Dual:
+        y, dy = f(x)
+        return 1.0 / y, -dy / (y * y)
+
+    table = _table(at)
+    values = table.get("y", ())
+    if len(values) < 2 * _side() + 1 or max(map(abs, values)) > STEEPEST * max(abs(at(1.0)[0]), abs(at(-1.0)[0])):
+        return None
+    attrs: dict[str, Plain] = {"fn": "callable"} | ({"sign": 1} if min(values) >= 0.0 else {})
+    return replace(
+        divisor, op="activation", inputs=(inner.base,), attrs=attrs, table=table, parameters={}, measured=None
+    )
 
 
 def _needs(node: Node, known: Mapping[int, Expression]) -> bool:
@@ -222,9 +262,13 @@ def _signatures() -> Mapping[str, tuple[float, ...]]:
     return found
 
 
+def _side() -> int:
+    return math.ceil(math.log(FARTHEST / NEAREST) / math.log(STEP)) + 1
+
+
 def _table(at: Dualised) -> dict[str, tuple[float, ...]]:
-    count = math.ceil(math.log(FARTHEST / NEAREST) / math.log(STEP))
-    side = [NEAREST * STEP**k for k in range(count + 1)]
+    count = _side()
+    side = [NEAREST * STEP**k for k in range(count)]
     rows = []
     for x in (*(-x for x in reversed(side)), 0.0, *side):
         try:
@@ -233,7 +277,7 @@ def _table(at: Dualised) -> dict[str, tuple[float, ...]]:
             continue
         if math.isfinite(y) and math.isfinite(dy) and abs(y) < 1e60:
             rows.append((x, y, dy))
-    if len(rows) < count:
+    if len(rows) < count - 1:
         return {}
     xs, ys, dys = zip(*rows, strict=True)
     return {"x": xs, "y": ys, "dy": dys}

@@ -23,7 +23,7 @@ from initlint.signal.moments import (
     tied,
 )
 from initlint.signal.operands import again, everywhere, own_total, rounded, score, shared_by_inputs
-from initlint.signal.rectified import NEGLIGIBLE, blurred, mixture, moved
+from initlint.signal.rectified import NEGLIGIBLE, active_share, blurred, mixture, moved
 from initlint.signal.scene import Op, Scene, number, numbers, text
 
 #: A constant with a second moment beyond this is a mask (-inf, -1e4 in half precision, -1e9 ...), no signal.
@@ -274,7 +274,8 @@ def mul_back(node: Node, xs: tuple[State, ...], y: State, g: Grad, scene: Scene)
         return (Grad(4.0 * left.p, 4.0 * left.t, left.noise),)
     right = _by(g, a)
     if g.won > 0.0 and g.window > 1.0:  # where the greatest was chosen the other operand is greater than elsewhere
-        right = right._replace(p=bounded(right.p + g.won * max(chosen(a, g.window).q - a.q, 0.0)))
+        greater = a.q / active_share(a) if g.window >= EVERYWHERE else chosen(a, g.window).q
+        right = right._replace(p=bounded(right.p + g.won * max(greater - a.q, 0.0)))
     return (spread(left, 0, node, scene, _mean(b)), spread(right, 1, node, scene, _mean(a)))
 
 

@@ -174,3 +174,31 @@ def test_a_running_sum_over_another_one() -> None:
     last, value = found["last"], found["v"]
     assert last.forward_std == pytest.approx(last.measured_forward_std, rel=0.25)  # -37 % by averages
     assert value.gradient_std == pytest.approx(value.measured_gradient_std, rel=0.25)  # +230 %
+
+
+class Ratio(nn.Module):
+    def __init__(self, under: Callable[[Tensor], Tensor], before: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.first, self.second, self.last = layer(64, 128, 2.0), layer(64, 128, 2.0), layer(128, 64)
+        self.under, self.before = under, before
+
+    def forward(self, x: Tensor) -> Tensor:
+        a, b = self.before(self.first(x)), self.before(self.second(x))
+        out: Tensor = self.last(torch.relu(a / self.under(b)))
+        return out
+
+
+@pytest.mark.parametrize(
+    "under",
+    [
+        lambda b: 1.0 + b * b,
+        lambda b: 1.0 + b.abs(),
+        lambda b: 1.0 + torch.exp(-b),
+        lambda b: F.softplus(b) + 1e-2,
+    ],
+)
+@pytest.mark.parametrize("before", [lambda x: x, F.relu])
+def test_a_divisor_that_is_a_function_of_one_signal(
+    under: Callable[[Tensor], Tensor], before: Callable[[Tensor], Tensor]
+) -> None:
+    agrees(lambda: Ratio(under, before), 512, 64)
