@@ -8,10 +8,10 @@ from dataclasses import replace
 
 from initlint.facts import Node
 from initlint.signal.contraction import axes_of
-from initlint.signal.curves import curve, function_of
-from initlint.signal.elementwise import apply, chosen, greatest, width_of
+from initlint.signal.curves import curve, function_of, named
+from initlint.signal.elementwise import EVERYWHERE, apply, chosen, greatest, width_of
 from initlint.signal.moments import Grad, NoRuleError, State, bounded, kept_ties, state, tied
-from initlint.signal.rectified import POSITIVE
+from initlint.signal.rectified import POSITIVE, below
 from initlint.signal.scene import Op, Scene, number, text
 
 
@@ -136,10 +136,26 @@ def reduce(node: Node, xs: tuple[State, ...], scene: Scene) -> State:
 
 
 def _extreme(x: State, n: float, over: str, sign: float) -> State:
-    flipped = replace(x, m=sign * x.m)
     # between channels everything but the common mean is independent
-    y = greatest(replace(flipped, e=x.v) if over in ("channel", "all") else flipped, n)
-    return replace(y, m=sign * y.m, kind="post")
+    x = replace(x, e=x.v) if over in ("channel", "all") else x
+    y = chosen(x, n) if sign > 0.0 else _least(x, n)
+    return replace(y, kind="post", positive=x.positive)
+
+
+def _least(x: State, n: float) -> State:
+    """The least of n positions: of a rectified signal the rectified one of what it was before."""
+    under = _before(x)
+    low = _lowest(x if under is None else under, n)
+    return low if under is None else apply(curve(named("relu"), low.m, low.v), low, 1e9)
+
+
+def _before(x: State) -> State | None:
+    return below(x) if x.kind == "post" and x.positive else None
+
+
+def _lowest(x: State, n: float) -> State:
+    top = greatest(replace(x, m=-x.m), n)
+    return replace(top, m=-top.m)
 
 
 def reduce_back(node: Node, xs: tuple[State, ...], y: State, g: Grad, scene: Scene) -> tuple[Grad, ...]:
@@ -152,7 +168,15 @@ def reduce_back(node: Node, xs: tuple[State, ...], y: State, g: Grad, scene: Sce
     if fn == "logsumexp":
         each = g.p * math.exp(min(xs[0].v, 50.0)) / (n * n)
         return (Grad(bounded(min(each, g.p / n)), 0.0, g.noise),)
-    return (Grad(bounded(g.p / n), 0.0, g.noise),)
+    p = bounded(g.p / n)
+    under = _before(xs[0])
+    if fn.endswith("min") and under is not None:  # what falls on zeros does not pass the ReLU before
+        low = _lowest(under, n)
+        p = bounded(p * curve(named("relu"), low.m, low.v).slope)
+        return (Grad(p, 0.0, g.noise, won=p, window=EVERYWHERE),)
+    if fn.endswith("min") or text(node, "over", "position") != "position":
+        return (Grad(p, 0.0, g.noise),)
+    return (Grad(p, 0.0, g.noise, won=p, window=n),)
 
 
 def _alike(node: Node, g: Grad, scene: Scene) -> float:

@@ -202,3 +202,14 @@ def test_a_divisor_that_is_a_function_of_one_signal(
     under: Callable[[Tensor], Tensor], before: Callable[[Tensor], Tensor]
 ) -> None:
     agrees(lambda: Ratio(under, before), 512, 64)
+
+
+@pytest.mark.parametrize("most", [lambda x: x.max(1)[0], lambda x: x.amax(1), lambda x: x[:, :3].amin(1)])
+@pytest.mark.parametrize("before", [lambda x: x, F.relu])
+def test_an_extreme_of_positions_of_a_rectified_signal(
+    most: Callable[[Tensor], Tensor], before: Callable[[Tensor], Tensor]
+) -> None:
+    agrees(
+        lambda: Net(layer(32, 128, 2.0), before, most, layer(128, 128, 2.0), nn.ReLU(), layer(128, 32)),
+        64, 32, 32, rel=0.25,
+    )  # fmt: skip
