@@ -120,14 +120,16 @@ def _of(name: str, x: State, width: float) -> State:
     return apply(curve(named(name), x.m, x.v), x, width)
 
 
-def _constant(name: str, x: State, bias: Bias) -> float:
-    """E over units of (E f(x))^2: what a unit's bias makes of it at every step alike."""
+def _constant(name: str, x: State) -> tuple[float, float]:
+    """E f(x_t) f(x_t'): what biases, and inputs that hardly change, make of it at every step alike; of which samples
+    differ by the second."""
     shape = curve(named(name), x.m, x.v)
-    return max(shape.second - shape.gap(max(x.v - bias.var, 0.0)), 0.0)
+    whole, common = (max(shape.second - shape.gap(gap), 0.0) for gap in (x.e, x.u))
+    return whole, max(whole - common, 0.0)
 
 
-def _plus(a: State, b: State, cross: float = 0.0) -> State:
-    return state(a.q + b.q + cross, a.m + b.m, a.d + b.d, a.e + b.e, a.u + b.u)
+def _plus(a: State, b: State, cross: float = 0.0, apart: float = 0.0) -> State:
+    return state(a.q + b.q + cross, a.m + b.m, a.d + b.d + apart, a.e + b.e, a.u + b.u + apart)
 
 
 def _complement(z: State) -> State:
@@ -164,11 +166,10 @@ def _step(cell: Cell, x: State, h: State, c: State, step: int) -> tuple[tuple[St
         gates = tuple(_pre(cell, x, h, bias) for bias in cell.biases)
         entry, forget, out = (_of("sigmoid", gates[at], n) for at in (0, 1, 3))
         inner = _of("tanh", gates[2], n)
-        # the constant biases make i_t g_t of successive steps add up along the cell (THEORY 5.7)
-        shared = _constant("tanh", gates[2], cell.biases[2])
+        # what is constant makes i_t g_t of successive steps add up along the cell (THEORY 5.7)
         carry = (1.0 - forget.m**step) / (1.0 - forget.m) if forget.m < 1 else float(step)
-        cross = 2.0 * forget.m * entry.m * entry.m * shared * carry
-        c = replace(_plus(times(forget, c), times(entry, inner), cross), kind="gaussian")
+        cross, apart = (2.0 * forget.m * entry.m * entry.m * carry * part for part in _constant("tanh", gates[2]))
+        c = replace(_plus(times(forget, c), times(entry, inner), cross, apart), kind="gaussian")
         return gates, times(out, _of("tanh", c, n)), c
     if cell.kind == "gru":
         reset, update = (_pre(cell, x, h, bias) for bias in cell.biases[:2])
@@ -179,9 +180,9 @@ def _step(cell: Cell, x: State, h: State, c: State, step: int) -> tuple[tuple[St
         back = times(r, state(again * h.q + kept.second, kept.mean, again * h.d, again * h.e, again * h.u))
         inner = _plus(own, back, 2.0 * seen.mean * back.m)
         new = _of("tanh", inner, n)
-        whole = Bias(inner.m, seen.var + r.m * r.m * kept.var)
-        cross = 2.0 * max(z.m - z.q, 0.0) * _constant("tanh", inner, whole) * (1.0 - z.m**step)
-        return (reset, update, inner), _plus(times(_complement(z), new), times(z, h), cross), c
+        rate = 2.0 * max(z.m - z.q, 0.0) * (1.0 - z.m**step)
+        cross, apart = (rate * part for part in _constant("tanh", inner))
+        return (reset, update, inner), _plus(times(_complement(z), new), times(z, h), cross, apart), c
     raise NoRuleError(f"the recurrent cell {cell.kind!r} is not modelled")
 
 
