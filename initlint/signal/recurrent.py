@@ -11,6 +11,7 @@ from initlint.records import dataclass
 from initlint.signal.curves import Curve, curve, named
 from initlint.signal.elementwise import apply, times
 from initlint.signal.moments import Grad, NoRuleError, State, bounded, state
+from initlint.signal.rectified import REFLECTED, reflected
 from initlint.signal.scene import Op, Scene, number, numbers, text
 from initlint.theory.functions import normal_cdf
 
@@ -50,6 +51,7 @@ class Cell:
     ih: float
     hh: float
     biases: tuple[Bias, ...]
+    identity: bool = False  # the recurrent matrix
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,9 +94,15 @@ def _cells(node: Node, x_size: float) -> list[list[Cell]]:
 
             size = pick("input_size", x_size if layer == 0 else hidden * directions)
             ih, hh = pick("second_ih", default), pick("second_hh", default)
-            row.append(Cell(kind, hidden, size, ih, hh, _biases(node, kind, at)))
+            row.append(Cell(kind, hidden, size, ih, hh, _biases(node, kind, at), _identity(node, kind, at)))
         found.append(row)
     return found
+
+
+def _identity(node: Node, kind: str, at: int) -> bool:
+    """Whether a ReLU's units go on from their own state alone (IRNN, Le et al. 2015)."""
+    known = node.attrs.get("identity_hh")
+    return kind == "rnn_relu" and isinstance(known, list) and at < len(known) and known[at] is True
 
 
 def _biases(node: Node, kind: str, at: int) -> tuple[Bias, ...]:
@@ -138,6 +146,8 @@ def _complement(z: State) -> State:
 
 def run(cell: Cell, x: State, steps: int) -> Run:
     """Unroll one layer until it has settled or the sequence ends."""
+    if cell.identity:
+        return _walk(cell, x, steps)
     zero = state(0.0, kind="constant")
     h, c = zero, zero
     gates: tuple[State, ...] = ()
@@ -155,6 +165,21 @@ def run(cell: Cell, x: State, steps: int) -> Run:
         (t + rest * last) / (done + rest) for t, last in zip(total, (h.q, h.m, h.d, h.e, h.u), strict=True)
     )
     return Run(state(q, m, d, e, u, kind="post", own=2.0 / cell.hidden), gates, h, c)
+
+
+def _walk(cell: Cell, x: State, steps: int) -> Run:
+    """ReLU units h + W x + b: each is a walk that zero holds up, with what is constant in time as its drift."""
+    zero = state(0.0, kind="constant")
+    pre = _pre(cell, x, zero, cell.biases[0])
+    moving = min(pre.e, pre.v)
+    taken = min(max(steps, 1), MOST_STEPS)
+    by = max(steps, 1) / taken  # fewer steps, each as long: it goes as far
+    m, q, last, end = reflected(by * pre.m, by * by * max(pre.v - moving, 0.0), by * moving, taken)
+    apart = min(pre.d / moving, 1.0) if moving > 0.0 else 0.0
+    d, e, u = (q * part for part in REFLECTED)
+    found = state(q, m, d * apart, e, max(u * apart, e), kind="post", own=2.0 / cell.hidden)
+    hidden = state(end, last, end * REFLECTED[0] * apart, kind="post")
+    return Run(replace(found, positive=True), (pre,), hidden, zero)
 
 
 def _step(cell: Cell, x: State, h: State, c: State, step: int) -> tuple[tuple[State, ...], State, State]:
@@ -298,6 +323,11 @@ def recurrent_back(node: Node, xs: tuple[State, ...], y: State, g: Grad, scene: 
     p, noise = g.p, g.noise
     for row, made in reversed(runs):
         cell = row[0]
+        if cell.identity:
+            # by the arcsine law of walks a unit is above zero from step s to t in half of all such pairs (Feller 1968)
+            p = bounded(len(row) * p * 0.25 * (steps + 1.0) * cell.hidden * cell.ih)
+            noise += 5.0 / cell.hidden
+            continue
         passed = lags(*transition(cell, made), steps)
         weights = [1.0 - lag / steps for lag in range(len(passed))]
         reached = p * sum(w * value for w, value in zip(weights, passed, strict=True))

@@ -241,4 +241,33 @@ def test_what_a_layer_hands_on_at_every_step_alike_adds_up_in_the_next(
         lambda: Stacked(kind, directions), inputs=(torch.randn(64, 32, 64),), measure=True
     ).models[0].rows  # fmt: skip
     signal = next(row.signal for row in rows if row.name.startswith("rnn") and row.signal is not None)
-    assert signal.forward_std == pytest.approx(signal.measured_forward_std, rel=0.16)  # -28 % of the LSTM, by biases alone
+    assert signal.forward_std == pytest.approx(
+        signal.measured_forward_std, rel=0.16
+    )  # -28 % of the LSTM, by biases alone
+
+
+class Identity(nn.Module):
+    """A ReLU network whose recurrent matrix is the identity (IRNN)."""
+
+    def __init__(self, bias: float) -> None:
+        super().__init__()
+        self.first = layer(64, 64)
+        self.rnn = nn.RNN(64, 256, nonlinearity="relu", batch_first=True)
+        nn.init.eye_(self.rnn.weight_hh_l0)
+        nn.init.normal_(self.rnn.weight_ih_l0, 0.0, 0.01)
+        nn.init.normal_(self.rnn.bias_ih_l0, 0.0, bias)
+        nn.init.zeros_(self.rnn.bias_hh_l0)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.rnn(self.first(x))[0]
+        return out
+
+
+@pytest.mark.parametrize("bias", [0.0, 0.02])
+def test_a_relu_network_whose_recurrent_matrix_is_the_identity(bias: float) -> None:
+    torch.manual_seed(9)
+    rows = initlint.check(lambda: Identity(bias), inputs=(torch.randn(64, 24, 64),), measure=True).models[0].rows
+    found = {row.name.partition(".")[0]: row.signal for row in rows if row.signal is not None}
+    after, before = found["rnn"], found["first"]
+    assert after.forward_std == pytest.approx(after.measured_forward_std, rel=0.1)  # a quarter, of random weights
+    assert before.gradient_std == pytest.approx(before.measured_gradient_std, rel=0.1)
