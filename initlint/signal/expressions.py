@@ -58,6 +58,8 @@ def fuse_functions(nodes: Sequence[Node]) -> list[Node]:
                 if under is not None:
                     found[under.index] = under
                     found[node.index] = replace(node, op="mul")
+            for changed in _between(node, nodes, known, alone):
+                found[changed.index] = changed
             continue
         known[node.index] = made
         if _needs(node, known) and not made.straight:
@@ -68,6 +70,38 @@ def fuse_functions(nodes: Sequence[Node]) -> list[Node]:
                     node, op="activation", inputs=(made.base,), attrs=attrs, table=table, parameters={}
                 )
     return found
+
+
+def _between(node: Node, nodes: Sequence[Node], known: Mapping[int, Expression], alone: frozenset[int]) -> list[Node]:
+    """a + g(a) (b - a), as ``lerp`` has it, as a (1 - g(a)) + g(a) b: what is left of a is one function of it."""
+    if node.op != "add" or len(node.inputs) != 2 or node.inputs[1] not in alone or number(node, "alpha", 1.0) != 1.0:
+        return []
+    start, product = node.inputs[0], nodes[node.inputs[1]]
+    if product.op != "mul" or len(product.inputs) != 2:
+        return []
+    for index, weight in (product.inputs, product.inputs[::-1]):
+        difference, first, gate = nodes[index], _inner(start, known), known.get(weight)
+        apart = difference.op == "sub" and difference.inputs[1:] == (start,) and number(difference, "alpha", 1.0) == 1.0
+        if not apart or index not in alone or gate is None or gate.straight or gate.base != first.base:
+            continue
+        rest = _described(_left(first.at, gate.at))
+        if rest is not None:
+            kept = replace(
+                difference, op="activation", inputs=(first.base,), attrs=rest[0], table=rest[1], measured=None
+            )
+            passed = replace(product, inputs=(difference.inputs[0], weight), measured=None)
+            return [kept, passed, replace(node, inputs=(index, product.index))]
+    return []
+
+
+def _left(f: Dualised, g: Dualised) -> Dualised:
+    """f (1 - g)."""
+
+    def at(x: float) -> Dual:
+        (a, da), (b, db) = f(x), g(x)
+        return a * (1.0 - b), da * (1.0 - b) - a * db
+
+    return at
 
 
 def _read_once(nodes: Sequence[Node]) -> frozenset[int]:
@@ -164,6 +198,7 @@ def _combined(node: Node, nodes: Sequence[Node], known: Mapping[int, Expression]
     a, b = (_limit(at, node, nodes) or _operand(at, nodes, known) for at in (left, right))
     if a is None or b is None:
         return None
+    a, b = _gained(a, b.base, nodes, known) or a, _gained(b, a.base, nodes, known) or b
     bases = {e.base for e in (a, b) if e.base >= 0}
     if len(bases) != 1 or a.length + b.length >= LONGEST:
         return None
@@ -174,6 +209,37 @@ def _combined(node: Node, nodes: Sequence[Node], known: Mapping[int, Expression]
     straight = straight or (node.op in ("mul", "div") and a.straight and b.base < 0)
     at = _chosen(node, a.at, b.at) if node.op == "extremum" else _arithmetic(node, a.at, b.at)
     return Expression(base, at, straight, a.length + b.length + 1)
+
+
+def _gained(e: Expression, base: int, nodes: Sequence[Node], known: Mapping[int, Expression]) -> Expression | None:
+    """A function of x times a parameter of one value as one of node ``base``, where x is: x sigmoid(beta x)."""
+    product = nodes[e.base] if e.base >= 0 and base >= 0 else None
+    if product is None or product.op != "mul" or len(set(product.inputs)) != 2:
+        return None
+    for source, gain in (product.inputs, product.inputs[::-1]):
+        factor, inner = _level(nodes[gain]), _inner(source, known)
+        if factor is not None and inner.base == base:
+            return _composed(e, inner, factor)
+    return None
+
+
+def _composed(e: Expression, inner: Expression, factor: float) -> Expression:
+    f, g = e.at, inner.at
+
+    def at(x: float) -> Dual:
+        y, dy = g(x)
+        value, slope = f(factor * y)
+        return value, factor * slope * dy
+
+    return Expression(inner.base, at, e.straight and inner.straight, e.length + inner.length + 1)
+
+
+def _level(node: Node) -> float | None:
+    """The one value of all elements of a constant or parameter."""
+    if node.op not in ("constant", "parameter") or node.attrs.get("random"):
+        return None
+    mean, second = number(node, "mean", float("nan")), number(node, "second", float("nan"))
+    return mean if abs(second - mean * mean) <= LEVEL * second else None  # (not of NaN)
 
 
 def _operand(index: int, nodes: Sequence[Node], known: Mapping[int, Expression]) -> Expression | None:
@@ -189,12 +255,8 @@ def _operand(index: int, nodes: Sequence[Node], known: Mapping[int, Expression])
 
 def _limit(index: int, node: Node, nodes: Sequence[Node]) -> Expression | None:
     """The one value of a constant of many elements that bounds a signal, as ``zeros_like(x)`` does."""
-    limit = nodes[index]
-    if node.op != "extremum" or limit.op != "constant" or limit.attrs.get("random"):
-        return None
-    mean, second = number(limit, "mean", float("nan")), number(limit, "second", float("nan"))
-    level = abs(second - mean * mean) <= LEVEL * second  # (not of NaN)
-    return Expression(-1, lambda x: (mean, 0.0), True, 0) if level else None
+    level = _level(nodes[index]) if node.op == "extremum" and nodes[index].op == "constant" else None
+    return None if level is None else Expression(-1, lambda x: (level, 0.0), True, 0)
 
 
 def _chosen(node: Node, f: Dualised, g: Dualised) -> Dualised:

@@ -44,7 +44,7 @@ def agrees(build: Callable[[], nn.Module], *shape: int, rel: float = 0.1, seeds:
         run = initlint.check(build, inputs=(torch.randn(*shape),), seed=seed, measure=True)
         for row in run.models[0].rows:
             signal = row.signal
-            if signal is None or not signal.measured_forward_std or not signal.measured_gradient_std:
+            if signal is None or not signal.measured_forward_std or not signal.gradient_std:
                 continue
             forward, gradient = (
                 signal.forward_std / signal.measured_forward_std,
@@ -271,3 +271,30 @@ def test_a_relu_network_whose_recurrent_matrix_is_the_identity(bias: float) -> N
     after, before = found["rnn"], found["first"]
     assert after.forward_std == pytest.approx(after.measured_forward_std, rel=0.1)  # a quarter, of random weights
     assert before.gradient_std == pytest.approx(before.measured_gradient_std, rel=0.1)
+
+
+class Swish(nn.Module):
+    """x sigmoid(beta x), with a beta for each channel."""
+
+    def __init__(self, width: int, beta: float) -> None:
+        super().__init__()
+        self.beta = nn.Parameter(torch.full((width,), beta))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * torch.sigmoid(self.beta * x)
+
+
+@pytest.mark.parametrize("beta", [1.0, 3.0])
+def test_a_gate_of_the_signal_itself_times_a_parameter(beta: float) -> None:
+    def build() -> nn.Module:
+        return Net(layer(64, 256), Swish(256, beta), layer(256, 256, 2.0), Swish(256, beta), layer(256, 64))
+
+    agrees(build, 512, 64)
+    run = initlint.check(build, inputs=(torch.randn(64, 64),), measure=True)
+    # the gradient goes past the product with beta, which is not taken for one that gets none
+    assert not [finding for finding in run.findings if "gradient" in finding.message]
+
+
+@pytest.mark.parametrize("before", [lambda x: x, F.relu])
+def test_a_signal_mixed_by_a_gate_of_its_own(before: Callable[[Tensor], Tensor]) -> None:
+    agrees(lambda: Halves(lambda a, b: torch.lerp(a, b, torch.sigmoid(a)), before), 256, 64, rel=0.12, back=0.25)
