@@ -55,6 +55,10 @@ def add(node: Node, xs: tuple[State, ...], scene: Scene) -> State:
     """Sum of two signals: independent ones add their parts, and their common mean; a shared one adds coherently."""
     a, b = _pair(node, xs, scene)
     alpha = number(node, "alpha", 1.0) * (-1.0 if node.op == "sub" else 1.0)
+    for which, x in ((1, a), (0, b)):
+        left = _left(node, which, alpha, scene) if x.kind == "logits" else 0.0
+        if left > 0.0:
+            return masked(x, left)
     for mask, x in ((a, b), (b, a)):
         if masks(mask):
             return masked(x, _unmasked(mask))
@@ -107,6 +111,14 @@ def add(node: Node, xs: tuple[State, ...], scene: Scene) -> State:
         whole, change = (a, b) if a.mix else (b, a)
         return replace(found, mix=blurred(whole.mix, change))
     return found
+
+
+def _left(node: Node, which: int, alpha: float, scene: Scene) -> float:
+    """The share of the keys that a fixed bias leaves which counts against some of them; 0 where an operand is none."""
+    bias = scene.nodes[node.inputs[which]] if which < len(node.inputs) else node
+    against = number(bias, "sign") * (alpha if which == 1 else 1.0) < 0.0
+    fixed = bias.op == "constant" and not bias.attrs.get("random")
+    return number(bias, "leaves") if fixed and against else 0.0
 
 
 def _turned(node: Node, found: State, main: State, scene: Scene) -> State:

@@ -298,3 +298,30 @@ def test_a_gate_of_the_signal_itself_times_a_parameter(beta: float) -> None:
 @pytest.mark.parametrize("before", [lambda x: x, F.relu])
 def test_a_signal_mixed_by_a_gate_of_its_own(before: Callable[[Tensor], Tensor]) -> None:
     agrees(lambda: Halves(lambda a, b: torch.lerp(a, b, torch.sigmoid(a)), before), 256, 64, rel=0.12, back=0.25)
+
+
+class Distances(nn.Module):
+    """Attention written by hand, with a bias that falls with the distance, at another rate in each head (ALiBi)."""
+
+    def __init__(self, causal: bool, taken: bool) -> None:
+        super().__init__()
+        self.q, self.k, self.v, self.last = (layer(64, 64) for _ in range(4))
+        self.causal, self.taken = causal, taken
+
+    def forward(self, x: Tensor) -> Tensor:
+        batch, n, width = x.shape
+        q, k, v = (part(x).view(batch, n, 4, width // 4).transpose(1, 2) for part in (self.q, self.k, self.v))
+        place = torch.arange(n)
+        slopes = torch.tensor([0.5, 0.25, 0.125, 0.0625]).view(4, 1, 1)
+        far = (place[:, None] - place[None]).abs() * slopes
+        logits = q @ k.transpose(-1, -2) / 4.0
+        logits = logits - far if self.taken else logits + -far
+        if self.causal:
+            logits = logits.masked_fill(place[:, None] < place[None], float("-inf"))
+        out: Tensor = self.last((torch.softmax(logits, -1) @ v).transpose(1, 2).reshape(batch, n, width))
+        return out
+
+
+@pytest.mark.parametrize(("causal", "taken"), [(False, False), (False, True), (True, False)])
+def test_a_fixed_bias_against_far_keys_is_a_soft_mask(causal: bool, taken: bool) -> None:
+    agrees(lambda: Distances(causal, taken), 16, 48, 64, rel=0.25, back=0.35)
