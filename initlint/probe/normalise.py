@@ -196,7 +196,7 @@ class _Run:
         integer = call.meta.value_kind == "tensor" and call.meta.dtype in INTEGER
         if integer and call.name not in _INTEGER_SAFE:
             handler = HANDLERS["eq"]
-        if call.name in ("max", "min") and len(call.args) == 2 and isinstance(call.args[1], Signal):
+        if call.name in ("max", "min") and len(call.args) == 2 and self._tensor(call.args[1]):
             call = dataclasses.replace(call, name=call.name + "imum")
             handler = HANDLERS[call.name]
         blind = self._has_unknown(call) or not any(True for v in call.args for _ in signals_in(v))
@@ -205,6 +205,11 @@ class _Run:
         if handler is None or (call.meta.unknown and call.name not in ("unknown_source",)):
             return opaque(self.b, call)
         return handler(self.b, call)
+
+    @staticmethod
+    def _tensor(value: Value) -> bool:
+        """Whether an argument is a tensor, and no axis."""
+        return isinstance(value, Signal) or (isinstance(value, Static) and isinstance(value.value, torch.Tensor))
 
     @staticmethod
     def _has_unknown(call: Call) -> bool:

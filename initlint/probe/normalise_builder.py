@@ -178,7 +178,7 @@ class Builder:
         if known is not None:
             return known
         shape = tuple(tensor.shape)
-        attrs: dict[str, Any] = value_moments(tensor) | alike(tensor)
+        attrs: dict[str, Any] = value_moments(tensor) | alike(tensor) | leaves(tensor)
         if static.sources and not static.view:
             attrs |= {"expr": static.expr, "offset": offset_of(static)} | self.monomial_attrs(static)
         if not static.owners and "sign" in attrs:
@@ -281,7 +281,7 @@ def value_moments(tensor: torch.Tensor) -> dict[str, Any]:
 
 def inverse_moments(tensor: torch.Tensor) -> dict[str, float]:
     """``inverse_mean`` and ``inverse_second`` of values of one sign: what divides by them takes these."""
-    if tensor.is_meta or not 1 < tensor.numel() <= 1 << 22 or not tensor.is_floating_point():
+    if tensor.is_meta or not 1 < tensor.numel() <= 1 << 22 or tensor.is_complex():
         return {}
     values = tensor.detach().double()
     low, high = (float(v) for v in torch.aminmax(values))
@@ -305,6 +305,24 @@ def alike(tensor: torch.Tensor) -> dict[str, float]:
     count = rows.shape[0]
     shared = float(torch.mean(rows.mean(0) ** 2))
     return {"alike": (shared - (second - shared) / (count - 1)) / second}
+
+
+def leaves(tensor: torch.Tensor) -> dict[str, float]:
+    """``leaves``: the share of the keys among which a softmax would choose by a bias alone, where all have one sign and
+    count against a key.
+
+    1 / sum a_j^2 of n keys. Biases that fall with the distance (ALiBi) are no draws of a Gaussian, but masks with soft
+    borders.
+    """
+    if tensor.is_meta or tensor.ndim < 2 or tensor.numel() > 1 << 22 or not tensor.is_floating_point():
+        return {}
+    rows = tensor.detach().double().flatten(0, -2)
+    kept = rows[rows > MASKED]
+    low, high = (float(kept.min()), float(kept.max())) if kept.numel() else (0.0, 0.0)
+    if min(rows.shape) < 2 or low == high or low < 0.0 < high:
+        return {}
+    energy = float(torch.softmax(-rows if high > 0.0 else rows, 1).square().sum(1).mean())
+    return {"leaves": 1.0 / (energy * rows.shape[1])} if 0.0 < energy <= 1.0 else {}
 
 
 def plain(value: Any) -> Plain:

@@ -342,14 +342,18 @@ def addc(b: Builder, c: Call) -> Value:
 
 
 def extremum(b: Builder, c: Call) -> Value:
-    """``maximum``/``minimum`` with a constant is a clamp; of two signals it has no closed form."""
+    """``maximum``/``minimum`` with a constant is a clamp."""
     bound = "min" if c.name in ("maximum", "fmax") else "max"
     for value, other in ((c.value(0, "input"), c.value(1, "other")), (c.value(1, "other"), c.value(0, "input"))):
         number = scalar(other)
         if isinstance(value, Signal) and number is not None:
             return b.emit(c, "activation", (value.index,), attrs={"fn": "clamp", bound: number})
     inputs = [i for i in (b.signal(c.value(0, "input"), c), b.signal(c.value(1, "other"), c)) if i is not None]
-    return b.emit(c, "opaque", inputs, attrs={"name": c.name})
+    if len(inputs) < 2:
+        return b.emit(c, "opaque", inputs, attrs={"name": c.name, "why": "an operand is unknown"})
+    rank = len(c.meta.shape) if c.meta.shape is not None else None
+    roles = axes.broadcast(b.roles[inputs[0]], b.roles[inputs[1]], rank)
+    return b.emit(c, "extremum", inputs, attrs={"fn": "max" if bound == "min" else "min"}, roles=roles)
 
 
 def glu(b: Builder, c: Call) -> Value:

@@ -152,8 +152,8 @@ def _states(b: Builder, c: Call, out: Signal, meta: Meta | None) -> Value:
 
 def recurrent_moments(module: nn.Module, mode: str) -> dict[str, Any]:
     """Per layer and direction: second moments of the weights and biases, the sum of the forget biases, and for each of
-    the two biases mean and variance of each gate's part in turn."""
-    lists = ("second_ih", "second_hh", "bias_ih_gates", "bias_hh_gates", "input_size")
+    the two biases mean and variance of each gate's part in turn; whether the recurrent matrix is the identity."""
+    lists = ("second_ih", "second_hh", "identity_hh", "bias_ih_gates", "bias_hh_gates", "input_size")
     found: dict[str, list[Any]] = {k: [] for k in lists}
     gates = {"lstm": 4, "gru": 3}.get(mode, 1)
     forget: list[float] = []
@@ -165,6 +165,8 @@ def recurrent_moments(module: nn.Module, mode: str) -> dict[str, Any]:
             continue
         found["second_ih"].append(float(ih.double().square().mean()))
         found["second_hh"].append(float(hh.double().square().mean()))
+        square = hh.shape[0] == hh.shape[1]
+        found["identity_hh"].append(square and bool((hh == torch.eye(len(hh), dtype=hh.dtype, device=hh.device)).all()))
         found["input_size"].append(ih.shape[1])
         biases = [effective(module, f"bias_{kind}{suffix}") for kind in ("ih", "hh")]
         for kind, bias in zip(("ih", "hh"), biases, strict=True):

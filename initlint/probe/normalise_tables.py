@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import torch
+
 
 def words(text: str) -> frozenset[str]:
     """The words of a text."""
@@ -194,6 +196,8 @@ def spec_arguments(call_plain: Any, spec: Spec) -> dict[str, float]:
     found: dict[str, float] = {}
     for name, position, keyword, default in spec[1]:
         value = call_plain(position, keyword, default)
+        if isinstance(value, torch.Tensor) and value.numel() == 1 and not value.is_meta:
+            value = value.item()
         if isinstance(value, (int, float)):
             found[name] = float(value)
         elif value is None and default is not None:

@@ -15,7 +15,7 @@ TRANSPARENT = frozenset(
 #: Ops with weights of their own.
 WEIGHTED = frozenset(("linear", "conv", "conv_transpose", "bilinear", "embedding", "recurrent", "mha"))
 #: Ops that make a path nonlinear, so that it is a branch and not a shortcut.
-NONLINEAR = frozenset(("activation", "glu", "attention", "mha", "softmax", "recurrent", "matmul", "opaque"))
+NONLINEAR = frozenset(("activation", "glu", "attention", "mha", "softmax", "recurrent", "matmul", "opaque", "extremum"))
 #: Sources that carry no signal of the input.
 FIXED = frozenset(("parameter", "constant"))
 

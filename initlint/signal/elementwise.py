@@ -98,7 +98,7 @@ def activation(node: Node, xs: tuple[State, ...], scene: Scene) -> State:
     y = apply(shape, x, width_of(node.index, x, scene), channels=scene.layout(node.index).channels)
     # nearly homogeneous functions keep channels of unequal scale unequal
     kept = x.harmonic if 0.8 < shape.shape.elastic < 1.25 else 1.0
-    y = replace(y, positive=text(node, "fn") in POSITIVE, harmonic=kept)
+    y = replace(y, positive=text(node, "fn") in POSITIVE or number(node, "sign") > 0, harmonic=kept)
     if _relu(node):
         y = replace(y, open=shape.slope, lifted=rectified_again(x), levels=levels_of(x, y))
     # logits that a function caps are still compared along their keys
@@ -131,7 +131,8 @@ def activation_back(node: Node, xs: tuple[State, ...], y: State, g: Grad, scene:
         won = min(g.won, g.p) if g.window >= EVERYWHERE else 0.0
         p = bounded(won + (g.p - won) * shape.slope)
         active, first = stayed(x, g, p, shape.slope)
-    elif g.won > 0.0 and g.window > 1.0:  # the greatest of a window is active more often than the rest
+    elif g.won > 0.0 and g.window > 1.0 and (g.window < EVERYWHERE or _relu(node)):
+        # the greatest of a window is active more often than the rest
         top = greatest(x, g.window)
         p = bounded(
             max(g.p - g.won, 0.0) * shape.slope + min(g.won, g.p) * curve(function_of(node), top.m, top.v).slope

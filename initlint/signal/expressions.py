@@ -22,7 +22,9 @@ from initlint.theory.activations import ACTIVATIONS
 Dual = tuple[float, float]  # value and slope
 Dualised = Callable[[float], Dual]
 
-BINARY = frozenset({"add", "sub", "mul", "div"})
+BINARY = frozenset({"add", "sub", "mul", "div", "extremum"})
+#: Relative spread below which all elements of a constant are one number.
+LEVEL = 1e-9
 COMPARES: Mapping[str, Callable[[float, float], bool]] = {
     "gt": operator.gt,
     "ge": operator.ge,
@@ -34,6 +36,9 @@ LONGEST = 32
 #: Where two functions must agree to be called the same, and how well. The tanh and erf forms of GELU differ by 1e-4.
 PROBES = (-4.0, -2.3, -1.1, -0.6, -0.2, 0.15, 0.5, 1.2, 2.1, 4.0)
 AGREE = 2e-6
+#: The inverse of a divisor is a function of its signal where it stays below so many times its value at one: the moments
+#: of what has a pole there rest on the values around it, and those of an exponential on its tail.
+STEEPEST = 1e3
 #: Samples of a table, on either side of zero, in geometric steps.
 NEAREST, FARTHEST, STEP = 1e-3, 60.0, 1.06
 
@@ -51,10 +56,17 @@ class Expression:
 def fuse_functions(nodes: Sequence[Node]) -> list[Node]:
     """Nodes that compose functions of one signal, as one ``activation`` of that signal each."""
     known: dict[int, Expression] = {}
-    found = list(nodes)
+    found, alone = list(nodes), _read_once(nodes)
     for node in nodes:
         made = _expression(node, nodes, known)
         if made is None:
+            if node.op == "div" and len(node.inputs) == 2 and node.inputs[1] in alone:
+                under = _inverted(found[node.inputs[1]], known)
+                if under is not None:
+                    found[under.index] = under
+                    found[node.index] = replace(node, op="mul")
+            for changed in _between(node, nodes, known, alone):
+                found[changed.index] = changed
             continue
         known[node.index] = made
         if _needs(node, known) and not made.straight:
@@ -65,6 +77,70 @@ def fuse_functions(nodes: Sequence[Node]) -> list[Node]:
                     node, op="activation", inputs=(made.base,), attrs=attrs, table=table, parameters={}
                 )
     return found
+
+
+def _between(node: Node, nodes: Sequence[Node], known: Mapping[int, Expression], alone: frozenset[int]) -> list[Node]:
+    """a + g(a) (b - a), as ``lerp`` has it, as a (1 - g(a)) + g(a) b: what is left of a is one function of it."""
+    if node.op != "add" or len(node.inputs) != 2 or node.inputs[1] not in alone or number(node, "alpha", 1.0) != 1.0:
+        return []
+    start, product = node.inputs[0], nodes[node.inputs[1]]
+    if product.op != "mul" or len(product.inputs) != 2:
+        return []
+    for index, weight in (product.inputs, product.inputs[::-1]):
+        difference, first, gate = nodes[index], _inner(start, known), known.get(weight)
+        apart = difference.op == "sub" and difference.inputs[1:] == (start,) and number(difference, "alpha", 1.0) == 1.0
+        if not apart or index not in alone or gate is None or gate.straight or gate.base != first.base:
+            continue
+        rest = _described(_left(first.at, gate.at))
+        if rest is not None:
+            kept = replace(
+                difference, op="activation", inputs=(first.base,), attrs=rest[0], table=rest[1], measured=None
+            )
+            passed = replace(product, inputs=(difference.inputs[0], weight), measured=None)
+            return [kept, passed, replace(node, inputs=(index, product.index))]
+    return []
+
+
+def _left(f: Dualised, g: Dualised) -> Dualised:
+    """f (1 - g)."""
+
+    def at(x: float) -> Dual:
+        (a, da), (b, db) = f(x), g(x)
+        return a * (1.0 - b), da * (1.0 - b) - a * db
+
+    return at
+
+
+def _read_once(nodes: Sequence[Node]) -> frozenset[int]:
+    """Nodes that one other node reads, and that inputs reach: functions of parameters are known as they are."""
+    uses, fixed = [0] * len(nodes), set[int]()
+    for node in nodes:
+        for source in set(node.inputs):
+            uses[source] += 1
+        if node.op in ("parameter", "constant") or (node.inputs and fixed.issuperset(node.inputs)):
+            fixed.add(node.index)
+    return frozenset(index for index, count in enumerate(uses) if count == 1 and index not in fixed)
+
+
+def _inverted(divisor: Node, known: Mapping[int, Expression]) -> Node | None:
+    """One over a divisor that is a function of one signal and keeps away from zero, in place of the divisor."""
+    inner = known.get(divisor.index)
+    if inner is None or inner.straight:
+        return None
+    f = inner.at
+
+    def at(x: float) -> Dual:
+        y, dy = f(x)
+        return 1.0 / y, -dy / (y * y)
+
+    table = _table(at)
+    values = table.get("y", ())
+    if len(values) < 2 * _side() + 1 or max(map(abs, values)) > STEEPEST * max(abs(at(1.0)[0]), abs(at(-1.0)[0])):
+        return None
+    attrs: dict[str, Plain] = {"fn": "callable"} | ({"sign": 1} if min(values) >= 0.0 else {})
+    return replace(
+        divisor, op="activation", inputs=(inner.base,), attrs=attrs, table=table, parameters={}, measured=None
+    )
 
 
 def _needs(node: Node, known: Mapping[int, Expression]) -> bool:
@@ -87,7 +163,7 @@ def _expression(node: Node, nodes: Sequence[Node], known: Mapping[int, Expressio
     if node.op == "stop" and node.attrs.get("name") in COMPARES and "bound" in node.attrs:
         return _step(node, known)
     if node.op == "where" and "when" in node.attrs:
-        return _chosen(node, nodes, known)
+        return _by_value(node, nodes, known)
     return None
 
 
@@ -100,7 +176,7 @@ def _step(node: Node, known: Mapping[int, Expression]) -> Expression | None:
     return Expression(inner.base, lambda x: (float(holds(f(x)[0], bound)), 0.0), False, inner.length + 1)
 
 
-def _chosen(node: Node, nodes: Sequence[Node], known: Mapping[int, Expression]) -> Expression | None:
+def _by_value(node: Node, nodes: Sequence[Node], known: Mapping[int, Expression]) -> Expression | None:
     """``torch.where(x > 0, f(x), g(x))``: two functions of one signal, or one and a number, chosen by its values."""
     place, steps = (int(value) for value in numbers(node.attrs.get("steps")))
     compared = node.inputs[place]
@@ -160,9 +236,10 @@ def _applied(node: Node, known: Mapping[int, Expression]) -> Expression | None:
 def _combined(node: Node, nodes: Sequence[Node], known: Mapping[int, Expression]) -> Expression | None:
     """Two functions of one signal, or one and a single number."""
     left, right = node.inputs[0], node.inputs[-1]
-    a, b = _operand(left, nodes, known), _operand(right, nodes, known)
+    a, b = (_operand(at, nodes, known) for at in (left, right))
     if a is None or b is None:
         return None
+    a, b = _gained(a, b.base, nodes, known) or a, _gained(b, a.base, nodes, known) or b
     bases = {e.base for e in (a, b) if e.base >= 0}
     if len(bases) != 1 or a.length + b.length >= LONGEST:
         return None
@@ -171,8 +248,39 @@ def _combined(node: Node, nodes: Sequence[Node], known: Mapping[int, Expression]
         return None  # broadcast: not elementwise
     straight = node.op in ("add", "sub") and a.straight and b.straight
     straight = straight or (node.op in ("mul", "div") and a.straight and b.base < 0)
-    at = _arithmetic(node.op, a.at, b.at, number(node, "alpha", 1.0))
+    at = _chosen(node, a.at, b.at) if node.op == "extremum" else _arithmetic(node, a.at, b.at)
     return Expression(base, at, straight, a.length + b.length + 1)
+
+
+def _gained(e: Expression, base: int, nodes: Sequence[Node], known: Mapping[int, Expression]) -> Expression | None:
+    """A function of x times a parameter of one value as one of node ``base``, where x is: x sigmoid(beta x)."""
+    product = nodes[e.base] if e.base >= 0 and base >= 0 else None
+    if product is None or product.op != "mul" or len(set(product.inputs)) != 2:
+        return None
+    for source, gain in (product.inputs, product.inputs[::-1]):
+        factor, inner = _level(nodes[gain]), _inner(source, known)
+        if factor is not None and inner.base == base:
+            return _composed(e, inner, factor)
+    return None
+
+
+def _composed(e: Expression, inner: Expression, factor: float) -> Expression:
+    f, g = e.at, inner.at
+
+    def at(x: float) -> Dual:
+        y, dy = g(x)
+        value, slope = f(factor * y)
+        return value, factor * slope * dy
+
+    return Expression(inner.base, at, e.straight and inner.straight, e.length + inner.length + 1)
+
+
+def _level(node: Node) -> float | None:
+    """The one value of all elements of a constant or parameter."""
+    if node.op not in ("constant", "parameter") or node.attrs.get("random"):
+        return None
+    mean, second = number(node, "mean", float("nan")), number(node, "second", float("nan"))
+    return mean if abs(second - mean * mean) <= LEVEL * second else None  # (not of NaN)
 
 
 def _operand(index: int, nodes: Sequence[Node], known: Mapping[int, Expression]) -> Expression | None:
@@ -180,14 +288,26 @@ def _operand(index: int, nodes: Sequence[Node], known: Mapping[int, Expression])
     node = nodes[index]
     if node.op in ("parameter", "constant"):
         value = number(node, "mean", float("nan"))
-        alike = node.op == "constant" and number(node, "second", float("nan")) == value * value  # one value everywhere
+        alike = node.op == "constant" and _level(node) is not None
         if not alike and (node.shape is None or math.prod(node.shape) != 1):
             return None
         return Expression(-1, lambda x: (value, 0.0), True, 0) if math.isfinite(value) else None
     return _inner(index, known)
 
 
-def _arithmetic(op: str, f: Dualised, g: Dualised, alpha: float) -> Dualised:
+def _chosen(node: Node, f: Dualised, g: Dualised) -> Dualised:
+    """The greater or lesser of two functions."""
+    sign = -1.0 if text(node, "fn", "max") == "min" else 1.0
+
+    def at(x: float) -> Dual:
+        one, other = f(x), g(x)
+        return one if sign * one[0] >= sign * other[0] else other
+
+    return at
+
+
+def _arithmetic(node: Node, f: Dualised, g: Dualised) -> Dualised:
+    op, alpha = node.op, number(node, "alpha", 1.0)
     sign = -alpha if op == "sub" else alpha
 
     def add(x: float) -> Dual:
@@ -240,9 +360,13 @@ def _signatures() -> Mapping[str, tuple[float, ...]]:
     return found
 
 
+def _side() -> int:
+    return math.ceil(math.log(FARTHEST / NEAREST) / math.log(STEP)) + 1
+
+
 def _table(at: Dualised) -> dict[str, tuple[float, ...]]:
-    count = math.ceil(math.log(FARTHEST / NEAREST) / math.log(STEP))
-    side = [NEAREST * STEP**k for k in range(count + 1)]
+    count = _side()
+    side = [NEAREST * STEP**k for k in range(count)]
     rows = []
     for x in (*(-x for x in reversed(side)), 0.0, *side):
         try:
@@ -251,7 +375,7 @@ def _table(at: Dualised) -> dict[str, tuple[float, ...]]:
             continue
         if math.isfinite(y) and math.isfinite(dy) and abs(y) < 1e60:
             rows.append((x, y, dy))
-    if len(rows) < count:
+    if len(rows) < count - 1:
         return {}
     xs, ys, dys = zip(*rows, strict=True)
     return {"x": xs, "y": ys, "dy": dys}

@@ -23,7 +23,7 @@ from initlint.signal.moments import (
     tied,
 )
 from initlint.signal.operands import again, everywhere, own_total, rounded, score, shared_by_inputs
-from initlint.signal.rectified import NEGLIGIBLE, blurred, mixture, moved
+from initlint.signal.rectified import NEGLIGIBLE, active_share, blurred, mixture, moved
 from initlint.signal.scene import Op, Scene, number, numbers, text
 
 #: A constant with a second moment beyond this is a mask (-inf, -1e4 in half precision, -1e9 ...), no signal.
@@ -55,6 +55,10 @@ def add(node: Node, xs: tuple[State, ...], scene: Scene) -> State:
     """Sum of two signals: independent ones add their parts, and their common mean; a shared one adds coherently."""
     a, b = _pair(node, xs, scene)
     alpha = number(node, "alpha", 1.0) * (-1.0 if node.op == "sub" else 1.0)
+    for which, x in ((1, a), (0, b)):
+        left = _left(node, which, alpha, scene) if x.kind == "logits" else 0.0
+        if left > 0.0:
+            return masked(x, left)
     for mask, x in ((a, b), (b, a)):
         if masks(mask):
             return masked(x, _unmasked(mask))
@@ -66,7 +70,7 @@ def add(node: Node, xs: tuple[State, ...], scene: Scene) -> State:
     if shared is None:
         cross, q2 = 2.0 * alpha * a.m * b.m, (0.0, 0.0, 0.0)
     else:
-        cross, q2 = _cross(*shared, 2.0 * alpha)
+        cross, q2 = crossed(*shared, 2.0 * alpha)
         # the means of what each has beside the signal that both contain, with it and with each other
         m, f, h = shared[0].base.m, shared[0].together, shared[1].together
         rests = (a.m - f * m, b.m - h * m)
@@ -109,6 +113,14 @@ def add(node: Node, xs: tuple[State, ...], scene: Scene) -> State:
     return found
 
 
+def _left(node: Node, which: int, alpha: float, scene: Scene) -> float:
+    """The share of the keys that a fixed bias leaves which counts against some of them; 0 where an operand is none."""
+    bias = scene.nodes[node.inputs[which]] if which < len(node.inputs) else node
+    against = number(bias, "sign") * (alpha if which == 1 else 1.0) < 0.0
+    fixed = bias.op == "constant" and not bias.attrs.get("random")
+    return number(bias, "leaves") if fixed and against else 0.0
+
+
 def _turned(node: Node, found: State, main: State, scene: Scene) -> State:
     this = again(node, scene)
     if this is None or found.q <= 0.0 or main.q <= 0.0:
@@ -126,7 +138,7 @@ def _turned(node: Node, found: State, main: State, scene: Scene) -> State:
     )
 
 
-def _cross(one: Tie, other: Tie, scale: float) -> tuple[float, tuple[float, float, float]]:
+def crossed(one: Tie, other: Tie, scale: float) -> tuple[float, tuple[float, float, float]]:
     """What a signal in both operands adds to the second moment of their sum, and to d, e and u."""
     base = one.base
     apart, together = scale * one.factor * other.factor, scale * one.together * other.together
@@ -274,7 +286,8 @@ def mul_back(node: Node, xs: tuple[State, ...], y: State, g: Grad, scene: Scene)
         return (Grad(4.0 * left.p, 4.0 * left.t, left.noise),)
     right = _by(g, a)
     if g.won > 0.0 and g.window > 1.0:  # where the greatest was chosen the other operand is greater than elsewhere
-        right = right._replace(p=bounded(right.p + g.won * max(chosen(a, g.window).q - a.q, 0.0)))
+        greater = a.q / active_share(a) if g.window >= EVERYWHERE else chosen(a, g.window).q
+        right = right._replace(p=bounded(right.p + g.won * max(greater - a.q, 0.0)))
     return (spread(left, 0, node, scene, _mean(b)), spread(right, 1, node, scene, _mean(a)))
 
 

@@ -21,7 +21,7 @@ Parts = tuple[tuple[float, State], ...]
 #: Ops that act on each position by itself.
 POINTWISE = frozenset(
     {"linear", "activation", "glu", "scale", "shift", "identity", "dropout", "reshape", "add", "sub", "mul", "div"}
-    | {"norm", "softmax", "log_softmax", "stop", "output"}
+    | {"norm", "softmax", "log_softmax", "stop", "output", "extremum"}
 )
 #: Ops of which the first input asks and the others answer.
 ASKING = frozenset({"attention", "mha", "matmul"})

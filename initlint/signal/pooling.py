@@ -7,10 +7,11 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from initlint.facts import Node
-from initlint.signal.curves import curve, function_of
-from initlint.signal.elementwise import apply, chosen, greatest, width_of
+from initlint.signal.contraction import axes_of
+from initlint.signal.curves import curve, function_of, named
+from initlint.signal.elementwise import EVERYWHERE, apply, chosen, greatest, width_of
 from initlint.signal.moments import Grad, NoRuleError, State, bounded, kept_ties, state, tied
-from initlint.signal.rectified import POSITIVE
+from initlint.signal.rectified import POSITIVE, below
 from initlint.signal.scene import Op, Scene, number, text
 
 
@@ -135,10 +136,26 @@ def reduce(node: Node, xs: tuple[State, ...], scene: Scene) -> State:
 
 
 def _extreme(x: State, n: float, over: str, sign: float) -> State:
-    flipped = replace(x, m=sign * x.m)
     # between channels everything but the common mean is independent
-    y = greatest(replace(flipped, e=x.v) if over in ("channel", "all") else flipped, n)
-    return replace(y, m=sign * y.m, kind="post")
+    x = replace(x, e=x.v) if over in ("channel", "all") else x
+    y = chosen(x, n) if sign > 0.0 else _least(x, n)
+    return replace(y, kind="post", positive=x.positive)
+
+
+def _least(x: State, n: float) -> State:
+    """The least of n positions: of a rectified signal the rectified one of what it was before."""
+    under = _before(x)
+    low = _lowest(x if under is None else under, n)
+    return low if under is None else apply(curve(named("relu"), low.m, low.v), low, 1e9)
+
+
+def _before(x: State) -> State | None:
+    return below(x) if x.kind == "post" and x.positive else None
+
+
+def _lowest(x: State, n: float) -> State:
+    top = greatest(replace(x, m=-x.m), n)
+    return replace(top, m=-top.m)
 
 
 def reduce_back(node: Node, xs: tuple[State, ...], y: State, g: Grad, scene: Scene) -> tuple[Grad, ...]:
@@ -151,7 +168,15 @@ def reduce_back(node: Node, xs: tuple[State, ...], y: State, g: Grad, scene: Sce
     if fn == "logsumexp":
         each = g.p * math.exp(min(xs[0].v, 50.0)) / (n * n)
         return (Grad(bounded(min(each, g.p / n)), 0.0, g.noise),)
-    return (Grad(bounded(g.p / n), 0.0, g.noise),)
+    p = bounded(g.p / n)
+    under = _before(xs[0])
+    if fn.endswith("min") and under is not None:  # what falls on zeros does not pass the ReLU before
+        low = _lowest(under, n)
+        p = bounded(p * curve(named("relu"), low.m, low.v).slope)
+        return (Grad(p, 0.0, g.noise, won=p, window=EVERYWHERE),)
+    if fn.endswith("min") or text(node, "over", "position") != "position":
+        return (Grad(p, 0.0, g.noise),)
+    return (Grad(p, 0.0, g.noise, won=p, window=n),)
 
 
 def _alike(node: Node, g: Grad, scene: Scene) -> float:
@@ -168,6 +193,8 @@ def _alike(node: Node, g: Grad, scene: Scene) -> float:
 def cumsum(node: Node, xs: tuple[State, ...], scene: Scene) -> State:
     """Running sums along n positions: on average (n+1)/2 of what differs, (n+1)(2n+1)/6 of what is shared."""
     x, n = xs[0], max(number(node, "n", 1.0), 1.0)
+    if node.attrs.get("mean"):
+        return _running(x, n)
     apart, together = (n + 1.0) / 2.0, (n + 1.0) * (2.0 * n + 1.0) / 6.0
     eps, beta = max(x.d + x.e - x.u, 0.0), max(x.u - x.e, 0.0)
     q = apart * x.e + together * (x.q - x.e)
@@ -176,11 +203,49 @@ def cumsum(node: Node, xs: tuple[State, ...], scene: Scene) -> State:
     return replace(y, positive=x.positive)
 
 
+def _running(x: State, n: float) -> State:
+    """Means of the first t of n positions: what differs between these is 1/t of it, and 1/t' of t' > t has t in common.
+
+    Averages over t, and over pairs, follow from the harmonic number H_n.
+    """
+    total = _harmonic(n)
+    kept, common = total / n, 2.0 * (n - total) / (n * (n - 1.0)) if n > 1.0 else 1.0
+    eps, beta, tau = max(x.d + x.e - x.u, 0.0), max(x.u - x.e, 0.0), max(x.u - x.d, 0.0)
+    q, d, e = x.q - x.e * (1.0 - kept), beta + eps * kept, x.e * (kept - common)
+    y = state(q, x.m, d, e, beta + eps * kept + tau * (kept - common), noise=x.noise + x.own, like=(x,))
+    return replace(y, positive=x.positive)
+
+
+def _harmonic(n: float) -> float:
+    return sum(1.0 / t for t in range(1, int(n) + 1))
+
+
+def _along(node: Node, scene: Scene) -> bool:
+    """Whether what positions share of the gradient is what those of the running sum do, and not those of another axis.
+
+    A product with the sum, position by position, says so of the axis that it sums over.
+    """
+    users, axis = scene.consumers[node.index], node.attrs.get("dim")
+    user = scene.nodes[users[0]] if len(users) == 1 else node
+    axes = axes_of(user, scene) if user.op == "matmul" and isinstance(axis, int) else None
+    if axes is None:
+        return True
+    which = "a" if user.inputs[0] == node.index else "b"
+    return tuple(axes.own(which))[int(number(node, "dim"))] in axes.places(which)
+
+
 def cumsum_back(node: Node, xs: tuple[State, ...], y: State, g: Grad, scene: Scene) -> tuple[Grad, ...]:
-    """The reverse running sum."""
+    """The reverse running sum; of running means, of the gradients over t."""
     n = max(number(node, "n", 1.0), 1.0)
-    apart, together = (n + 1.0) / 2.0, (n + 1.0) * (2.0 * n + 1.0) / 6.0
     shared = max(min(g.t, g.p), 0.0)
+    if node.attrs.get("mean") and n > 1.0:
+        total, pairs = _harmonic(n), n * (n - 1.0)
+        apart, together = total / n, (2.0 * n - total) / n
+        if not _along(node, scene):
+            return (Grad(bounded(apart * g.p), apart * shared, g.noise),)
+        t = ((g.p - shared) * (n - total) + shared * (n * n - 2.0 * n + total)) / pairs
+        return (Grad(bounded(apart * (g.p - shared) + together * shared), t, g.noise),)
+    apart, together = (n + 1.0) / 2.0, (n + 1.0) * (2.0 * n + 1.0) / 6.0
     return (Grad(bounded(apart * (g.p - shared) + together * shared), together * shared, g.noise),)
 
 

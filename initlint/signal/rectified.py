@@ -40,6 +40,9 @@ NEGLIGIBLE = 1e-3
 #: Levels of a rectified mixture. They are dense near zero, where most of it is: with eight times as many its moments
 #: after twelve sparse blocks differ by 0.2 %, the gradient by 0.005 in log10 std; half as many leave four times that.
 LEVELS = 48
+#: Of the second moment of a walk that zero holds up, averaged over its time: what samples, times and both differ by. Of
+#: |B_t| for a Brownian motion, E|B_s||B_t| = (2 / pi) (sqrt(s (t - s)) + s asin sqrt(s / t)).
+REFLECTED = (1.0 - 2.0 / math.pi, 0.25, 1.0 - 16.0 / (9.0 * math.pi))
 #: A part of a mixture with a smaller share does not decide how far the levels reach.
 RARE = 1e-7
 
@@ -321,6 +324,35 @@ def _climb(steps: int) -> tuple[float, float, float]:
     pairs = sum(a[k] * sums[steps - k] for k in range(1, steps + 1))
     none = math.exp(math.lgamma(2 * steps + 1) - 2.0 * math.lgamma(steps + 1) - 2.0 * steps * math.log(2.0))
     return sums[-1], 0.5 * steps + pairs, 1.0 - none
+
+
+@lru_cache(maxsize=256)
+def reflected(mean: float, spread: float, variance: float, steps: int) -> tuple[float, float, float, float]:
+    """Mean and second moment of w -> max(w + z, 0), from zero, averaged over n steps, and after the last of them.
+
+    z ~ N(c, variance) with a c ~ N(mean, spread) of each walk; by Spitzer's sums, as ``_climbed``.
+    """
+    if spread <= 0.0:
+        return _drifting(mean, variance, steps)
+    points = [(mean + math.sqrt(spread) * REACH * (2.0 * at - 1.0), at) for at, _ in _simpson()]
+    weights = [w * math.exp(-0.5 * (REACH * (2.0 * at - 1.0)) ** 2) for at, w in _simpson()]
+    rows = [_drifting(point, variance, steps) for point, _ in points]
+    first, second, last, end = (
+        sum(map(operator.mul, weights, column)) / sum(weights) for column in zip(*rows, strict=True)
+    )
+    return first, second, last, end
+
+
+def _drifting(drift: float, variance: float, steps: int) -> tuple[float, float, float, float]:
+    relu, a, b = named("relu"), [0.0], [0.0]
+    for k in range(1, steps + 1):
+        found = curve(relu, k * drift, k * variance)
+        a.append(found.mean / k)
+        b.append(found.second / k)
+    means, squares = list(itertools.accumulate(a)), list(itertools.accumulate(b))
+    pairs = list(itertools.accumulate(sum(a[i] * a[k - i] for i in range(1, k)) for k in range(1, steps + 1)))
+    seconds = [square + pair for square, pair in zip(squares[1:], pairs, strict=True)]
+    return sum(means) / steps, sum(seconds) / steps, means[-1], seconds[-1]
 
 
 def _cut(m1: float, m2: float) -> tuple[float, float]:

@@ -11,6 +11,7 @@ from initlint.records import dataclass
 from initlint.signal.curves import Curve, curve, named
 from initlint.signal.elementwise import apply, times
 from initlint.signal.moments import Grad, NoRuleError, State, bounded, state
+from initlint.signal.rectified import REFLECTED, reflected
 from initlint.signal.scene import Op, Scene, number, numbers, text
 from initlint.theory.functions import normal_cdf
 
@@ -50,6 +51,7 @@ class Cell:
     ih: float
     hh: float
     biases: tuple[Bias, ...]
+    identity: bool = False  # the recurrent matrix
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,9 +94,15 @@ def _cells(node: Node, x_size: float) -> list[list[Cell]]:
 
             size = pick("input_size", x_size if layer == 0 else hidden * directions)
             ih, hh = pick("second_ih", default), pick("second_hh", default)
-            row.append(Cell(kind, hidden, size, ih, hh, _biases(node, kind, at)))
+            row.append(Cell(kind, hidden, size, ih, hh, _biases(node, kind, at), _identity(node, kind, at)))
         found.append(row)
     return found
+
+
+def _identity(node: Node, kind: str, at: int) -> bool:
+    """Whether a ReLU's units go on from their own state alone (IRNN, Le et al. 2015)."""
+    known = node.attrs.get("identity_hh")
+    return kind == "rnn_relu" and isinstance(known, list) and at < len(known) and known[at] is True
 
 
 def _biases(node: Node, kind: str, at: int) -> tuple[Bias, ...]:
@@ -120,14 +128,16 @@ def _of(name: str, x: State, width: float) -> State:
     return apply(curve(named(name), x.m, x.v), x, width)
 
 
-def _constant(name: str, x: State, bias: Bias) -> float:
-    """E over units of (E f(x))^2: what a unit's bias makes of it at every step alike."""
+def _constant(name: str, x: State) -> tuple[float, float]:
+    """E f(x_t) f(x_t'): what biases, and inputs that hardly change, make of it at every step alike; of which samples
+    differ by the second."""
     shape = curve(named(name), x.m, x.v)
-    return max(shape.second - shape.gap(max(x.v - bias.var, 0.0)), 0.0)
+    whole, common = (max(shape.second - shape.gap(gap), 0.0) for gap in (x.e, x.u))
+    return whole, max(whole - common, 0.0)
 
 
-def _plus(a: State, b: State, cross: float = 0.0) -> State:
-    return state(a.q + b.q + cross, a.m + b.m, a.d + b.d, a.e + b.e, a.u + b.u)
+def _plus(a: State, b: State, cross: float = 0.0, apart: float = 0.0) -> State:
+    return state(a.q + b.q + cross, a.m + b.m, a.d + b.d + apart, a.e + b.e, a.u + b.u + apart)
 
 
 def _complement(z: State) -> State:
@@ -136,6 +146,8 @@ def _complement(z: State) -> State:
 
 def run(cell: Cell, x: State, steps: int) -> Run:
     """Unroll one layer until it has settled or the sequence ends."""
+    if cell.identity:
+        return _walk(cell, x, steps)
     zero = state(0.0, kind="constant")
     h, c = zero, zero
     gates: tuple[State, ...] = ()
@@ -155,6 +167,21 @@ def run(cell: Cell, x: State, steps: int) -> Run:
     return Run(state(q, m, d, e, u, kind="post", own=2.0 / cell.hidden), gates, h, c)
 
 
+def _walk(cell: Cell, x: State, steps: int) -> Run:
+    """ReLU units h + W x + b: each is a walk that zero holds up, with what is constant in time as its drift."""
+    zero = state(0.0, kind="constant")
+    pre = _pre(cell, x, zero, cell.biases[0])
+    moving = min(pre.e, pre.v)
+    taken = min(max(steps, 1), MOST_STEPS)
+    by = max(steps, 1) / taken  # fewer steps, each as long: it goes as far
+    m, q, last, end = reflected(by * pre.m, by * by * max(pre.v - moving, 0.0), by * moving, taken)
+    apart = min(pre.d / moving, 1.0) if moving > 0.0 else 0.0
+    d, e, u = (q * part for part in REFLECTED)
+    found = state(q, m, d * apart, e, max(u * apart, e), kind="post", own=2.0 / cell.hidden)
+    hidden = state(end, last, end * REFLECTED[0] * apart, kind="post")
+    return Run(replace(found, positive=True), (pre,), hidden, zero)
+
+
 def _step(cell: Cell, x: State, h: State, c: State, step: int) -> tuple[tuple[State, ...], State, State]:
     n = cell.hidden
     if cell.kind in ("rnn_tanh", "rnn_relu"):
@@ -164,11 +191,10 @@ def _step(cell: Cell, x: State, h: State, c: State, step: int) -> tuple[tuple[St
         gates = tuple(_pre(cell, x, h, bias) for bias in cell.biases)
         entry, forget, out = (_of("sigmoid", gates[at], n) for at in (0, 1, 3))
         inner = _of("tanh", gates[2], n)
-        # the constant biases make i_t g_t of successive steps add up along the cell (THEORY 5.7)
-        shared = _constant("tanh", gates[2], cell.biases[2])
+        # what is constant makes i_t g_t of successive steps add up along the cell (THEORY 5.7)
         carry = (1.0 - forget.m**step) / (1.0 - forget.m) if forget.m < 1 else float(step)
-        cross = 2.0 * forget.m * entry.m * entry.m * shared * carry
-        c = replace(_plus(times(forget, c), times(entry, inner), cross), kind="gaussian")
+        cross, apart = (2.0 * forget.m * entry.m * entry.m * carry * part for part in _constant("tanh", gates[2]))
+        c = replace(_plus(times(forget, c), times(entry, inner), cross, apart), kind="gaussian")
         return gates, times(out, _of("tanh", c, n)), c
     if cell.kind == "gru":
         reset, update = (_pre(cell, x, h, bias) for bias in cell.biases[:2])
@@ -179,9 +205,9 @@ def _step(cell: Cell, x: State, h: State, c: State, step: int) -> tuple[tuple[St
         back = times(r, state(again * h.q + kept.second, kept.mean, again * h.d, again * h.e, again * h.u))
         inner = _plus(own, back, 2.0 * seen.mean * back.m)
         new = _of("tanh", inner, n)
-        whole = Bias(inner.m, seen.var + r.m * r.m * kept.var)
-        cross = 2.0 * max(z.m - z.q, 0.0) * _constant("tanh", inner, whole) * (1.0 - z.m**step)
-        return (reset, update, inner), _plus(times(_complement(z), new), times(z, h), cross), c
+        rate = 2.0 * max(z.m - z.q, 0.0) * (1.0 - z.m**step)
+        cross, apart = (rate * part for part in _constant("tanh", inner))
+        return (reset, update, inner), _plus(times(_complement(z), new), times(z, h), cross, apart), c
     raise NoRuleError(f"the recurrent cell {cell.kind!r} is not modelled")
 
 
@@ -297,6 +323,11 @@ def recurrent_back(node: Node, xs: tuple[State, ...], y: State, g: Grad, scene: 
     p, noise = g.p, g.noise
     for row, made in reversed(runs):
         cell = row[0]
+        if cell.identity:
+            # by the arcsine law of walks a unit is above zero from step s to t in half of all such pairs (Feller 1968)
+            p = bounded(len(row) * p * 0.25 * (steps + 1.0) * cell.hidden * cell.ih)
+            noise += 5.0 / cell.hidden
+            continue
         passed = lags(*transition(cell, made), steps)
         weights = [1.0 - lag / steps for lag in range(len(passed))]
         reached = p * sum(w * value for w, value in zip(weights, passed, strict=True))

@@ -12,6 +12,7 @@ from dataclasses import replace
 from initlint.facts import Node
 from initlint.signal.expressions import fuse_functions
 from initlint.signal.patterns import written_norm, written_softmax
+from initlint.signal.running import running_means
 from initlint.signal.scene import number
 
 #: Increasing functions: the greatest of f(x) is f of the greatest x.
@@ -24,8 +25,9 @@ INCREASING = frozenset(
 
 
 def fuse(nodes: Sequence[Node]) -> tuple[Node, ...]:
-    """Norms, softmax and functions written from primitives, as one op each; max-pooling before its activation."""
-    found = list(nodes)
+    """Norms, softmax, running means and functions written from primitives, as one op each; max-pooling before its
+    activation."""
+    found = running_means(nodes)
     for index, node in enumerate(nodes):
         made = written_norm(node, nodes) or written_softmax(node, nodes)
         if made is not None:

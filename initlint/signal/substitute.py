@@ -158,6 +158,9 @@ def _recurrent(attrs: dict[str, Plain], roles: Mapping[str, Nominal]) -> None:
             gates = len(old) // 2 if isinstance(old, list) else 0
             new: Plain = value.second if weight else [value.mean, value.var] * gates
             attrs[key] = [*values[:at], new, *values[at + 1 :]]
+        known = attrs.get("identity_hh")
+        if kind == "weight_hh" and isinstance(known, list):
+            attrs["identity_hh"] = [*known[:at], False, *known[at + 1 :]]
 
 
 def _place(role: str) -> tuple[int, bool]:

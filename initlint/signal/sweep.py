@@ -21,7 +21,9 @@ from initlint.signal.table import OPS
 T = TypeVar("T")
 
 #: Ops whose rule rests on more than Gaussian inputs and fixed weights: cross-checked where a forward was measured.
-APPROXIMATE = frozenset({"activation", "cumsum", "div", "mul", "matmul", "reduce", "where", "softmax", "sub", "add"})
+APPROXIMATE = frozenset(
+    {"activation", "cumsum", "div", "mul", "matmul", "reduce", "where", "softmax", "sub", "add", "extremum"}
+)
 #: A rule is overruled where, from inputs within ``NEAR`` (log10) of the measured ones, it misses the output's second
 #: moment by more than ``FAR``, and from inputs as measured as well: five times the rules' accuracies (THEORY 5.9).
 NEAR, FAR = 1.0, 1.0

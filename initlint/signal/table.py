@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from initlint.signal import (
     attention,
     elementwise,
+    extremum,
     linear,
     merge,
     norm,
@@ -24,6 +25,7 @@ OPS: Mapping[str, Op] = {
     **elementwise.OPS,
     **linear.OPS,
     **merge.OPS,
+    **extremum.OPS,
     **norm.OPS,
     **pooling.OPS,
     **attention.OPS,
