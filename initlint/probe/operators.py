@@ -462,7 +462,7 @@ class _Apart:
 def _from_hook(hook: object, module: nn.Module) -> torch.Tensor | None:
     compute = hook.compute_weight  # type: ignore[attr-defined]
     try:
-        # the forward of a training run iterates before it divides: u and v are random until then, and sigma far too small
+        # a forward in training iterates before it divides: u and v are random until then, and sigma far too small
         iterated = hasattr(hook, "n_power_iterations")
         value = compute(_Apart(module), module.training) if iterated else compute(module)
     except Exception:  # a foreign hook of the same shape: what the attribute holds is all we know

@@ -69,3 +69,43 @@ def test_the_older_spectral_norm_iterates_before_it_divides(iterations):
         return nn.Sequential(layers[0], nn.ReLU(), layers[1], nn.ReLU(), layers[2])
 
     agree(build, torch.randn(128, 128))
+
+
+class Affine(nn.Module):
+    """beta b + alpha x W between two layers, for all samples together or in four groups of channels."""
+
+    def __init__(self, grouped: bool) -> None:
+        super().__init__()
+        self.first, self.last = nn.Linear(64, 64), nn.Linear(64, 64)
+        self.w = nn.Parameter(torch.randn(*((4, 16, 16) if grouped else (64, 64))) * 0.3)
+        self.b = nn.Parameter(torch.randn(*((4, 1, 16) if grouped else (64,))))
+        self.grouped = grouped
+
+    def forward(self, x):
+        h = torch.relu(self.first(x))
+        if not self.grouped:
+            return self.last(torch.addmm(self.b, h, self.w, beta=0.5, alpha=3.0))
+        parts = h.view(-1, 4, 16).transpose(0, 1)
+        h = torch.baddbmm(self.b, parts, self.w, beta=2.0, alpha=0.25)
+        return self.last(h.transpose(0, 1).reshape(-1, 64))
+
+
+class Scores(nn.Module):
+    """The same of two signals."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.q, self.k, self.last = nn.Linear(64, 64), nn.Linear(64, 64), nn.Linear(16, 64)
+
+    def forward(self, x, y):
+        q, k = self.q(x), self.k(y)
+        return self.last(torch.baddbmm(q[:, :, :16], q, k.transpose(1, 2), beta=2.0, alpha=0.125))
+
+
+@pytest.mark.parametrize("grouped", [False, True])
+def test_factors_of_a_fused_product_and_sum(grouped):
+    agree(lambda: Affine(grouped), torch.randn(128, 64))
+
+
+def test_factors_of_a_fused_product_of_two_signals():
+    agree(Scores, torch.randn(32, 16, 64), torch.randn(32, 16, 64))
