@@ -196,7 +196,7 @@ class _Run:
         integer = call.meta.value_kind == "tensor" and call.meta.dtype in INTEGER
         if integer and call.name not in _INTEGER_SAFE:
             handler = HANDLERS["eq"]
-        if call.name in ("max", "min") and len(call.args) == 2 and isinstance(call.args[1], Signal):
+        if call.name in ("max", "min") and len(call.args) == 2 and _tensor(call.args[1]):
             call = dataclasses.replace(call, name=call.name + "imum")
             handler = HANDLERS[call.name]
         blind = self._has_unknown(call) or not any(True for v in call.args for _ in signals_in(v))
@@ -308,3 +308,8 @@ class _Run:
             found = [] if index is None else [index]
         self.outputs.extend(dict.fromkeys(found))
         self.b.emit(call, "output", self.outputs, label="output", shape=None, roles=())
+
+
+def _tensor(value: Value) -> bool:
+    """Whether it is a tensor, of a signal or not."""
+    return isinstance(value, Signal) or (isinstance(value, Static) and value.is_tensor)

@@ -23,7 +23,7 @@ class Between(nn.Module):
         self.function = function
 
     def forward(self, x):
-        return self.last(self.function(torch.relu(self.first(x))))
+        return self.last(self.function(self.first(x)))
 
 
 class Maps(nn.Module):
@@ -109,3 +109,20 @@ def test_factors_of_a_fused_product_and_sum(grouped):
 
 def test_factors_of_a_fused_product_of_two_signals():
     agree(Scores, torch.randn(32, 16, 64), torch.randn(32, 16, 64))
+
+
+@pytest.mark.parametrize(
+    "bound",
+    [
+        lambda x: torch.clamp(x - 0.5, min=torch.tensor(0.0)),
+        lambda x: (x - 0.5).clamp(torch.zeros(64), torch.ones(64)),
+        lambda x: (x - 0.5).clamp_min(torch.tensor(0.2)),
+        lambda x: torch.clamp(x, max=torch.linspace(0.1, 0.2, 64)),
+        lambda x: torch.clamp(x, max=x.mean(1, keepdim=True)),
+        lambda x: torch.maximum(x, torch.zeros_like(x)),
+        lambda x: torch.maximum(x, torch.linspace(-0.2, 0.2, 64)),
+        lambda x: torch.max(x, torch.linspace(-0.2, 0.2, 64)),
+    ],
+)
+def test_bounds_of_a_clamp_that_are_tensors(bound):
+    agree(lambda: Between(bound), torch.randn(128, 64))
