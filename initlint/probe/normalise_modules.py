@@ -301,7 +301,15 @@ def pooling(b: Builder, c: Call, module: nn.Module, path: str) -> Value:
     function = _POOLS.get(base, "avg_pool")
     keywords: dict[str, Value] = {
         k: literal(getattr(module, k))
-        for k in ("kernel_size", "stride", "padding", "count_include_pad", "norm_type", "output_size")
+        for k in (
+            "kernel_size",
+            "stride",
+            "padding",
+            "count_include_pad",
+            "norm_type",
+            "output_size",
+            "divisor_override",
+        )
         if hasattr(module, k)
     }
     return pool(b, Call(function + spatial, c.args[:1], keywords, c.meta, c.node, c.label, c.module))

@@ -126,3 +126,24 @@ def test_factors_of_a_fused_product_of_two_signals():
 )
 def test_bounds_of_a_clamp_that_are_tensors(bound):
     agree(lambda: Between(bound), torch.randn(128, 64))
+
+
+@pytest.mark.parametrize(
+    "between",
+    [
+        nn.LPPool2d(2, 2),
+        lambda x: F.lp_pool2d(x, 2, 3, 3),
+        nn.LPPool2d(2, 1),
+        nn.Sequential(nn.ReLU(), nn.LPPool2d(2, 2)),
+        nn.Sequential(nn.Sigmoid(), nn.LPPool2d(3, 2)),
+        nn.AvgPool2d(2, divisor_override=1),
+        lambda x: F.avg_pool2d(x, 3, 2, divisor_override=4),
+    ],
+)
+def test_pooling_that_is_no_mean(between):
+    agree(lambda: Maps(between), torch.randn(16, 8, 12, 12))
+
+
+@pytest.mark.parametrize("mode", ["bilinear", "bicubic"])
+def test_interpolation_without_aliasing_averages(mode):
+    agree(lambda: Maps(lambda x: F.interpolate(x, (5, 5), mode=mode, antialias=True)), torch.randn(16, 8, 15, 15))
