@@ -106,13 +106,28 @@ class _Run:
         elif meta.error:
             value = Unknown("the call raised")
         else:
-            value = self._call(node, meta)
+            value = self._known_or_opaque(node, meta)
         self.env[node] = value
         self.left[node] = len(node.users)
         for used in node.all_input_nodes:
             self.left[used] -= 1
             if not self.left[used]:
                 self.env.pop(used, None)  # an expression of parameters may be large
+
+    def _known_or_opaque(self, node: fx.Node, meta: Meta) -> Value:
+        """The value of a call. Arguments in a form that its handler did not foresee cost that op, not the graph."""
+        try:
+            return self._call(node, meta)
+        except Exception as error:
+            return self._unread(node, dataclasses.replace(meta, unknown=f"{type(error).__name__}: {error}"))
+
+    def _unread(self, node: fx.Node, meta: Meta) -> Value:
+        args = tuple(self._resolve(a) for a in node.args)
+        kwargs = {k: self._resolve(v) for k, v in node.kwargs.items()}
+        if node.op == "call_module":
+            return self._module(node, meta, args, kwargs)
+        name, _ = canonical(node.target, node.op == "call_method")
+        return opaque(self.b, Call(name, args, kwargs, meta, node, name, meta.module))
 
     def _resolve(self, arg: Any) -> Value:
         if isinstance(arg, fx.Node):

@@ -78,7 +78,7 @@ def pool(b: Builder, c: Call) -> Value:
     kind = "max" if "max" in c.name else ("lp" if c.name.startswith("lp") else "avg")
     if kind == "lp" and c.plain(1, "norm_type") != 2:
         return opaque(b, c)  # odd powers of what may be negative, and moments that no state holds
-    spatial = int(c.name.rstrip("d")[-1])
+    spatial = int(c.name.removesuffix("_with_indices").rstrip("d")[-1])
     before = b.nodes[source].shape
     meta = c.meta.elements[0] if c.meta.value_kind == "tuple" and c.meta.elements else c.meta
     after = meta.shape

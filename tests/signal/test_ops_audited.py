@@ -147,3 +147,19 @@ def test_pooling_that_is_no_mean(between):
 @pytest.mark.parametrize("mode", ["bilinear", "bicubic"])
 def test_interpolation_without_aliasing_averages(mode):
     agree(lambda: Maps(lambda x: F.interpolate(x, (5, 5), mode=mode, antialias=True)), torch.randn(16, 8, 15, 15))
+
+
+class Unpooled(nn.Module):
+    """What max pooling leaves goes back to where it was."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = nn.Conv2d(8, 32, 3, padding=1), nn.Conv2d(32, 32, 3, padding=1)
+
+    def forward(self, x):
+        y, places = F.max_pool2d(self.first(x), 2, return_indices=True)
+        return self.last(F.max_unpool2d(y, places, 2))
+
+
+def test_functions_that_pool_with_indices_and_unpool():
+    agree(Unpooled, torch.randn(16, 8, 12, 12))
