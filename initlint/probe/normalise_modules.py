@@ -14,6 +14,8 @@ from initlint.probe import normalise_layers as layers
 from initlint.probe import normalise_matmul as products
 from initlint.probe.normalise_builder import Builder, Call
 from initlint.probe.normalise_opaque import emit_unknown, operands
+from initlint.probe.normalise_packed import ROLES as PACKED
+from initlint.probe.normalise_packed import steps_of
 from initlint.probe.normalise_tables import LOSS_MODULES, STATELESS
 from initlint.probe.normalise_values import Items, Signal, Static, Unknown, Value, literal, signals_in
 from initlint.probe.operators import effective
@@ -113,8 +115,12 @@ def recurrent(b: Builder, c: Call, module: nn.Module, path: str) -> Value:
     source = b.signal(c.value(0, "input"), c)
     mode = module.mode.lower()
     shape = b.nodes[source].shape if source is not None else None
-    first = 1 if module.batch_first else 0
-    steps = shape[first if len(shape) == 3 else 0] if shape is not None and len(shape) >= 2 else None
+    given = c.value(0, "input")
+    packed = given if isinstance(given, Items) else None  # axes as there, whatever the layer says
+    first = 1 if module.batch_first and shape is not None and len(shape) == 3 else 0
+    steps = shape[first] if shape is not None and len(shape) >= 2 else None
+    if packed is not None:
+        steps = steps_of(b, packed)
     attrs: dict[str, Any] = {
         "cell": mode,
         "hidden": module.hidden_size,
@@ -123,20 +129,23 @@ def recurrent(b: Builder, c: Call, module: nn.Module, path: str) -> Value:
         "steps": steps,
         "projection": module.proj_size or None,
         "dropout": module.dropout or None,
-        "batch_first": module.batch_first,
+        "batch_first": module.batch_first and packed is None,
     }
     attrs |= recurrent_moments(module, mode)
     parameters = {k: b.parameter_name(path, k) for k, _ in module.named_parameters(recurse=False)}
     metas = c.meta.elements
-    roles = None
-    if metas and metas[0].shape is not None and len(metas[0].shape) == 3:
+    meta = metas[0] if metas else None
+    roles = sizes = None
+    if packed is not None and meta is not None and meta.elements:
+        meta = meta.elements[0]
+        if shape is not None and len(shape) == 3 and meta.shape is not None:
+            roles, sizes = PACKED, (*shape[:2], meta.shape[-1])
+    elif meta is not None and meta.shape is not None and len(meta.shape) == 3:
         roles = ("b", "p", "c") if module.batch_first else ("p", "b", "c")
     inputs = () if source is None else (source,)
-    out = b.emit(
-        c, "recurrent", inputs, attrs=attrs, parameters=parameters, roles=roles, meta=metas[0] if metas else None
-    )
+    out = b.emit(c, "recurrent", inputs, attrs=attrs, parameters=parameters, roles=roles, meta=meta, shape=sizes)
     states = _states(b, c, out, metas[1] if len(metas) > 1 else None)
-    return Items((out, states))
+    return Items((out if packed is None else Items((out, *packed.values[1:])), states))
 
 
 def _states(b: Builder, c: Call, out: Signal, meta: Meta | None) -> Value:

@@ -163,3 +163,30 @@ class Unpooled(nn.Module):
 
 def test_functions_that_pool_with_indices_and_unpool():
     agree(Unpooled, torch.randn(16, 8, 12, 12))
+
+
+class Packed(nn.Module):
+    """A recurrent layer over packed sequences, of one length or of many."""
+
+    def __init__(self, cell: type[nn.RNNBase], vary: bool, batch_first: bool) -> None:
+        super().__init__()
+        self.first, self.cell = nn.Linear(64, 64), cell(64, 64, batch_first=True)
+        self.last = nn.Linear(64, 32)
+        self.vary, self.batch_first = vary, batch_first
+
+    def forward(self, x):
+        axis = 0 if self.batch_first else 1
+        samples, steps = x.shape[axis], x.shape[1 - axis]
+        lengths = torch.arange(samples) % (steps // 2) + steps // 2 if self.vary else torch.full((samples,), steps)
+        packed = nn.utils.rnn.pack_padded_sequence(
+            self.first(x), lengths, batch_first=self.batch_first, enforce_sorted=not self.vary
+        )
+        y, _ = nn.utils.rnn.pad_packed_sequence(self.cell(packed)[0], batch_first=self.batch_first)
+        return self.last(y)
+
+
+@pytest.mark.parametrize("cell", [nn.LSTM, nn.GRU, nn.RNN])
+@pytest.mark.parametrize(("vary", "batch_first"), [(False, True), (False, False), (True, True)])
+def test_packed_sequences(cell, vary, batch_first):
+    x = torch.randn(*((32, 20, 64) if batch_first else (20, 32, 64)))
+    agree(lambda: Packed(cell, vary, batch_first), x)
