@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from initlint.probe import normalise_axes as axes
+from initlint.probe import normalise_bags as bags
 from initlint.probe import normalise_layers as layers
 from initlint.probe import normalise_matmul as products
 from initlint.probe.normalise_builder import Builder, Call
@@ -62,7 +63,8 @@ def embedding(b: Builder, c: Call, module: nn.Module, path: str) -> Value:
     """``nn.Embedding`` and ``nn.EmbeddingBag``."""
     options: dict[str, Any] = {"max_norm": getattr(module, "max_norm", None)}
     if isinstance(module, nn.EmbeddingBag):
-        options["mode"] = module.mode
+        options |= {"mode": module.mode, "offsets": bags.observed(b, c, 1, "offsets")}
+        options |= bags.factors(b, c.value(2, "per_sample_weights"))
     weight = held(b, module, path, "weight")
     return layers.emit_embedding(b, c, c.value(0, "input"), weight, getattr(module, "padding_idx", None), options)
 

@@ -190,3 +190,37 @@ class Packed(nn.Module):
 def test_packed_sequences(cell, vary, batch_first):
     x = torch.randn(*((32, 20, 64) if batch_first else (20, 32, 64)))
     agree(lambda: Packed(cell, vary, batch_first), x)
+
+
+class Bags(nn.Module):
+    """Rows of a table, alone or in bags, before a dense layer."""
+
+    def __init__(self, table: nn.Module) -> None:
+        super().__init__()
+        self.table, self.last = table, nn.Linear(128, 64)
+
+    def forward(self, *given):
+        return self.last(self.table(*given))
+
+
+def padded(share: float = 0.5) -> torch.Tensor:
+    """Places (128, 10) of which a share holds padding."""
+    return torch.randint(1, 300, (128, 10)) * (torch.rand(128, 10) > share)
+
+
+@pytest.mark.parametrize("mode", ["sum", "mean", "max"])
+def test_bags_of_many_sizes(mode):
+    build = lambda: Bags(nn.EmbeddingBag(300, 128, mode=mode, padding_idx=0))  # noqa: E731
+    agree(build, padded())
+    begins = torch.cumsum(torch.randint(2, 20, (64,)), 0)
+    agree(lambda: Bags(nn.EmbeddingBag(300, 128, mode=mode)), torch.randint(0, 300, (1000,)), begins - begins[0])
+
+
+def test_bags_with_weights():
+    agree(
+        lambda: Bags(nn.EmbeddingBag(300, 128, mode="sum")), torch.randint(0, 300, (128, 10)), None, torch.rand(128, 10)
+    )
+
+
+def test_places_that_hold_padding():
+    agree(lambda: Bags(nn.Embedding(300, 128, padding_idx=0)), padded(0.7))
