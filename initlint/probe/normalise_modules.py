@@ -164,7 +164,7 @@ def _states(b: Builder, c: Call, out: Signal, meta: Meta | None) -> Value:
 def recurrent_moments(module: nn.Module, mode: str) -> dict[str, Any]:
     """Per layer and direction: second moments of the weights and biases, the sum of the forget biases, and for each of
     the two biases mean and variance of each gate's part in turn."""
-    lists = ("second_ih", "second_hh", "bias_ih_gates", "bias_hh_gates", "input_size")
+    lists = ("second_ih", "second_hh", "second_hr", "bias_ih_gates", "bias_hh_gates", "input_size")
     found: dict[str, list[Any]] = {k: [] for k in lists}
     gates = {"lstm": 4, "gru": 3}.get(mode, 1)
     forget: list[float] = []
@@ -177,6 +177,9 @@ def recurrent_moments(module: nn.Module, mode: str) -> dict[str, Any]:
         found["second_ih"].append(float(ih.double().square().mean()))
         found["second_hh"].append(float(hh.double().square().mean()))
         found["input_size"].append(ih.shape[1])
+        projection = effective(module, f"weight_hr{suffix}")
+        if projection is not None:
+            found["second_hr"].append(float(projection.double().square().mean()))
         biases = [effective(module, f"bias_{kind}{suffix}") for kind in ("ih", "hh")]
         for kind, bias in zip(("ih", "hh"), biases, strict=True):
             parts = bias.double().chunk(gates) if bias is not None else ()
@@ -184,6 +187,8 @@ def recurrent_moments(module: nn.Module, mode: str) -> dict[str, Any]:
             found[f"bias_{kind}_gates"].append(of_gates or [0.0] * (2 * gates))
         if mode == "lstm":
             forget.append(sum(found[f"bias_{kind}_gates"][-1][2] for kind in ("ih", "hh")))
+    if not found["second_hr"]:
+        del found["second_hr"]
     return {**found, **({"forget_bias": forget} if mode == "lstm" else {})}
 
 

@@ -224,3 +224,21 @@ def test_bags_with_weights():
 
 def test_places_that_hold_padding():
     agree(lambda: Bags(nn.Embedding(300, 128, padding_idx=0)), padded(0.7))
+
+
+class Projecting(nn.Module):
+    """An LSTM whose hidden state has fewer units than its cell."""
+
+    def __init__(self, size: int, **options: int | bool) -> None:
+        super().__init__()
+        self.first = nn.Linear(128, 128)
+        self.cell = nn.LSTM(128, 128, batch_first=True, proj_size=size, **options)
+        self.last = nn.Linear(size * (1 + options.get("bidirectional", False)), 32)
+
+    def forward(self, x):
+        return self.last(self.cell(self.first(x))[0])
+
+
+@pytest.mark.parametrize(("size", "options"), [(16, {}), (64, {}), (32, {"bidirectional": True})])
+def test_projected_hidden_states(size, options):
+    agree(lambda: Projecting(size, **options), torch.randn(32, 20, 128))
