@@ -42,7 +42,7 @@ class Cell:
     """One layer and direction: second moments of its weights, and the biases of each gate in torch's order.
 
     RNN: one; LSTM: input, forget, candidate, output; GRU: reset, update, candidate, and the candidate's hidden one.
-    ``outputs``: units of the hidden state, fewer than ``hidden`` behind a projection with second moment ``hr``.
+    ``projection``: units of the hidden state behind a last matrix with second moment ``hr``; 0 without one.
     """
 
     kind: str
@@ -51,8 +51,13 @@ class Cell:
     ih: float
     hh: float
     biases: tuple[Bias, ...]
-    outputs: float
+    projection: float = 0.0
     hr: float = 0.0
+
+    @property
+    def outputs(self) -> float:
+        """Units of the hidden state."""
+        return self.projection or self.hidden
 
     @property
     def projected(self) -> float:
@@ -91,7 +96,7 @@ def _cells(node: Node, x_size: float) -> list[list[Cell]]:
     directions = 2 if node.attrs.get("bidirectional") else 1
     layers = max(int(number(node, "layers", 1.0)), 1)
     lists = {name: numbers(node.attrs.get(name)) for name in ("second_ih", "second_hh", "second_hr", "input_size")}
-    outputs = max(number(node, "projection", hidden), 1.0)
+    projection = number(node, "projection")
     default = 1.0 / (3.0 * hidden)
     kind = text(node, "cell", "rnn_tanh")
     found = []
@@ -104,10 +109,10 @@ def _cells(node: Node, x_size: float) -> list[list[Cell]]:
                 values = lists[name]
                 return values[at] if at < len(values) else fallback
 
-            size = pick("input_size", x_size if layer == 0 else outputs * directions)
+            size = pick("input_size", x_size if layer == 0 else (projection or hidden) * directions)
             ih, hh = pick("second_ih", default), pick("second_hh", default)
-            hr = pick("second_hr", default) if "projection" in node.attrs else 0.0
-            row.append(Cell(kind, hidden, size, ih, hh, _biases(node, kind, at), outputs, hr))
+            hr = pick("second_hr", default) if projection else 0.0
+            row.append(Cell(kind, hidden, size, ih, hh, _biases(node, kind, at), projection, hr))
         found.append(row)
     return found
 

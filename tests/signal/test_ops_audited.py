@@ -242,3 +242,22 @@ class Projecting(nn.Module):
 @pytest.mark.parametrize(("size", "options"), [(16, {}), (64, {}), (32, {"bidirectional": True})])
 def test_projected_hidden_states(size, options):
     agree(lambda: Projecting(size, **options), torch.randn(32, 20, 128))
+
+
+class Attending(nn.Module):
+    """Attention whose weights are returned, and read or not."""
+
+    def __init__(self, read: bool) -> None:
+        super().__init__()
+        self.attention, self.last = nn.MultiheadAttention(64, 4, batch_first=True), nn.Linear(64, 64)
+        self.read = read
+
+    def forward(self, x):
+        y, weights = self.attention(x, x, x, need_weights=True)
+        return self.last(weights @ y if self.read else y)
+
+
+@pytest.mark.parametrize("read", [False, True])
+def test_what_nobody_reads_is_not_missed(read):
+    run = initlint.check(lambda: Attending(read), inputs=torch.randn(16, 10, 64), measure=True, seed=1)
+    assert bool(run.models[0].facts.trace.unsupported) == read
