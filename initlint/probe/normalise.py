@@ -106,13 +106,28 @@ class _Run:
         elif meta.error:
             value = Unknown("the call raised")
         else:
-            value = self._call(node, meta)
+            value = self._known_or_opaque(node, meta)
         self.env[node] = value
         self.left[node] = len(node.users)
         for used in node.all_input_nodes:
             self.left[used] -= 1
             if not self.left[used]:
                 self.env.pop(used, None)  # an expression of parameters may be large
+
+    def _known_or_opaque(self, node: fx.Node, meta: Meta) -> Value:
+        """The value of a call. Arguments in a form that its handler did not foresee cost that op, not the graph."""
+        try:
+            return self._call(node, meta)
+        except Exception as error:
+            return self._unread(node, dataclasses.replace(meta, unknown=f"{type(error).__name__}: {error}"))
+
+    def _unread(self, node: fx.Node, meta: Meta) -> Value:
+        args = tuple(self._resolve(a) for a in node.args)
+        kwargs = {k: self._resolve(v) for k, v in node.kwargs.items()}
+        if node.op == "call_module":
+            return self._module(node, meta, args, kwargs)
+        name, _ = canonical(node.target, node.op == "call_method")
+        return opaque(self.b, Call(name, args, kwargs, meta, node, name, meta.module))
 
     def _resolve(self, arg: Any) -> Value:
         if isinstance(arg, fx.Node):
@@ -196,7 +211,7 @@ class _Run:
         integer = call.meta.value_kind == "tensor" and call.meta.dtype in INTEGER
         if integer and call.name not in _INTEGER_SAFE:
             handler = HANDLERS["eq"]
-        if call.name in ("max", "min") and len(call.args) == 2 and self._tensor(call.args[1]):
+        if call.name in ("max", "min") and len(call.args) == 2 and _tensor(call.args[1]):
             call = dataclasses.replace(call, name=call.name + "imum")
             handler = HANDLERS[call.name]
         blind = self._has_unknown(call) or not any(True for v in call.args for _ in signals_in(v))
@@ -205,11 +220,6 @@ class _Run:
         if handler is None or (call.meta.unknown and call.name not in ("unknown_source",)):
             return opaque(self.b, call)
         return handler(self.b, call)
-
-    @staticmethod
-    def _tensor(value: Value) -> bool:
-        """Whether an argument is a tensor, and no axis."""
-        return isinstance(value, Signal) or (isinstance(value, Static) and isinstance(value.value, torch.Tensor))
 
     @staticmethod
     def _has_unknown(call: Call) -> bool:
@@ -313,3 +323,8 @@ class _Run:
             found = [] if index is None else [index]
         self.outputs.extend(dict.fromkeys(found))
         self.b.emit(call, "output", self.outputs, label="output", shape=None, roles=())
+
+
+def _tensor(value: Value) -> bool:
+    """Whether it is a tensor, of a signal or not."""
+    return isinstance(value, Signal) or (isinstance(value, Static) and value.is_tensor)

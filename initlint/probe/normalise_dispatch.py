@@ -9,6 +9,7 @@ from initlint.probe import normalise_axes as axes
 from initlint.probe import normalise_elementwise as elementwise
 from initlint.probe import normalise_layers as layers
 from initlint.probe import normalise_matmul as products
+from initlint.probe import normalise_packed as packed
 from initlint.probe import normalise_pools as pools
 from initlint.probe import normalise_shapes as shapes
 from initlint.probe.normalise_builder import Builder, Call, share
@@ -142,6 +143,8 @@ HANDLERS: Mapping[str, Handler] = {
     "cumsum": pools.cumulate,
     "fold": pools.fold,
     "col2im": pools.fold,
+    "pack_padded_sequence": packed.pack,
+    "pad_packed_sequence": packed.unpack,
     "custom_backward": custom,
     "unknown_source": opaque,
     **dict.fromkeys(("zeros", "ones", "full"), filled),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -19,6 +19,8 @@ from initlint.probe.provenance_ops import UNINITIALISED
 
 #: Shares of a tensor are means of masks in float32.
 ROUNDING = 1e-4
+#: Elements of a constant up to which they are compared: a bound may be as large as the signal that it bounds.
+COMPARED = 1 << 22
 
 
 def activation(b: Builder, c: Call) -> Value:
@@ -27,7 +29,26 @@ def activation(b: Builder, c: Call) -> Value:
     if source is None:
         return Unknown(f"{c.name} of no tensor")
     spec = ACTIVATIONS[c.name]
-    return b.emit(c, "activation", (source,), attrs={"fn": spec[0], **spec_arguments(c.plain, spec)})
+    if any(_varies(c.value(position, keyword)) for _, position, keyword, _ in spec[1]):
+        return opaque(b, c)  # bounds that are signals, parameters or differ between elements
+    return b.emit(c, "activation", (source,), attrs={"fn": spec[0], **spec_arguments(_number_of(c), spec)})
+
+
+def _varies(value: Value | None) -> bool:
+    """Whether an argument of an elementwise function is a tensor, and no constant with one value."""
+    if isinstance(value, Static):
+        return value.is_tensor and scalar(value) is None
+    return value is not None
+
+
+def _number_of(c: Call) -> Callable[[int, str, float | None], Any]:
+    """``c.plain``, with the number behind a tensor of one value."""
+
+    def plain(position: int, name: str, default: float | None) -> Any:
+        number = scalar(c.value(position, name))
+        return c.plain(position, name, default) if number is None else number
+
+    return plain
 
 
 def gelu(b: Builder, c: Call) -> Value:
@@ -84,7 +105,7 @@ def scalar(value: Value | None) -> float | None:
         if found.numel() == 0 or found.is_meta or found.is_complex():
             return None
         first = float(found.reshape(-1)[0])
-        same = found.numel() == 1 or (found.numel() <= 1 << 16 and bool((found == found.reshape(-1)[0]).all()))
+        same = found.numel() == 1 or (found.numel() <= COMPARED and bool((found == found.reshape(-1)[0]).all()))
         return first if same else None
     if isinstance(found, bool) or not isinstance(found, (int, float)):
         return None

@@ -10,6 +10,7 @@ import torch
 
 from initlint.facts import Operator
 from initlint.probe import normalise_axes as axes
+from initlint.probe import normalise_bags as bags
 from initlint.probe import operators
 from initlint.probe.normalise_builder import Builder, Call, elements, offset_of, value_moments
 from initlint.probe.normalise_values import Signal, Static, Unknown, Value
@@ -185,15 +186,15 @@ def embedding(b: Builder, c: Call) -> Value:
 
 def embedding_bag(b: Builder, c: Call) -> Value:
     """``F.embedding_bag(input, weight, offsets, max_norm, norm_type, scale_grad, mode, ..., padding_idx)``."""
-    options = {"mode": c.plain(6, "mode", "mean"), "offsets": c.value(2, "offsets")}
-    options |= _sample_weights(b, c.value(8, "per_sample_weights"))
+    options: dict[str, Any] = {"mode": c.plain(6, "mode", "mean"), "offsets": bags.observed(b, c, 2, "offsets")}
+    options |= bags.factors(b, c.value(8, "per_sample_weights"))
     return emit_embedding(b, c, c.value(0, "input"), c.value(1, "weight"), c.plain(10, "padding_idx"), options)
 
 
 def emit_embedding(
     b: Builder, c: Call, source: Value | None, weight: Value | None, padding_idx: Any, options: dict[str, Any]
 ) -> Value:
-    """A table lookup, or a bag of them."""
+    """A table lookup, or a bag of them: ``options`` hold its mode, offsets of the run and moments of factors."""
     index, tensor = b.signal(source, c), _tensor(weight)
     if tensor is None or not isinstance(weight, Static):
         inputs = [i for i in (index, b.signal(weight, c)) if i is not None]
@@ -201,9 +202,13 @@ def emit_embedding(
     shape = tuple(tensor.shape)
     attrs: dict[str, Any] = {"num": shape[0], "dim": shape[-1], "padding_idx": padding_idx}
     mode = options.get("mode")
+    places = bags.observed(b, c, 0, "input")
+    padding = padding_idx % shape[0] if isinstance(padding_idx, int) else None
     if mode:
-        attrs |= {"mode": mode, "bag": _bag(b, index, c)}
+        attrs |= {"mode": mode, **_bag(b, index, c, places, options.get("offsets"), padding)}
         attrs |= {key: value for key, value in options.items() if key.startswith("weigh")}
+    else:
+        attrs |= bags.padded(places, tensor, padding)
     attrs["max_norm"] = options.get("max_norm")
     if tensor.is_meta:
         attrs["nominal"] = True
@@ -221,25 +226,19 @@ def emit_embedding(
     return signal
 
 
-def _sample_weights(b: Builder, weights: Value | None) -> dict[str, float]:
-    """Mean and second moment of what each entry of a bag is multiplied with, where something is."""
-    if isinstance(weights, Static) and isinstance(weights.value, torch.Tensor) and weights.value.numel():
-        values = weights.value.double()
-        return (
-            {}
-            if values.is_meta
-            else {"weigh_mean": float(values.mean()), "weigh_second": float(values.square().mean())}
-        )
-    got = b.node(weights).measured if isinstance(weights, Signal) else None
-    return {} if got is None or not got.finite else {"weigh_mean": got.mean, "weigh_second": got.second}
-
-
-def _bag(b: Builder, index: int | None, c: Call) -> float | None:
-    """Mean number of entries in a bag."""
+def _bag(
+    b: Builder,
+    index: int | None,
+    c: Call,
+    places: torch.Tensor | None,
+    offsets: torch.Tensor | None,
+    padding: int | None,
+) -> dict[str, float]:
+    """Entries of a bag: as many as the run looked up, else their mean number by the shapes."""
+    rows = c.meta.shape[0] if c.meta.shape else 0
+    found = bags.entries(places, offsets, padding, rows) if places is not None and rows else {}
     before = b.nodes[index].shape if index is not None else None
-    if before is None or not c.meta.shape:
-        return None
-    return math.prod(before) / max(1, c.meta.shape[0])
+    return found or ({"bag": math.prod(before) / rows} if before is not None and rows else {})
 
 
 def bilinear(b: Builder, c: Call) -> Value:

@@ -21,7 +21,7 @@ from initlint.probe import operators
 from initlint.probe.normalise_algebra import Term, terms_of
 from initlint.probe.normalise_builder import Builder, Call
 from initlint.probe.normalise_labels import Labels, Split, equation, layout, parse
-from initlint.probe.normalise_values import Items, Signal, Static, Unknown, Value
+from initlint.probe.normalise_values import Items, Signal, Static, Unknown, Value, evaluate, literal
 
 
 def linear(b: Builder, c: Call) -> Value:
@@ -51,7 +51,9 @@ def matmul(b: Builder, c: Call) -> Value:
     return _matmul(b, c, c.value(0, "input"), c.value(1, "other"), None)
 
 
-def _matmul(b: Builder, c: Call, first: Value | None, second: Value | None, bias: Value | None) -> Value:
+def _matmul(
+    b: Builder, c: Call, first: Value | None, second: Value | None, bias: Value | None, inner: bool = False
+) -> Value:
     ranks = _rank(b, first, c), _rank(b, second, c)
     if c.meta.shape is not None and min(ranks) >= 2:
         ranks = tuple(min(r, len(c.meta.shape)) for r in ranks)  # type: ignore[assignment]
@@ -60,7 +62,7 @@ def _matmul(b: Builder, c: Call, first: Value | None, second: Value | None, bias
     left = (*names[max(0, batch - (ranks[0] - 2)) :], "m", "k") if ranks[0] >= 2 else ("k",)
     right = (*names[max(0, batch - (ranks[1] - 2)) :], "k", "n") if ranks[1] >= 2 else ("k",)
     result = (*names, *(("m",) if ranks[0] >= 2 else ()), *(("n",) if ranks[1] >= 2 else ()))
-    return product(b, c, first, left, second, right, result, bias)
+    return product(b, c, first, left, second, right, result, bias, inner)
 
 
 def addmm(b: Builder, c: Call) -> Value:
@@ -69,14 +71,29 @@ def addmm(b: Builder, c: Call) -> Value:
     first = first if first is not None else c.value(1, "batch1")
     second = second if second is not None else c.value(2, "batch2")
     alpha, beta = c.number(4, "alpha", 1.0), c.number(3, "beta", 1.0)
-    if alpha != 1.0 or (beta not in (0.0, 1.0)):
-        inner = _matmul(b, c, first, second, None)
-        scaled = b.emit(c, "scale", [b.signal(inner, c) or 0], attrs={"factor": alpha}, shape=c.meta.shape, inner=True)
-        if beta == 0.0:
-            return scaled
-        other = b.signal(bias, c)
-        return scaled if other is None else b.emit(c, "add", (scaled.index, other), attrs={"beta": beta})
-    return _matmul(b, c, first, second, None if beta == 0.0 else bias)
+    bias = None if beta == 0.0 else _times(b, c, bias, beta)
+    if isinstance(first, Static):
+        return _matmul(b, c, _times(b, c, first, alpha), second, bias)
+    if isinstance(second, Static):  # a weight times a number is a weight: the layer is the whole of the op
+        return _matmul(b, c, first, _times(b, c, second, alpha), bias)
+    if alpha == 1.0:
+        return _matmul(b, c, first, second, bias)
+    found = b.signal(_matmul(b, c, first, second, None, inner=True), c)
+    inputs, extra = () if found is None else (found,), b.signal(bias, c)
+    scaled = b.emit(c, "scale", inputs, attrs={"factor": alpha}, shape=c.meta.shape, inner=extra is not None)
+    return scaled if extra is None else b.emit(c, "add", (scaled.index, extra))
+
+
+def _times(b: Builder, c: Call, value: Value | None, factor: float) -> Value | None:
+    """A factor of an operand: of a parameter as a part of its expression."""
+    if factor == 1.0 or value is None:
+        return value
+    if isinstance(value, Static):
+        return evaluate("mul", torch.mul, (value, literal(factor)), {})
+    index = b.signal(value, c)
+    if index is None:
+        return value
+    return b.emit(c, "scale", (index,), attrs={"factor": factor}, shape=b.nodes[index].shape, inner=True)
 
 
 def einsum(b: Builder, c: Call) -> Value:

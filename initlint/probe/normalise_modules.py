@@ -10,10 +10,13 @@ import torch
 from torch import nn
 
 from initlint.probe import normalise_axes as axes
+from initlint.probe import normalise_bags as bags
 from initlint.probe import normalise_layers as layers
 from initlint.probe import normalise_matmul as products
 from initlint.probe.normalise_builder import Builder, Call
 from initlint.probe.normalise_opaque import emit_unknown, operands
+from initlint.probe.normalise_packed import ROLES as PACKED
+from initlint.probe.normalise_packed import steps_of
 from initlint.probe.normalise_tables import LOSS_MODULES, STATELESS
 from initlint.probe.normalise_values import Items, Signal, Static, Unknown, Value, literal, signals_in
 from initlint.probe.operators import effective
@@ -60,7 +63,8 @@ def embedding(b: Builder, c: Call, module: nn.Module, path: str) -> Value:
     """``nn.Embedding`` and ``nn.EmbeddingBag``."""
     options: dict[str, Any] = {"max_norm": getattr(module, "max_norm", None)}
     if isinstance(module, nn.EmbeddingBag):
-        options["mode"] = module.mode
+        options |= {"mode": module.mode, "offsets": bags.observed(b, c, 1, "offsets")}
+        options |= bags.factors(b, c.value(2, "per_sample_weights"))
     weight = held(b, module, path, "weight")
     return layers.emit_embedding(b, c, c.value(0, "input"), weight, getattr(module, "padding_idx", None), options)
 
@@ -113,8 +117,12 @@ def recurrent(b: Builder, c: Call, module: nn.Module, path: str) -> Value:
     source = b.signal(c.value(0, "input"), c)
     mode = module.mode.lower()
     shape = b.nodes[source].shape if source is not None else None
-    first = 1 if module.batch_first else 0
-    steps = shape[first if len(shape) == 3 else 0] if shape is not None and len(shape) >= 2 else None
+    given = c.value(0, "input")
+    packed = given if isinstance(given, Items) else None  # axes as there, whatever the layer says
+    first = 1 if module.batch_first and shape is not None and len(shape) == 3 else 0
+    steps = shape[first] if shape is not None and len(shape) >= 2 else None
+    if packed is not None:
+        steps = steps_of(b, packed)
     attrs: dict[str, Any] = {
         "cell": mode,
         "hidden": module.hidden_size,
@@ -123,20 +131,23 @@ def recurrent(b: Builder, c: Call, module: nn.Module, path: str) -> Value:
         "steps": steps,
         "projection": module.proj_size or None,
         "dropout": module.dropout or None,
-        "batch_first": module.batch_first,
+        "batch_first": module.batch_first and packed is None,
     }
     attrs |= recurrent_moments(module, mode)
     parameters = {k: b.parameter_name(path, k) for k, _ in module.named_parameters(recurse=False)}
     metas = c.meta.elements
-    roles = None
-    if metas and metas[0].shape is not None and len(metas[0].shape) == 3:
+    meta = metas[0] if metas else None
+    roles = sizes = None
+    if packed is not None and meta is not None and meta.elements:
+        meta = meta.elements[0]
+        if shape is not None and len(shape) == 3 and meta.shape is not None:
+            roles, sizes = PACKED, (*shape[:2], meta.shape[-1])
+    elif meta is not None and meta.shape is not None and len(meta.shape) == 3:
         roles = ("b", "p", "c") if module.batch_first else ("p", "b", "c")
     inputs = () if source is None else (source,)
-    out = b.emit(
-        c, "recurrent", inputs, attrs=attrs, parameters=parameters, roles=roles, meta=metas[0] if metas else None
-    )
+    out = b.emit(c, "recurrent", inputs, attrs=attrs, parameters=parameters, roles=roles, meta=meta, shape=sizes)
     states = _states(b, c, out, metas[1] if len(metas) > 1 else None)
-    return Items((out, states))
+    return Items((out if packed is None else Items((out, *packed.values[1:])), states))
 
 
 def _states(b: Builder, c: Call, out: Signal, meta: Meta | None) -> Value:
@@ -153,7 +164,7 @@ def _states(b: Builder, c: Call, out: Signal, meta: Meta | None) -> Value:
 def recurrent_moments(module: nn.Module, mode: str) -> dict[str, Any]:
     """Per layer and direction: second moments of the weights and biases, the sum of the forget biases, and for each of
     the two biases mean and variance of each gate's part in turn; whether the recurrent matrix is the identity."""
-    lists = ("second_ih", "second_hh", "identity_hh", "bias_ih_gates", "bias_hh_gates", "input_size")
+    lists = ("second_ih", "second_hh", "second_hr", "identity_hh", "bias_ih_gates", "bias_hh_gates", "input_size")
     found: dict[str, list[Any]] = {k: [] for k in lists}
     gates = {"lstm": 4, "gru": 3}.get(mode, 1)
     forget: list[float] = []
@@ -168,6 +179,9 @@ def recurrent_moments(module: nn.Module, mode: str) -> dict[str, Any]:
         square = hh.shape[0] == hh.shape[1]
         found["identity_hh"].append(square and bool((hh == torch.eye(len(hh), dtype=hh.dtype, device=hh.device)).all()))
         found["input_size"].append(ih.shape[1])
+        projection = effective(module, f"weight_hr{suffix}")
+        if projection is not None:
+            found["second_hr"].append(float(projection.double().square().mean()))
         biases = [effective(module, f"bias_{kind}{suffix}") for kind in ("ih", "hh")]
         for kind, bias in zip(("ih", "hh"), biases, strict=True):
             parts = bias.double().chunk(gates) if bias is not None else ()
@@ -175,6 +189,8 @@ def recurrent_moments(module: nn.Module, mode: str) -> dict[str, Any]:
             found[f"bias_{kind}_gates"].append(of_gates or [0.0] * (2 * gates))
         if mode == "lstm":
             forget.append(sum(found[f"bias_{kind}_gates"][-1][2] for kind in ("ih", "hh")))
+    if not found["second_hr"]:
+        del found["second_hr"]
     return {**found, **({"forget_bias": forget} if mode == "lstm" else {})}
 
 
@@ -303,7 +319,15 @@ def pooling(b: Builder, c: Call, module: nn.Module, path: str) -> Value:
     function = _POOLS.get(base, "avg_pool")
     keywords: dict[str, Value] = {
         k: literal(getattr(module, k))
-        for k in ("kernel_size", "stride", "padding", "count_include_pad", "norm_type", "output_size")
+        for k in (
+            "kernel_size",
+            "stride",
+            "padding",
+            "count_include_pad",
+            "norm_type",
+            "output_size",
+            "divisor_override",
+        )
         if hasattr(module, k)
     }
     return pool(b, Call(function + spatial, c.args[:1], keywords, c.meta, c.node, c.label, c.module))

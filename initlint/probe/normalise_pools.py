@@ -10,6 +10,7 @@ import torch.nn.functional as F
 
 from initlint.probe import normalise_axes as axes
 from initlint.probe.normalise_builder import Builder, Call, elements
+from initlint.probe.normalise_opaque import opaque
 from initlint.probe.normalise_tables import PAIRED, REDUCES
 from initlint.probe.normalise_values import Items, Unknown, Value
 
@@ -75,7 +76,9 @@ def pool(b: Builder, c: Call) -> Value:
         return Unknown(f"{c.name} of no tensor")
     adaptive = c.name.startswith("adaptive")
     kind = "max" if "max" in c.name else ("lp" if c.name.startswith("lp") else "avg")
-    spatial = int(c.name.rstrip("d")[-1])
+    if kind == "lp" and c.plain(1, "norm_type") != 2:
+        return opaque(b, c)  # odd powers of what may be negative, and moments that no state holds
+    spatial = int(c.name.removesuffix("_with_indices").rstrip("d")[-1])
     before = b.nodes[source].shape
     meta = c.meta.elements[0] if c.meta.value_kind == "tuple" and c.meta.elements else c.meta
     after = meta.shape
@@ -96,9 +99,12 @@ def pool(b: Builder, c: Call) -> Value:
         attrs["include_pad"] = bool(c.plain(5, "count_include_pad", True))
         attrs["padding"] = padding if isinstance(padding, int) else list(padding)
     roles = axes.convolution(len(after) if after is not None else None, spatial)
-    if window == 1 and n_in == n_out:
+    if window == 1 and n_in == n_out and kind != "lp":  # (which gives absolute values)
         return b.emit(c, "identity", (source,), meta=meta, roles=roles)
-    signal = b.emit(c, "pool", (source,), attrs=attrs, meta=meta, roles=roles)
+    divisor = c.plain(6, "divisor_override") if kind == "avg" and not adaptive else None
+    signal = b.emit(c, "pool", (source,), attrs=attrs, meta=meta, roles=roles, inner=bool(divisor), shape=after)
+    if divisor and window:
+        signal = b.emit(c, "scale", (signal.index,), attrs={"factor": window / divisor}, meta=meta, roles=roles)
     if c.meta.value_kind == "tuple":
         rest = [b.emit(c, "stop", (source,), attrs={"name": c.name}, meta=m) for m in c.meta.elements[1:]]
         return Items((signal, *rest))
@@ -115,8 +121,8 @@ def resize(b: Builder, c: Call) -> Value:
     mode = str(c.plain(3, "mode", default))
     attrs: dict[str, Any] = {"mode": mode}
     if before is not None and after is not None and len(before) == len(after) >= 3:
-        corners = bool(c.plain(4, "align_corners", False) or False)
-        norms = [_resize_norm(i, o, mode, corners) for i, o in zip(before[2:], after[2:], strict=True)]
+        corners, smooth = (bool(c.plain(i, n, False)) for i, n in ((4, "align_corners"), (6, "antialias")))
+        norms = [_resize_norm(i, o, mode, corners, smooth) for i, o in zip(before[2:], after[2:], strict=True)]
         total, n_in, n_out = math.prod(norms), math.prod(before[2:]), math.prod(after[2:])
         attrs |= {"n_in": n_in, "n_out": n_out, "gain_white": total / n_out, "back_white": total / n_in}
     return b.emit(c, "resize", (source,), attrs=attrs, roles=_of_map(after))
@@ -136,17 +142,17 @@ def sample(b: Builder, c: Call) -> Value:
     return b.emit(c, "sample", (source, grid), attrs=attrs, roles=_of_map(c.meta.shape))
 
 
-def _resize_norm(size: int, wanted: int, mode: str, corners: bool) -> float:
-    """Squared Frobenius norm of the interpolation matrix along one axis."""
+def _resize_norm(size: int, wanted: int, mode: str, corners: bool, smooth: bool) -> float:
+    """Squared Frobenius norm of the interpolation matrix along one axis; ``smooth``: antialiased."""
     if size == wanted and not mode.endswith("cubic"):
         return float(wanted)
     if max(size, wanted) > RESIZE_LIMIT:  # the interior rule of a smaller case with the same ratio
         factor = RESIZE_LIMIT / max(size, wanted)
         small, target = max(1, round(size * factor)), max(1, round(wanted * factor))
-        return _resize_norm(small, target, mode, corners) * wanted / target
+        return _resize_norm(small, target, mode, corners, smooth) * wanted / target
     eye = torch.eye(size)
-    if mode == "bicubic":
-        matrix = F.interpolate(eye[None, :, :, None], (wanted, 1), mode="bicubic", align_corners=corners)
+    if mode == "bicubic" or smooth:
+        matrix = F.interpolate(eye[None, :, :, None], (wanted, 1), mode=mode, align_corners=corners, antialias=smooth)
     elif mode.endswith("linear"):
         matrix = F.interpolate(eye[None], wanted, mode="linear", align_corners=corners)
     else:

@@ -448,10 +448,23 @@ def effective(module: nn.Module, name: str) -> torch.Tensor | None:
     return value.detach() if isinstance(value, torch.Tensor) else None
 
 
+class _Apart:
+    """The attributes of a module, its buffers copied: what a hook writes to them is not the module's."""
+
+    def __init__(self, module: nn.Module) -> None:
+        self.__dict__.update({name: buffer.clone() for name, buffer in module.named_buffers(recurse=False)})
+        self.__dict__["_module"] = module
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._module, name)
+
+
 def _from_hook(hook: object, module: nn.Module) -> torch.Tensor | None:
     compute = hook.compute_weight  # type: ignore[attr-defined]
     try:
-        value = compute(module, False) if hasattr(hook, "n_power_iterations") else compute(module)
+        # a forward in training iterates before it divides: u and v are random until then, and sigma far too small
+        iterated = hasattr(hook, "n_power_iterations")
+        value = compute(_Apart(module), module.training) if iterated else compute(module)
     except Exception:  # a foreign hook of the same shape: what the attribute holds is all we know
         value = getattr(module, getattr(hook, "name", ""), None)
     return value.detach() if isinstance(value, torch.Tensor) else None

@@ -234,16 +234,17 @@ def _tabulate(
             slope = torch.autograd.grad(y.sum(), x, allow_unused=True)[0] if y.requires_grad else None
         ys.append(y.detach().reshape(-1))
         dys.append(slope.reshape(-1) if slope is not None else torch.zeros(size))
-    return _once(torch.cat(ys).float(), xs.numel()), _once(torch.cat(dys).float(), xs.numel())
+    answers = _once(torch.cat(ys).float(), xs.numel()), _once(torch.cat(dys).float(), xs.numel())
+    return None if answers[0] is None or answers[1] is None else (answers[0], answers[1])
 
 
-def _once(values: torch.Tensor, points: int) -> torch.Tensor:
-    """The first answer for each point; NaN where a later place answered differently."""
-    first = values[:points].clone()
+def _once(values: torch.Tensor, points: int) -> torch.Tensor | None:
+    """The first answer for each point; ``None`` where places answer differently, as if each had a bound of its own."""
+    first = values[:points]
     for start in range(points, values.numel(), points):
         again = values[start : start + points]
-        differs = ~torch.isclose(again, first[: again.numel()], rtol=_EQUAL, atol=_EQUAL, equal_nan=True)
-        first[: again.numel()][differs] = torch.nan
+        if not torch.allclose(again, first[: again.numel()], rtol=_EQUAL, atol=_EQUAL, equal_nan=True):
+            return None
     return first
 
 

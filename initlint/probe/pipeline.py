@@ -356,10 +356,11 @@ def _paired(
 
 
 def _unsupported(nodes: tuple[Node, ...]) -> tuple[str, ...]:
-    """Names and counts of the operations that are not modelled."""
+    """Names and counts of the operations that are not modelled, and that something reads."""
     counts: dict[str, int] = {}
+    read = {source for node in nodes for source in node.inputs}
     for node in nodes:
-        if node.op == "opaque" and node.response is None and not node.table:
+        if node.index in read and node.op == "opaque" and node.response is None and not node.table:
             name = str(node.attrs.get("function") or node.attrs.get("name") or node.label or node.op)
             counts[name] = counts.get(name, 0) + 1
     return tuple(f"{name} ({count})" for name, count in sorted(counts.items()))

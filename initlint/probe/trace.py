@@ -122,11 +122,12 @@ def _symbolic(model: nn.Module, inputs: Inputs, measure: bool, seed: int, notes:
         run = symbolic_run.GraphRun(found.graph, model, attributes, batch=inputs.batch, gradients=measure)
         traced = Traced(found.graph, model, "symbolic", ran=True, constants=found.constants, attributes=attributes)
         traced.values, traced.batch_size = run.values, inputs.batch
-        with seeded(seed):
-            run.run(tensors)
-        traced.outputs = _outputs(found.graph)
-        if measure:  # before anything touches the buffers that the backward needs
-            gradient_seconds(traced, run.edges, seed, notes)
+        with preserved(model):  # else the model that it is compared with starts from what this run left
+            with seeded(seed):
+                run.run(tensors)
+            traced.outputs = _outputs(found.graph)
+            if measure:  # before anything touches the buffers that the backward needs
+                gradient_seconds(traced, run.edges, seed, notes)
         _check_same(model, inputs, seed, run.result)
     except ProbeError as error:
         notes.append(error.message)

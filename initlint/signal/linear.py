@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from initlint.facts import Node, Operator
-from initlint.signal.elementwise import times, width_of
+from initlint.signal.elementwise import greatest, times, width_of
 from initlint.signal.moments import Grad, NoRuleError, State, bounded, state
 from initlint.signal.scene import Op, Scene, number, text
 
@@ -167,19 +167,34 @@ def embedding(node: Node, xs: tuple[State, ...], scene: Scene) -> State:
     # the mean over rows of independent entries is not zero by chance: that part is no common mean
     differs = max(second - common, 0.0) if rows < 2 else max(second - common, 0.0) * rows / (rows - 1.0)
     differs = min(differs, second - mean * mean if second > mean * mean else second)
-    bag, mode = max(number(node, "bag", 1.0), 1.0), text(node, "mode")
-    if mode == "sum":
-        # (entries may be weighed: by interpolation, by frequency)
-        weight, square = number(node, "weigh_mean", 1.0), number(node, "weigh_second", 1.0)
-        own, common = bag * square * differs, (bag * weight) ** 2 * (second - differs)
-        second, mean, differs = own + common, bag * weight * mean, own
-    elif mode == "mean":
-        second, differs = second - differs + differs / bag, differs / bag
+    mode, padded = text(node, "mode"), number(node, "padded")
+    if mode:
+        second, mean, differs = _bagged(node, mode, second, mean, differs)
+    elif 0.0 < padded < 1.0:  # the row of the padding holds zeros, and is one of those that the moments are of
+        kept = (1.0 - padded) * rows / max(rows - 1.0, 1.0)
+        common = (second - differs) * kept * kept
+        second, mean = second * kept, mean * kept
+        differs = max(second - common, 0.0)
     size = scene.layout(node.index)
     if xs and xs[0].kind == "constant":  # the same rows for all samples: positions, types, relative distances
         apart = differs if xs[0].v > 0.0 else 0.0
         return state(second, mean, 0.0, apart, apart, own=GAUSSIAN / size.elements, spread=GAUSSIAN / size.channels)
     return state(second, mean, differs, differs, differs, own=GAUSSIAN / size.elements, spread=GAUSSIAN / size.channels)
+
+
+def _bagged(node: Node, mode: str, second: float, mean: float, differs: float) -> tuple[float, float, float]:
+    """Second moment, mean and what differs between bags, of bags of rows with these."""
+    bag = max(number(node, "bag", 1.0), 0.0)
+    common, filled = second - differs, number(node, "filled", 1.0)
+    if mode == "sum":  # (entries may be weighed: by interpolation, by frequency)
+        weight, square = number(node, "weigh_mean", 1.0), number(node, "weigh_second", 1.0)
+        own, common = bag * square * differs, number(node, "bag_second", bag * bag) * weight * weight * common
+        return own + common, bag * weight * mean, own
+    if mode == "mean":
+        own = number(node, "bag_inverse", 1.0 / max(bag, 1.0)) * differs
+        return filled * common + own, filled * mean, own
+    top = greatest(state(second, mean, differs, differs, differs), bag)
+    return filled * top.q, filled * top.m, filled * top.d
 
 
 def embedding_back(node: Node, xs: tuple[State, ...], y: State, g: Grad, scene: Scene) -> tuple[Grad, ...]:

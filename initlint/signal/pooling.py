@@ -43,11 +43,25 @@ def pool(node: Node, xs: tuple[State, ...], scene: Scene) -> State:
             y = apply(curve(function_of(node), y.m, y.v), y, width_of(node.index, y, scene))
             return replace(y, positive=text(node, "fn") in POSITIVE)
         return replace(y, own=2.0 / width_of(node.index, y, scene), kind="post", positive=x.positive)
-    y = averaged(x, window, "position")
     if text(node, "kind") == "lp":
-        return replace(y, q=bounded(x.q), m=math.sqrt(x.q), numeric=True)
+        return _length(x, window, width_of(node.index, x, scene))
+    y = averaged(x, window, "position")
     y = replace(y, own=2.0 / width_of(node.index, y, scene), ties=tied(x, node.inputs[0], 1.0 / window, 1.0))
     return replace(y, positive=x.positive, kind="post" if x.positive else y.kind)
+
+
+def _length(x: State, n: float, width: float) -> State:
+    """The length of n elements: E S = n q of the sum of squares S, and E sqrt(S) from its mean and variance.
+
+    S / E S as a gamma variable of shape k = E[S]^2 / Var S: E sqrt = Gamma(k + 1/2) / (Gamma(k) sqrt(k)). A Gaussian's
+    square has a variance of 2 q^2, a rectified one's of 5.
+    """
+    q, k = n * x.q, n / (5.0 if x.positive else 2.0)
+    m = math.sqrt(q / k) * math.exp(math.lgamma(k + 0.5) - math.lgamma(k))
+    v = q - m * m
+    # one length of one window hardly depends on another's: what samples and positions share is the mean
+    y = state(q, m, v, v, v, own=2.0 / width, kind="post", noise=x.noise + x.own, like=(x,))
+    return replace(y, positive=True)
 
 
 def within(node: Node, window: float, scene: Scene) -> float:
@@ -107,6 +121,11 @@ def pool_back(node: Node, xs: tuple[State, ...], y: State, g: Grad, scene: Scene
         won = p if "fn" not in node.attrs and not node.table else 0.0
         return (Grad(p, max(g.t, 0.0) * factor * ratio, g.noise, won=won, window=window, across=across),)
     cover = ratio * window
+    if text(node, "kind") == "lp":  # to each x / y of it: nothing to where a rectified x is zero
+        x = xs[0]
+        t = max(g.t, 0.0) * cover * ratio * (min(x.m * x.m / x.q, 1.0) if x.q > 0.0 else 0.0)
+        p = bounded(g.p * ratio)
+        return (Grad(p, min(t, p), g.noise, won=p if x.positive else 0.0, window=EVERYWHERE),)
     shared = max(min(g.t, g.p), 0.0)
     both = shared * (cover / window) ** 2
     p = bounded((g.p - shared) * cover / window**2 + both)

@@ -164,9 +164,13 @@ def _steps(scene: Scene, path: Sequence[int]) -> int:
 
 
 def _unsupported(scene: Scene, found: Sweep) -> Mapping[str, int]:
-    """Ops without a rule, by name, with counts."""
+    """Ops without a rule whose result something reads, by name, with counts."""
     counts: Counter[str] = Counter()
     for node in scene.nodes:
-        if node.op == "opaque" and (found.states[node.index].undetermined or node.response is None):
+        if (
+            node.op == "opaque"
+            and scene.consumers[node.index]
+            and (found.states[node.index].undetermined or node.response is None)
+        ):
             counts[text(node, "name", node.label or "opaque")] += 1
     return dict(counts)

@@ -43,6 +43,7 @@ class Cell:
     """One layer and direction: second moments of its weights, and the biases of each gate in torch's order.
 
     RNN: one; LSTM: input, forget, candidate, output; GRU: reset, update, candidate, and the candidate's hidden one.
+    ``projection``: units of the hidden state behind a last matrix with second moment ``hr``; 0 without one.
     """
 
     kind: str
@@ -52,6 +53,23 @@ class Cell:
     hh: float
     biases: tuple[Bias, ...]
     identity: bool = False  # the recurrent matrix
+    projection: float = 0.0
+    hr: float = 0.0
+
+    @property
+    def outputs(self) -> float:
+        """Units of the hidden state."""
+        return self.projection or self.hidden
+
+    @property
+    def projected(self) -> float:
+        """Energy of a unit of the hidden state over that of a unit before the projection."""
+        return self.hidden * self.hr if self.hr else 1.0
+
+    @property
+    def unprojected(self) -> float:
+        """The same of gradients, on their way back."""
+        return self.outputs * self.hr if self.hr else 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +97,8 @@ def _cells(node: Node, x_size: float) -> list[list[Cell]]:
     hidden = max(number(node, "hidden", 1.0), 1.0)
     directions = 2 if node.attrs.get("bidirectional") else 1
     layers = max(int(number(node, "layers", 1.0)), 1)
-    lists = {name: numbers(node.attrs.get(name)) for name in ("second_ih", "second_hh", "input_size")}
+    lists = {name: numbers(node.attrs.get(name)) for name in ("second_ih", "second_hh", "second_hr", "input_size")}
+    projection = number(node, "projection")
     default = 1.0 / (3.0 * hidden)
     kind = text(node, "cell", "rnn_tanh")
     found = []
@@ -92,9 +111,12 @@ def _cells(node: Node, x_size: float) -> list[list[Cell]]:
                 values = lists[name]
                 return values[at] if at < len(values) else fallback
 
-            size = pick("input_size", x_size if layer == 0 else hidden * directions)
+            size = pick("input_size", x_size if layer == 0 else (projection or hidden) * directions)
             ih, hh = pick("second_ih", default), pick("second_hh", default)
-            row.append(Cell(kind, hidden, size, ih, hh, _biases(node, kind, at), _identity(node, kind, at)))
+            hr = pick("second_hr", default) if projection else 0.0
+            row.append(
+                Cell(kind, hidden, size, ih, hh, _biases(node, kind, at), _identity(node, kind, at), projection, hr)
+            )
         found.append(row)
     return found
 
@@ -120,7 +142,7 @@ def _pairs(lists: Plain, at: int) -> list[Bias]:
 
 
 def _pre(cell: Cell, x: State, h: State, bias: Bias) -> State:
-    a, b = cell.inputs * cell.ih, cell.hidden * cell.hh
+    a, b = cell.inputs * cell.ih, cell.outputs * cell.hh
     return state(a * x.q + b * h.q + bias.second, bias.mean, a * x.d + b * h.d, a * x.e + b * h.e, a * x.u + b * h.u)
 
 
@@ -164,7 +186,7 @@ def run(cell: Cell, x: State, steps: int) -> Run:
     q, m, d, e, u = (
         (t + rest * last) / (done + rest) for t, last in zip(total, (h.q, h.m, h.d, h.e, h.u), strict=True)
     )
-    return Run(state(q, m, d, e, u, kind="post", own=2.0 / cell.hidden), gates, h, c)
+    return Run(state(q, m, d, e, u, kind="post", own=2.0 / cell.outputs), gates, h, c)
 
 
 def _walk(cell: Cell, x: State, steps: int) -> Run:
@@ -195,7 +217,7 @@ def _step(cell: Cell, x: State, h: State, c: State, step: int) -> tuple[tuple[St
         carry = (1.0 - forget.m**step) / (1.0 - forget.m) if forget.m < 1 else float(step)
         cross, apart = (2.0 * forget.m * entry.m * entry.m * carry * part for part in _constant("tanh", gates[2]))
         c = replace(_plus(times(forget, c), times(entry, inner), cross, apart), kind="gaussian")
-        return gates, times(out, _of("tanh", c, n)), c
+        return gates, _projected(cell, times(out, _of("tanh", c, n))), c
     if cell.kind == "gru":
         reset, update = (_pre(cell, x, h, bias) for bias in cell.biases[:2])
         r, z = _of("sigmoid", reset, n), _of("sigmoid", update, n)
@@ -209,6 +231,14 @@ def _step(cell: Cell, x: State, h: State, c: State, step: int) -> tuple[tuple[St
         cross, apart = (rate * part for part in _constant("tanh", inner))
         return (reset, update, inner), _plus(times(_complement(z), new), times(z, h), cross, apart), c
     raise NoRuleError(f"the recurrent cell {cell.kind!r} is not modelled")
+
+
+def _projected(cell: Cell, h: State) -> State:
+    """W_hr h, of weights that are zero on average."""
+    if not cell.hr:
+        return h
+    gain = cell.projected
+    return state(gain * h.q, 0.0, gain * h.d, gain * h.e, gain * h.u)
 
 
 def recurrent(node: Node, xs: tuple[State, ...], scene: Scene) -> State:
@@ -281,7 +311,7 @@ def lags(d: float, a: float, s: float, count: int) -> list[float]:
 
 def transition(cell: Cell, done: Run) -> tuple[float, float, float]:
     """d (what passes unchanged), a (the same matrix again), s (fresh at each step) of one step back."""
-    b = cell.hidden * cell.hh
+    b = cell.hidden * cell.hh * cell.unprojected
     candidate = _curve("relu" if cell.kind == "rnn_relu" else "tanh", done.candidate)
     if cell.kind in ("rnn_tanh", "rnn_relu"):
         return 0.0, candidate.slope * b, 0.0
@@ -331,7 +361,7 @@ def recurrent_back(node: Node, xs: tuple[State, ...], y: State, g: Grad, scene: 
         passed = lags(*transition(cell, made), steps)
         weights = [1.0 - lag / steps for lag in range(len(passed))]
         reached = p * sum(w * value for w, value in zip(weights, passed, strict=True))
-        p = bounded(len(row) * reached * cell.hidden * cell.ih * _entry(cell, made))
+        p = bounded(len(row) * reached * cell.unprojected * cell.hidden * cell.ih * _entry(cell, made))
         noise += 5.0 / cell.hidden
     return (Grad(p, 0.0, noise), *(Grad(0.0) for _ in xs[1:]))
 

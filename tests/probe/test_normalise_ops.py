@@ -235,3 +235,15 @@ def test_a_piece_of_nothing_leaves_a_tensor_as_it_is() -> None:
 
     (report,) = initlint.check(Levels, inputs=torch.randn(4, 8)).models
     assert (report.facts.status, report.facts.reason) == ("analysed", "")
+
+
+def test_a_handler_that_fails_costs_one_op_and_not_the_graph(monkeypatch: pytest.MonkeyPatch) -> None:
+    from initlint.probe import normalise as module
+
+    def fails(builder: object, call: object) -> object:
+        raise KeyError("form")
+
+    monkeypatch.setattr(module, "HANDLERS", {**module.HANDLERS, "tanh": fails})
+    nodes, _ = traced(Call(lambda s, x: torch.relu(torch.tanh(x))), torch.randn(X))
+    assert ops(nodes) == ["opaque", "activation"]
+    assert "KeyError" in str(nodes[1].attrs["why"])

@@ -175,3 +175,16 @@ def test_meta_weights_get_fans_and_later_moments() -> None:
     filled = operators.nominal_operator(bare, second=2 / 64)
     assert filled.gain == pytest.approx(2.0)
     assert filled.back == pytest.approx(1.0)
+
+
+def test_power_iterations_of_the_older_spectral_norm_leave_the_module_alone() -> None:
+    module = nn.utils.spectral_norm(nn.Linear(16, 12))
+    before = {name: value.clone() for name, value in module.state_dict().items()}
+    found = operators.effective(module, "weight")
+    assert all(torch.equal(value, before[name]) for name, value in module.state_dict().items())
+    module(torch.randn(1, 16))  # iterates once
+    assert found is not None
+    assert torch.allclose(found, module.weight)
+    module.eval()
+    module(torch.randn(1, 16))
+    assert torch.allclose(operators.effective(module, "weight"), module.weight)
