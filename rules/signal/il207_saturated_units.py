@@ -13,7 +13,8 @@ from initlint.reasons import fits
 from initlint.rule import Context, Outcome, Rule, bad, good, site_of
 from initlint.signal import Nominal
 from initlint.signal.diagnostics import saturated_cells, saturation, shut_cells
-from initlint.suspect_rule import inside_branch
+from initlint.signal.verdict import UNROLLED
+from initlint.suspect_rule import inside_branch, steps_of
 from initlint.theory import activations
 from initlint.upstream import by_site, judged
 from initlint.wiring import users
@@ -90,6 +91,8 @@ class SaturatedUnits(Rule):
             most = Severity.NOTE if _bearable(context, parameters, share, index) else Severity.ERROR
             if all(p.last is None or p.last.origin == "torch" for p in parameters):  # what comes in is large
                 most = min(most, Severity.WARNING)
+            if steps_of(context, [p.name for p in parameters if len(p.shape) > 1]) >= UNROLLED:
+                most = min(most, Severity.WARNING)  # a cell that is written out is judged as ``nn.LSTM`` is
             yield self._report(context, parameters, share, x.q, f"the units of `{where}`", most=most)
         cells = [(i, s) for i, s in saturated_cells(signal.scene, states).items() if s >= _NOTE]
         for parameters, share, index in by_site(context, cells):

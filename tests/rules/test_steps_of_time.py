@@ -61,3 +61,28 @@ def test_depth_is_an_error() -> None:
     run = initlint.check(Depth, inputs=(torch.randn(8, 16),))
     assert max(f.severity for f in run.findings) is Severity.ERROR
     assert not any("steps of one weight" in f.effect for f in run.findings)
+
+
+class Cell(nn.Module):
+    """An LSTM written out over five steps, with gates and candidates of N(0, 1)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gates, self.head = nn.Linear(128 + 64, 256), nn.Linear(64, 10)
+        nn.init.normal_(self.gates.weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = c = x.new_zeros(x.shape[0], 64)
+        for t in range(x.shape[1]):
+            i, f, g, o = self.gates(torch.cat([x[:, t], h], 1)).chunk(4, 1)
+            c = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g)
+            h = torch.sigmoid(o) * torch.tanh(c)
+        out: Tensor = self.head(h)
+        return out
+
+
+def test_candidates_of_a_cell_that_is_written_out() -> None:
+    run = initlint.check(Cell, inputs=(torch.randn(16, 5, 128),))
+    (finding,) = [f for f in run.findings if f.code == "IL207"]
+    assert finding.severity is Severity.WARNING
+    assert finding.parameters == ("gates.weight",)
