@@ -18,7 +18,7 @@ from initlint.wiring import uses_in_line
 
 #: The culprits named are the fewest layers that together explain this share of what all layers in the span do.
 _EXPLAINED = 0.9
-#: Share of a span that layers have to make: where it is less, weights are not what it comes from.
+#: Share of a growing span that has to be made up to its last layer: where it is less, weights are not what it is from.
 _MOST = 0.5
 #: Weights whose scale moves a span by less than this share of it are not what it comes from: of gates beside a trunk of
 #: norms it is 0.004, of weights in line 0.2 to 2.
@@ -204,10 +204,16 @@ def _steps(context: Context, span: Span, culprits: list[ParameterFacts]) -> int:
 
 
 def _by_layers(context: Context, span: Span, name: str) -> float:
-    """Decades of a growing span that layers make; the rest is that of constants (boxes in units of pixels)."""
+    """Decades that a span grows up to the last layer of the trunk; the rest is that of constants behind it (boxes in
+    units of pixels)."""
     low, high = sorted((span.first, span.last))
-    inside = [c for c in context.signal.culprits if low <= c.node <= high]
-    return sum(c.gradient if name == "gradient" else c.forward for c in inside)
+    layers = {node for layer in context.facts.layers for node in layer.nodes}
+    sizes = [(p.node, p.energy if name == "gradient" else p.q) for p in context.signal.profile if p.node >= low]
+    known = [(node, size) for node, size in sizes if size is not None]
+    last = max((node for node, _ in known if node in layers), default=-1)
+    if last >= high:
+        return span.raw
+    return abs(next((size for node, size in known if node == last), known[0][1]) - known[0][1]) if known else 0.0
 
 
 def culprits_of(context: Context, span: Span) -> list[ParameterFacts]:

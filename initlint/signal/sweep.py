@@ -160,8 +160,8 @@ def _overruled(node: Node, xs: tuple[State, ...], found: State, scene: Scene) ->
         return False
     for source, x in zip(node.inputs, xs, strict=True):
         before = scene.nodes[source].measured
-        if x.kind in ("index", "constant") or before is None:
-            continue
+        if before is None or x.kind == "index" or (x.kind == "constant" and not x.q * before.second > 0):
+            continue  # (a constant may be another one: the entries of a table that were picked)
         if abs(log10(x.q / before.second) if x.q > 0 and before.second > 0 else 2 * NEAR) > NEAR:
             return False
     was = tuple(

@@ -134,3 +134,20 @@ def test_gradients_where_no_signal_is_are_not_judged() -> None:
         run = initlint.check(lambda zero=zero: Silent(zero=zero), inputs=(torch.arange(16),), seed=0)
         assert "IL204" not in {f.code for f in run.findings if f.severity > Severity.NOTE}
         assert zero is any(u.code == "IL204" for m in run.models for u in m.undetermined)
+
+
+class Units(nn.Module):
+    """Three layers whose outputs are given in another unit."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Sequential(nn.Linear(64, 64), nn.Tanh(), nn.Linear(64, 64), nn.Tanh(), nn.Linear(64, 4))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return 1e6 * torch.sin(self.body(x))
+
+
+def test_constants_behind_the_last_layer_are_units() -> None:
+    run = initlint.check(Units, inputs=(torch.randn(32, 64),), seed=0)
+    assert [f.code for f in run.findings if f.severity > Severity.NOTE] == []
+    assert "IL202" in {u.code for u in run.models[0].undetermined}
