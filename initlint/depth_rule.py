@@ -76,7 +76,7 @@ class DepthRule(Rule):
             return
         if not culprits or shut_by_gates(context):
             return
-        if not sharp and not self.shrinks and _by_layers(context, span, self.span) < _MOST * span.raw:
+        if not sharp and not self.shrinks and made_by_layers(context, span, self.span) < _MOST * span.raw:
             yield self.undetermined(
                 context, f"most of the growth of the {self.span} span is that of no layer's weights"
             )
@@ -203,7 +203,7 @@ def _steps(context: Context, span: Span, culprits: list[ParameterFacts]) -> int:
     return max(recurrent, default=longest if unrolled else 0)
 
 
-def _by_layers(context: Context, span: Span, name: str) -> float:
+def made_by_layers(context: Context, span: Span, name: str) -> float:
     """Decades that a span grows up to the last layer of the trunk; the rest is that of constants behind it (boxes in
     units of pixels)."""
     low, high = sorted((span.first, span.last))

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+from typing import Any
+
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 import initlint
+from initlint.depth_rule import made_by_layers
 from initlint.findings import Finding, Severity
+from initlint.signal import Span
 
 
 class Block(nn.Module):
@@ -136,18 +141,11 @@ def test_gradients_where_no_signal_is_are_not_judged() -> None:
         assert zero is any(u.code == "IL204" for m in run.models for u in m.undetermined)
 
 
-class Units(nn.Module):
-    """Three layers whose outputs are given in another unit."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.body = nn.Sequential(nn.Linear(64, 64), nn.Tanh(), nn.Linear(64, 64), nn.Tanh(), nn.Linear(64, 4))
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return 1e6 * torch.sin(self.body(x))
-
-
-def test_constants_behind_the_last_layer_are_units() -> None:
-    run = initlint.check(Units, inputs=(torch.randn(32, 64),), seed=0)
-    assert [f.code for f in run.findings if f.severity > Severity.NOTE] == []
-    assert "IL202" in {u.code for u in run.models[0].undetermined}
+def test_growth_behind_the_last_layer_is_that_of_units() -> None:
+    # backbone, boxes in units of their anchors, boxes in pixels: 2 decades up to the last layer, 4 behind it
+    points = [SimpleNamespace(node=n, q=q, energy=-q) for n, q in ((2, 0.0), (5, 2.0), (9, 6.0))]
+    facts = SimpleNamespace(layers=[SimpleNamespace(nodes=(2,)), SimpleNamespace(nodes=(5,))])
+    context: Any = SimpleNamespace(facts=facts, signal=SimpleNamespace(profile=points))
+    for name in ("forward", "gradient"):
+        assert made_by_layers(context, Span(6.0, 6.0, 0.0, 2, 9, shrinks=False), name) == 2.0
+        assert made_by_layers(context, Span(2.0, 2.0, 0.0, 2, 5, shrinks=False), name) == 2.0
