@@ -12,7 +12,8 @@ from initlint.facts import Layer, ModelFacts, Node
 TRANSPARENT = frozenset({"reshape", "identity", "dropout", "select", "output", "pad"})
 #: The same and multiplication by a constant.
 SCALED = TRANSPARENT | {"scale"}
-
+#: Uses from which a weight acts again and again; twice is a shared (tied) layer.
+_REPEATED = 3
 
 _T = TypeVar("_T")
 
@@ -69,7 +70,7 @@ def reached(facts: ModelFacts, start: int, onward: Callable[[Node], bool]) -> It
 
 @kept_for_last
 def uses_in_line(facts: ModelFacts) -> Mapping[str, int]:
-    """How often each weight acts on what it made itself: steps of time, or of a loop; 1 for most, which are left out.
+    """How often each weight acts on what it made itself: steps of time, or of a loop; most do not, and are left out.
 
     Of one recurrent layer that is its number of steps; a module that is used side by side acts once.
     """
@@ -79,9 +80,9 @@ def uses_in_line(facts: ModelFacts) -> Mapping[str, int]:
         if isinstance(steps, int) and steps > 1:
             found.update(dict.fromkeys(node.parameters.values(), steps))
     for layer in facts.layers:
-        if len(layer.nodes) > 1:
+        if len(layer.nodes) >= _REPEATED:
             longest = _longest_chain(facts, layer.nodes)
-            if longest > 1:
+            if longest >= _REPEATED:
                 found.update({name: max(longest, found.get(name, 1)) for name in (layer.weight, *layer.parameters)})
     return found
 
