@@ -13,6 +13,7 @@ from initlint.rule import Context, Outcome, Rule, site_of
 from initlint.signal import Nominal, Span, propagate
 from initlint.signal.verdict import UNROLLED, depth, thresholds
 from initlint.temperature import by_temperature, projections
+from initlint.theory.suitable import textbook
 from initlint.upstream import scale_of, with_moments
 from initlint.wiring import uses_in_line
 
@@ -96,7 +97,7 @@ class DepthRule(Rule):
             actual={"log10_ratio": -span.raw if self.shrinks else span.raw, "band": span.noise},
             effect=f"the second moment changes 1e{span.raw:.0f}-fold, {span.value:.1f} decades beyond chance"
             + (f", over {steps} steps of one weight" if steps else ""),
-            fix="nn.init.ones_(norm.weight)" if gains else self.remedy,
+            fix="nn.init.ones_(norm.weight)" if gains else _scheme(context, culprits[0], self.shrinks) or self.remedy,
             topic="scale",
         )
 
@@ -114,6 +115,18 @@ class DepthRule(Rule):
             fix="x = x + block(x)",
             topic="depth",
         )
+
+
+def _scheme(context: Context, culprit: ParameterFacts, shrinks: bool) -> str | None:
+    """The line of the scheme that does the most against it, of those derived for what follows a culprit: deep sigmoids
+    want Glorot's with gain 4, and no ReLU's. None where none does anything."""
+    layer = next((each for each in context.layers_of(culprit.name) if each.weight == culprit.name), None)
+    schemes = textbook(layer) if layer is not None and layer.activation is not None else ()
+    if not schemes or culprit.stats is None:
+        return None
+    best = max(schemes, key=lambda s: s.var) if shrinks else min(schemes, key=lambda s: s.var)
+    helps = best.var > culprit.stats.second if shrinks else best.var < culprit.stats.second
+    return best.line("weight") if helps else None
 
 
 def _silent(context: Context, span: Span) -> int | None:

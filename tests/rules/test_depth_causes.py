@@ -149,3 +149,21 @@ def test_growth_behind_the_last_layer_is_that_of_units() -> None:
     for name in ("forward", "gradient"):
         assert made_by_layers(context, Span(6.0, 6.0, 0.0, 2, 9, shrinks=False), name) == 2.0
         assert made_by_layers(context, Span(2.0, 2.0, 0.0, 2, 5, shrinks=False), name) == 2.0
+
+
+def test_deep_sigmoids_are_to_be_glorots_with_a_gain_of_four() -> None:
+    def deep(gain: float) -> nn.Module:
+        layers = [layer for _ in range(10) for layer in (nn.Linear(128, 128), nn.Sigmoid())]
+        for layer in layers[::2]:
+            nn.init.xavier_normal_(layer.weight, gain=gain)
+            nn.init.zeros_(layer.bias)
+        return nn.Sequential(*layers, nn.Linear(128, 10))
+
+    (finding,) = [
+        f for f in initlint.check(lambda: deep(1.0), inputs=(torch.randn(32, 128),)).findings if f.code == "IL203"
+    ]
+    assert finding.fix is not None
+    assert "nn.init.xavier_normal_(" in finding.fix.snippet
+    assert "gain=4" in finding.fix.snippet
+    after = initlint.check(lambda: deep(4.0), inputs=(torch.randn(32, 128),)).findings
+    assert not [f.code for f in after if f.severity > Severity.NOTE]
