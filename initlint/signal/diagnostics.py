@@ -6,11 +6,12 @@ import contextlib
 import itertools
 import math
 import statistics
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
+from initlint.facts import Node
 from initlint.records import dataclass
 from initlint.signal.moments import NoRuleError, State
 from initlint.signal.recurrent import driven, shut
@@ -58,24 +59,25 @@ def saturation(scene: Scene, states: Sequence[State], among: Collection[int] | N
 
 def saturated_cells(scene: Scene, states: Sequence[State]) -> dict[int, float]:
     """Share of saturated candidates of each recurrent layer, the worst layer of a stack; biases are left out."""
-    found = {}
-    for node in scene.nodes:
-        x = states[node.inputs[0]] if node.op == "recurrent" and node.inputs else None
-        if x is not None and not x.undetermined:
-            with contextlib.suppress(NoRuleError):
-                variance = max(driven(node, x, scene), default=0.0)
-                found[node.index] = activations.saturation("tanh", None, 0.0, variance) if variance > 0 else 0.0
-    return found
+    variances = _of_cells(scene, states, driven)
+    return {i: activations.saturation("tanh", None, 0.0, v) if v > 0 else 0.0 for i, v in variances.items()}
 
 
 def shut_cells(scene: Scene, states: Sequence[State]) -> dict[int, float]:
     """Share of the units of each recurrent layer whose gates let nothing in or out, the worst layer of a stack."""
+    return _of_cells(scene, states, shut)
+
+
+def _of_cells(
+    scene: Scene, states: Sequence[State], each: Callable[[Node, State, Scene], list[float]]
+) -> dict[int, float]:
+    """The largest of what is asked of each layer of a stack, for all recurrent nodes whose input is known."""
     found = {}
     for node in scene.nodes:
         x = states[node.inputs[0]] if node.op == "recurrent" and node.inputs else None
         if x is not None and not x.undetermined:
             with contextlib.suppress(NoRuleError):
-                found[node.index] = max(shut(node, x, scene), default=0.0)
+                found[node.index] = max(each(node, x, scene), default=0.0)
     return found
 
 

@@ -326,8 +326,13 @@ def transition(cell: Cell, done: Run) -> tuple[float, float, float]:
     out = _curve("tanh", done.cell)
     same = (entry.mean * _mean_slope(candidate) * output.mean * _mean_slope(out)) ** 2 * b
     through = output.second * out.slope
-    inside = entry.slope * candidate.second + forget.slope * done.cell.q + entry.second * candidate.slope
+    inside = _inside(entry, forget, candidate, done)
     return forget.mean, same, max(forget.second - forget.mean**2 + b * through * inside - same, 0.0)
+
+
+def _inside(entry: Curve, forget: Curve, candidate: Curve, done: Run) -> float:
+    """Energy that passes from the cell state of an LSTM to the pre-activations of what it is made of."""
+    return entry.slope * candidate.second + forget.slope * done.cell.q + entry.second * candidate.slope
 
 
 def _curve(name: str, x: State) -> Curve:
@@ -377,7 +382,7 @@ def _entry(cell: Cell, done: Run) -> float:
         return keep2 * candidate.slope + z.slope * (done.hidden.q + candidate.second)
     entry, forget, output = (_curve("sigmoid", done.gates[at]) for at in (0, 1, 3))
     out = _curve("tanh", done.cell)
-    inside = entry.slope * candidate.second + forget.slope * done.cell.q + entry.second * candidate.slope
+    inside = _inside(entry, forget, candidate, done)
     return output.slope * out.second + output.second * out.slope * inside
 
 
