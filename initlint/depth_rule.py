@@ -51,8 +51,8 @@ class DepthRule(Rule):
         if span is None or span.shrinks != self.shrinks:
             return
         warning = thresholds(context.settings.optimizer)[0]
-        severity = severity_of(context, span)
-        if severity is None:
+        found = depth({"": span}, context.settings.optimizer)
+        if found is None:
             if span.value + span.doubt >= warning:
                 missed = f"by 1e{span.doubt:.1f}, for what is unknown on its way or missed of the measured forward"
                 yield self.undetermined(context, f"the {self.span} span is in doubt: {missed}")
@@ -67,6 +67,7 @@ class DepthRule(Rule):
             return
         culprits = culprits_of(context, span)
         steps = _steps(context, span, culprits)
+        severity = _capped(found, steps)
         gains = _gains(context, self.span, warning)
         sharp = by_temperature(context, self.span, warning)
         if sharp:  # IL211 tells what is wrong with them
@@ -197,10 +198,14 @@ def _label(context: Context, index: int) -> str:
 
 
 def severity_of(context: Context, span: Span) -> Severity | None:
-    """What a span amounts to by itself; steps of time are not depth (DESIGN, section 4)."""
+    """What a span amounts to by itself."""
     found = depth({"": span}, context.settings.optimizer)
-    unrolled = found is not None and _steps(context, span, culprits_of(context, span))
-    return min(found, Severity.WARNING) if found is not None and unrolled else found
+    return None if found is None else _capped(found, _steps(context, span, culprits_of(context, span)))
+
+
+def _capped(severity: Severity, steps: int) -> Severity:
+    """Steps of time are not depth (DESIGN, section 4)."""
+    return min(severity, Severity.WARNING) if steps else severity
 
 
 def _steps(context: Context, span: Span, culprits: list[ParameterFacts]) -> int:
